@@ -1,0 +1,14 @@
+"""Snakemake's logger plugin of this project: progress worth reading, and the literal command line.
+
+Snakemake finds the package by the beginning of its name and imports it at every start; ``logger: [silent-gradients]`` in
+profiles/default switches the display on.
+"""
+
+import sys
+
+from .arguments import repair
+from .handler import LogHandler
+
+__all__ = ["LogHandler"]
+
+repair(sys.argv)
