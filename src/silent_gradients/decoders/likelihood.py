@@ -1,0 +1,92 @@
+"""What every decoder gives: a Gaussian likelihood of z, and an objective once it is bound to images."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from silent_gradients.posteriors import Posterior
+
+
+class Objective(Protocol):
+    """log p(x|z) of fixed images, in nats and summed over the D dimensions, as a function of z."""
+
+    def sampled(self, z: Tensor) -> Tensor:
+        """The objective at z [S, B, k], shape [S, B]."""
+
+
+@runtime_checkable
+class ExactObjective(Objective, Protocol):
+    """An objective whose expectation under a mean-field posterior is known in closed form."""
+
+    def expectation(self, q: Posterior) -> Tensor:
+        """E_q of the objective in nats, without any sampling, shape [B]."""
+
+
+class GaussianLikelihood(NamedTuple):
+    """p(x|z) = N(mean, precision^-2), precision in Gauss's sense (the reciprocal of the standard deviation).
+
+    Attributes:
+        mean: [S, B, D].
+        log_precision: log |precision|, broadcastable to [S, B, D].
+        precision_squared: Square of the precision, broadcastable to [S, B, D].
+    """
+
+    mean: Tensor
+    log_precision: Tensor
+    precision_squared: Tensor
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x|z) in nats of x [B, D], summed over D, shape [S, B]."""
+        weighted = (x - self.mean).square() * self.precision_squared
+        return (self.log_precision - 0.5 * weighted).sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """Per-dimension location and scale of the training data, in which a decoder's outputs are expressed.
+
+    Attributes:
+        mean: [D], mean of the dequantized training data.
+        scale: [D], its standard deviation.
+        largest_precision: Smooth upper bound of a nonlinear decoder's precision. It lies a little above that of a
+            pixel which never changes (levels * sqrt(12): only the dequantization noise is left).
+    """
+
+    mean: Tensor
+    scale: Tensor
+    largest_precision: float
+
+    @classmethod
+    def identity(cls, dimensions: int, largest_precision: float) -> Standardization:
+        """Outputs in the units of the images themselves."""
+        return cls(torch.zeros(dimensions), torch.ones(dimensions), largest_precision)
+
+
+class Decoder(nn.Module, ABC):
+    """p(x|z) with z of k latent variables and x of D dimensions."""
+
+    @abstractmethod
+    def likelihood(self, z: Tensor) -> GaussianLikelihood:
+        """The likelihood at z [S, B, k]."""
+
+    def objective(self, x: Tensor) -> Objective:
+        """log p(x|z) of the images x [B, D] as a function of z."""
+        return SampledObjective(self, x)
+
+
+@dataclass(frozen=True)
+class SampledObjective:
+    """The objective of any decoder: known at samples of z only."""
+
+    decoder: Decoder
+    x: Tensor
+
+    def sampled(self, z: Tensor) -> Tensor:
+        """log p(x|z) in nats at z [S, B, k], shape [S, B]."""
+        return self.decoder.likelihood(z).log_prob(self.x)

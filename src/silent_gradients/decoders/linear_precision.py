@@ -1,0 +1,107 @@
+"""Linear decoder whose mean and precision are both linear in z (paper, Section 4.1, Eq. 5-7, Theorem 1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from torch import Tensor, nn
+
+from silent_gradients.decoders import log_terms
+from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE
+from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, SampledObjective, Standardization
+from silent_gradients.posteriors import JointCumulants, Posterior
+
+LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
+
+
+class LinearPrecisionDecoder(Decoder):
+    """p(x|z) = N(m, s^-2) with m = mean + scale (A z + a) and s = (B z + c) / scale, per dimension.
+
+    ``s`` is the reciprocal of the standard deviation and may have either sign: only its square enters the density.
+
+    Args:
+        latent_dim: k.
+        standardization: Location and scale of the data; the identity leaves both heads raw.
+        log_term: ``auto`` is ``exact`` for a Gaussian posterior and ``central-limit`` otherwise; ``taylor-square`` is
+            the paper's; ``taylor`` expands log|s| itself.
+        small_weights: Start with small weights and c = 1, so that s is far from 0; otherwise PyTorch's default.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        standardization: Standardization,
+        log_term: LogTerm = "auto",
+        *,
+        small_weights: bool = True,
+    ) -> None:
+        super().__init__()
+        dimensions = len(standardization.mean)
+        self.log_term: LogTerm = log_term
+        self.register_buffer("mean", standardization.mean.clone())
+        self.register_buffer("scale", standardization.scale.clone())
+        self.mean_head = nn.Linear(latent_dim, dimensions)
+        self.precision_head = nn.Linear(latent_dim, dimensions)
+        if small_weights:
+            for head, bias in ((self.mean_head, 0.0), (self.precision_head, 1.0)):
+                nn.init.normal_(head.weight, std=INITIAL_WEIGHT_SCALE)
+                nn.init.constant_(head.bias, bias)
+
+    def likelihood(self, z: Tensor) -> GaussianLikelihood:
+        precision = self.precision_head(z) / self.scale
+        return GaussianLikelihood(self.mean + self.scale * self.mean_head(z), precision.abs().log(), precision.square())
+
+    def objective(self, x: Tensor) -> LinearPrecisionObjective:
+        return LinearPrecisionObjective(self, x)
+
+    def expected_log_precision(self, q: Posterior, cumulants: JointCumulants) -> Tensor:
+        """E log|s| in nats in the decoder's ``log_term``, shape [B, D]; ``cumulants`` are those of (A z, B z).
+
+        Raises:
+            ValueError: ``exact`` is asked for a posterior under which s is not normal.
+        """
+        mean, variance = cumulants.mean_s + self.precision_head.bias, cumulants.variance_s
+        match self.log_term:
+            case "exact" if not q.is_gaussian:
+                raise ValueError(f"log_term: 'exact' needs a gaussian posterior, got {q.name}; use 'central-limit'")
+            case "auto" | "exact" | "central-limit":
+                value = log_terms.normal(mean, variance)
+            case "taylor-square":
+                _, _, third, fourth = q.linear_cumulants(self.precision_head.weight)
+                value = log_terms.taylor_of_square(mean, variance, third, fourth)
+            case "taylor":
+                value = log_terms.taylor(mean, variance)
+            case _ as unknown:
+                assert_never(unknown)
+        return value - self.scale.log()
+
+
+@dataclass(frozen=True)
+class LinearPrecisionObjective(SampledObjective):
+    """log p(x|z) of a linear decoder with learnable precision, with its expectation."""
+
+    decoder: LinearPrecisionDecoder
+
+    def expectation(self, q: Posterior) -> Tensor:
+        """E_q log p(x|z) in nats, shape [B]; exact but for the log term (paper, Eq. 7).
+
+        The expected weighted error is exact for every mean-field q with finite fourth moments:
+        E[(x-m)^2 s^2] = (r^2 + V_m)(S^2 + V_s) - 4 r S C + 2 C^2 - 2 r K12 + 2 S K21 + K22 with r = x - E m.
+        """
+        decoder = self.decoder
+        cumulants = q.joint_cumulants(decoder.mean_head.weight, decoder.precision_head.weight)
+        # In float32 with the biases added last: r is a small difference of numbers of order one.
+        residual = (self.x - decoder.mean) / decoder.scale - (cumulants.mean_m + decoder.mean_head.bias)
+        precision = cumulants.mean_s + decoder.precision_head.bias
+        covariance = cumulants.covariance
+        error = (residual.square() + cumulants.variance_m) * (precision.square() + cumulants.variance_s)
+        error = error + covariance * (2 * covariance - 4 * residual * precision)
+        if cumulants.k12 is not None and cumulants.k21 is not None and cumulants.k22 is not None:
+            error = error - 2 * residual * cumulants.k12 + 2 * precision * cumulants.k21 + cumulants.k22
+        log_precision = decoder.expected_log_precision(q, cumulants)
+        return (log_precision - 0.5 * error).sum(1) - 0.5 * self.x.shape[1] * math.log(2 * math.pi)

@@ -1,0 +1,71 @@
+"""E log|s| of a random precision s with known cumulants: exact for a normal s, and the approximations in use.
+
+Every form takes the first cumulants of s as tensors of one shape and returns nats of that shape.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# R(w) = E log|s| - 1/2 log(S^2 + V) for s ~ N(S, V) and w = V / (S^2 + V): w times a rational function of w, within
+# 2.0e-7 on [0, 1]. Least-squares fits of the exact form 1/2 log V + g(S / sqrt V),
+# g(t) = -(gamma + log 2)/2 + int_0^{t/sqrt 2} 2 Dawson(u) du, which tests/decoders/test_log_terms.py compares with.
+_NUMERATOR = (
+    -0.9999901606901269,
+    4.517501871604608,
+    -193.8350251994701,
+    -930.1251700142188,
+    -6387.203208937641,
+    -159600.5062873841,
+    -1449.9401038668577,
+    1913.2954705646368,
+)
+_DENOMINATOR = (
+    1.0,
+    -6.029837781531856,
+    200.74757597474087,
+    443.03864002063204,
+    11143.683071238953,
+    44052.06701703874,
+    155693.67104124403,
+    50829.697631982235,
+)
+_TINY = 1e-20
+"""Keeps S = V = 0 finite; far below any float32 precision that occurs."""
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+    value = torch.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * x + coefficient
+    return value
+
+
+def normal(mean: Tensor, variance: Tensor) -> Tensor:
+    """E log|s| of s ~ N(mean, variance), exact to 4e-7 nats in float32, smooth through mean = 0 and variance = 0.
+
+    For a sum of many independent terms that is not normal this is the central-limit form.
+    """
+    second_moment = mean.square() + variance + _TINY
+    w = variance / second_moment
+    return 0.5 * second_moment.log() + w * _polynomial(_NUMERATOR, w) / _polynomial(_DENOMINATOR, w)
+
+
+def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourth: Tensor | None) -> Tensor:
+    """Second-order expansion of 1/2 E log s^2 around E s^2 (Teh et al. 2006): the paper's term, as read here.
+
+    Not a bound: it overestimates by up to 0.18 nats for a normal s. ``third`` and ``fourth`` are the cumulants of s,
+    None where they vanish.
+    """
+    squared_mean = mean.square()
+    second_moment = squared_mean + variance + _TINY
+    variance_of_square = 4 * squared_mean * variance + 2 * variance.square()
+    if third is not None and fourth is not None:
+        variance_of_square = variance_of_square + 4 * mean * third + fourth
+    return 0.5 * (second_moment.log() - 0.5 * variance_of_square / second_moment.square())
+
+
+def taylor(mean: Tensor, variance: Tensor) -> Tensor:
+    """Second-order expansion of E log|s| around E s; it falls without bound as E s goes to 0."""
+    return 0.5 * (mean.square() + _TINY).log() - 0.5 * variance / (mean.square() + _TINY)

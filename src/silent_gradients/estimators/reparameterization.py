@@ -1,0 +1,48 @@
+"""The reparameterization estimator (Kingma and Welling 2014; Rezende et al. 2014)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from silent_gradients.decoders.likelihood import ExactObjective, Objective
+from silent_gradients.estimators.contract import Estimate, Estimator, State, register, require_samples
+from silent_gradients.posteriors import Posterior
+
+
+@register
+@dataclass(frozen=True)
+class Reparameterization(Estimator):
+    """Pathwise gradient through z = mean + standard deviation * noise.
+
+    Attributes:
+        samples: Samples per image and step.
+    """
+
+    samples: int = 1
+
+    name = "reparameterization"
+    unbiased = True
+    posteriors = frozenset({"gaussian"})
+
+    def __post_init__(self) -> None:
+        require_samples(self.samples)
+
+    @property
+    def evaluations(self) -> int:
+        return self.samples
+
+    def __call__(
+        self,
+        q: Posterior,
+        objective: Objective,
+        *,
+        control: ExactObjective | None = None,
+        index: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        state: State,
+    ) -> Estimate:
+        value = objective.sampled(q.rsample(self.samples, generator)).mean(0)
+        return Estimate(value.detach(), value, state)

@@ -1,0 +1,233 @@
+"""Mean-field posterior families q(z|x): moments, cumulants, Kullback-Leibler divergence and samples.
+
+A posterior is a batch of B factorised distributions over k latent variables, made from the encoder's output. What an
+exact decoder needs of it are the cumulants of linear functions of z; they are sums over independent coordinates, so
+everything here is linear in k (paper, Section 3.1, Proposition 1 and Theorem 1).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class JointCumulants(NamedTuple):
+    """Joint cumulants of m = A z and s = B z, all of shape [B, D]; ``k12`` to ``k22`` are None where they vanish.
+
+    Attributes:
+        mean_m: E[m].
+        mean_s: E[s].
+        variance_m: Var[m].
+        variance_s: Var[s].
+        covariance: Cov[m, s].
+        k12: E of (m - E m)(s - E s)^2.
+        k21: E of (m - E m)^2 (s - E s).
+        k22: Fourth joint cumulant of (m, m, s, s).
+    """
+
+    mean_m: Tensor
+    mean_s: Tensor
+    variance_m: Tensor
+    variance_s: Tensor
+    covariance: Tensor
+    k12: Tensor | None = None
+    k21: Tensor | None = None
+    k22: Tensor | None = None
+
+
+class Posterior(ABC):
+    """A batch [B] of factorised distributions over [k], made from the encoder's output.
+
+    Args:
+        parameters: [B, p k], p numbers per latent variable.
+
+    Raises:
+        ValueError: ``parameters`` is not a matrix, or its width is no multiple of ``parameters_per_latent``.
+    """
+
+    name: ClassVar[str]
+    parameters_per_latent: ClassVar[int]
+    is_gaussian: ClassVar[bool] = False
+    """Whether linear functions of z are exactly normal, so that all cumulants beyond the second vanish."""
+
+    def __init__(self, parameters: Tensor) -> None:
+        if parameters.ndim != 2 or parameters.shape[1] % self.parameters_per_latent:
+            raise ValueError(
+                f"parameters: expected shape [B, {self.parameters_per_latent} k] for a {self.name} posterior, "
+                f"got {list(parameters.shape)}"
+            )
+        self.parameters = parameters
+        self.latent_dim = parameters.shape[1] // self.parameters_per_latent
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[z], shape [B, k]."""
+
+    @property
+    @abstractmethod
+    def variance(self) -> Tensor:
+        """Var[z], shape [B, k]."""
+
+    @property
+    @abstractmethod
+    def third_cumulant(self) -> Tensor:
+        """Third central moment of each z_i, shape [B, k]."""
+
+    @property
+    @abstractmethod
+    def fourth_cumulant(self) -> Tensor:
+        """Fourth central moment less three times the squared variance, of each z_i, shape [B, k]."""
+
+    @abstractmethod
+    def kl_divergence(self) -> Tensor:
+        """KL(q || prior) in nats, summed over the latent variables, shape [B]."""
+
+    @abstractmethod
+    def sample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Genuine (hard) samples without a gradient, shape [S, B, k]."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z|x) in nats of z [S, B, k], summed over the latent variables, shape [S, B]."""
+
+    def rsample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Samples [S, B, k] that are differentiable functions of the parameters, where the family has them.
+
+        Raises:
+            NotImplementedError: The family has no reparameterization.
+        """
+        raise NotImplementedError(f"a {self.name} posterior has no reparameterized samples")
+
+    def linear_cumulants(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """First four cumulants of s = W z for ``weight`` W [D, k], each [B, D]; None where a cumulant vanishes."""
+        mean, variance = F.linear(self.mean, weight), F.linear(self.variance, weight.square())
+        if self.is_gaussian:
+            return mean, variance, None, None
+        third = F.linear(self.third_cumulant, weight**3)
+        return mean, variance, third, F.linear(self.fourth_cumulant, weight**4)
+
+    def joint_cumulants(self, weight_m: Tensor, weight_s: Tensor) -> JointCumulants:
+        """Joint cumulants of m = A z and s = B z; paper, Theorem 1.
+
+        Args:
+            weight_m: A, shape [D, k].
+            weight_s: B, shape [D, k].
+        """
+        mean, variance = self.mean, self.variance
+        squared_m, squared_s, product = weight_m.square(), weight_s.square(), weight_m * weight_s
+        second_order = (
+            F.linear(mean, weight_m),
+            F.linear(mean, weight_s),
+            F.linear(variance, squared_m),
+            F.linear(variance, squared_s),
+            F.linear(variance, product),
+        )
+        if self.is_gaussian:
+            return JointCumulants(*second_order)
+        third, fourth = self.third_cumulant, self.fourth_cumulant
+        return JointCumulants(
+            *second_order,
+            k12=F.linear(third, weight_m * squared_s),
+            k21=F.linear(third, squared_m * weight_s),
+            k22=F.linear(fourth, squared_m * squared_s),
+        )
+
+
+class Gaussian(Posterior):
+    """Normal posterior with prior N(0, I); ``parameters`` [B, 2k] hold the means, then the log variances."""
+
+    name = "gaussian"
+    parameters_per_latent = 2
+    is_gaussian = True
+
+    def __init__(self, parameters: Tensor) -> None:
+        super().__init__(parameters)
+        self._mean, self.log_variance = parameters.chunk(2, dim=1)
+        self._variance = self.log_variance.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self._variance
+
+    @property
+    def third_cumulant(self) -> Tensor:
+        return torch.zeros_like(self._mean)
+
+    @property
+    def fourth_cumulant(self) -> Tensor:
+        return torch.zeros_like(self._mean)
+
+    def kl_divergence(self) -> Tensor:
+        return 0.5 * (self._mean.square() + self._variance - 1 - self.log_variance).sum(1)
+
+    def sample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        with torch.no_grad():
+            return self.rsample(samples, generator)
+
+    def rsample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        mean = self._mean
+        noise = torch.randn((samples, *mean.shape), generator=generator, dtype=mean.dtype, device=mean.device)
+        return mean + (0.5 * self.log_variance).exp() * noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        squared = (z - self._mean).square() / self._variance
+        return -0.5 * (squared + self.log_variance + math.log(2 * math.pi)).sum(-1)
+
+
+class Bernoulli(Posterior):
+    """Independent bits in {0, 1} with prior Bernoulli(1/2); ``parameters`` [B, k] are the logits."""
+
+    name = "bernoulli"
+    parameters_per_latent = 1
+
+    def __init__(self, parameters: Tensor) -> None:
+        super().__init__(parameters)
+        self.logits = parameters
+        self._mean = parameters.sigmoid()
+        # p (1 - p) in this form keeps its relative accuracy where p rounds to 1.
+        self._variance = self._mean * (-parameters).sigmoid()
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self._variance
+
+    @property
+    def third_cumulant(self) -> Tensor:
+        return self._variance * (1 - 2 * self._mean)
+
+    @property
+    def fourth_cumulant(self) -> Tensor:
+        return self._variance * (1 - 6 * self._variance)
+
+    def kl_divergence(self) -> Tensor:
+        # The entropy in |logit|: p log p would be 0 * inf for a saturated bit.
+        magnitude = self.logits.abs()
+        entropy = F.softplus(-magnitude) + magnitude * (-magnitude).sigmoid()
+        return (math.log(2) - entropy).sum(1)
+
+    def sample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        with torch.no_grad():
+            p = self._mean
+            uniform = torch.rand((samples, *p.shape), generator=generator, dtype=p.dtype, device=p.device)
+            return (uniform < p).to(p.dtype)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return (z * self.logits - F.softplus(self.logits)).sum(-1)
+
+
+FAMILIES: dict[str, type[Posterior]] = {family.name: family for family in (Gaussian, Bernoulli)}
+"""Posterior families by name."""

@@ -1,0 +1,178 @@
+"""The resolved settings of one run: everything that decides its result, and nothing else.
+
+A run's settings are plain data. They travel as JSON from the plan to the training process, are written into the
+run's folder and are hashed into its id, so every field here is part of a run's identity. This module needs the
+standard library alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+NUMERICS_VERSION = 1
+"""Raised by hand when a change of the code alters the results of settings that stay the same."""
+
+Experiment = Literal["fixed", "learnable"]
+PosteriorFamily = Literal["gaussian", "bernoulli"]
+Architecture = Literal["plain", "strided"]
+Initialization = Literal["standardized", "torch"]
+LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
+Protocol = Literal["holdout", "paper"]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be: the message names the setting, its value and the way out."""
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """A prepared data set and the part of it that a run trains on.
+
+    Attributes:
+        name: Data set, e.g. ``digits``.
+        sha256: Digest of the prepared arrays.
+        shape: Image shape ``(C, H, W)``.
+        levels: Number of grey levels; pixels are integers in ``[0, levels)``.
+        protocol: ``holdout`` trains without the last ``holdout`` training images, which select; ``paper`` trains on
+            all of them and selects on the test images.
+        holdout: Number of images that ``holdout`` sets aside.
+    """
+
+    name: str
+    sha256: str
+    shape: tuple[int, int, int]
+    levels: int
+    protocol: Protocol
+    holdout: int
+
+    @property
+    def dimensions(self) -> int:
+        """Number D of pixels times channels."""
+        channels, height, width = self.shape
+        return channels * height * width
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Sizes of the encoder and of the nonlinear decoder.
+
+    ``plain`` are the networks of Tables 5 and 6, ``strided`` those of Tables 7 and 8 of the paper.
+    """
+
+    architecture: Architecture
+    encoder_channels: tuple[int, ...]
+    decoder_channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SilentSettings:
+    """The silent (exact) gradient of a linear decoder that guides the encoder; paper Section 4.2.
+
+    Attributes:
+        only: The encoder sees the silent gradient alone (the "None" rows) until it is frozen.
+        plateau_epochs: Epochs with weight 1 before the annealing begins (ignored when ``only``).
+        annealing_rate: Decrease of the weight per epoch after the plateau (ignored when ``only``).
+        cutoff_epoch: Epoch after which the encoder is frozen; ``None`` is never.
+        mean_rate: Learning rate of the linear decoder's mean part.
+        precision_rate: Learning rate of its precision part.
+        log_term: How ``E log|s|`` is computed.
+    """
+
+    only: bool
+    plateau_epochs: float
+    annealing_rate: float
+    cutoff_epoch: int | None
+    mean_rate: float
+    precision_rate: float
+    log_term: LogTerm
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that decides the result of one run.
+
+    Attributes:
+        estimator: Gradient estimator of the decoder that is reported; ``none`` where the silent guide alone trains
+            the encoder.
+        estimator_options: Options of that estimator, e.g. ``{"temperature": 1.0}``.
+        variance: Fixed variance of the likelihood (``fixed`` only).
+        learning_rate: Rate of encoder and reported decoder (``fixed``: of the encoder).
+        mean_rate: Rate of the linear decoder's mean part (``fixed`` only).
+        gradient_clip: Largest global gradient norm of an optimizer's parameters; ``None`` is no clipping.
+        snapshot_epochs: Epochs after which the weights are kept for the gradient variance.
+        threshold_bpd: Epochs until the selection bound falls to this are counted; ``None`` counts nothing.
+    """
+
+    experiment: Experiment
+    method: str
+    data: DataSettings
+    posterior: PosteriorFamily
+    latent_dim: int
+    network: NetworkSettings
+    initialization: Initialization
+    estimator: str
+    estimator_options: dict[str, float]
+    silent: SilentSettings | None
+    variance: float | None
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    mean_rate: float | None
+    betas: tuple[float, float]
+    weight_decay: float
+    gradient_clip: float | None
+    evaluate_every: int
+    evaluation_samples: int
+    snapshot_epochs: tuple[int, ...]
+    threshold_bpd: float | None
+
+    @property
+    def cell(self) -> str:
+        """Name of the cell that the run belongs to: ``data set/experiment/method``."""
+        return f"{self.data.name}/{self.experiment}/{self.method}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON-ready data; ``from_json`` reads them back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> RunSettings:
+        """Rebuild settings from ``to_json``'s data.
+
+        Raises:
+            SettingsError: A key is missing or unknown.
+        """
+        return _build(cls, document, "run")
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that change with any setting, with the data and with ``NUMERICS_VERSION``."""
+        document = {"settings": self.to_json(), "numerics_version": NUMERICS_VERSION}
+        return digest(document)[:12]
+
+
+def digest(document: Any) -> str:
+    """SHA-256 (hex) of a JSON document in its canonical form (sorted keys, no spaces)."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _build(cls: type, document: dict[str, Any], where: str) -> Any:
+    names = {field.name for field in dataclasses.fields(cls)}
+    if set(document) != names:
+        missing, unknown = sorted(names - set(document)), sorted(set(document) - names)
+        raise SettingsError(f"{where} settings: missing keys {missing}, unknown keys {unknown}")
+    hints = get_type_hints(cls)
+    values = {}
+    for name, value in document.items():
+        nested = [kind for kind in (hints[name], *get_args(hints[name])) if dataclasses.is_dataclass(kind)]
+        if nested and value is not None:
+            value = _build(nested[0], value, f"{where}.{name}")  # type: ignore[arg-type]
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[name] = value
+    return cls(**values)

@@ -1,0 +1,149 @@
+"""A variational autoencoder with one reported decoder, a gradient estimator and, if asked for, a silent guide.
+
+The guide is a linear decoder on the same posterior whose exact gradient steers the encoder early in training (paper,
+Figure 1 and Algorithm 1). Both decoders' gradients reach the encoder in one backward pass (Eq. 8).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from silent_gradients.decoders.likelihood import Decoder
+from silent_gradients.estimators.contract import Estimator, EstimatorError, State
+from silent_gradients.estimators.silent import Silent
+from silent_gradients.posteriors import Posterior
+
+
+def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
+    """``tensor`` unchanged in value (bit for bit), with ``factor`` times its gradient."""
+    if factor == 1.0:
+        return tensor
+    constant = tensor.detach()
+    return constant if factor == 0.0 else constant + factor * (tensor - constant)
+
+
+class Step(NamedTuple):
+    """What one training step computes.
+
+    Attributes:
+        loss: Scalar, mean over the batch, in nats; its gradient is what every optimizer follows. With a score-function
+            estimator its value is no objective.
+        log_likelihood: [B], the estimator's value of E_q log p(x|z) under the reported decoder, in nats.
+        kl: [B], in nats.
+        guide_log_likelihood: [B], E_q log p(x|z) under the guide, or None where it is not used.
+        state: The estimator's state after the step.
+    """
+
+    loss: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+    guide_log_likelihood: Tensor | None
+    state: State
+
+
+class VAE(nn.Module):
+    """Encoder, reported decoder, estimator and guide.
+
+    Args:
+        encoder: Images [B, C, H, W] to posterior parameters [B, p k].
+        family: Posterior family.
+        decoder: The decoder that is reported.
+        estimator: Estimator of its gradient; None where the guide alone trains the encoder, and the decoder learns
+            from detached samples.
+        guide: Linear decoder of the silent gradient.
+        guide_estimator: Estimator of the guide's gradient.
+
+    Raises:
+        EstimatorError: An estimator does not serve the family, or nothing trains the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        family: type[Posterior],
+        decoder: Decoder,
+        estimator: Estimator | None,
+        guide: Decoder | None = None,
+        guide_estimator: Estimator | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.family, self.decoder, self.guide = encoder, family, decoder, guide
+        self.estimator = estimator
+        self.guide_estimator = (guide_estimator or Silent()) if guide is not None else None
+        for used in (self.estimator, self.guide_estimator):
+            if used is not None and not used.serves(family):
+                raise EstimatorError(
+                    f"estimator {used.name!r} serves {sorted(used.posteriors or ())} posteriors, got {family.name!r}"
+                )
+        if estimator is None and guide is None:
+            raise EstimatorError("a VAE needs an estimator or a guide to train its encoder")
+
+    def posterior(self, x: Tensor) -> Posterior:
+        """q(z|x) of the images x [B, C, H, W]."""
+        return self.family(self.encoder(x))
+
+    def training_step(
+        self,
+        x: Tensor,
+        *,
+        state: State,
+        alpha: float = 0.0,
+        frozen: bool = False,
+        index: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Step:
+        """The loss whose single backward pass gives every parameter its gradient.
+
+        With rho_a(v) the value v with a times its gradient and lambda the encoder's output, the loss is
+        R_guide(rho_alpha(lambda)) + R_decoder(rho_(1 - alpha)(lambda)) + KL(lambda): each decoder gets its full
+        gradient, the encoder the weighted average of Eq. 8.
+
+        Args:
+            x: Images [B, C, H, W] in [0, 1).
+            state: The estimator's state.
+            alpha: Weight of the guide's gradient in the encoder's. At 0 the guide is skipped.
+            frozen: The encoder is frozen: no gradient and no statistics reach it, and the guide is skipped.
+            index: [B], number of each image in the training set.
+            generator: Source of the latent samples.
+        """
+        pixels = x.flatten(1)
+        if frozen:
+            with torch.no_grad():
+                parameters = self.encoder(x)
+        else:
+            parameters = self.encoder(x)
+        q = self.family(parameters)
+        kl = q.kl_divergence()
+        objective = self.decoder.objective(pixels)
+        guided = self.guide is not None and alpha > 0 and not frozen
+
+        if self.estimator is None or frozen:
+            # Nothing asks for a gradient through z: genuine samples train the decoder without bias.
+            surrogate = objective.sampled(q.sample(1, generator))[0]
+            value = surrogate.detach()
+        else:
+            share = 1.0 - alpha if guided else 1.0
+            control = self.guide.objective(pixels) if self.guide is not None else None
+            value, surrogate, state = self.estimator(
+                self.family(scale_gradient(parameters, share)),
+                objective,
+                control=control,  # type: ignore[arg-type]
+                index=index,
+                generator=generator,
+                state=state,
+            )
+        loss = kl - surrogate
+        guide_value = None
+        if guided and self.guide is not None and self.guide_estimator is not None:
+            guide_value, guide_surrogate, _ = self.guide_estimator(
+                self.family(scale_gradient(parameters, alpha)),
+                self.guide.objective(pixels),
+                index=index,
+                generator=generator,
+                state={},
+            )
+            loss = loss - guide_surrogate
+        return Step(loss.mean(), value, kl.detach(), guide_value, state)
