@@ -1,8 +1,9 @@
 """Keep Snakemake's ``--resources`` from swallowing the targets that follow it.
 
-``snakemake --cores 8 --resources gpu=8 all`` reads as "up to eight GPUs, target all", but ``--resources`` takes every word
-up to the next option, so Snakemake stops at ``all``, which is no NAME=VALUE, before it has read the Snakefile. Logger
-plugins are imported before the arguments are parsed, which is the one place where the words can still be told apart.
+``snakemake --cores 8 --resources gpu=8 all`` reads as "up to eight GPUs, target all", but ``--resources`` takes every
+word up to the next option, so Snakemake stops at ``all``, which is no NAME=VALUE, before it has read the Snakefile.
+Logger plugins are imported before the arguments are parsed, which is the one place where the words can still be told
+apart.
 """
 
 import re
@@ -18,8 +19,8 @@ _RESOURCE = re.compile(r"[A-Za-z_]\w*=|base64//")
 def separate_targets(argv: Sequence[str]) -> list[str]:
     """Move the words that ``--resources`` would take for resources by mistake behind a ``--``.
 
-    A word is such a mistake if it follows at least one NAME=VALUE of ``--resources`` and is itself neither NAME=VALUE nor
-    an option; Snakemake rejects every such command line, so that nothing that works is changed.
+    A word is such a mistake if it follows at least one NAME=VALUE of ``--resources`` and is itself neither NAME=VALUE
+    nor an option; Snakemake rejects every such command line, so that nothing that works is changed.
 
     Args:
         argv: the words of a Snakemake command line, without the program's name.
