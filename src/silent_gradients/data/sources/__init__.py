@@ -1,0 +1,20 @@
+"""The registry of data sets. A new one is one more file here and one more line below; see docs/data.md."""
+
+from __future__ import annotations
+
+from silent_gradients.data.errors import DataError
+from silent_gradients.data.sources.digits import DIGITS
+from silent_gradients.data.sources.source import Source
+
+SOURCES: dict[str, Source] = {source.name: source for source in (DIGITS,)}
+
+
+def source_named(name: str) -> Source:
+    """The source of that name.
+
+    Raises:
+        DataError: There is none; the message lists those that there are.
+    """
+    if name not in SOURCES:
+        raise DataError(f"unknown data set {name!r}: expected one of {', '.join(sorted(SOURCES))}")
+    return SOURCES[name]

@@ -1,0 +1,205 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from silent_gradients.data.batches import (
+    EVALUATION_NOISE_SEED,
+    DeviceBatches,
+    dequantize,
+    fixed_noise,
+    pixel_statistics,
+)
+from silent_gradients.data.prepared import PreparedData
+
+PIXELS = np.random.default_rng(3).integers(0, 17, (50, 2, 3, 4), dtype=np.uint8)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    return request.param
+
+
+def _generator(seed, device="cpu"):
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def _epochs(count, device, seeds=(1, 2), batch_size=8, **options):
+    batches = DeviceBatches(PIXELS, 17, device)
+    order, noise = _generator(seeds[0], device), _generator(seeds[1], device)
+    return [list(batches.epoch(order, noise, batch_size, **options)) for _ in range(count)]
+
+
+def _levels_of(x, levels):
+    """The level in whose interval x lies, in exact enough arithmetic."""
+    return torch.floor(x.double() * levels).cpu().numpy().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "drop_last", "sizes"),
+    [
+        (8, True, [8] * 6),
+        (8, False, [8] * 6 + [2]),
+        (10, True, [10] * 5),
+        (10, False, [10] * 5),
+        (50, True, [50]),
+        (64, True, [50]),
+        (64, False, [50]),
+        (1, True, [1] * 50),
+    ],
+)
+def test_an_epoch_has_the_announced_batches(device, batch_size, drop_last, sizes):
+    batches = DeviceBatches(PIXELS, 17, device)
+    (epoch,) = _epochs(1, device, batch_size=batch_size, drop_last=drop_last)
+    assert len(batches) == 50
+    assert [len(x) for x, _ in epoch] == [len(index) for _, index in epoch] == sizes
+    assert batches.number_of_batches(batch_size, drop_last) == len(sizes)
+
+
+def test_batches_are_the_indexed_images_dequantized(device):
+    (epoch,) = _epochs(1, device, drop_last=False)
+    for x, index in epoch:
+        assert (x.dtype, index.dtype, x.device.type) == (torch.float32, torch.int64, device)
+        np.testing.assert_array_equal(_levels_of(x, 17), PIXELS[index.cpu().numpy()])
+    positions = torch.cat([index for _, index in epoch]).cpu().numpy()
+    np.testing.assert_array_equal(np.sort(positions), np.arange(50))
+
+
+def test_a_partial_batch_leaves_out_no_image_twice(device):
+    (epoch,) = _epochs(1, device)
+    assert len(set(torch.cat([index for _, index in epoch]).tolist())) == 48
+
+
+def test_equal_seeds_give_equal_epochs_and_epochs_differ(device):
+    first, second = _epochs(2, device), _epochs(2, device)
+    for one, other in zip(first, second, strict=True):
+        for (x, index), (y, position) in zip(one, other, strict=True):
+            assert torch.equal(x, y)
+            assert torch.equal(index, position)
+    assert not torch.equal(first[0][0][1], first[1][0][1])
+
+
+def test_order_and_noise_have_separate_seeds(device):
+    (base,), (other_noise,), (other_order,) = (_epochs(1, device, seeds) for seeds in ((1, 2), (1, 3), (4, 2)))
+    assert torch.equal(base[0][1], other_noise[0][1])
+    assert not torch.equal(base[0][0], other_noise[0][0])
+    assert not torch.equal(base[0][1], other_order[0][1])
+    residue = [17 * epoch[0][0].double() - _pixels_on(device)[epoch[0][1]].double() for epoch in (base, other_order)]
+    torch.testing.assert_close(residue[0], residue[1], rtol=0, atol=1e-5)
+
+
+def _pixels_on(device):
+    return torch.tensor(PIXELS, device=device)
+
+
+def test_every_image_is_first_equally_often():
+    batches = DeviceBatches(PIXELS[:10], 17, "cpu")
+    order, noise = _generator(5), _generator(6)
+    first = [next(iter(batches.epoch(order, noise, 1)))[1].item() for _ in range(2000)]
+    assert stats.chisquare(np.bincount(first, minlength=10)).pvalue > 1e-3
+
+
+def test_flattened_batches_hold_the_same_pixels(device):
+    shaped, flat = (DeviceBatches(PIXELS, 17, device, flatten=flatten) for flatten in (False, True))
+    (x, index), (y, position) = (
+        next(iter(batches.epoch(_generator(1, device), _generator(2, device), 8))) for batches in (shaped, flat)
+    )
+    assert x.shape == (8, 2, 3, 4)
+    assert torch.equal(index, position)
+    assert torch.equal(x.reshape(8, 24), y)
+
+
+def test_a_mapped_read_only_array_is_taken(tmp_path, device):
+    np.save(tmp_path / "train.npy", PIXELS)
+    mapped = np.load(tmp_path / "train.npy", mmap_mode="r")
+    assert torch.equal(DeviceBatches(mapped, 17, device).images, _pixels_on(device))
+    assert torch.equal(fixed_noise(mapped, 17), fixed_noise(PIXELS, 17))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_an_impossible_batch_size_is_refused(batch_size):
+    batches = DeviceBatches(PIXELS, 17, "cpu")
+    with pytest.raises(ValueError, match="at least 1"):
+        batches.number_of_batches(batch_size)
+    with pytest.raises(ValueError, match="at least 1"):
+        next(iter(batches.epoch(_generator(1), _generator(2), batch_size)))
+
+
+def test_the_noise_is_uniform_and_independent(device):
+    count, levels = 200_000, 256
+    levels_drawn = torch.randint(0, levels, (count,), generator=_generator(1)).to(torch.uint8).to(device)
+    x = dequantize(levels_drawn, levels, _generator(7, device))
+    u = (x.double() * levels - levels_drawn.double()).cpu().numpy()
+    assert stats.chisquare(np.histogram(u, bins=100, range=(0, 1))[0]).pvalue > 1e-3
+    assert stats.kstest(u, "uniform").pvalue > 1e-3
+    # Five standard errors of the exact moments: mean 1/2, variance 1/12, fourth central moment 1/80, correlation 0.
+    assert abs(u.mean() - 1 / 2) < 5 * (1 / 12 / count) ** 0.5
+    assert abs(u.var() - 1 / 12) < 5 * ((1 / 80 - 1 / 144) / count) ** 0.5
+    assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 5 * count**-0.5
+    assert abs(np.corrcoef(u, levels_drawn.cpu().numpy())[0, 1]) < 5 * count**-0.5
+
+
+@pytest.mark.parametrize("extreme", [0.0, 2.0**-24, 1.0 - 2.0**-24, 1.0])
+def test_the_extremes_of_the_noise_stay_inside_their_level(device, extreme, monkeypatch):
+    """Every number of levels and every level; the uniform draw is replaced by its ends (1.0: not drawn, but safe)."""
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.full(shape, extreme, device=options["device"]))
+    for levels in range(2, 257):
+        every = torch.arange(levels, dtype=torch.uint8, device=device)
+        x = dequantize(every, levels, _generator(0, device))
+        assert x.dtype == torch.float32
+        assert float(x.max()) < 1.0
+        np.testing.assert_array_equal(_levels_of(x, levels), every.cpu().numpy())
+        # As a device divides that multiplies with the reciprocal in float32.
+        product = (x.double() * levels).float() * torch.tensor(1 / levels, dtype=torch.float32, device=device)
+        np.testing.assert_array_equal(_levels_of(product, levels), every.cpu().numpy())
+
+
+def test_fixed_noise_is_the_twister_of_numpy_with_the_documented_seed():
+    # torch's CPU generator is the same Mersenne twister; a float32 takes the low 24 bits of a draw.
+    twister = np.random.RandomState(EVALUATION_NOISE_SEED)
+    draws = twister.randint(0, 2**32, PIXELS.size, dtype=np.uint64) & 0xFFFFFF
+    expected = (PIXELS + (draws / 2**24).reshape(PIXELS.shape)) / 17
+    np.testing.assert_allclose(fixed_noise(PIXELS, 17).numpy(), expected, rtol=0, atol=2**-14 / 17)
+
+
+def test_fixed_noise_is_fixed_per_image():
+    first = fixed_noise(PIXELS, 17)
+    assert (first.dtype, first.device.type, first.shape) == (torch.float32, "cpu", PIXELS.shape)
+    assert torch.equal(first, fixed_noise(PIXELS, 17, EVALUATION_NOISE_SEED))
+    assert torch.equal(first[:7], fixed_noise(PIXELS[:7], 17))
+    assert not torch.equal(first, fixed_noise(PIXELS, 17, 1))
+    assert 0 <= float(first.min()) <= float(first.max()) < 1
+
+
+def test_pixel_statistics_are_the_exact_moments():
+    mean, deviation = pixel_statistics(PIXELS, 17)
+    # Gauss-Legendre with two nodes integrates the noise's mean and variance exactly.
+    nodes = 0.5 + np.array([-1, 1]) / np.sqrt(12)
+    x = np.concatenate([(PIXELS.reshape(50, -1) + node) / 17 for node in nodes])
+    assert mean.dtype == deviation.dtype == np.float64
+    np.testing.assert_allclose(mean, x.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(deviation, x.std(axis=0), rtol=1e-13)
+
+
+def test_a_constant_pixel_has_the_deviation_of_the_noise_alone():
+    pixels = np.full((20_000, 1, 1, 2), 255, dtype=np.uint8)
+    pixels[1, 0, 0, 1] = 0
+    mean, deviation = pixel_statistics(pixels, 256)
+    assert mean[0] == 255.5 / 256
+    assert deviation[0] == np.sqrt(1 / 12) / 256
+    assert deviation[1] > deviation[0]
+
+
+def test_prepared_digits_arrive_on_the_device(tmp_path, device):
+    pytest.importorskip("sklearn")
+    from silent_gradients.data.prepare import prepare
+
+    prepare("digits", tmp_path)
+    data = PreparedData.open(tmp_path)
+    splits = data.split("holdout", 237)
+    batches = DeviceBatches(splits.train, data.levels, device)
+    seen = np.zeros(1200, dtype=int)
+    for x, index in batches.epoch(_generator(0, device), _generator(1, device), 100):
+        np.testing.assert_array_equal(_levels_of(x, 17), splits.train[index.cpu().numpy()])
+        seen[index.cpu().numpy()] += 1
+    assert (seen == 1).all()

@@ -1,0 +1,130 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from silent_gradients.data.arrays import Images, arrays_digest
+from silent_gradients.data.errors import DataError
+from silent_gradients.data.prepared import PreparedData
+from silent_gradients.files import sha256_of
+
+PIXELS: Images = np.random.default_rng(2).integers(0, 17, (9, 1, 2, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A prepared data set of 6 + 3 images, written without the code under test."""
+    path = tmp_path / "tiny"
+    path.mkdir()
+    np.save(path / "train.npy", PIXELS[:6])
+    np.save(path / "test.npy", PIXELS[6:])
+    manifest = {
+        "name": "tiny",
+        "version": "made here",
+        "levels": 17,
+        "shape": [1, 2, 3],
+        "counts": {"train": 6, "test": 3},
+        "sha256": arrays_digest("tiny", 17, PIXELS[:6], PIXELS[6:]),
+        "files": {file: sha256_of(path / file) for file in ("train.npy", "test.npy")},
+    }
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def test_open_gives_what_was_written(folder):
+    data = PreparedData.open(folder, arrays_digest("tiny", 17, PIXELS[:6], PIXELS[6:]))
+    np.testing.assert_array_equal(data.train, PIXELS[:6])
+    np.testing.assert_array_equal(data.test, PIXELS[6:])
+    assert (data.name, data.levels, data.shape) == ("tiny", 17, (1, 2, 3))
+    assert data.sha256 == PreparedData.open(folder).sha256
+    assert isinstance(data.train, np.memmap)
+    assert not data.train.flags.writeable
+
+
+@pytest.mark.parametrize("file", ["train.npy", "test.npy"])
+def test_every_flipped_byte_of_an_array_is_found_and_named(folder, file):
+    content = (folder / file).read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        (folder / file).write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"{file}: expected sha256 .*, found .*silent-gradients prepare tiny"):
+            PreparedData.open(folder)
+
+
+def test_every_flipped_byte_of_the_manifest_is_found_unless_it_says_the_same(folder):
+    path = folder / "manifest.json"
+    content = path.read_bytes()
+    meaning = json.loads(content)
+    undetected = 0
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        try:
+            found = PreparedData.open(folder).manifest
+        except DataError:
+            continue
+        undetected += 1
+        # Only the words for the reader are free.
+        assert {**found, "version": ""} == {**meaning, "version": ""}
+    assert undetected <= len(meaning["version"])
+
+
+@pytest.mark.parametrize("file", ["train.npy", "test.npy", "manifest.json"])
+def test_a_missing_or_truncated_file_is_named_with_the_remedy(folder, file):
+    path = folder / file
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=rf"{file}: expected .*silent-gradients prepare tiny"):
+        PreparedData.open(folder)
+    path.unlink()
+    with pytest.raises(DataError, match=rf"{file}: expected .*found none; prepare it.*silent-gradients prepare tiny"):
+        PreparedData.open(folder)
+
+
+@pytest.mark.parametrize("text", ["5", "[]", "[1, []]", "{}", "null", '{"name": "tiny"}', "\x00"])
+def test_a_manifest_of_another_form_is_refused(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=r"manifest\.json: expected a manifest"):
+        PreparedData.open(folder)
+
+
+def test_other_data_than_the_expected_are_refused(folder):
+    with pytest.raises(DataError, match=r"expected tiny with sha256 f{64}, found [0-9a-f]{64}; prepare it again"):
+        PreparedData.open(folder, "f" * 64)
+
+
+def test_holdout_trains_without_the_last_training_images_and_reports_on_the_test_images(folder):
+    splits = PreparedData.open(folder).split("holdout", 2)
+    np.testing.assert_array_equal(splits.train, PIXELS[:4])
+    np.testing.assert_array_equal(splits.selection, PIXELS[4:6])
+    np.testing.assert_array_equal(splits.report, PIXELS[6:])
+
+
+def test_paper_trains_on_all_and_selects_and_reports_on_the_test_images(folder):
+    splits = PreparedData.open(folder).split("paper", 2)
+    np.testing.assert_array_equal(splits.train, PIXELS[:6])
+    np.testing.assert_array_equal(splits.selection, PIXELS[6:])
+    np.testing.assert_array_equal(splits.report, PIXELS[6:])
+
+
+@pytest.mark.parametrize("holdout", [-1, 0, 6, 7])
+def test_a_holdout_that_leaves_nothing_is_refused(folder, holdout):
+    with pytest.raises(DataError, match=f"expected a holdout of 1 to 5 training images, found {holdout}"):
+        PreparedData.open(folder).split("holdout", holdout)
+
+
+def test_an_unknown_protocol_is_refused(folder):
+    with pytest.raises(DataError, match="unknown protocol 'test'"):
+        PreparedData.open(folder).split("test", 2)  # type: ignore[arg-type]
+
+
+def test_training_needs_no_library_of_the_preparation():
+    program = (
+        "import sys, silent_gradients.data.prepared, silent_gradients.data.batches\n"
+        "assert not {'sklearn', 'torchvision', 'pandas', 'pydantic'} & set(sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr

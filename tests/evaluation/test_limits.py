@@ -1,0 +1,160 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from silent_gradients.evaluation.limits import optimal_variance, pca_limit
+
+LEVELS, D = 9, 6
+Real = NDArray[np.float64]
+
+
+def _images(seed: int, count: int) -> NDArray[np.uint8]:
+    """Correlated levels."""
+    generator = np.random.default_rng(seed)
+    latent = generator.normal(size=(count, 2)) @ generator.normal(size=(2, D)) * 1.5 + 4
+    noisy = latent + generator.normal(scale=0.4, size=(count, D))
+    return np.clip(noisy.round(), 0, LEVELS - 1).astype(np.uint8).reshape(count, 1, 2, 3)
+
+
+def _dequantized(images: NDArray[np.uint8]) -> Real:
+    """Finitely many dequantizations with the exact mean and covariance of uniform noise, ``[2 D N, D]``."""
+    noise = 0.5 + np.sqrt(D / 12) * np.concatenate([np.eye(D), -np.eye(D)])
+    x: Real = (images.reshape(-1, 1, D) + noise) / LEVELS
+    return x.reshape(-1, D)
+
+
+def _optimum(x: Real, latent_dim: int, variance: float) -> tuple[Real, Real]:
+    """Weights and mean of Tipping and Bishop by the singular values of the data."""
+    _, singular, directions = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    scale = np.sqrt(np.maximum(singular**2 / len(x) - variance, 0))[:latent_dim]
+    return directions[:latent_dim].T * scale, x.mean(axis=0)
+
+
+def _bits(log_density: Real, x: Real) -> float:
+    return float(np.log2(LEVELS) - log_density.mean() / (x.shape[1] * np.log(2)))
+
+
+FIT, OTHER = _images(1, 40), _images(2, 25)
+CASES = [(k, variance) for k in (0, 1, 2, 4, 6, 10) for variance in (1.0, 0.02, 0.003, 0.0005)]
+
+
+@pytest.mark.parametrize(("latent_dim", "variance"), CASES)
+@pytest.mark.parametrize("evaluated", [FIT, OTHER], ids=["same", "other"])
+def test_limit_is_the_gaussian_likelihood_of_the_optimal_model(latent_dim, variance, evaluated):
+    W, b = _optimum(_dequantized(FIT), latent_dim, variance)
+    x = _dequantized(evaluated)
+    log_density = stats.multivariate_normal(b, W @ W.T + variance * np.eye(D)).logpdf(x)
+    limit = pca_limit(FIT, evaluated, LEVELS, latent_dim, variance)
+    assert limit.bpd == pytest.approx(_bits(log_density, x), rel=1e-10)
+    assert limit.used_directions == np.count_nonzero(np.abs(W).sum(axis=0))
+
+
+@pytest.mark.parametrize(("latent_dim", "variance"), CASES)
+@pytest.mark.parametrize("evaluated", [FIT, OTHER], ids=["same", "other"])
+def test_terms_are_those_of_the_exact_posterior(latent_dim, variance, evaluated):
+    W, b = _optimum(_dequantized(FIT), latent_dim, variance)
+    x = _dequantized(evaluated)
+    k = W.shape[1]
+    covariance = np.linalg.inv(np.eye(k) + W.T @ W / variance)
+    mean = (x - b) @ W @ covariance / variance
+    kl = 0.5 * ((mean**2).sum(axis=1) + np.trace(covariance) - k - np.linalg.slogdet(covariance)[1])
+    decoded = ((x - b - mean @ W.T) ** 2).sum(axis=1)
+    expected = decoded + np.trace(W @ covariance @ W.T)
+    bound = -0.5 * (D * np.log(2 * np.pi * variance) + expected / variance) - kl
+
+    limit = pca_limit(FIT, evaluated, LEVELS, latent_dim, variance)
+    assert limit.kl == pytest.approx(kl.mean(), rel=1e-9, abs=1e-12)
+    assert limit.expected_squared_error == pytest.approx(expected.mean(), rel=1e-9)
+    assert limit.mean_decoded_squared_error == pytest.approx(decoded.mean(), rel=1e-9)
+    assert limit.bpd == pytest.approx(_bits(bound, x), rel=1e-10)
+
+
+@pytest.mark.parametrize(("latent_dim", "variance"), CASES)
+def test_limit_on_the_fitted_images_is_the_boxed_formula(latent_dim, variance):
+    values = np.sort(np.linalg.eigvalsh(np.cov(_dequantized(FIT).T, bias=True)))[::-1]
+    used = min(latent_dim, np.count_nonzero(values > variance))
+    bound = -0.5 * (
+        D * np.log(2 * np.pi)
+        + np.log(values[:used]).sum()
+        + (D - used) * np.log(variance)
+        + used
+        + values[used:].sum() / variance
+    )
+    limit = pca_limit(FIT, FIT, LEVELS, latent_dim, variance)
+    assert limit.bpd == pytest.approx(np.log2(LEVELS) - bound / (D * np.log(2)), rel=1e-10)
+    assert limit.kl == pytest.approx(0.5 * np.log(values[:used] / variance).sum(), rel=1e-9, abs=1e-12)
+    assert limit.expected_squared_error == pytest.approx(used * variance + values[used:].sum(), rel=1e-9)
+    assert limit.mean_decoded_squared_error == pytest.approx(
+        (variance**2 / values[:used]).sum() + values[used:].sum(), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 4])
+@pytest.mark.parametrize("evaluated", [FIT, OTHER], ids=["same", "other"])
+def test_at_the_optimal_variance_the_model_is_that_of_scikit_learn(latent_dim, evaluated):
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    x = _dequantized(FIT)
+    pca = decomposition.PCA(latent_dim, svd_solver="full").fit(x)
+    # scikit-learn divides by N - 1.
+    pca.explained_variance_ *= (len(x) - 1) / len(x)
+    pca.noise_variance_ *= (len(x) - 1) / len(x)
+    variance = optimal_variance(FIT, LEVELS, latent_dim)
+    assert variance == pytest.approx(pca.noise_variance_, rel=1e-10)
+    y = _dequantized(evaluated)
+    assert pca_limit(FIT, evaluated, LEVELS, latent_dim, variance).bpd == pytest.approx(
+        _bits(pca.score_samples(y), y), rel=1e-10
+    )
+
+
+@pytest.mark.parametrize("latent_dim", [0, 1, 3, 5])
+def test_no_other_variance_has_a_better_limit(latent_dim):
+    best = optimal_variance(FIT, LEVELS, latent_dim)
+    limits = [pca_limit(FIT, FIT, LEVELS, latent_dim, best * factor).bpd for factor in (0.5, 0.99, 1, 1.01, 2)]
+    assert min(limits) == limits[2]
+
+
+def test_no_decoder_nearby_has_a_better_likelihood():
+    variance, generator = 0.004, np.random.default_rng(4)
+    limit = pca_limit(FIT, FIT, LEVELS, 2, variance).bpd
+    x = _dequantized(FIT)
+    W, b = _optimum(x, 2, variance)
+    for scale in (1e-3, 1e-2, 1e-1):
+        for _ in range(20):
+            V, c = W + scale * generator.normal(size=W.shape), b + scale * generator.normal(size=D)
+            log_density = stats.multivariate_normal(c, V @ V.T + variance * np.eye(D)).logpdf(x)
+            assert _bits(log_density, x) > limit
+
+
+def test_impossible_arguments_are_refused():
+    with pytest.raises(ValueError, match="positive variance"):
+        pca_limit(FIT, FIT, LEVELS, 2, 0.0)
+    with pytest.raises(ValueError, match="k >= 0"):
+        pca_limit(FIT, FIT, LEVELS, -1, 0.1)
+    for latent_dim in (-1, D):
+        with pytest.raises(ValueError, match="0 <= k < 6"):
+            optimal_variance(FIT, LEVELS, latent_dim)
+
+
+def test_mnist_has_the_limits_computed_independently():
+    mirror = os.environ.get("SILENT_GRADIENTS_MIRROR")
+    folder = Path(mirror or "") / "MNIST" / "raw"
+    if not mirror or not folder.is_dir():
+        pytest.skip("needs the real MNIST: set SILENT_GRADIENTS_MIRROR to a folder that holds MNIST/raw")
+    train, test = (
+        np.fromfile(folder / f"{part}-images-idx3-ubyte", dtype=np.uint8, offset=16).reshape(-1, 784)
+        for part in ("train", "t10k")
+    )
+    same, other = (pca_limit(train, images, 256, 200, 0.01) for images in (train, test))
+    assert same.bpd == pytest.approx(6.7196, abs=1e-4)
+    assert other.bpd == pytest.approx(6.7139, abs=1e-4)
+    oracle = pca_limit(test, test, 256, 200, 0.01)
+    assert oracle.bpd == pytest.approx(6.7062, abs=1e-4)
+    assert (oracle.kl, oracle.expected_squared_error, oracle.mean_decoded_squared_error) == pytest.approx(
+        (198, 3.67, 2.17), rel=3e-3
+    )
+    assert optimal_variance(train, 256, 200) == pytest.approx(0.0030, abs=5e-5)
+    assert pca_limit(train, train, 256, 784, 0.01).used_directions == 251
