@@ -12,8 +12,8 @@ from pathlib import PurePath
 
 _OPTION = "--resources"
 _SHORTEST = "--res"
-# What Snakemake takes for a resource: an identifier with a value, or what it encodes when it calls itself.
-_RESOURCE = re.compile(r"[A-Za-z_]\w*=|base64//")
+# What Snakemake takes for a resource: an identifier with a value.
+_RESOURCE = re.compile(r"[A-Za-z_]\w*=")
 
 
 def separate_targets(argv: Sequence[str]) -> list[str]:

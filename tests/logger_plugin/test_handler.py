@@ -1,0 +1,206 @@
+"""A throw-away workflow, run by Snakemake itself with this plugin."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import snakemake_logger_plugin_silent_gradients
+
+SOURCE = Path(snakemake_logger_plugin_silent_gradients.__file__).parents[1]
+LITERAL = ("--cores", "8", "--resources", "gpu=8", "all")
+
+SNAKEFILE = """
+rule all:
+    input:
+        "results/packs/seeds/digits/learnable/reinforce+silent/0-abc.json",
+        "results/report.html",
+
+rule train_pack:
+    output:
+        "results/packs/{round}/{dataset}/{experiment}/{method}/{pack}.json",
+    log:
+        "logs/{round}/{dataset}/{experiment}/{method}/{pack}.log",
+    resources:
+        gpu=1,
+    shell:
+        "python3 train.py {output} > {log} 2>&1"
+
+rule report:
+    output:
+        "results/report.html",
+    log:
+        "logs/report.log",
+    shell:
+        "sh report.sh {output} > {log} 2>&1"
+"""
+
+# Stands in for a training: one run that finishes and one that diverges.
+TRAIN = """
+import json, pathlib, sys, time
+manifest = pathlib.Path(sys.argv[1])
+cell = pathlib.Path(*manifest.parts[3:-1])
+members = []
+for seed, (status, bpd) in enumerate([("finished", 3.412), ("diverged", None)]):
+    run = cell / f"seed={seed}-3f9c2a"
+    folder = "results/store" / run
+    folder.mkdir(parents=True)
+    with open(folder / "curve.jsonl", "w") as curve:
+        curve.write(json.dumps({"epoch": 7, "selection_bpd": 3.5, "train_bpd": 3.6}) + "\\n")
+    time.sleep(0.6)
+    (folder / "result.json").write_text(json.dumps({"status": status, "selection": {"bpd": bpd}}))
+    members.append({"name": str(run)})
+manifest.write_text(json.dumps({"members": members}))
+"""
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "report.sh").write_text("touch $1\n")
+    (tmp_path / "profiles" / "default").mkdir(parents=True)
+    profile = Path(__file__).parents[2] / "profiles" / "default" / "profile.yaml"
+    (tmp_path / "profiles" / "default" / "profile.yaml").write_bytes(profile.read_bytes())
+    return tmp_path
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "snakemake", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(SOURCE), "TERM": "xterm", "COLUMNS": "120"}
+
+
+def snakemake(workflow: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        cwd=workflow,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_literal_command_runs_everything_and_then_nothing(workflow):
+    first = snakemake(workflow, *LITERAL)
+
+    assert first.returncode == 0, first.stderr
+    assert re.search(r"^3 jobs: (?=.*1 train_pack)(?=.*1 report)", first.stderr, re.MULTILINE)
+    assert re.search(
+        r"^\[\d/3\] seeds digits/learnable/reinforce\+silent: 2 runs, 1 diverged, best 3\.412 bits/dim, \d\.\d s \(",
+        first.stderr,
+        re.MULTILINE,
+    )
+    assert re.search(r"^\[\d/3\] report results/report\.html, \d\.\d s", first.stderr, re.MULTILINE)
+    assert re.search(r"^3 of 3 jobs done, in \d\.\d s$", first.stderr, re.MULTILINE)
+    assert len(first.stderr.splitlines()) < 10
+
+    second = snakemake(workflow, *LITERAL)
+    assert second.returncode == 0, second.stderr
+    assert "Nothing to be done" in second.stderr
+
+
+def test_a_failed_job_shows_the_end_of_its_log(workflow):
+    (workflow / "report.sh").write_text("for i in $(seq 50); do echo line $i; done; exit 3\n")
+
+    run = snakemake(workflow, *LITERAL)
+
+    assert run.returncode == 1
+    assert "FAILED report results/report.html (rule report" in run.stderr
+    assert "  log: logs/report.log, last 20 of 50 lines:" in run.stderr
+    assert [line for line in run.stderr.splitlines() if line.startswith("    line ")] == [
+        f"    line {i}" for i in range(31, 51)
+    ]
+    assert "returned non-zero exit status 3" in run.stderr
+    # The job that does not need it goes on.
+    assert "best 3.412 bits/dim" in run.stderr
+    assert re.search(r"^1 of 3 jobs done, 1 failed", run.stderr, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_errors_come_through_however_quiet(workflow):
+    (workflow / "report.sh").write_text("echo what went wrong; exit 1\n")
+
+    run = snakemake(workflow, "--quiet", "all", "--cores", "2", "--", "results/report.html")
+
+    assert run.returncode == 1
+    assert "    what went wrong" in run.stderr
+    assert "jobs done" not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_pack_without_readable_results_is_told(workflow):
+    (workflow / "train.py").write_text("import sys; open(sys.argv[1], 'w').write('{}')")
+
+    run = snakemake(workflow, *LITERAL)
+
+    assert run.returncode == 0, run.stderr
+    assert "finished, but its results cannot be read (KeyError('members'))" in run.stderr
+
+
+@pytest.mark.slow
+def test_an_error_in_the_snakefile_is_told(workflow):
+    (workflow / "Snakefile").write_text("rule all:\n    input: 'missing'\n")
+
+    run = snakemake(workflow, *LITERAL)
+
+    assert run.returncode == 1
+    assert "MissingInputException" in run.stderr
+
+
+def test_a_dry_run_is_snakemakes_own(workflow):
+    run = snakemake(workflow, "-n", *LITERAL)
+
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^train_pack +1$", run.stdout, re.MULTILINE)
+    assert "reason: Missing output files: results/report.html" in run.stdout
+    assert "This was a dry-run" in run.stdout
+    assert not (workflow / "results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--lint"], "Lints for rule train_pack"),
+        (["--list-rules"], "train_pack"),
+        (["--dag"], "digraph snakemake_dag"),
+        (["--unlock"], "Unlocked working directory"),
+        (["--summary"], "results/report.html"),
+    ],
+)
+def test_other_commands_say_what_they_always_say(workflow, arguments, expected):
+    run = snakemake(workflow, *arguments)
+
+    assert expected in run.stdout + run.stderr
+
+
+def test_a_terminal_shows_what_is_being_trained(workflow):
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(command(*LITERAL), cwd=workflow, env=environment(), stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            part = os.read(screen, 4096)
+        except OSError:  # the other side is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(screen)
+
+    assert process.wait(timeout=60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "seed=0-3f9c2a  epoch 7  3.500 bits/dim" in text
+    assert re.search(r"\[\d/3\] seeds digits/learnable/reinforce\+silent: 2 runs", text)
+    assert "3 of 3 jobs done" in text
