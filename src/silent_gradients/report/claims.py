@@ -1,0 +1,105 @@
+"""The paper's orderings, checked on equal seeds: with against without the silent gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from silent_gradients.report.published import PUBLISHED_MSE, published
+from silent_gradients.report.summary import Cell, Summary, summarize
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One ordering between two methods and what equal seeds say of it.
+
+    Attributes:
+        first: Cell with the silent gradient.
+        second: Cell that it is compared with.
+        metric: Name of the compared metric.
+        expected: -1 where the first is to be lower, +1 where higher.
+        basis: Where the expectation is from: ``published numbers``, or ``text`` where the paper has no such numbers.
+        published_difference: First minus second as published; ``nan`` without.
+        difference: Summary of first minus second over the paired seeds.
+        unpaired: Number of seeds for which only one of the two, or neither, has the metric.
+    """
+
+    first: Cell
+    second: Cell
+    metric: str
+    expected: int
+    basis: str
+    published_difference: float
+    difference: Summary
+    unpaired: int
+
+    @property
+    def verdict(self) -> str:
+        """``holds`` or ``fails`` where the 95% interval lies on one side of zero, else ``undecided``.
+
+        ``not measured`` is a claim without a pair of runs; one pair has no interval and decides nothing.
+        """
+        if not self.difference.n:
+            return "not measured"
+        if self.difference.n == 1:
+            return "undecided"
+        low, high = sorted((self.expected * self.difference.low, self.expected * self.difference.high))
+        return "holds" if low > 0 else "fails" if high < 0 else "undecided"
+
+
+def claims(cells: Sequence[Cell]) -> list[Claim]:
+    """Every ordering that the paper states between two cells of the plan.
+
+    Fixed variance (Table 2, Section 3.2): a silent gradient has the lower BPD, the lower MSE and, for continuous
+    latents, needs fewer epochs. Learnable variance (Tables 3 and 4): each estimator with a silent gradient has the
+    lower BPD and the higher KL than without, and the silent gradient alone has the lower BPD than REINFORCE.
+    """
+    named = {cell.name: cell for cell in cells}
+    found = []
+    for cell in cells:
+        for other, metric, expected in _orderings(cell):
+            second = named.get(f"{cell.dataset}/{cell.experiment}/{other}")
+            if second is not None:
+                found.append(_compare(cell, second, metric, expected))
+    return found
+
+
+def _orderings(cell: Cell) -> Iterator[tuple[str, str, int]]:
+    method = cell.method.name
+    if cell.experiment == "fixed":
+        others = {"silent-gaussian": ("reparameterization",), "silent-bernoulli": ("gumbel-softmax", "reinforce")}
+        for other in others.get(method, ()):
+            yield other, "bpd", -1
+            yield other, PUBLISHED_MSE, -1
+        if method == "silent-gaussian":
+            yield "reparameterization", "epochs_to_threshold", -1
+    elif cell.method.silent and cell.method.estimator != "none":
+        yield cell.method.estimator, "bpd", -1
+        yield cell.method.estimator, "kl", 1
+    elif method == "silent-bernoulli":
+        yield "reinforce", "bpd", -1
+
+
+def _compare(first: Cell, second: Cell, metric: str, expected: int) -> Claim:
+    ours, theirs = published(first.name, metric), published(second.name, metric)
+    known = None if ours is None or theirs is None else ours - theirs
+    basis = "text"
+    if known:
+        basis = "published numbers"
+        # The paper's text has exceptions in its own tables (the KL of Gumbel-Softmax on CIFAR-10): the numbers decide.
+        expected = int(math.copysign(1, known))
+    a, b = first.values(metric), second.values(metric)
+    paired = sorted(a.keys() & b.keys())
+    seeds = {run.seed for run in (*first.runs, *second.runs)}
+    difference = summarize([a[seed] - b[seed] for seed in paired])
+    return Claim(
+        first,
+        second,
+        metric,
+        expected,
+        basis,
+        math.nan if known is None else known,
+        difference,
+        len(seeds) - len(paired),
+    )

@@ -1,0 +1,324 @@
+"""The figures, drawn the same to the byte for the same runs.
+
+Image grids are PNG, plots are SVG. Both are transparent and legible on a light and on a dark page: image grids are
+labelled in a middle grey, and a plot's ink follows the reader's colour scheme.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+# Chosen before pyplot is loaded, so that gathering works without a display.
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from silent_gradients.report import tables
+from silent_gradients.report.image_grids import GREY, reconstructions
+from silent_gradients.report.published import published
+from silent_gradients.report.records import Context
+from silent_gradients.report.summary import Cell
+
+# A colour that no palette has: the saved SVG says currentColor in its place.
+_INK = "#010203"
+_GRID = "#80808050"
+_STYLE = (
+    "<style>svg{color:#1f2328}text{font-family:system-ui,sans-serif}"
+    "@media (prefers-color-scheme:dark){svg{color:#d5d9e0}}</style>"
+)
+_SETTINGS: Any = {
+    "svg.hashsalt": "silent-gradients",
+    "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"), _INK
+    ),
+}
+# Near Okabe and Ito's colours, which the colour-blind can tell apart, of a lightness that both grounds bear.
+_PALETTE = ("#2b87d1", "#d9651a", "#12a67c", "#cc79a7", "#b98500", "#7a6ff0")
+_GUIDANCE = {True: "with SG", False: "without SG"}
+_DASHES: dict[str, Any] = {"with SG": "", "without SG": (3, 1.5)}
+_MARKERS = {"with SG": "o", "without SG": "X"}
+_POINTS_PER_CURVE = 120
+# Below this share of the largest, a variance is rounding of an exact gradient and would only stretch the axis.
+_NUMERICAL_ZERO = 1e-10
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A rendered figure.
+
+    Attributes:
+        name: File name with its ending.
+        title: Title for people.
+        description: What it shows, for people who cannot see it.
+        data: The file's bytes.
+    """
+
+    name: str
+    title: str
+    description: str
+    data: bytes
+
+
+def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
+    """Every figure that the runs allow: reconstructions, curves, gradient variances, BPD against KL.
+
+    Args:
+        cells: Cells of the plan with the runs of their selected points.
+        context: The plan.
+
+    Returns:
+        Up to four drawings for each data set and experiment; one without anything to show is left out.
+    """
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.dataset, cell.experiment), []).append(cell)
+    drawings = []
+    for (dataset, experiment), members in groups.items():
+        colours = _colours(members)
+        made: list[tuple[str, str, str, Callable[[], Figure | None]]] = [
+            (
+                "reconstructions.png",
+                f"Reconstructions, {dataset}, {experiment} variance",
+                _RECONSTRUCTIONS[experiment == "learnable"],
+                partial(reconstructions, members),
+            ),
+            (
+                "curves.svg",
+                f"Learning curves, {dataset}, {experiment} variance",
+                "Bits per dimension on the selection split after each epoch; mean over seeds, the band from the lowest "
+                "to the highest.",
+                partial(learning_curves, members, colours),
+            ),
+            (
+                "gradient-variance.svg",
+                f"Gradient variance, {dataset}, {experiment} variance",
+                "Variance of the encoder's gradient under resampling of the code by epoch, logarithmic; each point is "
+                "the mean over seeds.",
+                partial(gradient_variance, members, context, colours),
+            ),
+            (
+                "bpd-kl.svg",
+                f"Bits per dimension against KL, {dataset}, {experiment} variance",
+                "Each mark is one seed's reported BPD and KL divergence; grey rings are published values.",
+                partial(bpd_against_kl, members, colours),
+            ),
+        ]
+        for ending, title, description, make in made:
+            with mpl.rc_context(_SETTINGS):
+                figure = make()
+                if figure is None:
+                    continue
+                drawings.append(Drawing(f"{dataset}-{experiment}-{ending}", title, description, _bytes(figure, ending)))
+    return drawings
+
+
+_RECONSTRUCTIONS = {
+    False: "First row: originals. Then for each method the mean of the reconstruction, as in the paper's Figure 2.",
+    True: "First row: originals. Then for each method the mean of the reconstruction and below it the standard "
+    "deviation, each image's scaled to the full range, as in the paper's Figures 3 to 5.",
+}
+
+
+def learning_curves(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | None:
+    """BPD on the selection split by epoch: a colour per estimator, solid with and dashed without silent gradients."""
+    frames = []
+    for cell in cells:
+        for run in cell.runs:
+            curve = run.curve[["epoch", "selection_bpd"]].dropna()
+            curve = curve[np.isfinite(curve["selection_bpd"])]
+            keep = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _POINTS_PER_CURVE)).round().astype(int))
+            frames.append(curve.iloc[keep].assign(**_aesthetics(cell)))
+    data = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    if data.empty:
+        return None
+    return _panels(
+        data,
+        colours,
+        lambda axis, part: sns.lineplot(
+            part,
+            x="epoch",
+            y="selection_bpd",
+            hue="estimator",
+            palette=colours,
+            style="guidance",
+            dashes=_DASHES,
+            errorbar=("pi", 100),
+            err_kws={"alpha": 0.15, "linewidth": 0},
+            linewidth=1.4,
+            ax=axis,
+            legend=False,
+        ),
+        ("epoch", "BPD (selection split)"),
+        # The first epochs of a slow method would otherwise flatten everything that differs later.
+        limits=(float(data["selection_bpd"].min()), float(data["selection_bpd"].quantile(0.97))),
+    )
+
+
+def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str, str]) -> Figure | None:
+    """Gradient variance by epoch on a logarithmic axis, one panel for each reduction; zeros are named instead."""
+    data = tables.gradient_variance(cells, context)
+    data = data[data["seeds"] > 0] if len(data) else data
+    if data.empty:
+        return None
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained")
+    named = {cell.method.name: cell for cell in cells}
+    zeros: dict[str, None] = {}
+    for axis, reduction in zip(axes, tables.REDUCTIONS, strict=True):
+        floor = data[reduction].max() * _NUMERICAL_ZERO
+        for (name, estimator), part in data.groupby(["method", "estimated_with"], sort=False):
+            cell = named[str(name)]
+            look = _aesthetics(cell)
+            visible = part[part[reduction] > floor]
+            if visible.empty:
+                zeros[cell.method.label] = None
+                continue
+            axis.plot(
+                visible["epoch"].astype(int),
+                visible[reduction],
+                color=colours[look["estimator"]],
+                dashes=_DASHES[look["guidance"]] or (None, None),
+                marker=_MARKERS[look["guidance"]],
+                markersize=4,
+                label=f"{cell.method.label}{'' if estimator in ('', look['key']) else f', {estimator}'}",
+            )
+        if axis.lines:
+            axis.set_yscale("log")
+        axis.set(xlabel="epoch", title=reduction.replace("_", " ").replace("per image", "per-image"))
+    axes[0].set_ylabel("gradient variance (nats²)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside right upper")
+    if zeros:
+        figure.supxlabel(f"Zero up to rounding, not drawn: {', '.join(zeros)}", fontsize=8, color=_INK)
+    return figure
+
+
+def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | None:
+    """Reported BPD against KL, one mark per seed, with the published pairs as grey rings."""
+    rows = []
+    for cell in cells:
+        bpd, kl = cell.values("bpd"), cell.values("kl")
+        rows += [{"bpd": bpd[seed], "kl": kl[seed], **_aesthetics(cell)} for seed in bpd.keys() & kl.keys()]
+    if not rows:
+        return None
+
+    def scatter(axis: Axes, part: pd.DataFrame) -> None:
+        sns.scatterplot(
+            part,
+            x="kl",
+            y="bpd",
+            hue="estimator",
+            palette=colours,
+            style="guidance",
+            markers=_MARKERS,
+            s=36,
+            linewidth=0,
+            alpha=0.85,
+            ax=axis,
+            legend=False,
+        )
+        for cell in cells:
+            kl, bpd = published(cell.name, "kl"), published(cell.name, "bpd")
+            if kl is not None and bpd is not None and cell.method.space == part["space"].iloc[0]:
+                axis.plot(kl, bpd, "o" if cell.method.silent else "X", mec=GREY, mfc="none", ms=7, mew=1)
+
+    data = pd.DataFrame(rows).sort_values(["space", "estimator", "guidance", "kl"], ignore_index=True)
+    return _panels(data, colours, scatter, ("KL (nats per image)", "BPD"), lines=False)
+
+
+def _panels(
+    data: pd.DataFrame,
+    colours: dict[str, str],
+    plot: Callable[[Axes, pd.DataFrame], object],
+    labels: tuple[str, str],
+    limits: tuple[float, float] | None = None,
+    lines: bool = True,
+) -> Figure:
+    """One panel for each kind of posterior, one legend beside them."""
+    spaces = [space for space in ("Continuous", "Discrete") if (data["space"] == space).any()]
+    figure, axes = plt.subplots(
+        1, len(spaces), figsize=(3.0 * len(spaces) + 1.4, 2.9), sharey=lines, squeeze=False, layout="constrained"
+    )
+    for axis, space in zip(axes[0], spaces, strict=True):
+        plot(axis, data[data["space"] == space])
+        axis.set(title=space, xlabel=labels[0], ylabel=labels[1] if axis is axes[0, 0] or not lines else "")
+        if limits is not None and limits[1] > limits[0]:
+            margin = 0.05 * (limits[1] - limits[0])
+            axis.set_ylim(limits[0] - margin, limits[1] + margin)
+    figure.legend(handles=list(_legend(data, colours, lines)), loc="outside right upper")
+    return figure
+
+
+def _legend(data: pd.DataFrame, colours: dict[str, str], lines: bool) -> Iterator[Line2D]:
+    present = set(data["estimator"])
+    for estimator, colour in colours.items():
+        if estimator in present:
+            yield _sample(estimator, colour, "" if lines else "s", lines)
+    for guidance in ("with SG", "without SG"):
+        if (data["guidance"] == guidance).any():
+            sample = _sample(guidance, _INK, "" if lines else _MARKERS[guidance], lines)
+            if lines and _DASHES[guidance]:
+                sample.set_dashes(_DASHES[guidance])
+            yield sample
+
+
+def _sample(label: str, colour: str, marker: str, line: bool) -> Line2D:
+    return Line2D([], [], color=colour, label=label, marker=marker, markersize=5, linestyle="-" if line else "none")
+
+
+def _aesthetics(cell: Cell) -> dict[str, str]:
+    method = cell.method
+    label = "None (SG alone)" if method.estimator == "none" else method.estimator_label
+    return {
+        "estimator": label,
+        "guidance": _GUIDANCE[method.silent],
+        "space": method.space,
+        "key": method.estimator,
+    }
+
+
+def _colours(cells: Sequence[Cell]) -> dict[str, str]:
+    estimators = dict.fromkeys(
+        _aesthetics(cell)["estimator"] for cell in sorted(cells, key=lambda cell: cell.method.rank)
+    )
+    return {estimator: _PALETTE[index % len(_PALETTE)] for index, estimator in enumerate(estimators)}
+
+
+def _bytes(figure: Figure, ending: str) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        if ending.endswith(".svg"):
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+            text = buffer.getvalue().decode().replace(_INK, "currentColor")
+            start = text.index(">", text.index("<svg")) + 1
+            return (text[:start] + _STYLE + text[start:]).encode()
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.05)
+        return buffer.getvalue()
+    finally:
+        plt.close(figure)

@@ -1,0 +1,383 @@
+"""The tables as people read them: numbers turned into text, in the paper's layout where it has one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from silent_gradients.report import tables
+from silent_gradients.report.claims import Claim
+from silent_gradients.report.methods import Method
+from silent_gradients.report.published import PUBLISHED_MSE, TABLE_1_NOTE
+from silent_gradients.report.records import Context, Record
+from silent_gradients.report.summary import Cell, described
+
+NOTHING = "–"
+METRIC_LABELS = {
+    "bpd": "BPD",
+    "kl": "KL",
+    "mse_mean_decoded": "MSE, mean decoded",
+    "mse_sampled": "MSE, sampled",
+    "mse_sampled_clamped": "MSE, sampled and clamped",
+    "epochs_to_threshold": "epochs to threshold",
+}
+_DIGITS = {"bpd": 3, "kl": 2, "epochs_to_threshold": 1}
+_REDUCTION_LABELS = {"batch_mean": "batch mean", "per_image_mean": "per-image mean"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One printed table.
+
+    Attributes:
+        caption: What it shows.
+        frame: Text only; columns may have two levels, the upper one grouping them.
+        headers: Number of leading columns that name a row.
+        folded: Whether a page may hide it at first.
+    """
+
+    caption: str
+    frame: pd.DataFrame
+    headers: int
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report: its numbers for programs, its parts for people.
+
+    Attributes:
+        name: Stem of its files.
+        notes: What its numbers are: preset, data, split, units, caveats.
+    """
+
+    name: str
+    title: str
+    notes: tuple[str, ...]
+    data: pd.DataFrame
+    parts: tuple[Part, ...]
+
+
+def number(value: float, digits: int = 3, sign: bool = False) -> str:
+    """A number with a fixed count of decimals and a true minus sign; a dash where there is none."""
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, count: int, digits: int = 3) -> str:
+    """The ends of an interval, or why there is none."""
+    if count == 1:
+        return "one seed: none"
+    return NOTHING if math.isnan(low) else f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, for numbers of any size."""
+    return NOTHING if math.isnan(value) else f"{value:.3g}".replace("-", "−")
+
+
+def layout(cells: Sequence[Cell], found: Sequence[Claim], records: Sequence[Record], context: Context) -> list[Table]:
+    """Every table of the report, in its order: claims, Tables 1 to 4, the grids."""
+    return [
+        _claims(found, context),
+        _table_1(cells, context),
+        _table_2(cells, context),
+        _by_guidance(
+            "table-3-bits-per-dimension", "Table 3: learnable variance, bits per dimension", "bpd", cells, context
+        ),
+        _by_guidance("table-4-kl-divergence", "Table 4: learnable variance, KL divergence", "kl", cells, context),
+        _grid(records, context),
+    ]
+
+
+def markdown(table: Table) -> str:
+    """A table as a Markdown document, its column groups written into the column names."""
+    lines = [f"# {table.title}", "", *(f"{note}\n" for note in table.notes)]
+    for part in table.parts:
+        frame = part.frame
+        columns: list[Any] = list(frame.columns)
+        names = [" ".join(filter(None, name)) if isinstance(name, tuple) else name for name in columns]
+        lines += [part.caption, "", _row(names), _row(["---"] * len(names))]
+        lines += [_row(list(row)) for row in frame.itertuples(index=False)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def facts(data: pd.DataFrame, context: Context) -> list[str]:
+    """Preset and protocol; then for each data set its version, digest, split, number of images and samples."""
+    protocols = [value for value in data["protocol"] if value] if len(data) else []
+    lines = [f"Preset {context.preset}, protocol {described(protocols) or context.protocol}."]
+    for (dataset,), rows in _grouped(data, "dataset"):
+        made = []
+        for column, text in (
+            ("data_version", "version {}"),
+            ("data_sha256", "sha256 {}"),
+            ("split", "{} split"),
+            ("images", "{} images"),
+            ("samples", "{} samples per image"),
+            ("draws", "{} draws"),
+        ):
+            values = [value for value in rows[column] if value != ""] if column in rows else []
+            if values:
+                made.append(text.format(described(values)))
+        lines.append(f"Data set {dataset}: {', '.join(made) or 'nothing measured'}.")
+    return lines
+
+
+def _claims(found: Sequence[Claim], context: Context) -> Table:
+    data = tables.claim_table(found, context)
+    groups: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for claim in found:
+        digits, difference = _DIGITS.get(claim.metric, 3), claim.difference
+        sign = "<" if claim.expected < 0 else ">"
+        groups.setdefault((claim.first.dataset, claim.first.experiment), []).append(
+            {
+                "Ordering": f"{claim.first.method.label} {sign} {claim.second.method.label}",
+                "Metric": METRIC_LABELS[claim.metric],
+                "Verdict": claim.verdict,
+                "Difference": number(difference.mean, digits, sign=True),
+                "95% interval": _pairs_interval(difference.low, difference.high, difference.n, digits),
+                "Pairs": str(difference.n),
+                "Published": number(claim.published_difference, digits, sign=True),
+                "Basis": claim.basis,
+            }
+        )
+    lost = sum(claim.unpaired for claim in found)
+    notes = [
+        f"Preset {context.preset}, protocol {context.protocol}.",
+        "Differences are first minus second on equal seeds: mean and 95% Student interval. An ordering holds or fails "
+        "where the interval lies on one side of zero. The intervals are not corrected for their number.",
+        "Basis: the sign of the difference of the published numbers, or the paper's text where it has no numbers for "
+        "the data set.",
+    ]
+    if lost:
+        notes.append(
+            f"{lost} {'seed' if lost == 1 else 'seeds'} had no pair, because one of the two runs diverged, is missing "
+            "or has no such value."
+        )
+    parts = [
+        Part(f"{_group_name(dataset, experiment)}: orderings on equal seeds", _filled(pd.DataFrame(rows)), headers=1)
+        for (dataset, experiment), rows in groups.items()
+    ]
+    return Table("claims", "Published orderings", tuple(notes), data, tuple(parts))
+
+
+def _table_1(cells: Sequence[Cell], context: Context) -> Table:
+    data = tables.gradient_variance(cells, context)
+    notes = (
+        *facts(data, context),
+        "Variance of the gradient with respect to the encoder's parameters when only the code is drawn again, summed "
+        "over parameters, of the reconstruction loss in nats; mean over seeds. Batch mean: gradient of the loss "
+        "averaged over the images. Per-image mean: each image's own variance, then averaged.",
+        TABLE_1_NOTE,
+    )
+    parts = []
+    for (dataset, experiment), group in _grouped(data, "dataset", "experiment"):
+        epochs = sorted({int(epoch) for epoch in group["epoch"].dropna()})
+        rows = []
+        for (name, estimator), points in _grouped(group, "method", "estimated_with"):
+            method = Method.of(name, points["posterior"].iloc[0])
+            foreign = estimator not in ("", method.estimator) and method.estimator != "none"
+            row = {
+                ("", "Posterior"): method.space,
+                ("", "Method"): f"{method.label}, estimated with {estimator}" if foreign else method.label,
+            }
+            for reduction in tables.REDUCTIONS:
+                values = dict(zip(points["epoch"], points[reduction], strict=True))
+                for epoch in epochs:
+                    key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
+                    row[key] = significant(values.get(epoch, math.nan))
+            zero = points["published"].eq(0).any()
+            row |= {
+                ("Paper", "published"): "0" if zero else "lost" if dataset == "mnist" else NOTHING,
+                ("Runs", "Seeds"): str(points["seeds"].max()),
+                ("Runs", "Status"): points["status"].iloc[0],
+            }
+            rows.append(row)
+        caption = f"{_group_name(dataset, experiment)}: gradient variance by epoch"
+        # The paper's table is the one of the fixed variance; the other goes beyond it.
+        parts.append(Part(caption, _filled(pd.DataFrame(rows)), headers=2, folded=experiment != "fixed"))
+    return Table("table-1-gradient-variance", "Table 1: gradient variance", notes, data, tuple(parts))
+
+
+def _table_2(cells: Sequence[Cell], context: Context) -> Table:
+    data = tables.measurements(cells, context, "fixed", tables.FIXED_METRICS)
+    limits = [column for column in data.columns if column.startswith("limit") and data[column].notna().any()]
+    groups: dict[str, list[dict[tuple[str, str], str]]] = {}
+    for (dataset, name), group in _grouped(data, "dataset", "method"):
+        by_metric = {row["metric"]: row for row in _rows(group)}
+        bpd, kl, mse = by_metric["bpd"], by_metric["kl"], by_metric[PUBLISHED_MSE]
+        method = Method.of(name, bpd["posterior"])
+        groups.setdefault(dataset, []).append(
+            {
+                ("", "Posterior"): method.space,
+                ("", "Method"): method.label,
+                ("BPD", "mean"): number(bpd["measured"]),
+                ("BPD", "sd"): number(bpd["sd"]),
+                ("BPD", "95% interval"): interval(bpd["low"], bpd["high"], bpd["seeds"]),
+                ("BPD", "published"): number(bpd["published"]),
+                ("BPD", "difference"): number(bpd["difference"], sign=True),
+                **{("BPD", column.replace("_", ", ", 1).replace("_", " ")): number(bpd[column]) for column in limits},
+                ("BPD", "Monte-Carlo error"): number(bpd["monte_carlo_error"], 4),
+                ("KL", "mean"): number(kl["measured"], 2),
+                ("KL", "95% interval"): interval(kl["low"], kl["high"], kl["seeds"], 2),
+                ("MSE", "mean decoded"): number(by_metric["mse_mean_decoded"]["measured"]),
+                ("MSE", "sampled"): number(by_metric["mse_sampled"]["measured"]),
+                ("MSE", "sampled and clamped"): number(mse["measured"]),
+                ("MSE", "95% interval"): interval(mse["low"], mse["high"], mse["seeds"]),
+                ("MSE", "published"): number(mse["published"]),
+                ("MSE", "difference"): number(mse["difference"], sign=True),
+                **_made_from(bpd),
+            }
+        )
+    notes = [
+        *facts(data, context),
+        "BPD in bits/dim, KL in nats per image, MSE summed over pixels on the [0, 1) scale. Means over seeds.",
+        "The paper does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other "
+        "numbers best, so its interval, the published value and the difference stand there.",
+    ]
+    if limits:
+        notes.append("Limit: the closed form of probabilistic PCA with the same latent dimension and variance.")
+    parts = [
+        Part(f"{_group_name(dataset, 'fixed')}, linear decoder", _filled(pd.DataFrame(rows)), headers=2)
+        for dataset, rows in groups.items()
+    ]
+    return Table("table-2-fixed-variance", "Table 2: fixed variance", tuple(notes), data, tuple(parts))
+
+
+def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], context: Context) -> Table:
+    data = tables.measurements(cells, context, "learnable", (metric,))
+    digits, label = _DIGITS[metric], METRIC_LABELS[metric]
+    rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    details: dict[str, list[dict[str, str]]] = {}
+    for row in _rows(data):
+        method = Method.of(row["method"], row["posterior"])
+        guidance = "with SG" if method.silent else "without SG"
+        key = (method.space, method.estimator_label)
+        cell = rows.setdefault(key, {("", "Posterior"): key[0], ("", "Estimator"): key[1]})
+        group = str(row["dataset"])
+        cell[(group, guidance)] = _with_interval(row, digits)
+        cell[(group, f"published {guidance}")] = number(row["published"], 2)
+        details.setdefault(group, []).append(
+            {
+                "Posterior": method.space,
+                "Method": method.label,
+                label: number(row["measured"], digits),
+                "sd": number(row["sd"], digits),
+                "95% interval": interval(row["low"], row["high"], row["seeds"], digits),
+                "Published": number(row["published"], 2),
+                "Difference": number(row["difference"], digits, sign=True),
+                **({"Monte-Carlo error": number(row["monte_carlo_error"], 4)} if metric == "bpd" else {}),
+                **{column: text for (_, column), text in _made_from(row).items()},
+            }
+        )
+    notes = [
+        *facts(data, context),
+        f"{label} in {'bits/dim' if metric == 'bpd' else 'nats per image'}: mean over seeds with its 95% Student "
+        "interval. SG: the silent gradient of a linear decoder guides the encoder. A star marks a cell whose status, "
+        "in its details below, says more.",
+    ]
+    groups = [(dataset, column) for dataset in dict.fromkeys(data["dataset"]) for column in _GUIDANCE] if rows else []
+    compact = [{column: row.get(column, NOTHING) for column in (*_ROW_NAMES, *groups)} for row in rows.values()]
+    parts = (
+        [Part(f"{label} without and with silent gradients", _filled(pd.DataFrame(compact)), headers=2)] if rows else []
+    )
+    parts += [
+        Part(f"{_group_name(dataset, 'learnable')}: {label} in detail", _filled(pd.DataFrame(lines)), 2, folded=True)
+        for dataset, lines in details.items()
+    ]
+    return Table(name, title, tuple(notes), data, tuple(parts))
+
+
+_ROW_NAMES = (("", "Posterior"), ("", "Estimator"))
+_GUIDANCE = ("without SG", "with SG", "published without SG", "published with SG")
+
+
+def _grid(records: Sequence[Record], context: Context) -> Table:
+    data = tables.grid(records, context)
+    parts = []
+    for (dataset, experiment), group in _grouped(data, "dataset", "experiment"):
+        rows = [
+            {
+                "Method": Method.of(row["method"]).label,
+                "Point": row["point"] or "the only one",
+                "Selected": "selected" if row["selected"] else "",
+                "BPD": number(row["selection_bpd"]),
+                "Monte-Carlo error": number(row["monte_carlo_error"], 4),
+                "KL": number(row["selection_kl"], 2),
+                "Split": row["split"] or NOTHING,
+                "Seed": str(row["seed"]),
+                "Epochs": str(row["epochs"]),
+                "Status": row["status"],
+            }
+            for row in _rows(group)
+        ]
+        parts.append(
+            Part(f"{_group_name(dataset, experiment)}: grid of {len(rows)} runs", pd.DataFrame(rows), 2, folded=True)
+        )
+    notes = (
+        *facts(data, context),
+        "Every configuration that was tried, best first by the BPD on the selection split; one seed each.",
+    )
+    return Table("grid", "Hyperparameter grids", notes, data, tuple(parts))
+
+
+def _made_from(row: dict[str, Any]) -> dict[tuple[str, str], str]:
+    configurations = row["configurations"]
+    return {
+        ("Runs", "Seeds"): str(row["seeds"]),
+        ("Runs", "Epochs"): str(row["epochs"]) or NOTHING,
+        ("Runs", "Configurations tried"): NOTHING if pd.isna(configurations) else f"{configurations:.0f}",
+        ("Runs", "Status"): str(row["status"]),
+    }
+
+
+def _with_interval(row: dict[str, Any], digits: int) -> str:
+    if not row["seeds"]:
+        return str(row["status"])
+    star = "" if row["status"] == "complete" else " *"
+    bounds = "(one seed)" if row["seeds"] == 1 else interval(row["low"], row["high"], row["seeds"], digits)
+    return f"{number(row['measured'], digits)} {bounds}{star}"
+
+
+def _pairs_interval(low: float, high: float, pairs: int, digits: int) -> str:
+    if pairs == 1:
+        return "one pair: none"
+    return NOTHING if math.isnan(low) else f"[{number(low, digits, True)}, {number(high, digits, True)}]"
+
+
+def _group_name(dataset: object, experiment: object) -> str:
+    return f"{dataset}, {experiment} variance"
+
+
+def _filled(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame without the columns on the paper where the paper has nothing for any row."""
+
+    def is_empty(column: tuple[str, str] | str) -> bool:
+        name = (column[1] if isinstance(column, tuple) else column).lower()
+        return name.startswith(("published", "difference")) and bool(frame[column].eq(NOTHING).all())
+
+    # A difference of two methods that were not run is news; one to a paper that has no number is not.
+    empty = [column for column in frame.columns if is_empty(column) and "Verdict" not in frame.columns]
+    return frame.drop(columns=empty)
+
+
+def _grouped(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """Groups of rows by text columns, in order of appearance; none of an empty frame, which has no columns."""
+    if len(frame):
+        for values, rows in frame.groupby(list(keys), sort=False):
+            yield tuple(map(str, values)), rows
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _row(cells: Sequence[str]) -> str:
+    escape: Callable[[str], str] = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
+    return f"| {' | '.join(escape(str(cell)) for cell in cells)} |"

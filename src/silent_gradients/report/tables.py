@@ -1,0 +1,344 @@
+"""Every table of the report as numbers: pure functions from runs to data frames.
+
+BPD in bits/dim, KL in nats per image, MSE summed over pixels on the [0, 1) scale. ``low`` and ``high`` bound the 95%
+Student interval of the mean over seeds. An empty field is a number that does not exist; ``status`` says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from silent_gradients.report.claims import Claim
+from silent_gradients.report.methods import Method
+from silent_gradients.report.published import PUBLISHED_MSE, published
+from silent_gradients.report.records import Context, Record
+from silent_gradients.report.summary import Cell, described, mean_error, revision, summarize
+
+FIXED_METRICS = ("bpd", "kl", "mse_mean_decoded", "mse_sampled", "mse_sampled_clamped")
+REDUCTIONS = ("batch_mean", "per_image_mean")
+_ERRORS = {"bpd": "bpd_mc_error"}
+_DIGEST = 12
+_MADE_BY = ("revision", "device", "hardware", "seconds", "images_per_second", "started", "replaces")
+
+
+def measurements(cells: Sequence[Cell], context: Context, experiment: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Reported metrics beside the published values: one row per cell of an experiment and metric.
+
+    Table 2 is ``("fixed", FIXED_METRICS)``, Table 3 ``("learnable", ["bpd"])`` and Table 4 ``("learnable", ["kl"])``.
+
+    Args:
+        cells: Cells of the plan with their runs.
+        context: The plan.
+        experiment: ``fixed`` or ``learnable``.
+        metrics: Names of metrics, as an evaluation has them.
+
+    Returns:
+        Measured mean over seeds, sd, interval, published value, difference to it, Monte-Carlo error of the mean,
+        closed-form limits (``limit..`` columns, BPD only), and what the numbers were made from.
+    """
+    rows = []
+    for cell in cells:
+        if cell.experiment != experiment:
+            continue
+        for metric in metrics:
+            values = list(cell.values(metric).values())
+            summary, reference = summarize(values), published(cell.name, metric)
+            errors = [run.evaluation["report"].get(_ERRORS.get(metric)) for run in cell.evaluated if run.evaluation]
+            rows.append(
+                {
+                    **_identification(cell, context),
+                    "metric": metric,
+                    "measured": summary.mean,
+                    "sd": summary.sd,
+                    "low": summary.low,
+                    "high": summary.high,
+                    "seeds": summary.n,
+                    "published": _number(reference),
+                    "difference": summary.mean - _number(reference),
+                    "monte_carlo_error": mean_error([error for error in errors if error is not None]),
+                    **(_limits(cell) if metric == "bpd" else {}),
+                    **_circumstances(cell),
+                }
+            )
+    return _ordered(pd.DataFrame(rows), last=("split", "images", "samples", "epochs", "configurations", "status"))
+
+
+def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
+    """Table 1: variance of the encoder's gradient under resampling of the code, summed over parameters.
+
+    Two reductions of the reconstruction loss over the batch are told apart: ``batch_mean`` is the variance of the
+    gradient of the mean loss, ``per_image_mean`` the mean over images of the variance of each image's gradient. One row
+    per cell, estimator and epoch; a cell without a measurement has one row with empty numbers.
+    """
+    rows = []
+    for cell in cells:
+        points: dict[tuple[float, str], list[dict[str, Any]]] = {}
+        for run in cell.evaluated:
+            for entry in (run.evaluation or {})["gradient_variance"] or []:
+                for estimator, values in entry["estimators"].items():
+                    points.setdefault((entry["epoch"], estimator), []).append({**entry, **values})
+        if not points and cell.experiment != "fixed":
+            continue
+        # Without snapshots there is nothing to average; the row stays, so that the cell is not silently left out.
+        for (epoch, estimator), entries in sorted(points.items()) or [((math.nan, ""), [])]:
+            row = {**_identification(cell, context), "epoch": epoch, "estimated_with": estimator}
+            for reduction in REDUCTIONS:
+                summary = summarize([entry[reduction] for entry in entries])
+                row |= {reduction: summary.mean, f"{reduction}_sd": summary.sd}
+                row |= {f"{reduction}_low": summary.low, f"{reduction}_high": summary.high}
+            row |= {
+                "published": 0.0 if cell.dataset == "mnist" and cell.method.estimator == "none" else math.nan,
+                "seeds": len(entries),
+                "images": described([entry["images"] for entry in entries]),
+                "draws": described([entry["draws"] for entry in entries]),
+                "status": cell.status,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows).astype({"epoch": "Int64"}) if rows else pd.DataFrame(rows)
+
+
+def claim_table(found: Sequence[Claim], context: Context) -> pd.DataFrame:
+    """Paired differences on equal seeds, first minus second, with the verdict on the published ordering."""
+    return pd.DataFrame(
+        [
+            {
+                "preset": context.preset,
+                "protocol": context.protocol,
+                "dataset": claim.first.dataset,
+                "experiment": claim.first.experiment,
+                "first": claim.first.method.name,
+                "second": claim.second.method.name,
+                "metric": claim.metric,
+                "expected": "lower" if claim.expected < 0 else "higher",
+                "basis": claim.basis,
+                "difference": claim.difference.mean,
+                "low": claim.difference.low,
+                "high": claim.difference.high,
+                "pairs": claim.difference.n,
+                "seeds_without_pair": claim.unpaired,
+                "published_difference": claim.published_difference,
+                "verdict": claim.verdict,
+            }
+            for claim in found
+        ]
+    )
+
+
+def grid(records: Sequence[Record], context: Context) -> pd.DataFrame:
+    """Every grid point that was compared, in the order of the selection split's BPD, the selected one marked."""
+    points = {(run.cell, run.round, run.name): run for run in records if run.round != "seeds"}
+    used = {_point(run) for run in records if run.round == "seeds"}
+    rows = []
+    for run in points.values():
+        selection, method = run.result["selection"] or {}, Method.of(run.method, run.settings["posterior"])
+        rows.append(
+            {
+                "preset": context.preset,
+                "protocol": run.settings["data"]["protocol"],
+                "dataset": run.dataset,
+                "data_sha256": run.settings["data"]["sha256"][:_DIGEST],
+                "experiment": run.experiment,
+                "method": run.method,
+                "round": run.round,
+                "point": ", ".join(f"{axis}={value}" for axis, value in _axes(run, list(points.values()), context)),
+                "selected": _point(run) in used or _is_selected(run, context),
+                "split": selection.get("split", ""),
+                "selection_bpd": _number(selection.get("bpd")),
+                "monte_carlo_error": _number(selection.get("bpd_mc_error")),
+                "selection_kl": _number(selection.get("kl")),
+                "seed": run.seed,
+                "epochs": run.result["epochs"],
+                "status": _run_status(run),
+                "name": run.name,
+                "_order": method.rank,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    order = ["dataset", "experiment", "_order", "round", "selection_bpd", "name"]
+    return frame.sort_values(order, ignore_index=True).drop(columns="_order")
+
+
+def runs(records: Sequence[Record]) -> pd.DataFrame:
+    """One row per run, whichever rounds ask for it: its settings, its results and what made it."""
+    rounds: dict[str, list[str]] = {}
+    for record in records:
+        rounds.setdefault(record.name, []).append(record.round)
+    rows = []
+    for run in sorted({record.name: record for record in records}.values(), key=lambda record: record.name):
+        evaluation = run.evaluation or {}
+        metrics = {"selection": run.result["selection"]} | {key: evaluation.get(key) for key in ("report", "train")}
+        rows.append(
+            {
+                "name": run.name,
+                "cell": run.cell,
+                "rounds": "+".join(sorted(set(rounds[run.name]))),
+                "seed": run.seed,
+                "status": _run_status(run),
+                "diverged_epoch": run.result["diverged_epoch"],
+                "flattened": run.result["flattened"],
+                "epochs": run.result["epochs"],
+                "epochs_to_threshold": run.result["epochs_to_threshold"],
+                **{
+                    f"{split}_{key}": value
+                    for split, found in metrics.items()
+                    for key, value in (found or {}).items()
+                    if not isinstance(value, Mapping | list)
+                },
+                # Without a silent gradient its settings are empty columns, not one of their common name.
+                **{f"setting.{key}": value for key, value in _leaves(run.settings) if key != "silent"},
+                "revision": revision(run),
+                "device": run.provenance.get("device"),
+                "hardware": _text(run.provenance.get("hardware")),
+                "seconds": run.provenance.get("seconds"),
+                "images_per_second": run.provenance.get("images_per_second"),
+                "started": run.provenance.get("started"),
+                "replaces": run.identity.get("replaces"),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    last = [*(name for name in frame.columns if name.startswith("setting.")), *_MADE_BY] if rows else []
+    return _ordered(frame, last)
+
+
+def curves(records: Sequence[Record]) -> pd.DataFrame:
+    """Learning curves of the selected runs in long form, for ``dvc plots``: one row per cell, seed and epoch."""
+    columns = ["cell", "seed", "epoch", "selection_bpd", "train_bpd", "alpha"]
+    frames = [
+        run.curve.assign(cell=run.cell, seed=run.seed)[columns]
+        for run in sorted(records, key=lambda record: (record.cell, record.seed, record.name))
+        if run.round == "seeds"
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def metrics(cells: Sequence[Cell], context: Context) -> dict[str, Any]:
+    """The tree of ``metrics.json``: means over seeds by data set, experiment and method, without ids.
+
+    A number that does not exist has no key. ``mse`` is the flavour that is compared with the published one.
+    """
+    tree: dict[str, Any] = {"preset": context.preset, "protocol": context.protocol}
+    for cell in cells:
+        values = {name: summarize(list(cell.values(name).values())) for name in ("bpd", "kl", PUBLISHED_MSE)}
+        entry: dict[str, Any] = {
+            "bpd": values["bpd"].mean,
+            "bpd_sd": values["bpd"].sd,
+            "kl": values["kl"].mean,
+            "mse": values[PUBLISHED_MSE].mean,
+            "seeds": values["bpd"].n,
+            "diverged": len(cell.diverged),
+        }
+        if cell.evaluated:
+            entry["epochs"] = max(run.result["epochs"] for run in cell.evaluated)
+        variance = gradient_variance([cell], context)
+        if not variance.empty:
+            measured = variance[variance["seeds"] > 0]
+            entry["gradient_variance"] = {
+                str(row.epoch): {reduction: getattr(row, reduction) for reduction in REDUCTIONS}
+                for row in measured.itertuples()
+            }
+        present = {
+            key: value
+            for key, value in entry.items()
+            if value != {} and not (isinstance(value, float) and math.isnan(value))
+        }
+        tree.setdefault(cell.dataset, {}).setdefault(cell.experiment, {})[cell.method.name] = present
+    return tree
+
+
+def _identification(cell: Cell, context: Context) -> dict[str, Any]:
+    data = [run.settings["data"] for run in cell.runs]
+    manifest = context.datasets.get(cell.dataset, {})
+    digests = [entry["sha256"] for entry in data] or [manifest.get("sha256", "")]
+    return {
+        "preset": context.preset,
+        "protocol": described([entry["protocol"] for entry in data]) or context.protocol,
+        "dataset": cell.dataset,
+        "data_version": str(manifest.get("version", "")),
+        "data_sha256": described([digest[:_DIGEST] for digest in digests]),
+        "experiment": cell.experiment,
+        "posterior": cell.method.posterior,
+        "estimator": cell.method.estimator,
+        "silent": cell.method.silent,
+        "method": cell.method.name,
+    }
+
+
+def _circumstances(cell: Cell) -> dict[str, Any]:
+    reports = [run.evaluation["report"] for run in cell.evaluated if run.evaluation]
+    return {
+        **{key: described([report[key] for report in reports]) for key in ("split", "images", "samples")},
+        "epochs": described([run.result["epochs"] for run in cell.evaluated]),
+        "configurations": cell.configurations,
+        "status": cell.status,
+    }
+
+
+def _limits(cell: Cell) -> dict[str, float]:
+    """Closed-form limits of a cell's BPD by column name; an evaluation names several where there are several."""
+    found: dict[str, list[float]] = {}
+    for run in cell.evaluated:
+        limit = (run.evaluation or {}).get("limit") or {}
+        for name, value in [("limit", limit), *((f"limit_{key}", value) for key, value in limit.items())]:
+            if isinstance(value, Mapping) and "bpd" in value:
+                found.setdefault(name, []).append(value["bpd"])
+    return {name: summarize(values).mean for name, values in found.items()}
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", "x".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _axis(settings: Mapping[str, Any], axis: str) -> Any:
+    leaves = dict(_leaves(settings))
+    named = [name for name in leaves if name == axis or name.endswith(f".{axis}")]
+    return leaves[named[0]] if len(named) == 1 else None
+
+
+def _axes(run: Record, points: Sequence[Record], context: Context) -> list[tuple[str, Any]]:
+    """The settings in which the points of a run's grid differ; of a grid of one point, its declared axes."""
+    leaves = dict(_leaves(run.settings))
+    siblings = [dict(_leaves(other.settings)) for other in points if (other.cell, other.round) == (run.cell, run.round)]
+    varied = [name for name in leaves if name != "seed" and len({str(other.get(name)) for other in siblings}) > 1]
+    declared = [axis for axis in context.grid_axes.get(run.cell, ()) if _axis(run.settings, axis) is not None]
+    return [(axis, leaves[axis]) for axis in varied] or [(axis, _axis(run.settings, axis)) for axis in declared]
+
+
+def _point(run: Record) -> str:
+    """A run's settings but for its seed: runs of one grid point agree in it."""
+    return str(sorted((name, str(value)) for name, value in _leaves(run.settings) if name != "seed"))
+
+
+def _is_selected(run: Record, context: Context) -> bool:
+    point = context.selections.get(run.cell, {}).get("point", {})
+    return bool(point) and all(_axis(run.settings, axis) == value for axis, value in point.items())
+
+
+def _run_status(run: Record) -> str:
+    if run.diverged:
+        epoch = run.result["diverged_epoch"]
+        return "diverged" if epoch is None else f"diverged (epoch {epoch})"
+    return "finished" if run.result["flattened"] else "finished, not flattened"
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {entry}" for key, entry in sorted(value.items()))
+    return "" if value is None else str(value)
+
+
+def _ordered(frame: pd.DataFrame, last: Sequence[str]) -> pd.DataFrame:
+    return frame[[*(column for column in frame.columns if column not in last), *last]] if len(frame) else frame

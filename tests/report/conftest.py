@@ -1,0 +1,250 @@
+"""Synthetic runs in the store's format, so that the report can be tested without training anything."""
+
+import copy
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from silent_gradients.report.records import Context, Record, load
+from silent_gradients.settings import RunSettings
+
+SHA256 = "0123456789abcdef" * 4
+FIXED = ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax", "reinforce")
+LEARNABLE = (*FIXED, "reparameterization+silent", "gumbel-softmax+silent", "reinforce+silent")
+
+
+def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict[str, Any]:
+    """A run's settings as ``settings.json`` has them; changes are named by dotted path with ``__`` for the dot."""
+    dataset, experiment, method = cell.split("/")
+    gaussian = method in {"silent-gaussian", "reparameterization", "reparameterization+silent"}
+    estimator = method.removesuffix("+silent")
+    document: dict[str, Any] = {
+        "experiment": experiment,
+        "method": method,
+        "data": {
+            "name": dataset,
+            "sha256": SHA256,
+            "shape": [1, 8, 8],
+            "levels": 17,
+            "protocol": "holdout",
+            "holdout": 200,
+        },
+        "posterior": "gaussian" if gaussian else "bernoulli",
+        "latent_dim": 16,
+        "network": {"architecture": "plain", "encoder_channels": [8, 8, 8], "decoder_channels": [8, 8, 8, 8]},
+        "initialization": "standardized",
+        "estimator": "none" if estimator.startswith("silent-") else estimator,
+        "estimator_options": {"temperature": 1.0} if estimator == "gumbel-softmax" else {},
+        "silent": {
+            "only": estimator.startswith("silent-"),
+            "plateau_epochs": 0.0,
+            "annealing_rate": 0.1,
+            "cutoff_epoch": None,
+            "mean_rate": 1e-3,
+            "precision_rate": 1e-3,
+            "log_term": "auto",
+        }
+        if "silent" in method
+        else None,
+        "variance": 0.01 if experiment == "fixed" else None,
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "mean_rate": 1e-3 if experiment == "fixed" else None,
+        "betas": [0.9, 0.999],
+        "weight_decay": 0.01,
+        "gradient_clip": None,
+        "evaluate_every": 1,
+        "evaluation_samples": 16,
+        "snapshot_epochs": [2, 20],
+        "threshold_bpd": 3.0,
+    }
+    for path, value in changes.items():
+        *parents, leaf = path.split("__")
+        place = document
+        for parent in parents:
+            place = place[parent]
+        place[leaf] = value
+    if "/" not in method and method.replace("-", "").replace("+", "").isalnum():
+        # The builder must not drift away from what a real run's settings are.
+        assert RunSettings.from_json(document).to_json() == document
+    return document
+
+
+def metrics(split: str, bpd: float, kl: float, mse: float) -> dict[str, Any]:
+    return {
+        "split": split,
+        "images": 360,
+        "samples": 16,
+        "bpd": bpd,
+        "bpd_mc_error": 0.002,
+        "bpd_median_image": bpd - 0.05,
+        "kl": kl,
+        "active_units": 14,
+        "latent_dim": 16,
+        "saturated_fraction": None,
+        "mse_mean_decoded": mse * 0.7,
+        "mse_sampled": mse * 1.2,
+        "mse_sampled_clamped": mse,
+    }
+
+
+def write_run(
+    store: Path,
+    cell: str,
+    *,
+    seed: int = 0,
+    bpd: float = 2.5,
+    kl: float = 20.0,
+    mse: float = 3.0,
+    selected: bool = True,
+    diverged_epoch: int | None = None,
+    flattened: bool = True,
+    epochs: int = 20,
+    epochs_to_threshold: int | None = 12,
+    limit: dict[str, Any] | None = None,
+    gradient_variance: Iterable[dict[str, Any]] | None = None,
+    revision: str = "aaaaaaaaaaaaaaaa",
+    name: str | None = None,
+    **changes: Any,
+) -> Path:
+    """Write one run's folder and return it."""
+    document = settings(cell, seed, epochs, **changes)
+    method = cell.split("/")[2]
+    identity = f"{abs(hash(json.dumps(document))) % 16**12:012x}" if name is None else name
+    rate = document["learning_rate"]
+    name = name or f"{cell}/learning_rate={rate},seed={seed}-{identity}"
+    folder = store / name
+    folder.mkdir(parents=True)
+    diverged = diverged_epoch is not None
+    last = diverged_epoch or epochs
+    curve = [
+        {
+            "epoch": epoch,
+            "train_bpd": None if diverged and epoch == last else bpd + 2 / epoch,
+            "train_kl": kl,
+            "alpha": 1.0,
+            "frozen": False,
+            "selection_bpd": None if diverged and epoch == last else bpd + 0.02 + 2 / epoch,
+            "selection_kl": kl,
+            "guide_bpd": None,
+            "seconds": 0.5,
+        }
+        for epoch in range(1, last + 1)
+    ]
+    (folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
+    files = {
+        "settings": document,
+        "result": {
+            "status": "diverged" if diverged else "finished",
+            "diverged_epoch": diverged_epoch,
+            "epochs": last,
+            "selection": None if diverged else metrics("holdout", bpd + 0.02, kl, mse),
+            "flattened": flattened and not diverged,
+            "epochs_to_threshold": None if diverged else epochs_to_threshold,
+            "threshold_bpd": 3.0,
+        },
+        "provenance": {
+            "revision": revision,
+            "dirty": False,
+            "versions": {"torch": "2.15.0", "numpy": "2.4.6"},
+            "hardware": "a synthetic processor",
+            "device": "cpu",
+            "seconds": 36.0,
+            "images_per_second": 1234.5,
+            "started": f"2026-01-0{seed + 1}T00:00:00+00:00",
+        },
+        "record": {"id": identity, "name": name, "numerics_version": 1, "files": {}, "replaces": None},
+    }
+    if selected and not diverged:
+        if gradient_variance is None:
+            scale = 0.0 if method.startswith("silent-") else {"reinforce": 400.0}.get(method, 2.0)
+            gradient_variance = [
+                {
+                    "epoch": epoch,
+                    "estimators": {
+                        document["estimator"]: {"batch_mean": scale / epoch, "per_image_mean": 64 * scale / epoch}
+                    },
+                    "images": 64,
+                    "draws": 100,
+                }
+                for epoch in (2, 20)
+            ]
+        files["evaluation"] = {
+            "report": metrics("test", bpd, kl, mse),
+            "train": metrics("train", bpd - 0.1, kl, mse),
+            "limit": limit,
+            "gradient_variance": list(gradient_variance),
+        }
+        generator = np.random.default_rng(0)
+        channels, height, width = document["data"]["shape"]
+        shape = (8, channels, height, width)
+        arrays = {"originals": generator.random(shape), "means": generator.random(shape)}
+        if document["experiment"] == "learnable":
+            arrays["standard_deviations"] = generator.random(shape) * 0.2
+        np.savez(folder / "reconstructions.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})
+    for stem, content in files.items():
+        (folder / f"{stem}.json").write_text(json.dumps(content, sort_keys=True, indent=1))
+    return folder
+
+
+@dataclass
+class Builder:
+    """Collects runs of a synthetic plan."""
+
+    store: Path
+    records: list[Record] = field(default_factory=list)
+
+    def add(self, cell: str, rounds: Iterable[str] = ("seeds",), **options: Any) -> Record:
+        folder = write_run(self.store, cell, **options)
+        self.records += [load(folder, name) for name in rounds]  # type: ignore[arg-type]
+        return self.records[-1]
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Builder:
+    return Builder(tmp_path / "store")
+
+
+@pytest.fixture
+def make_context() -> Callable[..., Context]:
+    def make(cells: Iterable[str], **changes: Any) -> Context:
+        options: dict[str, Any] = {
+            "preset": "digits",
+            "protocol": "holdout",
+            "expected_cells": tuple(cells),
+            "seeds": (0, 1, 2),
+            "datasets": {"digits": {"version": "1.0", "sha256": SHA256}},
+            "revision": "aaaaaaaaaaaaaaaa",
+        }
+        return Context(**(options | changes))
+
+    return make
+
+
+@pytest.fixture
+def study(builder: Builder, make_context: Callable[..., Context]) -> tuple[list[Record], Context]:
+    """A small whole plan on two experiments: grids of two rates, three seeds, one cell never run."""
+    missing = "digits/learnable/gumbel-softmax+silent"
+    cells = [f"digits/fixed/{method}" for method in FIXED] + [f"digits/learnable/{method}" for method in LEARNABLE]
+    selections = {}
+    for number, cell in enumerate(cells):
+        if cell == missing:
+            continue
+        guided = "+" in cell
+        for seed in range(3):
+            rounds = ("seeds",) if seed else ("seeds", "guided" if guided else "baselines")
+            value = 2.5 + 0.01 * number + 0.003 * seed * (1 + number % 3)
+            builder.add(cell, rounds, seed=seed, bpd=value, kl=20.0 + number + seed)
+        builder.add(
+            cell, ("guided" if guided else "baselines",), bpd=2.9 + 0.01 * number, selected=False, learning_rate=1e-4
+        )
+        selections[cell] = {"point": {"learning_rate": 1e-3}, "configurations": 2, "bpd": 2.5}
+    context = make_context(cells, selections=copy.deepcopy(selections))
+    return builder.records, context
