@@ -27,7 +27,7 @@ class SilentSchedule:
     def __post_init__(self) -> None:
         if not self.only and not self.annealing_rate > 0:
             raise ValueError(f"annealing_rate: expected a positive number, got {self.annealing_rate}")
-        if self.plateau_epochs < 0:
+        if not self.plateau_epochs >= 0:
             raise ValueError(f"plateau_epochs: expected 0 or more, got {self.plateau_epochs}")
         if self.cutoff_epoch is not None and self.cutoff_epoch < 1:
             raise ValueError(f"cutoff_epoch: expected 1 or more, or null for never, got {self.cutoff_epoch}")

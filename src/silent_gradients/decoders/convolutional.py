@@ -72,6 +72,9 @@ class ConvolutionalDecoder(Decoder):
         channels: See ``plain_layers`` and ``strided_layers``.
         standardization: Location, scale and largest precision.
         small_last_layer: Start the last layer with small weights and zero bias; otherwise PyTorch's default.
+
+    Raises:
+        ValueError: Unknown architecture, or the number of channels or the image size does not fit it.
     """
 
     mean: Tensor
@@ -88,6 +91,8 @@ class ConvolutionalDecoder(Decoder):
         small_last_layer: bool = True,
     ) -> None:
         super().__init__()
+        if architecture not in LAYERS:
+            raise ValueError(f"architecture: expected one of {sorted(LAYERS)}, got {architecture!r}")
         layers = LAYERS[architecture](latent_dim, shape, channels)
         last = layers[-1]
         if small_last_layer and isinstance(last, nn.Conv2d | nn.ConvTranspose2d) and last.bias is not None:

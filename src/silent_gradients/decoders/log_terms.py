@@ -33,6 +33,9 @@ _DENOMINATOR = (
 )
 _TINY = 1e-20
 """Keeps S = V = 0 finite; far below any float32 precision that occurs."""
+_TAYLOR_TINY = 1e-16
+"""The same for the expansions, whose gradients divide by the square of the second moment: 1e-40 is 0 in float32, and
+a bit that is saturated at s = 0 would make the gradient NaN."""
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
@@ -59,7 +62,7 @@ def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourt
     None where they vanish.
     """
     squared_mean = mean.square()
-    second_moment = squared_mean + variance + _TINY
+    second_moment = squared_mean + variance + _TAYLOR_TINY
     variance_of_square = 4 * squared_mean * variance + 2 * variance.square()
     if third is not None and fourth is not None:
         variance_of_square = variance_of_square + 4 * mean * third + fourth
@@ -68,4 +71,4 @@ def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourt
 
 def taylor(mean: Tensor, variance: Tensor) -> Tensor:
     """Second-order expansion of E log|s| around E s; it falls without bound as E s goes to 0."""
-    return 0.5 * (mean.square() + _TINY).log() - 0.5 * variance / (mean.square() + _TINY)
+    return 0.5 * (mean.square() + _TAYLOR_TINY).log() - 0.5 * variance / (mean.square() + _TAYLOR_TINY)

@@ -1,0 +1,152 @@
+"""Independent oracles: enumeration of {0,1}^k, Gauss-Hermite quadrature, adaptive quadrature and plain densities.
+
+Nothing here imports the package under test. Everything is float64, and differentiable where it takes tensors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from scipy import integrate, special
+from torch import Tensor
+from torch.distributions import Normal
+
+DOUBLE = torch.float64
+
+Function = Callable[[Tensor], Tensor]
+"""z [S, B, k] -> [S, B, ...]."""
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
+    """Standard normal float64 numbers times ``scale``."""
+    return scale * torch.randn(*shape, generator=seeded(seed), dtype=DOUBLE)
+
+
+def codes(latent_dim: int) -> Tensor:
+    """All 2^k bit vectors, [2^k, k]."""
+    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=latent_dim)), dtype=DOUBLE)
+
+
+def bernoulli_expectation(logits: Tensor, function: Function) -> Tensor:
+    """E of function(z), z_i ~ Bernoulli(sigmoid(logit_i)) for logits [B, k]: a sum over all 2^k codes."""
+    bits = codes(logits.shape[1])[:, None, :].expand(-1, len(logits), -1)
+    probabilities = torch.where(bits > 0, torch.sigmoid(logits), torch.sigmoid(-logits)).prod(-1)
+    values = function(bits)
+    return (probabilities.reshape(*probabilities.shape, *[1] * (values.ndim - 2)) * values).sum(0)
+
+
+def hermite(nodes: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of the standard normal law."""
+    points, weights = special.roots_hermitenorm(nodes)
+    return torch.from_numpy(points), torch.from_numpy(weights / weights.sum())
+
+
+def gaussian_expectation(parameters: Tensor, function: Function, nodes: int = 40) -> Tensor:
+    """E of function(z) for means and log variances [B, 2k]: a tensor product of Gauss-Hermite rules."""
+    mean, log_variance = parameters.chunk(2, dim=1)
+    points, weights = hermite(nodes)
+    grid = torch.cartesian_prod(*[points] * mean.shape[1]).reshape(-1, 1, mean.shape[1])
+    volume = torch.cartesian_prod(*[weights] * mean.shape[1]).reshape(-1, mean.shape[1]).prod(-1)
+    values = function(mean + torch.exp(log_variance / 2) * grid)
+    return (volume.reshape(-1, *[1] * (values.ndim - 1)) * values).sum(0)
+
+
+def expectation(family: str, parameters: Tensor, function: Function) -> Tensor:
+    """E of function(z) under the posterior family of that name."""
+    if family == "bernoulli":
+        return bernoulli_expectation(parameters, function)
+    if family == "gaussian":
+        return gaussian_expectation(parameters, function)
+    raise KeyError(f"no oracle for {family!r} posteriors")
+
+
+def fixed_variance_log_density(z: Tensor, x: Tensor, weight: Tensor, bias: Tensor, variance: float) -> Tensor:
+    """Log density of x [B, D] under N(W z + b, variance I), per dimension: [S, B, D]."""
+    mean = torch.einsum("sbk,dk->sbd", z, weight) + bias
+    density: Tensor = Normal(mean, torch.full_like(mean, math.sqrt(variance))).log_prob(x)
+    return density
+
+
+def weighted_error(z: Tensor, x: Tensor, heads: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """(x - m)^2 s^2 for m = A z + a, s = B z + b, heads (A, a, B, b): [S, B, D]."""
+    mean, precision = linear_heads(z, heads)
+    return (x - mean).square() * precision.square()
+
+
+def linear_heads(z: Tensor, heads: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """m = A z + a and s = B z + b, each [S, B, D]."""
+    weight_m, bias_m, weight_s, bias_s = heads
+    return (
+        torch.einsum("sbk,dk->sbd", z, weight_m) + bias_m,
+        torch.einsum("sbk,dk->sbd", z, weight_s) + bias_s,
+    )
+
+
+def linear_precision_log_density(z: Tensor, x: Tensor, heads: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """Log density of x [B, D] under N(m, 1/s^2), per dimension: [S, B, D]."""
+    mean, precision = linear_heads(z, heads)
+    density: Tensor = Normal(mean, 1 / precision.abs()).log_prob(x)
+    return density
+
+
+def bivariate_expectation(
+    mean: tuple[float, float], covariance: tuple[float, float, float], function: Callable[[Tensor, Tensor], Tensor]
+) -> float:
+    """E of function(m, s) for a bivariate normal (Var m, Var s, Cov), by 2-D Gauss-Hermite quadrature."""
+    points, weights = hermite(20)
+    first, second = torch.meshgrid(points, points, indexing="ij")
+    variance_m, variance_s, shared = covariance
+    factor = torch.linalg.cholesky(torch.tensor([[variance_m, shared], [shared, variance_s]], dtype=DOUBLE))
+    m = mean[0] + factor[0, 0] * first
+    s = mean[1] + factor[1, 0] * first + factor[1, 1] * second
+    return float((weights[:, None] * weights[None, :] * function(m, s)).sum())
+
+
+def expected_log_abs(mean: float, variance: float) -> float:
+    """E log|s| for s ~ N(mean, variance), by adaptive quadrature across the logarithmic singularity."""
+    if variance == 0:
+        return math.log(abs(mean))
+    deviation = math.sqrt(variance)
+    t = abs(mean) / deviation
+
+    def density(u: float) -> float:
+        return math.exp(-u * u / 2) / math.sqrt(2 * math.pi)
+
+    def integrand(u: float) -> float:
+        # Relative to log t far from the singularity, so that the sum keeps its digits; the weight integrates to 1.
+        return density(u) * (math.log1p(u / t) if t > 20 else math.log(abs(t + u)))
+
+    cuts = [-15.0, -t, 15.0] if t < 15 else [-15.0, 15.0]
+    total = sum(
+        integrate.quad(integrand, low, high, limit=400, epsabs=1e-13, epsrel=1e-12)[0]
+        for low, high in itertools.pairwise(cuts)
+    )
+    return float(math.log(deviation) + total + (math.log(t) if t > 20 else 0.0))
+
+
+def expected_log_abs_slopes(mean: float, variance: float) -> tuple[float, float]:
+    """Derivatives of E log|s| by mean and variance: g'(t) = sqrt 2 Dawson(t / sqrt 2) and the heat equation."""
+    t = mean / math.sqrt(variance)
+    slope = math.sqrt(2) * float(special.dawsn(t / math.sqrt(2)))
+    # 1 - t g'(t) cancels for large t; its asymptotic series does not.
+    curvature = 1 - t * slope if abs(t) < 50 else -(t**-2) - 3 * t**-4 - 15 * t**-6
+    return slope / math.sqrt(variance), curvature / (2 * variance)
+
+
+def gradients(value: Tensor, *wanted: Tensor) -> list[Tensor]:
+    """Gradients of a scalar by each wanted tensor, zero where it does not depend on it."""
+    found = torch.autograd.grad(value, wanted, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True)]
+
+
+def relative(actual: Tensor, expected: Tensor) -> float:
+    """Largest deviation, relative to the largest expected entry."""
+    actual, expected = actual.detach(), expected.detach()
+    return float((actual - expected).abs().max() / expected.abs().max())

@@ -1,0 +1,173 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from silent_gradients import settings as module
+from silent_gradients.settings import (
+    DataSettings,
+    NetworkSettings,
+    RunSettings,
+    SettingsError,
+    SilentSettings,
+    digest,
+)
+
+SILENT = SilentSettings(
+    only=False,
+    plateau_epochs=2.0,
+    annealing_rate=0.1,
+    cutoff_epoch=20,
+    mean_rate=1e-3,
+    precision_rate=1e-2,
+    log_term="taylor-square",
+)
+RUN = RunSettings(
+    experiment="learnable",
+    method="reinforce+silent",
+    data=DataSettings("digits", "ab" * 32, (1, 8, 8), 17, "holdout", 200),
+    posterior="bernoulli",
+    latent_dim=16,
+    network=NetworkSettings("plain", (8, 16, 16), (8, 16, 16, 8, 8)),
+    initialization="standardized",
+    estimator="reinforce",
+    estimator_options={"decay": 0.99, "samples": 1},
+    silent=SILENT,
+    variance=None,
+    seed=0,
+    epochs=30,
+    batch_size=64,
+    learning_rate=1e-3,
+    mean_rate=None,
+    betas=(0.9, 0.999),
+    weight_decay=0.01,
+    gradient_clip=None,
+    evaluate_every=5,
+    evaluation_samples=10,
+    snapshot_epochs=(10, 20),
+    threshold_bpd=6.5,
+)
+
+
+def leaves(document: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths of every field, nested records included."""
+    if not dataclasses.is_dataclass(document):
+        return [path]
+    fields = [field.name for field in dataclasses.fields(document)]
+    return [leaf for name in fields for leaf in leaves(getattr(document, name), (*path, name))]
+
+
+def altered(value: Any) -> Any:
+    match value:
+        case None:
+            return 7
+        case bool():
+            return not value
+        case str():
+            return value + "x"
+        case int() | float():
+            return value + 1
+        case tuple():
+            return (value[0] + 1, *value[1:])
+        case dict():
+            return {**value, "samples": 2}
+    raise TypeError(value)
+
+
+def with_altered(record: Any, path: tuple[str, ...]) -> Any:
+    head, *rest = path
+    old = getattr(record, head)
+    return dataclasses.replace(record, **{head: with_altered(old, tuple(rest)) if rest else altered(old)})
+
+
+def reversed_keys(document: Any) -> Any:
+    if isinstance(document, dict):
+        return {key: reversed_keys(document[key]) for key in reversed(document)}
+    return document
+
+
+VARIANTS = [
+    RUN,
+    dataclasses.replace(RUN, silent=None, variance=0.01, mean_rate=1e-2, experiment="fixed", gradient_clip=5.0),
+    dataclasses.replace(RUN, estimator_options={}, snapshot_epochs=(), threshold_bpd=None),
+]
+
+
+@pytest.mark.parametrize("run", VARIANTS)
+def test_json_round_trip(run):
+    again = RunSettings.from_json(json.loads(json.dumps(run.to_json())))
+    assert again == run
+    assert again.id == run.id
+    assert isinstance(again.data, DataSettings)
+    assert isinstance(again.betas, tuple)
+    assert isinstance(again.network.encoder_channels, tuple)
+
+
+@pytest.mark.parametrize("path", leaves(RUN), ids="/".join)
+def test_id_depends_on_every_field(path):
+    other = with_altered(RUN, path)
+    assert other != RUN
+    assert other.id != RUN.id
+
+
+def test_every_field_was_altered():
+    names = {path[0] for path in leaves(RUN)}
+    assert names == {field.name for field in dataclasses.fields(RunSettings)}
+    assert ("silent", "log_term") in leaves(RUN)
+    assert ("data", "sha256") in leaves(RUN)
+
+
+def test_all_single_alterations_have_different_ids():
+    ids = [with_altered(RUN, path).id for path in leaves(RUN)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_id_depends_on_the_numerics_version(monkeypatch):
+    before = RUN.id
+    monkeypatch.setattr(module, "NUMERICS_VERSION", module.NUMERICS_VERSION + 1)
+    assert RUN.id != before
+
+
+def test_id_is_stable_under_key_order_and_between_processes():
+    document = RUN.to_json()
+    shuffled = reversed_keys(document)
+    assert list(shuffled) != list(document)
+    assert RunSettings.from_json(shuffled).id == RUN.id
+    assert len(RUN.id) == 12
+    assert set(RUN.id) <= set("0123456789abcdef")
+
+
+def test_digest_is_the_sha256_of_the_canonical_form():
+    # printf '{"a":[1,2],"b":null}' | sha256sum
+    expected = "f25109c4111335e4a32d49373585e7a788ff5b10e70023f7004b170e7f84716a"
+    assert digest({"b": None, "a": (1, 2)}) == expected
+
+
+@pytest.mark.parametrize(
+    "where", [(), ("data",), ("network",), ("silent",)], ids=lambda where: "/".join(where) or "run"
+)
+def test_missing_and_unknown_keys_are_named(where):
+    def nested(document):
+        for key in where:
+            document = document[key]
+        return document
+
+    for key in nested(RUN.to_json()):
+        document = RUN.to_json()
+        del nested(document)[key]
+        with pytest.raises(SettingsError, match=rf"missing keys \['{key}'\]"):
+            RunSettings.from_json(document)
+    document = RUN.to_json()
+    nested(document)["temprature"] = 1
+    with pytest.raises(SettingsError, match=r"unknown keys \['temprature'\]"):
+        RunSettings.from_json(document)
+    if where:
+        with pytest.raises(SettingsError, match=".".join(where)):
+            RunSettings.from_json(document)
+
+
+def test_cell_and_dimensions():
+    assert RUN.cell == "digits/learnable/reinforce+silent"
+    assert RUN.data.dimensions == 64
+    assert dataclasses.replace(RUN.data, shape=(3, 32, 32)).dimensions == 3072
