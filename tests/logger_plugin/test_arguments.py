@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.cli import get_argument_parser
-from snakemake_interface_common.exceptions import WorkflowError
+from snakemake.exceptions import WorkflowError
 
 from snakemake_logger_plugin_silent_gradients.arguments import repair, separate_targets
 

@@ -1,0 +1,66 @@
+# `make help` lists the targets. Needs python3 (3.11 or newer), git and make; everything else goes into .venv.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# Processes of pytest; each uses one core, lest they slow each other down.
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+INSTALLED := $(VENV)/installed
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# Snakemake and its jobs find the programs of the environment first.
+export PATH := $(BIN):$(PATH)
+
+.PHONY: help setup quickstart test test-slow lint format clean
+
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: $(INSTALLED) ## Make .venv with everything that the workflow and the tests need
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, not {sys.version}")'
+	@echo "Making $(VENV) (the download is about 3 GB, most of it torch for GPUs)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
+	    -c constraints.txt -e '.[workflow,dev]' 2>&1 \
+	  | tee $(VENV)/install.log \
+	  | { grep --line-buffered -E 'Downloading.* [0-9.]+ [MG]B|Using cached.* [0-9.]+ [MG]B|^Building|^Installing|^ERROR' || true; } \
+	  | cut -c 1-110 \
+	  || { tail -n 20 $(VENV)/install.log; echo "The installation failed; all of its output: $(VENV)/install.log"; exit 1; }
+	@touch $@
+
+quickstart: setup ## Run the whole workflow as params.yaml says: data, training, tables, figures, report
+	@start=$$(date +%s); \
+	echo "snakemake --cores $(CORES) --resources gpu=8 all"; \
+	snakemake --cores $(CORES) --resources gpu=8 all; \
+	seconds=$$(( $$(date +%s) - start )); \
+	echo "Done in $$(( seconds / 60 )) min $$(( seconds % 60 )) s. The report: results/report.html"
+
+test: setup ## Run the tests, without those that take long or need a GPU
+	$(PYTEST)
+
+test-slow: setup ## Run the tests that take long
+	$(PYTEST) -m "slow and not gpu"
+
+lint: setup ## Check style, types and the workflow's form
+	ruff check
+	ruff format --check
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: setup ## Put the source into the form that lint asks for
+	ruff check --fix
+	ruff format
+	snakefmt Snakefile workflow
+
+clean: ## Remove .venv and what the tools left; data and results stay
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
