@@ -92,6 +92,28 @@ class SilentSettings:
 
 
 @dataclass(frozen=True)
+class EvaluationSettings:
+    """How selected runs are evaluated; no part of a run's id, since it changes no training.
+
+    Attributes:
+        samples: Latent samples per image.
+        variance_images: Images of the gradient variance's fixed batch.
+        variance_draws: Its latent draws.
+        reconstructions: Images that are reconstructed for the figures.
+    """
+
+    samples: int
+    variance_images: int
+    variance_draws: int
+    reconstructions: int
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> EvaluationSettings:
+        """Rebuild settings from JSON data; raises ``SettingsError`` on a missing or unknown key."""
+        return _build(cls, document, "evaluation")
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """Everything that decides the result of one run.
 
@@ -135,6 +157,18 @@ class RunSettings:
     def cell(self) -> str:
         """Name of the cell that the run belongs to: ``data set/experiment/method``."""
         return f"{self.data.name}/{self.experiment}/{self.method}"
+
+    @property
+    def name(self) -> str:
+        """Name in the run store: the cell, what a reader tells runs apart by, and the id."""
+        parts = {"lr": self.learning_rate, "mean": self.mean_rate, "var": self.variance}
+        if self.silent is not None:
+            parts |= {"mean": self.silent.mean_rate, "precision": self.silent.precision_rate}
+            parts |= {"anneal": None if self.silent.only else self.silent.annealing_rate}
+            parts |= {"cutoff": self.silent.cutoff_epoch}
+        parts["seed"] = self.seed
+        readable = ",".join(f"{key}={value:g}" for key, value in parts.items() if value is not None)
+        return f"{self.cell}/{readable}-{self.id}"
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON-ready data; ``from_json`` reads them back."""

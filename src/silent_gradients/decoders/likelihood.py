@@ -22,7 +22,10 @@ class Objective(Protocol):
 
 @runtime_checkable
 class ExactObjective(Objective, Protocol):
-    """An objective whose expectation under a mean-field posterior is known in closed form."""
+    """An objective whose expectation under a mean-field posterior is computed in closed form."""
+
+    def is_exact(self, q: Posterior) -> bool:
+        """Whether the closed form is the true expectation under ``q`` (a log term may be approximate)."""
 
     def expectation(self, q: Posterior) -> Tensor:
         """E_q of the objective in nats, without any sampling, shape [B]."""

@@ -87,6 +87,10 @@ class LinearPrecisionObjective(SampledObjective):
 
     decoder: LinearPrecisionDecoder
 
+    def is_exact(self, q: Posterior) -> bool:
+        """Whether ``expectation`` is the true one under ``q``: with a normal precision and the exact log term."""
+        return q.is_gaussian and self.decoder.log_term in ("auto", "exact", "central-limit")
+
     def expectation(self, q: Posterior) -> Tensor:
         """E_q log p(x|z) in nats, shape [B]; exact but for the log term (paper, Eq. 7).
 

@@ -1,0 +1,168 @@
+"""The command line: ``silent-gradients <verb>``. Thin: each verb reads its arguments and calls the library."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from silent_gradients.packs import Round
+
+if TYPE_CHECKING:
+    from silent_gradients.runs import Plan
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+SIGNAL_BASE = 128
+"""A process that stopped at a checkpoint because of signal n exits with 128 + n."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except _expected_errors() as error:
+        print(f"silent-gradients {options.verb}: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    return code
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message says all there is to say; anything else is a defect and keeps its traceback."""
+    from silent_gradients.data.errors import DataError
+    from silent_gradients.settings import SettingsError
+    from silent_gradients.store import StoreError
+
+    return (DataError, SettingsError, StoreError)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="silent-gradients",
+        description="Variational autoencoders with exact, zero-variance gradients: the steps of the workflow.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
+
+    prepare = verbs.add_parser("prepare", help="verify a data set and write it as uint8 arrays")
+    prepare.add_argument("dataset")
+    prepare.add_argument("--folder", type=Path, help="default: data/prepared/<dataset>")
+    prepare.add_argument("--mirror", help="folder or URL base to read the raw files from")
+    prepare.set_defaults(run=_prepare)
+
+    plan = verbs.add_parser("plan", help="list what will be run")
+    _add_config(plan)
+    plan.set_defaults(run=_plan)
+
+    train = verbs.add_parser("train", help="train one pack of runs")
+    train.add_argument("--pack", required=True, help="the pack as JSON, or a file that holds it")
+    train.add_argument("--data", type=Path, required=True, help="folder of the prepared data set")
+    train.add_argument("--store", type=Path, default=Path("results/store"), help="folder of the run store")
+    train.add_argument("--manifest", type=Path, required=True, help="file to write once every member is there")
+    train.add_argument("--checkpoint-seconds", type=float, default=30.0, help="wall time between checkpoints")
+    train.set_defaults(run=_train)
+
+    select = verbs.add_parser("select", help="select a point per cell after a grid round")
+    select.add_argument("round", choices=get_args(Round)[:2])
+    _add_config(select)
+    select.set_defaults(run=_select)
+
+    gather = verbs.add_parser("gather", help="verify every run and write tables, figures and the report")
+    _add_config(gather)
+    gather.set_defaults(run=_gather)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", help="content of params.yaml as JSON, in place of the file")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+
+
+def _load_plan(options: argparse.Namespace) -> Plan:
+    from silent_gradients import params
+    from silent_gradients.runs import Plan
+
+    own = params.read_yaml(Path("params.yaml")) if options.config is None else json.loads(options.config)
+    return Plan(params.resolve(own, Path("presets")), options.results)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from silent_gradients.data.prepare import prepare
+
+    folder = options.folder or Path("data/prepared") / options.dataset
+    mirror = options.mirror or os.environ.get("SILENT_GRADIENTS_MIRROR")
+    manifest = prepare(options.dataset, folder, mirror)
+    counts = manifest["counts"]
+    print(f"{options.dataset}: {counts['train']} training and {counts['test']} test images in {folder}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from silent_gradients.overview import overview
+
+    print(overview(_load_plan(options)))
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from silent_gradients.training.lease import acquire
+
+    with acquire() as lease:
+        return _train_on(lease.device, options)
+
+
+def _train_on(device: str, options: argparse.Namespace) -> int:
+    # Imported under the lease: torch sees the leased device alone, and waiting processes stay small.
+    import torch
+
+    from silent_gradients.files import write_text_atomically
+    from silent_gradients.packs import PackSpec
+    from silent_gradients.store import RunStore, as_json
+    from silent_gradients.training.loop import Interrupted
+    from silent_gradients.training.pack import StopSignal, run_pack
+
+    torch.set_num_threads(1)
+    # Saturated posteriors are full of denormal numbers, which are several times slower.
+    torch.set_flush_denormal(True)
+    text = Path(options.pack).read_text() if not options.pack.startswith("{") else options.pack
+    document: dict[str, Any] = json.loads(text)
+    stop = StopSignal()
+    try:
+        manifest = run_pack(
+            PackSpec.from_json(document),
+            RunStore(options.store),
+            options.data,
+            torch.device(device),
+            checkpoint_seconds=options.checkpoint_seconds,
+            stop=stop,
+        )
+    except (Interrupted, KeyboardInterrupt):
+        print("stopped; the same command goes on from the checkpoint", file=sys.stderr)
+        return SIGNAL_BASE + (stop.number or 2)
+    write_text_atomically(options.manifest, as_json(manifest))
+    return 0
+
+
+def _select(options: argparse.Namespace) -> int:
+    from silent_gradients.files import write_text_atomically
+    from silent_gradients.selection import select
+    from silent_gradients.store import RunStore, as_json
+
+    plan = _load_plan(options)
+    selections = plan.selections(options.round)
+    document = select(plan, RunStore(options.results / "store"), options.round, selections)
+    write_text_atomically(plan.selection_path(options.round, selections), as_json(document))
+    return 0
+
+
+def _gather(options: argparse.Namespace) -> int:
+    from silent_gradients.gathering import gather_results
+
+    report = gather_results(_load_plan(options))
+    print(f"report: {report}")
+    return 0

@@ -1,0 +1,52 @@
+"""What the runs of one pack read: a prepared data set's splits, on the device that trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from silent_gradients.data.batches import DeviceBatches, fixed_noise, pixel_statistics
+from silent_gradients.data.prepared import PreparedData
+from silent_gradients.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A prepared data set on a device, for the runs of one pack.
+
+    Attributes:
+        batches: Training images.
+        mean: [D], mean of the dequantized training images.
+        deviation: [D], their standard deviation.
+        selection: Dequantized images of the selection split, [N, C, H, W].
+        selection_name: ``holdout`` or ``test``.
+        report: Dequantized images of the report split.
+        train: Dequantized training images, as many as the report split has.
+    """
+
+    batches: DeviceBatches
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    selection: Tensor
+    selection_name: str
+    report: Tensor
+    train: Tensor
+
+    @classmethod
+    def load(cls, prepared: PreparedData, settings: RunSettings, device: torch.device) -> RunData:
+        """Put the splits that ``settings`` ask for on a device."""
+        splits = prepared.split(settings.data.protocol, settings.data.holdout)
+        mean, deviation = pixel_statistics(splits.train, prepared.levels)
+        return cls(
+            batches=DeviceBatches(splits.train, prepared.levels, device),
+            mean=mean,
+            deviation=deviation,
+            selection=fixed_noise(splits.selection, prepared.levels).to(device),
+            selection_name="holdout" if settings.data.protocol == "holdout" else "test",
+            report=fixed_noise(splits.report, prepared.levels).to(device),
+            train=fixed_noise(splits.train[: len(splits.report)], prepared.levels).to(device),
+        )

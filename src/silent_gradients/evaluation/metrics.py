@@ -1,0 +1,156 @@
+"""Bits per dimension and its companions, as valid bounds from genuine samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from silent_gradients.decoders.likelihood import ExactObjective
+from silent_gradients.posteriors import Bernoulli
+from silent_gradients.vae import VAE
+
+ACTIVE_UNIT_VARIANCE = 0.01
+"""A latent variable is active if its posterior mean varies by more than this over the images (Burda et al. 2016)."""
+SATURATION = 0.01
+"""A probability closer than this to 0 or 1 counts as saturated."""
+IMAGES_PER_CHUNK = 512
+
+
+def bits_per_dimension(elbo: Any, dimensions: int, levels: int) -> Any:
+    """Bits per dimension of discrete data from an evidence lower bound in nats on x = (y + u) / levels.
+
+    ``log2(levels) - elbo / (dimensions ln 2)``; with 256 levels the constant is 8 bits. Works on numbers and tensors.
+    """
+    return math.log2(levels) - elbo / (dimensions * math.log(2))
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is known of a model on one split.
+
+    Attributes:
+        split: ``train``, ``holdout`` or ``test``.
+        images: Number of images.
+        samples: Latent samples per image.
+        bpd: Bits per dimension, an upper bound on the true ones up to the Monte Carlo error.
+        bpd_mc_error: Standard error of ``bpd`` due to the latent samples; 0 where the expectation is exact, None with a
+            single sample.
+        bpd_median_image: Median over images of the bits per dimension.
+        kl: Kullback-Leibler divergence, nats per image.
+        active_units: Latent variables whose posterior mean varies over the images.
+        latent_dim: Number of latent variables.
+        saturated_fraction: Share of saturated posterior probabilities (Bernoulli only).
+        mse_mean_decoded: Squared error of the mean decoded from the posterior mean, summed over dimensions.
+        mse_sampled: The same, decoded from samples, averaged over them.
+        mse_sampled_clamped: The same with the reconstruction clamped to [0, 1].
+    """
+
+    split: str
+    images: int
+    samples: int
+    bpd: float
+    bpd_mc_error: float | None
+    bpd_median_image: float
+    kl: float
+    active_units: int
+    latent_dim: int
+    saturated_fraction: float | None
+    mse_mean_decoded: float
+    mse_sampled: float
+    mse_sampled_clamped: float
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data; a number that is not finite becomes null."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; every module's own mode is restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def evaluate(
+    vae: VAE, x: Tensor, levels: int, split: str, samples: int, generator: torch.Generator | None = None
+) -> Metrics:
+    """Evaluate the reported decoder on dequantized images.
+
+    Samples are genuine ones of the posterior (hard bits for a Bernoulli), never relaxed. Where the decoder's
+    expectation is exact, the bound uses it and ``samples`` serves the sampled errors alone.
+
+    Args:
+        vae: The model, on the images' device.
+        x: Images [N, C, H, W] in [0, 1), dequantized.
+        levels: Number of grey levels.
+        split: Name of the split.
+        samples: Latent samples per image, at least 1.
+        generator: Source of the latent samples.
+    """
+    dimensions = x[0].numel()
+    collected: dict[str, list[Tensor]] = {}
+
+    def collect(**values: Tensor) -> None:
+        for name, value in values.items():
+            collected.setdefault(name, []).append(value)
+
+    with evaluation_mode(vae):
+        for chunk in x.split(IMAGES_PER_CHUNK):
+            pixels = chunk.flatten(1)
+            q = vae.posterior(chunk)
+            z = q.sample(samples, generator)
+            likelihood = vae.decoder.likelihood(z)
+            objective = vae.decoder.objective(pixels)
+            if isinstance(objective, ExactObjective) and objective.is_exact(q):
+                log_likelihood = objective.expectation(q)
+                spread = torch.zeros_like(log_likelihood)
+            else:
+                sampled = likelihood.log_prob(pixels)
+                log_likelihood = sampled.mean(0)
+                spread = sampled.var(0) / samples if samples > 1 else torch.full_like(log_likelihood, math.nan)
+            decoded_mean = vae.decoder.likelihood(q.mean.unsqueeze(0)).mean
+            collect(
+                log_likelihood=log_likelihood,
+                spread=spread,
+                kl=q.kl_divergence(),
+                posterior_mean=q.mean,
+                mean_decoded=(pixels - decoded_mean).square().sum(-1).mean(0),
+                sampled=(pixels - likelihood.mean).square().sum(-1).mean(0),
+                clamped=(pixels - likelihood.mean.clamp(0, 1)).square().sum(-1).mean(0),
+            )
+            if isinstance(q, Bernoulli):
+                collect(saturated=((q.mean < SATURATION) | (q.mean > 1 - SATURATION)).float().mean(1))
+    images = {name: torch.cat(parts).double() for name, parts in collected.items()}
+    bpd = bits_per_dimension(images["log_likelihood"] - images["kl"], dimensions, levels)
+    active = images["posterior_mean"].var(0, correction=0) > ACTIVE_UNIT_VARIANCE
+    error = float(images["spread"].sum().sqrt()) / (len(x) * dimensions * math.log(2))
+    return Metrics(
+        split=split,
+        images=len(x),
+        samples=samples,
+        bpd=float(bpd.mean()),
+        bpd_mc_error=error if math.isfinite(error) else None,
+        bpd_median_image=float(bpd.median()),
+        kl=float(images["kl"].mean()),
+        active_units=int(active.sum()),
+        latent_dim=len(active),
+        saturated_fraction=float(images["saturated"].mean()) if "saturated" in images else None,
+        mse_mean_decoded=float(images["mean_decoded"].mean()),
+        mse_sampled=float(images["sampled"].mean()),
+        mse_sampled_clamped=float(images["clamped"].mean()),
+    )

@@ -1,0 +1,113 @@
+"""The evaluation of a selected run: the report split read once, gradient variance, limit and reconstructions."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from silent_gradients.data.prepared import PreparedData
+from silent_gradients.data.run_data import RunData
+from silent_gradients.evaluation.gradient_variance import gradient_variance
+from silent_gradients.evaluation.limits import pca_limit
+from silent_gradients.evaluation.metrics import evaluate
+from silent_gradients.evaluation.reconstructions import reconstruct
+from silent_gradients.files import sha256_of, write_bytes_atomically, write_text_atomically
+from silent_gradients.model import load_snapshot
+from silent_gradients.seeds import generator
+from silent_gradients.settings import EvaluationSettings, RunSettings, digest
+from silent_gradients.store import EVALUATION, RECONSTRUCTIONS, WEIGHTS, StoredRun, as_json, read_json, snapshot_file
+
+
+def evaluate_selected(
+    run: StoredRun,
+    settings: RunSettings,
+    evaluation: EvaluationSettings,
+    prepared: PreparedData,
+    data: RunData,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Evaluate a finished run and write ``evaluation.json`` and ``reconstructions.npz`` into its folder.
+
+    Does nothing where the same evaluation of the same weights is there already.
+
+    Args:
+        run: A verified run with its weights (a diverged run has none, and is recorded as such).
+        settings: Its settings.
+        evaluation: How to evaluate.
+        prepared: The data set, for the closed-form limit.
+        data: The data set on the device.
+        device: Device that evaluates.
+
+    Returns:
+        The content of ``evaluation.json``.
+    """
+    asked = digest({"evaluation": asdict(evaluation), "result": run.digest})
+    path = run.folder / EVALUATION
+    if path.exists():
+        found: dict[str, Any] = read_json(path)
+        if found["asked"] == asked and found["reconstructions_sha256"] == _digest_if_there(run):
+            return found
+    document: dict[str, Any] = {"asked": asked, "settings": asdict(evaluation), "report": None, "train": None}
+    document |= {"limit": _limit(settings, prepared), "gradient_variance": [], "reconstructions_sha256": None}
+    if run.has_weights:
+        model = (settings, data.mean, data.deviation)
+        vae, _ = load_snapshot(*model, run.folder / WEIGHTS, device)
+        levels, samples = settings.data.levels, evaluation.samples
+        for split, images, name in (("report", data.report, "test"), ("train", data.train, "train")):
+            latent = generator(0, "evaluation", device)
+            document[split] = evaluate(vae, images, levels, name, samples, latent).to_json()
+        pictures = reconstruct(
+            vae,
+            data.report[: evaluation.reconstructions],
+            with_deviation=settings.variance is None,
+            generator=generator(0, "evaluation", device),
+        )
+        write_bytes_atomically(run.folder / RECONSTRUCTIONS, _npz(pictures))
+        document["reconstructions_sha256"] = _digest_if_there(run)
+        for epoch in settings.snapshot_epochs:
+            vae, state = load_snapshot(*model, run.folder / snapshot_file(epoch), device)
+            if vae.estimator is None:
+                continue
+            measured = gradient_variance(
+                vae,
+                vae.estimator,
+                data.selection[: evaluation.variance_images],
+                state,
+                evaluation.variance_draws,
+                generator(settings.seed, "gradient-variance", device),
+            )
+            estimators = {
+                settings.estimator: {
+                    "batch_mean": measured.batch_mean,
+                    "per_image_mean": measured.per_image_mean,
+                }
+            }
+            document["gradient_variance"].append(
+                {"epoch": epoch, "images": measured.images, "draws": measured.draws, "estimators": estimators}
+            )
+    write_text_atomically(path, as_json(document))
+    return document
+
+
+def _limit(settings: RunSettings, prepared: PreparedData) -> dict[str, Any] | None:
+    if settings.variance is None:
+        return None
+    splits = prepared.split(settings.data.protocol, settings.data.holdout)
+    limit = pca_limit(splits.train, splits.report, prepared.levels, settings.latent_dim, settings.variance)
+    return asdict(limit)
+
+
+def _npz(arrays: dict[str, NDArray[np.float32]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _digest_if_there(run: StoredRun) -> str | None:
+    path = run.folder / RECONSTRUCTIONS
+    return sha256_of(path) if path.exists() else None

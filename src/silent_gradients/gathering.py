@@ -1,0 +1,79 @@
+"""From the store to the report: verify every run that the plan asks for, then write tables, figures and the page."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from silent_gradients.files import write_text_atomically
+from silent_gradients.packs import Round
+from silent_gradients.report.gather import gather
+from silent_gradients.report.records import Context, Record, load
+from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, Selections, axes
+from silent_gradients.selection import verified_members
+from silent_gradients.store import RunStore, as_json, read_json
+
+_SETTINGS_OF_AXES = {
+    "fixed": {},
+    "learnable": {axis: f"silent.{axis}" for axis in ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch")},
+}
+
+
+def gather_results(plan: Plan) -> Path:
+    """Write everything that people and machines read of the results; returns the page's path.
+
+    Raises:
+        StoreError: A run is missing, altered or foreign.
+    """
+    selections = plan.selections("seeds")
+    store = RunStore(plan.results / "store")
+    records = list(_records(plan, store, selections))
+    marker = plan.gathered_marker(selections)
+    for stale in marker.parent.glob("*.json"):
+        stale.unlink()
+    gather(records, _context(plan, selections), plan.results)
+    merged = {cell: chosen for round_ in GRID_ROUNDS for cell, chosen in selections[round_].items()}
+    write_text_atomically(plan.results / "selection.json", as_json(merged))
+    write_text_atomically(marker, as_json({"plan": marker.stem, "runs": sorted({record.name for record in records})}))
+    return plan.results / "report.html"
+
+
+def _records(plan: Plan, store: RunStore, selections: Selections) -> Iterator[Record]:
+    round_: Round
+    for round_ in ROUNDS:
+        for pack in plan.packs(round_, selections):
+            for run in verified_members(plan, store, pack):
+                yield load(run.folder, round_)
+
+
+def _context(plan: Plan, selections: Selections) -> Context:
+    cells = plan.cells()
+    return Context(
+        preset=plan.params.preset,
+        protocol=plan.params.protocol,
+        expected_cells=tuple(cell.name for cell in cells),
+        selections={cell: chosen for round_ in GRID_ROUNDS for cell, chosen in selections[round_].items()},
+        grid_axes={cell.name: _setting_names(cell) for cell in cells},
+        seeds=tuple(plan.params.seeds),
+        datasets={name: _data_manifest(name) for name in plan.datasets()},
+        revision=_revision(),
+    )
+
+
+def _setting_names(cell: Cell) -> tuple[str, ...]:
+    return tuple(_SETTINGS_OF_AXES[cell.experiment].get(axis, axis) for axis in axes(cell))
+
+
+def _data_manifest(dataset: str) -> dict[str, Any]:
+    document: dict[str, Any] = read_json(Path("data/prepared") / dataset / "manifest.json")
+    return document
+
+
+def _revision() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,126 @@
+"""From the settings of a run to its variational autoencoder and its optimizers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from silent_gradients import estimators
+from silent_gradients.decoders import (
+    ConvolutionalDecoder,
+    Decoder,
+    FixedVarianceDecoder,
+    LinearPrecisionDecoder,
+    Standardization,
+)
+from silent_gradients.encoders import encoder
+from silent_gradients.estimators.contract import State
+from silent_gradients.posteriors import FAMILIES
+from silent_gradients.schedules import SilentSchedule
+from silent_gradients.settings import RunSettings
+from silent_gradients.seeds import derived_seed
+from silent_gradients.vae import VAE
+
+PRECISION_HEADROOM = 1.13
+"""Largest precision of a nonlinear decoder over that of a pixel which never changes, levels * sqrt(12). With 256 levels
+it is 1000."""
+
+
+def standardization(
+    settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]
+) -> Standardization:
+    """Location and scale of the decoders' outputs; ``mean`` and ``deviation`` [D] describe the training data."""
+    largest = PRECISION_HEADROOM * settings.data.levels * math.sqrt(12)
+    if settings.initialization == "torch":
+        return Standardization.identity(settings.data.dimensions, largest)
+    return Standardization(_float32(mean), _float32(deviation), largest)
+
+
+def build_vae(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> VAE:
+    """The autoencoder of a run on the CPU, its weights drawn from the run's initialisation stream.
+
+    Args:
+        settings: The run.
+        mean: [D], mean of the dequantized training data.
+        deviation: [D], their standard deviation.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(settings.seed, "initialization"))
+        return _build(settings, mean, deviation)
+
+
+def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> VAE:
+    family, network, shape = FAMILIES[settings.posterior], settings.network, settings.data.shape
+    small = settings.initialization == "standardized"
+    scale = standardization(settings, mean, deviation)
+    outputs = family.parameters_per_latent * settings.latent_dim
+    network_encoder = encoder(network.architecture, outputs, shape, network.encoder_channels, small_last_layer=small)
+    decoder: Decoder
+    if settings.experiment == "fixed":
+        if settings.variance is None:
+            raise ValueError("variance: the fixed-variance experiment needs a number, got null")
+        start = _float32(mean) if small else None
+        decoder = FixedVarianceDecoder(settings.latent_dim, settings.data.dimensions, settings.variance, start)
+    else:
+        decoder = ConvolutionalDecoder(
+            network.architecture,
+            settings.latent_dim,
+            shape,
+            network.decoder_channels,
+            scale,
+            small_last_layer=small,
+        )
+    guide = None
+    if settings.silent is not None:
+        guide = LinearPrecisionDecoder(settings.latent_dim, scale, settings.silent.log_term, small_weights=small)
+    estimator = None
+    if settings.estimator != "none":
+        estimator = estimators.create(settings.estimator, settings.estimator_options)
+    return VAE(network_encoder, family, decoder, estimator, guide)
+
+
+def load_snapshot(
+    settings: RunSettings,
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+    path: Path,
+    device: torch.device,
+) -> tuple[VAE, State]:
+    """A run's autoencoder and its estimator's state as they were saved to ``path``; see ``build_vae``."""
+    saved = torch.load(path, map_location=device, weights_only=True)
+    vae = build_vae(settings, mean, deviation).to(device)
+    vae.load_state_dict(saved["vae"])
+    return vae, saved["state"]
+
+
+def build_schedule(settings: RunSettings) -> SilentSchedule | None:
+    """The schedule of the silent gradient; None for a run without a guide."""
+    silent = settings.silent
+    if silent is None:
+        return None
+    return SilentSchedule(silent.only, silent.plateau_epochs, silent.annealing_rate, silent.cutoff_epoch)
+
+
+def build_optimizers(settings: RunSettings, vae: VAE) -> dict[str, torch.optim.Optimizer]:
+    """One AdamW each for the encoder, the reported decoder and the guide's mean and precision parts."""
+    parts: dict[str, tuple[nn.Module, float]] = {"encoder": (vae.encoder, settings.learning_rate)}
+    decoder_rate = settings.learning_rate if settings.mean_rate is None else settings.mean_rate
+    parts["decoder"] = (vae.decoder, decoder_rate)
+    if settings.silent is not None and isinstance(vae.guide, LinearPrecisionDecoder):
+        parts["guide_mean"] = (vae.guide.mean_head, settings.silent.mean_rate)
+        parts["guide_precision"] = (vae.guide.precision_head, settings.silent.precision_rate)
+    return {
+        name: torch.optim.AdamW(
+            module.parameters(), lr=rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+        for name, (module, rate) in parts.items()
+    }
+
+
+def _float32(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values).to(torch.float32)

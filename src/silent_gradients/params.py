@@ -1,0 +1,291 @@
+"""params.yaml over its preset: typed, validated settings of the whole workflow.
+
+A preset is an overlay in ``presets/``; any of its keys may be set over it in params.yaml. Everything unknown, mistyped
+or impossible is one ``SettingsError`` that names the key, its value and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from silent_gradients.data.sources import SOURCES
+from silent_gradients.methods import METHODS
+from silent_gradients.settings import (
+    Architecture,
+    EvaluationSettings,
+    Experiment,
+    Initialization,
+    LogTerm,
+    Protocol,
+    SettingsError,
+)
+
+M = TypeVar("M", bound=BaseModel)
+Rate = PositiveFloat
+Seed = Annotated[int, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GridParams(_Strict):
+    """Values that are tried; every combination of the axes that concern a method is one grid point."""
+
+    learning_rate: list[Rate] = Field(min_length=1, description="Rate of the encoder and of the reported decoder.")
+    variance: list[PositiveFloat] = Field([0.01], min_length=1, description="Fixed variance (fixed only).")
+    mean_rate: list[Rate | None] = Field(
+        [None], min_length=1, description="Rate of the linear decoder's mean part; null is the learning rate."
+    )
+    precision_rate: list[Rate | None] = Field(
+        [None], min_length=1, description="Rate of the guide's precision part; null is the learning rate."
+    )
+    annealing_rate: list[PositiveFloat] = Field(
+        [0.02], min_length=1, description="Decrease of the silent gradient's weight per epoch (annealed methods)."
+    )
+    cutoff_epoch: list[PositiveInt | None] = Field(
+        [None], min_length=1, description="Epoch after which the encoder is frozen; null is never."
+    )
+
+
+class NetworkParams(_Strict):
+    """Sizes of the networks of Tables 5 and 6 (plain) or 7 and 8 (strided)."""
+
+    architecture: Architecture
+    encoder_channels: list[PositiveInt] = Field(description="Three (plain) or four (strided).")
+    decoder_channels: list[PositiveInt] = Field(description="Five (plain) or four (strided); unused when fixed.")
+
+
+class ExperimentParams(_Strict):
+    """One experiment on one data set."""
+
+    methods: list[str] = Field(min_length=1, description="Methods to compare.")
+    overrides: dict[str, dict[str, Any]] = Field({}, description="By method: keys of this section set otherwise.")
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    latent_dim: PositiveInt = Field(description="k")
+    network: NetworkParams
+    initialization: Initialization = "standardized"
+    log_term: LogTerm = Field("taylor-square", description="E log|s| of the guide; taylor-square is the paper's.")
+    plateau_epochs: float = Field(0.0, ge=0, description="Epochs with the silent gradient alone before annealing.")
+    temperature: PositiveFloat = Field(1.0, description="Of Gumbel-Softmax.")
+    decay: float = Field(0.99, ge=0, lt=1, description="Of REINFORCE's running average.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Of AdamW.")
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm per optimizer; null is none.")
+    evaluate_every: PositiveInt = Field(1, description="Epochs between evaluations on the selection split.")
+    evaluation_samples: PositiveInt = Field(4, description="Latent samples per image in those evaluations.")
+    snapshot_epochs: list[PositiveInt] = Field([], description="Epochs at which gradient variance is measured.")
+    threshold_bpd: PositiveFloat | None = Field(None, description="Bits/dim whose first epoch is reported.")
+    holdout: PositiveInt | None = Field(None, description="Training images set aside to select; null is the set's own.")
+    grid: GridParams
+    shared_axes: list[str] = Field([], description="Axes whose value is selected jointly over all methods.")
+
+
+class EvaluationParams(_Strict):
+    """How selected runs are evaluated."""
+
+    samples: PositiveInt = Field(16, description="Latent samples per image.")
+    variance_images: PositiveInt = Field(64, description="Images of the gradient variance's fixed batch.")
+    variance_draws: int = Field(100, ge=2, description="Latent draws of the gradient variance.")
+    reconstructions: PositiveInt = Field(10, description="Images reconstructed for the figures.")
+
+    def resolved(self) -> EvaluationSettings:
+        """As the training process reads it."""
+        return EvaluationSettings(**self.model_dump())
+
+
+class ExecutionParams(_Strict):
+    """How the work is cut into jobs; nothing here changes a result."""
+
+    runs_per_pack: Annotated[int, Field(ge=1, le=32)] = 16
+    checkpoint_seconds: PositiveFloat = 30.0
+
+
+class DataParams(_Strict):
+    """Where data come from and go to."""
+
+    mirror: str | None = Field(None, description="Folder or URL base to read the raw files from.")
+
+
+class Params(_Strict):
+    """The whole of params.yaml over its preset."""
+
+    preset: str = Field(description="Name of a file in presets/.")
+    protocol: Protocol = "holdout"
+    seeds: list[Seed] = Field(min_length=1, description="Seeds of the selected points; the grid uses the first.")
+    experiments: dict[Experiment, dict[str, ExperimentParams]]
+    evaluation: EvaluationParams = EvaluationParams()
+    execution: ExecutionParams = ExecutionParams()
+    data: DataParams = DataParams()
+
+    def for_method(self, experiment: Experiment, dataset: str, method: str) -> ExperimentParams:
+        """An experiment's settings with the method's overrides in place."""
+        section = self.experiments[experiment][dataset]
+        return _apply_overrides(section, method, f"experiments.{experiment}.{dataset}")
+
+
+def load(path: Path = Path("params.yaml"), presets: Path | None = None) -> Params:
+    """Read params.yaml and its preset.
+
+    Args:
+        path: The file.
+        presets: Folder of the presets; by default the one beside ``path``.
+
+    Raises:
+        SettingsError: See ``resolve``; also for a missing file or one that is no YAML.
+    """
+    return resolve(read_yaml(path), presets or path.parent / "presets")
+
+
+def resolve(own: Mapping[str, Any], presets: Path) -> Params:
+    """Lay ``own`` (the content of params.yaml) over its preset and validate the whole.
+
+    Raises:
+        SettingsError: A key is unknown or mistyped, or a value is impossible.
+    """
+    name = own.get("preset")
+    available = sorted(path.stem for path in presets.glob("*.yaml"))
+    if name not in available:
+        raise SettingsError(f"preset: expected one of {available}, got {name!r}{_nearest(str(name), available)}")
+    merged = _merge(read_yaml(presets / f"{name}.yaml"), own)
+    params = _validate(Params, merged, "")
+    _check(params)
+    return params
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; raises ``SettingsError`` where the file is missing or holds something else."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: no YAML ({error})") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"{path}: expected keys and values, got {type(document).__name__}")
+    return document
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """``above`` laid over ``below``: mappings key by key, everything else replaced."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+
+
+def _apply_overrides(section: ExperimentParams, method: str, where: str) -> ExperimentParams:
+    override = section.overrides.get(method)
+    if not override:
+        return section
+    if forbidden := sorted({"methods", "overrides", "network", "latent_dim", "holdout", "shared_axes"} & set(override)):
+        raise SettingsError(f"{where}.overrides.{method}: {forbidden} hold for all methods and cannot differ")
+    merged = _merge(section.model_dump(), override)
+    return _validate(ExperimentParams, merged, f"{where}.overrides.{method}")
+
+
+def _validate(model: type[M], document: Mapping[str, Any], where: str) -> M:
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        messages = [_message(model, detail, where) for detail in error.errors()]
+        raise SettingsError("\n".join(messages)) from None
+
+
+def _message(model: type[BaseModel], detail: Any, where: str) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join([*([where] if where else []), *location])
+    if detail["type"] == "extra_forbidden":
+        known = _keys_at(model, detail["loc"][:-1])
+        return f"{key}: unknown key{_nearest(location[-1], known)}; known here: {', '.join(sorted(known))}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"
+
+
+def _keys_at(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """Keys of the nested model at a location; mappings of models are passed through."""
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[part].annotation
+        elif get_args(model):
+            model = get_args(model)[-1]
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _check(params: Params) -> None:
+    """What no single field can know of itself."""
+    if len(set(params.seeds)) != len(params.seeds):
+        raise SettingsError(f"seeds: expected different numbers, got {params.seeds}")
+    for experiment, datasets in params.experiments.items():
+        for dataset, section in datasets.items():
+            where = f"experiments.{experiment}.{dataset}"
+            if dataset not in SOURCES:
+                raise SettingsError(
+                    f"{where}: unknown data set{_nearest(dataset, list(SOURCES))}; known: {sorted(SOURCES)}"
+                )
+            _check_methods(experiment, section, where)
+            _check_network(section, SOURCES[dataset].shape, where)
+            for method in section.methods:
+                _check_epochs(_apply_overrides(section, method, where), f"{where} ({method})")
+
+
+def _check_methods(experiment: Experiment, section: ExperimentParams, where: str) -> None:
+    known = METHODS[experiment]
+    for method in section.methods:
+        if method not in known:
+            raise SettingsError(
+                f"{where}.methods: unknown method {method!r}{_nearest(method, list(known))}; known: {', '.join(known)}"
+            )
+        baseline = known[method].baseline
+        if baseline is not None and baseline not in section.methods:
+            raise SettingsError(f"{where}.methods: {method!r} takes its rate from {baseline!r}; list that as well")
+    if len(set(section.methods)) != len(section.methods):
+        raise SettingsError(f"{where}.methods: expected each method once, got {section.methods}")
+    for method in section.overrides:
+        if method not in section.methods:
+            raise SettingsError(
+                f"{where}.overrides: {method!r} is not among the methods{_nearest(method, section.methods)}"
+            )
+    for axis in section.shared_axes:
+        if axis not in GridParams.model_fields:
+            raise SettingsError(
+                f"{where}.shared_axes: unknown axis {axis!r}; known: {', '.join(GridParams.model_fields)}"
+            )
+
+
+def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where: str) -> None:
+    network = section.network
+    expected = {"plain": (3, 5), "strided": (4, 4)}[network.architecture]
+    found = (len(network.encoder_channels), len(network.decoder_channels))
+    if found != expected:
+        raise SettingsError(
+            f"{where}.network: a {network.architecture} network has {expected[0]} encoder and {expected[1]} decoder "
+            f"channels, got {found[0]} and {found[1]}"
+        )
+    if network.architecture == "strided" and shape[1:] != (32, 32):
+        raise SettingsError(
+            f"{where}.network: 'strided' needs 32x32 images, these have {shape[1]}x{shape[2]}; use 'plain'"
+        )
+
+
+def _check_epochs(section: ExperimentParams, where: str) -> None:
+    for epoch in section.snapshot_epochs:
+        if epoch > section.epochs:
+            raise SettingsError(f"{where}: snapshot epoch {epoch} is past the last of {section.epochs}")
+    for cutoff in section.grid.cutoff_epoch:
+        if cutoff is not None and cutoff > section.epochs:
+            raise SettingsError(
+                f"{where}: cutoff_epoch {cutoff} is past the last of {section.epochs} epochs; null is never"
+            )

@@ -1,0 +1,252 @@
+"""The one list of what is to be run: a function of the settings and of the selections made so far.
+
+Three rounds (paper, Appendix B.3): ``baselines`` is the grid of every method that stands by itself, ``guided`` that of
+the annealed methods at the learning rate selected for their baseline, ``seeds`` the selected points with every seed.
+A point's run with the first seed is the same run in its grid and among the seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from silent_gradients.data.sources import SOURCES
+from silent_gradients.methods import METHODS, Method
+from silent_gradients.packs import PackSpec, Round
+from silent_gradients.params import ExperimentParams, Params
+from silent_gradients.settings import (
+    DataSettings,
+    Experiment,
+    NetworkSettings,
+    RunSettings,
+    SilentSettings,
+    digest,
+)
+from silent_gradients.store import read_json
+
+GRID_ROUNDS: tuple[Round, ...] = ("baselines", "guided")
+ROUNDS: tuple[Round, ...] = (*GRID_ROUNDS, "seeds")
+
+Point = dict[str, float | None]
+"""A grid point: value by axis."""
+
+Selections = Mapping[Round, Mapping[str, Any]]
+"""Content of the selection files so far, by round."""
+
+
+class SelectionMissingError(RuntimeError):
+    """A round was asked for before the selection that it depends on."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Data set x experiment x method."""
+
+    dataset: str
+    experiment: Experiment
+    method: Method
+
+    @property
+    def name(self) -> str:
+        """As in file names and metrics: ``data set/experiment/method``."""
+        return f"{self.dataset}/{self.experiment}/{self.method.name}"
+
+
+def axes(cell: Cell) -> tuple[str, ...]:
+    """Grid axes that concern a cell in its own grid round."""
+    if cell.experiment == "fixed":
+        return ("learning_rate", "mean_rate", "variance")
+    return {
+        "none": ("learning_rate",),
+        "only": ("learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"),
+        "annealed": ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch"),
+    }[cell.method.guide]
+
+
+class Plan:
+    """What the settings ask for.
+
+    Args:
+        params: Validated settings.
+        results: Folder of the results.
+    """
+
+    def __init__(self, params: Params, results: Path = Path("results")) -> None:
+        self.params = params
+        self.results = results
+
+    def cells(self) -> list[Cell]:
+        """Every cell, in the order of the settings."""
+        return [
+            Cell(dataset, experiment, METHODS[experiment][method])
+            for experiment, datasets in self.params.experiments.items()
+            for dataset, section in datasets.items()
+            for method in section.methods
+        ]
+
+    def datasets(self) -> list[str]:
+        """Every data set that some cell uses."""
+        return sorted({cell.dataset for cell in self.cells()})
+
+    def cells_of(self, round_: Round) -> list[Cell]:
+        """Cells with packs in a round."""
+        if round_ == "seeds":
+            return self.cells()
+        return [cell for cell in self.cells() if (cell.method.baseline is not None) == (round_ == "guided")]
+
+    def points(self, cell: Cell, selections: Selections) -> list[Point]:
+        """The cell's grid; an annealed cell's needs the selection of the baselines."""
+        grid = self._section(cell).grid
+        fixed: Point = {}
+        if cell.method.baseline is not None:
+            baseline = Cell(cell.dataset, cell.experiment, METHODS[cell.experiment][cell.method.baseline])
+            chosen = self._selected(selections, "baselines", baseline)["point"]
+            fixed = {"learning_rate": chosen["learning_rate"]}
+        names = axes(cell)
+        return [
+            fixed | dict(zip(names, values, strict=True))
+            for values in product(*(getattr(grid, name) for name in names))
+        ]
+
+    def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
+        """The resolved settings of one run."""
+        section, source, method = self._section(cell), SOURCES[cell.dataset], cell.method
+        learning_rate = point["learning_rate"]
+        assert learning_rate is not None  # the grid's schema has no null there
+
+        def rate(axis: str) -> float:
+            value = point[axis]
+            return learning_rate if value is None else value
+
+        silent = None
+        if method.guide != "none":
+            only = method.guide == "only"
+            cutoff = point["cutoff_epoch"]
+            silent = SilentSettings(
+                only=only,
+                plateau_epochs=0.0 if only else section.plateau_epochs,
+                annealing_rate=0.0 if only else float(point["annealing_rate"] or 0.0),
+                cutoff_epoch=None if cutoff is None else int(cutoff),
+                mean_rate=rate("mean_rate"),
+                precision_rate=rate("precision_rate"),
+                log_term=section.log_term,
+            )
+        fixed = cell.experiment == "fixed"
+        return RunSettings(
+            experiment=cell.experiment,
+            method=method.name,
+            data=DataSettings(
+                name=source.name,
+                sha256=source.sha256,
+                shape=source.shape,
+                levels=source.levels,
+                protocol=self.params.protocol,
+                holdout=0 if self.params.protocol == "paper" else section.holdout or source.holdout,
+            ),
+            posterior=method.posterior,
+            latent_dim=section.latent_dim,
+            network=NetworkSettings(
+                section.network.architecture,
+                tuple(section.network.encoder_channels),
+                () if fixed else tuple(section.network.decoder_channels),
+            ),
+            initialization=section.initialization,
+            estimator=method.estimator,
+            estimator_options={option: float(getattr(section, option)) for option in method.options},
+            silent=silent,
+            variance=point["variance"] if fixed else None,
+            seed=seed,
+            epochs=section.epochs,
+            batch_size=section.batch_size,
+            learning_rate=learning_rate,
+            mean_rate=rate("mean_rate") if fixed else None,
+            betas=section.betas,
+            weight_decay=section.weight_decay,
+            gradient_clip=section.gradient_clip,
+            evaluate_every=section.evaluate_every,
+            evaluation_samples=section.evaluation_samples,
+            snapshot_epochs=tuple(section.snapshot_epochs),
+            threshold_bpd=section.threshold_bpd,
+        )
+
+    def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:
+        """The runs of the cell's grid, each with its point; points that come to the same run are one."""
+        seed = self.params.seeds[0]
+        runs = {}
+        for point in self.points(cell, selections):
+            run = self.run(cell, point, seed)
+            runs.setdefault(run.id, (point, run))
+        return list(runs.values())
+
+    def packs(self, round_: Round, selections: Selections) -> list[PackSpec]:
+        """The packs of a round.
+
+        Raises:
+            SelectionMissingError: ``selections`` lacks a round that this one depends on.
+        """
+        return [pack for cell in self.cells_of(round_) for pack in self._packs_of(cell, round_, selections)]
+
+    def _packs_of(self, cell: Cell, round_: Round, selections: Selections) -> Iterator[PackSpec]:
+        if round_ == "seeds":
+            chosen = self._selected(selections, "baselines" if cell.method.baseline is None else "guided", cell)
+            # A cell whose every grid point diverged has nothing to repeat.
+            point = chosen["point"] if chosen["status"] == "selected" else None
+            runs = [] if point is None else [self.run(cell, point, seed) for seed in self.params.seeds]
+        else:
+            runs = [run for _, run in self.grid_runs(cell, selections)]
+        evaluation = self.params.evaluation.resolved() if round_ == "seeds" else None
+        size = self.params.execution.runs_per_pack
+        for start in range(0, len(runs), size):
+            yield PackSpec(round_, cell.name, tuple(runs[start : start + size]), evaluation)
+
+    def manifest(self, pack: PackSpec) -> Path:
+        """Where a pack's manifest lies; the path carries the pack's id."""
+        return self.results / "packs" / pack.round / pack.cell / f"{pack.id}.json"
+
+    def selection_id(self, round_: Round, selections: Selections) -> str:
+        """Twelve hexadecimal digits that change with the packs selected from and with the rule of selection."""
+        shared = {
+            f"{experiment}/{dataset}": section.shared_axes
+            for experiment, datasets in self.params.experiments.items()
+            for dataset, section in datasets.items()
+        }
+        return digest([round_, [pack.id for pack in self.packs(round_, selections)], shared])[:12]
+
+    def selection_path(self, round_: Round, selections: Selections) -> Path:
+        """Where a grid round's selection lies."""
+        return self.results / "selections" / f"{round_}-{self.selection_id(round_, selections)}.json"
+
+    def selections(self, upto: Round) -> dict[Round, Mapping[str, Any]]:
+        """Read the selections that a round depends on.
+
+        Raises:
+            SelectionMissingError: One of them has not been made yet.
+        """
+        found: dict[Round, Mapping[str, Any]] = {}
+        for round_ in GRID_ROUNDS[: ROUNDS.index(upto)]:
+            path = self.selection_path(round_, found)
+            if not path.exists():
+                raise SelectionMissingError(f"{path}: not made yet; run: snakemake --cores all {path}")
+            found[round_] = read_json(path)["cells"]
+        return found
+
+    def id(self, selections: Selections) -> str:
+        """Twelve hexadecimal digits of the whole plan, of what gathers and of what it is called."""
+        packs = [pack.id for round_ in ROUNDS for pack in self.packs(round_, selections)]
+        return digest([self.params.preset, self.params.protocol, packs, asdict(self.params.evaluation.resolved())])[:12]
+
+    def gathered_marker(self, selections: Selections) -> Path:
+        """The file that says for which plan the tables in the results were made; there is one at a time."""
+        return self.results / "gathered" / f"{self.id(selections)}.json"
+
+    def _section(self, cell: Cell) -> ExperimentParams:
+        return self.params.for_method(cell.experiment, cell.dataset, cell.method.name)
+
+    def _selected(self, selections: Selections, round_: Round, cell: Cell) -> Mapping[str, Any]:
+        if round_ not in selections:
+            raise SelectionMissingError(f"the selection of the {round_} round has not been made yet")
+        chosen: Mapping[str, Any] = selections[round_][cell.name]
+        return chosen

@@ -1,0 +1,20 @@
+"""Independent random streams of one run, all derived from its seed."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import torch
+
+Purpose = Literal["initialization", "order", "dequantization", "latent", "gradient-variance", "evaluation"]
+
+
+def derived_seed(seed: int, purpose: Purpose) -> int:
+    """A 63-bit seed for one purpose, so that two methods with the same run seed share e.g. their data order."""
+    return int.from_bytes(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:8]) >> 1
+
+
+def generator(seed: int, purpose: Purpose, device: torch.device) -> torch.Generator:
+    """The run's generator for one purpose, on the device that draws from it."""
+    return torch.Generator(device).manual_seed(derived_seed(seed, purpose))

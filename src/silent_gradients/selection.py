@@ -1,0 +1,133 @@
+"""Reading back what packs promised, and selecting a point per cell by its final bits/dim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from silent_gradients.packs import PackSpec, Round
+from silent_gradients.runs import Cell, Plan, Point, Selections, axes
+from silent_gradients.store import EVALUATION, RunStore, StoredRun, StoreError, read_json
+from silent_gradients.files import sha256_of
+
+
+def verified_members(plan: Plan, store: RunStore, pack: PackSpec) -> list[StoredRun]:
+    """The runs of a pack, each checked against the pack's manifest and the id that the plan asks for.
+
+    Raises:
+        StoreError: A run is missing, altered or foreign; the message names it and the command that remakes it.
+    """
+    manifest = plan.manifest(pack)
+    try:
+        promised = read_json(manifest)
+        if promised["pack"] != pack.id or [member["id"] for member in promised["members"]] != [
+            member.id for member in pack.members
+        ]:
+            raise StoreError(f"{manifest}: it lists other runs than the plan asks for")
+        return [
+            _verified(store, settings.name, settings.id, member)
+            for settings, member in zip(pack.members, promised["members"], strict=True)
+        ]
+    except StoreError as error:
+        command = f"snakemake --cores all --resources gpu=8 --force -- {manifest}"
+        raise StoreError(f"{error}\nremake what is missing or wrong with: {command}") from error
+
+
+def _verified(store: RunStore, name: str, run_id: str, member: Mapping[str, Any]) -> StoredRun:
+    run = store.verified(name, run_id)
+    if not run.answers_to(member["result_sha256"]):
+        raise StoreError(f"{name}: its result is not the one that its pack's manifest names")
+    expected = member["evaluation_sha256"]
+    path = run.folder / EVALUATION
+    if expected is not None and (not path.exists() or sha256_of(path) != expected):
+        raise StoreError(f"{path}: missing, or not the evaluation that its pack's manifest names")
+    return run
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One grid point of a cell with its run."""
+
+    cell: Cell
+    point: Point
+    run: StoredRun
+    bpd: float
+    """Final bits/dim on the selection split; infinite for a diverged run."""
+
+
+def tried_points(plan: Plan, store: RunStore, round_: Round, selections: Selections) -> list[Tried]:
+    """Every grid point of a round, verified."""
+    runs = {run.name: run for pack in plan.packs(round_, selections) for run in verified_members(plan, store, pack)}
+    return [
+        Tried(cell, point, runs[settings.name], _final_bpd(runs[settings.name]))
+        for cell in plan.cells_of(round_)
+        for point, settings in plan.grid_runs(cell, selections)
+    ]
+
+
+def _final_bpd(run: StoredRun) -> float:
+    selection = run.result["selection"]
+    return math.inf if selection is None else float(selection["bpd"])
+
+
+def select(plan: Plan, store: RunStore, round_: Round, selections: Selections) -> dict[str, Any]:
+    """Select each cell's point of least final bits/dim; ties go to the point that the settings list first.
+
+    An axis that an experiment shares is settled first: the value whose best runs, summed over the methods, are best.
+
+    Returns:
+        ``{"round", "id", "cells": {cell name: {"status", "point", "run", "bpd", "configurations", "diverged"}}}``;
+        status ``diverged`` where no point finished, with the first point.
+    """
+    tried = tried_points(plan, store, round_, selections)
+    settled = _settle_shared_axes(plan, round_, tried)
+    cells = {}
+    for cell in plan.cells_of(round_):
+        own = [each for each in tried if each.cell == cell]
+        allowed = [each for each in own if _agrees(each.point, settled.get(_family(cell), {}))]
+        best = min(allowed, key=lambda each: each.bpd)
+        finished = math.isfinite(best.bpd)
+        cells[cell.name] = {
+            "status": "selected" if finished else "diverged",
+            "point": best.point,
+            "run": best.run.name,
+            "bpd": best.bpd if finished else None,
+            "configurations": len(own),
+            "diverged": sum(not math.isfinite(each.bpd) for each in own),
+        }
+    return {"round": round_, "id": plan.selection_id(round_, selections), "cells": cells}
+
+
+def _family(cell: Cell) -> tuple[str, str]:
+    return cell.experiment, cell.dataset
+
+
+def _agrees(point: Point, settled: Mapping[str, Any]) -> bool:
+    return all(point[axis] == value for axis, value in settled.items())
+
+
+def _settle_shared_axes(plan: Plan, round_: Round, tried: Iterable[Tried]) -> dict[tuple[str, str], dict[str, Any]]:
+    settled: dict[tuple[str, str], dict[str, Any]] = {}
+    tried = list(tried)
+    for experiment, datasets in plan.params.experiments.items():
+        for dataset, section in datasets.items():
+            family = (experiment, dataset)
+            cells = [cell for cell in plan.cells_of(round_) if _family(cell) == family]
+            for axis in section.shared_axes:
+                concerned = [cell for cell in cells if axis in axes(cell)]
+                values = _values(axis, (each for each in tried if each.cell in concerned))
+                if not values:
+                    continue
+                totals = {value: math.fsum(_best(tried, cell, axis, value) for cell in concerned) for value in values}
+                settled.setdefault(family, {})[axis] = min(totals, key=lambda value: totals[value])
+    return settled
+
+
+def _values(axis: str, tried: Iterator[Tried]) -> list[Any]:
+    return list(dict.fromkeys(each.point[axis] for each in tried))
+
+
+def _best(tried: Iterable[Tried], cell: Cell, axis: str, value: Any) -> float:
+    return min((each.bpd for each in tried if each.cell == cell and each.point[axis] == value), default=math.inf)

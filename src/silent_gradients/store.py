@@ -1,0 +1,184 @@
+"""The run store: folders named by their run's id, written beside and renamed, sealed by digests."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from silent_gradients.files import sha256_of, write_text_atomically
+from silent_gradients.settings import NUMERICS_VERSION, RunSettings
+
+RECORD, SETTINGS, CURVE, RESULT = "record.json", "settings.json", "curve.jsonl", "result.json"
+PROVENANCE, WEIGHTS = "provenance.json", "weights.pt"
+EVALUATION, RECONSTRUCTIONS = "evaluation.json", "reconstructions.npz"
+
+
+class StoreError(RuntimeError):
+    """A run is missing, altered or foreign; the message names it and what is wrong."""
+
+
+def as_json(document: Any) -> str:
+    """The one form in which the store writes JSON."""
+    return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        StoreError: It is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A verified run.
+
+    Attributes:
+        name: ``cell/readable-id``.
+        folder: Where it lies.
+        record: Its ``record.json``.
+    """
+
+    name: str
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Digest of what the training produced: settings, curve and result, not weights or provenance."""
+        return str(self.record["result_sha256"])
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the final weights are there (grid points keep metrics alone)."""
+        return WEIGHTS in self.record["files"]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of ``result.json``."""
+        document: dict[str, Any] = read_json(self.folder / RESULT)
+        return document
+
+    def answers_to(self, digest: str) -> bool:
+        """Whether a manifest that names ``digest`` means this run, or one that it replaced."""
+        return digest == self.digest or digest in self.record["replaces"]
+
+
+class RunStore:
+    """All runs below one folder.
+
+    Args:
+        root: ``results/store``.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, name: str) -> Path:
+        """Folder of a finished run."""
+        return self.root / name
+
+    def working_folder(self, name: str) -> Path:
+        """Folder of a run in training: beside the final one, renamed to it at the end."""
+        return self.root / f"{name}.partial"
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Keep every other process from writing this run; waits for one that does, saying so.
+
+        The kernel drops the lock when its holder dies.
+        """
+        path = self.root / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{name}: another process is training this run; waiting for it", file=sys.stderr, flush=True)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def verified(self, name: str, run_id: str) -> StoredRun:
+        """A finished run whose every file is as it was sealed.
+
+        Raises:
+            StoreError: It is missing, or is another run than ``run_id``, or a file was altered, or lacks.
+        """
+        folder = self.folder(name)
+        if not (folder / RECORD).exists():
+            raise StoreError(f"{name}: no finished run in {folder}")
+        record = read_json(folder / RECORD)
+        if record.get("id") != run_id:
+            raise StoreError(f"{name}: expected run {run_id}, found {record.get('id')} in {folder}")
+        for file, expected in record["files"].items():
+            path = folder / file
+            found = sha256_of(path) if path.is_file() else None
+            if found != expected:
+                raise StoreError(f"{path}: expected sha256 {expected}, found {found or 'no file'}")
+        if RunSettings.from_json(read_json(folder / SETTINGS)).id != run_id:
+            raise StoreError(f"{folder / SETTINGS}: its settings are not those of run {run_id}")
+        return StoredRun(name, folder, record)
+
+    def find(self, name: str, run_id: str) -> StoredRun | None:
+        """``verified``, or None where the run is missing. An altered run is an error here too."""
+        if (self.working_folder(name) / RECORD).exists():  # killed between sealing and renaming
+            self._publish(name)
+        return self.verified(name, run_id) if (self.folder(name) / RECORD).exists() else None
+
+    def seal(self, settings: RunSettings, replaces: StoredRun | None = None) -> StoredRun:
+        """Make a run of its working folder: record the digests of its files and rename the folder.
+
+        Args:
+            settings: The run; its working folder holds settings, curve, result and provenance, and maybe weights.
+            replaces: The run of the same id that this one takes the place of.
+        """
+        working, name = self.working_folder(settings.name), settings.name
+        files = {path.name: sha256_of(path) for path in sorted(working.iterdir())}
+        record = {
+            "id": settings.id,
+            "name": name,
+            "numerics_version": NUMERICS_VERSION,
+            "files": files,
+            "result_sha256": hashlib.sha256("".join(files[f] for f in (SETTINGS, CURVE, RESULT)).encode()).hexdigest(),
+            "replaces": [] if replaces is None else sorted({*replaces.record["replaces"], replaces.digest}),
+        }
+        write_text_atomically(working / RECORD, as_json(record))
+        self._publish(name)
+        return StoredRun(name, self.folder(name), record)
+
+    def _publish(self, name: str) -> None:
+        folder = self.folder(name)
+        if folder.exists():
+            shutil.rmtree(folder)
+        self.working_folder(name).rename(folder)
+
+    def drop_weights(self, run: StoredRun) -> StoredRun:
+        """Delete a run's weights and snapshots, which only selected runs keep."""
+        dropped = [f for f in run.record["files"] if f == WEIGHTS or f.startswith("snapshot-")]
+        record = run.record | {"files": {f: d for f, d in run.record["files"].items() if f not in dropped}}
+        write_text_atomically(run.folder / RECORD, as_json(record))
+        for file in dropped:
+            (run.folder / file).unlink()
+        return StoredRun(run.name, run.folder, record)
+
+
+def snapshot_file(epoch: int) -> str:
+    """Name of the file that keeps the weights after ``epoch``."""
+    return f"snapshot-{epoch}.pt"

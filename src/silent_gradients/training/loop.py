@@ -1,0 +1,252 @@
+"""The training loop of one run: Algorithm 1 of the paper, with checkpoints that resume bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from silent_gradients.data.run_data import RunData
+from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate
+from silent_gradients.settings import RunSettings
+from silent_gradients.training import checkpoint
+from silent_gradients.model import build_optimizers, build_schedule, build_vae
+from silent_gradients.seeds import Purpose, generator
+from silent_gradients.store import snapshot_file
+
+FLATTENED_TOLERANCE = 0.005
+"""A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
+
+STREAMS: tuple[Purpose, ...] = ("order", "dequantization", "latent")
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; its checkpoint is saved."""
+
+
+@dataclass
+class _Sums:
+    """Sums over an epoch that stay on the device until it ends."""
+
+    loss: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+    guide: Tensor
+    images: int = 0
+    guided_images: int = 0
+
+    @classmethod
+    def zeros(cls, device: torch.device) -> _Sums:
+        return cls(*(torch.zeros((), device=device, dtype=torch.float64) for _ in range(4)))
+
+
+@dataclass
+class Trainer:
+    """One run in training.
+
+    Args:
+        settings: The run.
+        data: Its data, on the device.
+        folder: Where curve, checkpoints and snapshots go; made if missing.
+        device: Device that trains.
+        checkpoint_seconds: Wall time between checkpoints.
+        stop: Asked after every epoch; True saves a checkpoint and raises ``Interrupted``.
+    """
+
+    settings: RunSettings
+    data: RunData
+    folder: Path
+    device: torch.device
+    checkpoint_seconds: float = 30.0
+    stop: Callable[[], bool] = lambda: False
+    epoch: int = 0
+    diverged_epoch: int | None = None
+    seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.vae = build_vae(settings, self.data.mean, self.data.deviation).to(self.device)
+        self.optimizers = build_optimizers(settings, self.vae)
+        self.schedule = build_schedule(settings)
+        self.generators = {stream: generator(settings.seed, stream, self.device) for stream in STREAMS}
+        estimator = self.vae.estimator
+        self.state = {} if estimator is None else estimator.initial_state(self.device)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end (from the newest checkpoint, if there is one) and return the run's result.
+
+        Raises:
+            Interrupted: ``stop`` said so.
+        """
+        saved = checkpoint.newest(self.folder)
+        if saved is not None:
+            self._restore(saved)
+        (self.folder / "curve.jsonl").write_text("".join(_line(entry) for entry in self.curve))
+        last_save = started = time.monotonic()
+        before = self.seconds
+        while self.epoch < self.settings.epochs and self.diverged_epoch is None:
+            self._train_epoch()
+            now = time.monotonic()
+            self.seconds = before + now - started
+            finished = self.epoch == self.settings.epochs or self.diverged_epoch is not None
+            stopping = not finished and self.stop()
+            if stopping or (not finished and now - last_save > self.checkpoint_seconds):
+                checkpoint.save(self.folder, self._state())
+                last_save = time.monotonic()
+            if stopping:
+                raise Interrupted
+        return self._result()
+
+    def _train_epoch(self) -> None:
+        settings, schedule = self.settings, self.schedule
+        frozen = schedule is not None and schedule.frozen(self.epoch)
+        self.vae.train()
+        if frozen:
+            self.vae.encoder.eval()
+        sums = _Sums.zeros(self.device)
+        steps = self.data.batches.number_of_batches(settings.batch_size)
+        alpha = 0.0
+        batches = self.data.batches.epoch(
+            self.generators["order"], self.generators["dequantization"], settings.batch_size
+        )
+        for number, (x, index) in enumerate(batches):
+            alpha = 0.0 if schedule is None else schedule.weight(self.epoch + number / steps)
+            self._step(x, index, alpha, frozen, sums)
+        self.epoch += 1
+        self.curve.append(self._curve_entry(sums, 0.0 if frozen else alpha, frozen))
+        with (self.folder / "curve.jsonl").open("a") as file:
+            file.write(_line(self.curve[-1]))
+        if self.diverged_epoch is None and self.epoch in settings.snapshot_epochs:
+            torch.save(self.snapshot(), self.folder / snapshot_file(self.epoch))
+
+    def _step(self, x: Tensor, index: Tensor, alpha: float, frozen: bool, sums: _Sums) -> None:
+        step = self.vae.training_step(
+            x, state=self.state, alpha=alpha, frozen=frozen, index=index, generator=self.generators["latent"]
+        )
+        self.state = step.state
+        step.loss.backward()
+        for optimizer in self.optimizers.values():
+            if self.settings.gradient_clip is not None:
+                parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
+                torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
+            # Without a gradient (a frozen encoder, a skipped guide) a parameter is left alone: no momentum, no decay.
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        sums.loss += step.loss.detach()
+        sums.log_likelihood += step.log_likelihood.sum()
+        sums.kl += step.kl.sum()
+        sums.images += len(x)
+        if step.guide_log_likelihood is not None:
+            sums.guide += step.guide_log_likelihood.sum()
+            sums.guided_images += len(x)
+
+    def _curve_entry(self, sums: _Sums, alpha: float, frozen: bool) -> dict[str, Any]:
+        settings = self.settings
+        dimensions, levels = settings.data.dimensions, settings.data.levels
+        loss, log_likelihood, kl, guide = (
+            float(total) for total in (sums.loss, sums.log_likelihood, sums.kl, sums.guide)
+        )
+        entry: dict[str, Any] = {
+            "epoch": self.epoch,
+            "alpha": alpha,
+            "frozen": frozen,
+            "train_bpd": bits_per_dimension((log_likelihood - kl) / sums.images, dimensions, levels),
+            "train_kl": kl / sums.images,
+            "guide_bpd": None,
+            "selection_bpd": None,
+            "selection_kl": None,
+        }
+        if sums.guided_images:
+            entry["guide_bpd"] = bits_per_dimension((guide - kl) / sums.guided_images, dimensions, levels)
+        if not all(map(math.isfinite, (loss, log_likelihood, kl, guide))):
+            self.diverged_epoch = self.epoch
+        elif self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
+            metrics = self._evaluate_selection()
+            entry |= {"selection_bpd": metrics["bpd"], "selection_kl": metrics["kl"]}
+            if metrics["bpd"] is None:
+                self.diverged_epoch = self.epoch
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in entry.items()
+        }
+
+    def _evaluate_selection(self) -> dict[str, Any]:
+        # The same latent samples in every evaluation: curves of one run differ by its weights alone.
+        settings, data = self.settings, self.data
+        latent = generator(0, "evaluation", self.device)
+        return evaluate(
+            self.vae, data.selection, settings.data.levels, data.selection_name, settings.evaluation_samples, latent
+        ).to_json()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Weights and estimator state: what an evaluation needs of a moment in training."""
+        return {"vae": self.vae.state_dict(), "state": self.state}
+
+    def _state(self) -> dict[str, Any]:
+        return self.snapshot() | {
+            "run": self.settings.id,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "curve": json.dumps(self.curve),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "generators": {stream: source.get_state() for stream, source in self.generators.items()},
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        if saved["run"] != self.settings.id:
+            raise checkpoint.CheckpointError(
+                f"{self.folder}: its checkpoint is of run {saved['run']}, not {self.settings.id}; remove the folder"
+            )
+        self.vae.load_state_dict(saved["vae"])
+        self.state = {name: value.to(self.device) for name, value in saved["state"].items()}
+        self.epoch, self.seconds, self.curve = saved["epoch"], saved["seconds"], json.loads(saved["curve"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(saved["optimizers"][name])
+        for stream, source in self.generators.items():
+            source.set_state(saved["generators"][stream])
+
+    def _result(self) -> dict[str, Any]:
+        settings = self.settings
+        result: dict[str, Any] = {
+            "status": "finished" if self.diverged_epoch is None else "diverged",
+            "diverged_epoch": self.diverged_epoch,
+            "epochs": self.epoch,
+            "selection": None,
+            "flattened": flattened(self.curve),
+            "threshold_bpd": settings.threshold_bpd,
+            "epochs_to_threshold": epochs_to(self.curve, settings.threshold_bpd),
+        }
+        if self.diverged_epoch is None:
+            result["selection"] = self._evaluate_selection()
+        return result
+
+
+def flattened(curve: list[dict[str, Any]]) -> bool:
+    """Whether a curve has stopped falling: see ``FLATTENED_TOLERANCE``."""
+    values = [entry["selection_bpd"] for entry in curve if entry["selection_bpd"] is not None]
+    tenth = max(1, len(values) // 10)
+    if len(values) < 2 * tenth:
+        return False
+    last, before = values[-tenth:], values[-2 * tenth : -tenth]
+    return sum(before) / tenth - sum(last) / tenth < FLATTENED_TOLERANCE
+
+
+def epochs_to(curve: list[dict[str, Any]], threshold: float | None) -> int | None:
+    """First evaluated epoch whose selection bound is at or under ``threshold`` bits/dim; None if there is none."""
+    if threshold is None:
+        return None
+    reached = [e["epoch"] for e in curve if e["selection_bpd"] is not None and e["selection_bpd"] <= threshold]
+    return min(reached, default=None)
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, sort_keys=True) + "\n"

@@ -1,0 +1,208 @@
+"""A pack: the runs of one cell in one round, trained by one process on one device."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from silent_gradients.data.prepared import PreparedData
+from silent_gradients.data.run_data import RunData
+from silent_gradients.evaluation.selected import evaluate_selected
+from silent_gradients.files import sha256_of, write_text_atomically
+from silent_gradients.packs import PackSpec
+from silent_gradients.settings import RunSettings
+from silent_gradients.store import (
+    EVALUATION,
+    PROVENANCE,
+    RESULT,
+    SETTINGS,
+    WEIGHTS,
+    RunStore,
+    StoredRun,
+    StoreError,
+    as_json,
+)
+from silent_gradients.training import checkpoint
+from silent_gradients.training.loop import Trainer
+
+
+class StopSignal:
+    """Turns the first SIGTERM or SIGINT into a request to stop at the next epoch's end."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.number is not None:  # asked twice: do not wait for the epoch's end
+            raise KeyboardInterrupt
+        self.number = number
+
+    def __call__(self) -> bool:
+        """Whether a signal has come."""
+        return self.number is not None
+
+
+def run_pack(
+    spec: PackSpec,
+    store: RunStore,
+    data_folder: Path,
+    device: torch.device,
+    *,
+    checkpoint_seconds: float,
+    stop: StopSignal,
+) -> dict[str, Any]:
+    """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
+
+    Raises:
+        Interrupted: ``stop`` was asked to; everything done so far is kept.
+        DataError: The prepared data set is missing or altered.
+    """
+    first = spec.members[0]
+    prepared = PreparedData.open(data_folder, first.data.sha256)
+    data = RunData.load(prepared, first, device)
+    needs_weights = spec.round == "seeds"
+    members = []
+    for number, settings in enumerate(spec.members, 1):
+        with store.locked(settings.name):
+            run = _stored(store, settings)
+            if run is not None and (run.has_weights or not needs_weights or _diverged(run)):
+                action = "already trained"
+            else:
+                run = _train(store, settings, data, device, checkpoint_seconds, stop, replaces=run)
+                action = "trained"
+            _print_summary(number, len(spec.members), action, run)
+            members.append(run)
+    evaluations: list[str | None] = [None] * len(members)
+    if spec.evaluation is not None:
+        for position, (run, settings) in enumerate(zip(members, spec.members, strict=True)):
+            evaluate_selected(run, settings, spec.evaluation, prepared, data, device)
+            evaluations[position] = sha256_of(run.folder / EVALUATION)
+    if not needs_weights:
+        members = _keep_best_weights(store, members)
+    return {
+        "pack": spec.id,
+        "round": spec.round,
+        "cell": spec.cell,
+        "members": [
+            {
+                "name": run.name,
+                "id": run.record["id"],
+                "result_sha256": run.digest,
+                "evaluation_sha256": evaluation,
+                "status": run.result["status"],
+            }
+            for run, evaluation in zip(members, evaluations, strict=True)
+        ],
+    }
+
+
+def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:
+    try:
+        return store.find(settings.name, settings.id)
+    except StoreError as error:
+        print(f"{error}; training this run again", file=sys.stderr, flush=True)
+        shutil.rmtree(store.folder(settings.name))
+        return None
+
+
+def _diverged(run: StoredRun) -> bool:
+    return bool(run.result["status"] == "diverged")
+
+
+def _train(
+    store: RunStore,
+    settings: RunSettings,
+    data: RunData,
+    device: torch.device,
+    checkpoint_seconds: float,
+    stop: StopSignal,
+    replaces: StoredRun | None,
+) -> StoredRun:
+    working = store.working_folder(settings.name)
+    started = datetime.now(UTC)
+    trainer = Trainer(settings, data, working, device, checkpoint_seconds, stop)
+    result = trainer.run()
+    write_text_atomically(working / SETTINGS, as_json(settings.to_json()))
+    write_text_atomically(working / RESULT, as_json(result))
+    write_text_atomically(working / PROVENANCE, as_json(_provenance(trainer, started)))
+    if result["status"] == "finished":
+        torch.save(trainer.snapshot(), working / WEIGHTS)
+    else:
+        for path in working.glob("snapshot-*.pt"):
+            path.unlink()
+    for name in (checkpoint.CURRENT, checkpoint.PREVIOUS):
+        (working / name).unlink(missing_ok=True)
+    return store.seal(settings, replaces)
+
+
+def _keep_best_weights(store: RunStore, members: Sequence[StoredRun]) -> list[StoredRun]:
+    """Drop the weights that no selection among these runs can ask for; evaluated runs keep theirs."""
+    finished = [run for run in members if not _diverged(run)]
+    best = min(finished, key=lambda run: run.result["selection"]["bpd"], default=None)
+    return [
+        run if run is best or not run.has_weights or (run.folder / EVALUATION).exists() else store.drop_weights(run)
+        for run in members
+    ]
+
+
+def _print_summary(number: int, total: int, action: str, run: StoredRun) -> None:
+    result = run.result
+    if _diverged(run):
+        outcome = f"diverged in epoch {result['diverged_epoch']}"
+    else:
+        outcome = f"{result['selection']['bpd']:.4f} bits/dim on {result['selection']['split']}"
+    print(f"[{number}/{total}] {action} {run.name}: {outcome}", flush=True)
+
+
+def _provenance(trainer: Trainer, started: datetime) -> dict[str, Any]:
+    device, seconds = trainer.device, trainer.seconds
+    images = trainer.epoch * len(trainer.data.batches)
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1) if seconds > 0 else None,
+        "device": device.type,
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "source": _source_revision(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def _source_revision() -> dict[str, Any]:
+    """Git revision of the source tree, and whether tracked files differ from it; nulls outside a git checkout."""
+    source = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", str(source))
+    return {"revision": git("rev-parse", "HEAD"), "modified": None if changed is None else bool(changed)}

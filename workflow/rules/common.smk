@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+from silent_gradients import params
+from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
+
+PLAN = Plan(params.resolve(config, Path("presets")))
+
+
+wildcard_constraints:
+    dataset="[a-z0-9_]+",
+    round="baselines|guided|seeds",
+    cell="[a-z0-9_+/-]+",
+    id="[0-9a-f]+",
+
+
+def selections(upto):
+    """The selections that a round depends on; makes Snakemake wait for those that are still to be made."""
+    found = {}
+    for round_ in GRID_ROUNDS[: ROUNDS.index(upto)]:
+        checkpoints.select.get(
+            round=round_, id=PLAN.selection_id(round_, found)
+        )
+        found = PLAN.selections(ROUNDS[ROUNDS.index(round_) + 1])
+    return found
+
+
+def manifests(round_):
+    return [PLAN.manifest(pack) for pack in PLAN.packs(round_, selections(round_))]
+
+
+def manifests_of_grids(wildcards):
+    return [manifest for round_ in GRID_ROUNDS for manifest in manifests(round_)]
+
+
+def manifests_of_all_rounds(wildcards):
+    return [manifest for round_ in ROUNDS for manifest in manifests(round_)]
+
+
+def gathered(wildcards):
+    return PLAN.gathered_marker(selections("seeds"))
+
+
+def pack_of(wildcards):
+    """The pack that a manifest's path names."""
+    for pack in PLAN.packs(wildcards.round, selections(wildcards.round)):
+        if pack.id == wildcards.id:
+            return pack
+    raise KeyError(f"no pack {wildcards.id} in round {wildcards.round}")

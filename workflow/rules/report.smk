@@ -1,0 +1,13 @@
+rule gather:
+    input:
+        manifests_of_all_rounds,
+    output:
+        "results/gathered/{id}.json",
+    log:
+        "logs/gather/{id}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        config=json.dumps(config, sort_keys=True),
+    shell:
+        "silent-gradients gather --config {params.config:q} > {log} 2>&1"

@@ -1,0 +1,43 @@
+rule train_pack:
+    input:
+        # ancient: the data's digest is in every run's id, so that a newer file time means nothing.
+        lambda w: ancient(f"data/prepared/{w.cell.split('/')[0]}/manifest.json"),
+    output:
+        "results/packs/{round}/{cell}/{id}.json",
+    log:
+        "logs/packs/{round}/{cell}/{id}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        pack=lambda w: json.dumps(pack_of(w).to_json(), sort_keys=True),
+        checkpoint_seconds=PLAN.params.execution.checkpoint_seconds,
+    resources:
+        gpu=1,
+    shell:
+        "silent-gradients train --pack {params.pack:q} --data $(dirname {input:q}) --manifest {output:q}"
+        " --checkpoint-seconds {params.checkpoint_seconds} > {log:q} 2>&1"
+
+
+checkpoint select:
+    input:
+        lambda w: manifests(w.round),
+    output:
+        "results/selections/{round}-{id}.json",
+    log:
+        "logs/select/{round}-{id}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        config=json.dumps(config, sort_keys=True),
+    shell:
+        "silent-gradients select {wildcards.round:q} --config {params.config:q} > {log} 2>&1"
+
+
+rule grid:
+    input:
+        manifests_of_grids,
+
+
+rule train:
+    input:
+        manifests_of_all_rounds,
