@@ -17,6 +17,7 @@ localrules:
     all,
     data,
     grid,
+    selection,
     train,
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from silent_gradients.packs import PackSpec
 from silent_gradients.runs import ROUNDS, Plan, SelectionMissingError
 
 
@@ -16,8 +17,14 @@ def overview(plan: Plan) -> str:
             continue
         lines.append(f"{round_}: {sum(len(pack.members) for pack in packs)} runs in {len(packs)} packs")
         lines += [
-            f"  {pack.cell}: {len(pack.members)} runs of {pack.members[0].epochs} epochs"
-            for pack in packs
-            if pack.members
+            f"  {cell}: {len(epochs)} runs of {epochs[0]} epochs" for cell, epochs in _epochs_by_cell(packs).items()
         ]
     return "\n".join(lines)
+
+
+def _epochs_by_cell(packs: list[PackSpec]) -> dict[str, list[int]]:
+    cells: dict[str, list[int]] = {}
+    for pack in packs:
+        for run in pack.members:
+            cells.setdefault(run.cell, []).append(run.epochs)
+    return cells

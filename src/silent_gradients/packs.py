@@ -15,24 +15,27 @@ class PackSpec:
     """What a pack job is asked for.
 
     Attributes:
-        round: ``baselines`` and ``guided`` are grids, which keep the best member's weights alone; ``seeds`` trains the
-            selected points, keeps their weights and evaluates them.
-        cell: ``data set/experiment/method``.
+        round: ``baselines`` and ``guided`` are grids, which keep the weights of each cell's best member alone;
+            ``seeds`` trains the selected points, keeps their weights and evaluates them.
+        group: ``data set/experiment``: members share their data, not always their method.
         members: The runs, in order.
         evaluation: How to evaluate (``seeds`` only).
     """
 
     round: Round
-    cell: str
+    group: str
     members: tuple[RunSettings, ...]
     evaluation: EvaluationSettings | None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data; ``from_json`` reads it back."""
+        """JSON-ready data; ``from_json`` reads it back. What all members share stands there once."""
+        members = [member.to_json() for member in self.members]
+        shared = {key: value for key, value in members[0].items() if all(other[key] == value for other in members)}
         return {
             "round": self.round,
-            "cell": self.cell,
-            "members": [member.to_json() for member in self.members],
+            "group": self.group,
+            "shared": shared,
+            "members": [{key: value for key, value in each.items() if key not in shared} for each in members],
             "evaluation": None if self.evaluation is None else asdict(self.evaluation),
         }
 
@@ -42,8 +45,8 @@ class PackSpec:
         evaluation = document["evaluation"]
         return cls(
             round=document["round"],
-            cell=document["cell"],
-            members=tuple(RunSettings.from_json(member) for member in document["members"]),
+            group=document["group"],
+            members=tuple(RunSettings.from_json(document["shared"] | member) for member in document["members"]),
             evaluation=None if evaluation is None else EvaluationSettings.from_json(evaluation),
         )
 

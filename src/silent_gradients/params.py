@@ -104,8 +104,9 @@ class EvaluationParams(_Strict):
 class ExecutionParams(_Strict):
     """How the work is cut into jobs; nothing here changes a result."""
 
-    runs_per_pack: Annotated[int, Field(ge=1, le=32)] = 16
-    checkpoint_seconds: PositiveFloat = 30.0
+    runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
+    workers: PositiveInt = Field(8, description="Jobs that each round of an experiment is cut into at least.")
+    checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints of a run.")
 
 
 class DataParams(_Strict):

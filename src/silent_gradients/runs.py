@@ -7,9 +7,9 @@ A point's run with the first seed is the same run in its grid and among the seed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,12 @@ class Cell:
     @property
     def name(self) -> str:
         """As in file names and metrics: ``data set/experiment/method``."""
-        return f"{self.dataset}/{self.experiment}/{self.method.name}"
+        return f"{self.group}/{self.method.name}"
+
+    @property
+    def group(self) -> str:
+        """What a pack's runs have in common: ``data set/experiment``."""
+        return f"{self.dataset}/{self.experiment}"
 
 
 def axes(cell: Cell) -> tuple[str, ...]:
@@ -187,24 +192,34 @@ class Plan:
         Raises:
             SelectionMissingError: ``selections`` lacks a round that this one depends on.
         """
-        return [pack for cell in self.cells_of(round_) for pack in self._packs_of(cell, round_, selections)]
-
-    def _packs_of(self, cell: Cell, round_: Round, selections: Selections) -> Iterator[PackSpec]:
-        if round_ == "seeds":
-            chosen = self._selected(selections, "baselines" if cell.method.baseline is None else "guided", cell)
-            # A cell whose every grid point diverged has nothing to repeat.
-            point = chosen["point"] if chosen["status"] == "selected" else None
-            runs = [] if point is None else [self.run(cell, point, seed) for seed in self.params.seeds]
-        else:
-            runs = [run for _, run in self.grid_runs(cell, selections)]
+        groups: dict[str, list[RunSettings]] = {}
+        for cell in self.cells_of(round_):
+            groups.setdefault(cell.group, []).extend(self._runs_of(cell, round_, selections))
         evaluation = self.params.evaluation.resolved() if round_ == "seeds" else None
-        size = self.params.execution.runs_per_pack
-        for start in range(0, len(runs), size):
-            yield PackSpec(round_, cell.name, tuple(runs[start : start + size]), evaluation)
+        return [
+            PackSpec(round_, group, members, evaluation)
+            for group, runs in groups.items()
+            for members in self._cut(runs)
+        ]
+
+    def _runs_of(self, cell: Cell, round_: Round, selections: Selections) -> list[RunSettings]:
+        if round_ != "seeds":
+            return [run for _, run in self.grid_runs(cell, selections)]
+        chosen = self._selected(selections, "baselines" if cell.method.baseline is None else "guided", cell)
+        if chosen["status"] == "diverged":  # every grid point did: there is nothing to repeat
+            return []
+        return [self.run(cell, chosen["point"], seed) for seed in self.params.seeds]
+
+    def _cut(self, runs: Sequence[RunSettings]) -> list[tuple[RunSettings, ...]]:
+        """Runs cut into packs of nearly equal length: enough of them for every worker, none too long."""
+        execution = self.params.execution
+        packs = max(-(-len(runs) // execution.runs_per_pack), min(execution.workers, len(runs)))
+        bounds = [round(len(runs) * position / packs) for position in range(packs + 1)] if packs else []
+        return [tuple(runs[start:stop]) for start, stop in pairwise(bounds)]
 
     def manifest(self, pack: PackSpec) -> Path:
         """Where a pack's manifest lies; the path carries the pack's id."""
-        return self.results / "packs" / pack.round / pack.cell / f"{pack.id}.json"
+        return self.results / "packs" / pack.round / pack.group / f"{pack.id}.json"
 
     def selection_id(self, round_: Round, selections: Selections) -> str:
         """Twelve hexadecimal digits that change with the packs selected from and with the rule of selection."""

@@ -33,7 +33,7 @@ class SilentSchedule:
             raise ValueError(f"cutoff_epoch: expected 1 or more, or null for never, got {self.cutoff_epoch}")
 
     def weight(self, epochs_done: float) -> float:
-        """alpha after ``epochs_done`` epochs (a fraction inside an epoch), in [0, 1]."""
+        """Alpha after ``epochs_done`` epochs (a fraction inside an epoch), in [0, 1]."""
         if self.only:
             return 1.0
         return min(1.0, max(0.0, 1.0 - self.annealing_rate * (epochs_done - self.plateau_epochs)))

@@ -58,6 +58,11 @@ class StoredRun:
     record: dict[str, Any]
 
     @property
+    def cell(self) -> str:
+        """``data set/experiment/method``."""
+        return self.name.rpartition("/")[0]
+
+    @property
     def digest(self) -> str:
         """Digest of what the training produced: settings, curve and result, not weights or provenance."""
         return str(self.record["result_sha256"])

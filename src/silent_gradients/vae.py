@@ -105,7 +105,8 @@ class VAE(nn.Module):
             x: Images [B, C, H, W] in [0, 1).
             state: The estimator's state.
             alpha: Weight of the guide's gradient in the encoder's. At 0 the guide is skipped.
-            frozen: The encoder is frozen: no gradient and no statistics reach it, and the guide is skipped.
+            frozen: The encoder is frozen: no gradient reaches it, and the guide is skipped. The caller keeps the
+                encoder in evaluation mode, or its BatchNorm statistics would go on moving.
             index: [B], number of each image in the training set.
             generator: Source of the latent samples.
         """

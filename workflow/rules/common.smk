@@ -10,7 +10,7 @@ PLAN = Plan(params.resolve(config, Path("presets")))
 wildcard_constraints:
     dataset="[a-z0-9_]+",
     round="baselines|guided|seeds",
-    cell="[a-z0-9_+/-]+",
+    group="[a-z0-9_+/-]+",
     id="[0-9a-f]+",
 
 
@@ -18,15 +18,15 @@ def selections(upto):
     """The selections that a round depends on; makes Snakemake wait for those that are still to be made."""
     found = {}
     for round_ in GRID_ROUNDS[: ROUNDS.index(upto)]:
-        checkpoints.select.get(
-            round=round_, id=PLAN.selection_id(round_, found)
-        )
+        checkpoints.select.get(round=round_, id=PLAN.selection_id(round_, found))
         found = PLAN.selections(ROUNDS[ROUNDS.index(round_) + 1])
     return found
 
 
 def manifests(round_):
-    return [PLAN.manifest(pack) for pack in PLAN.packs(round_, selections(round_))]
+    # ancient: a manifest's path carries the id of what it promises, so that its file time means nothing.
+    packs = PLAN.packs(round_, selections(round_))
+    return [ancient(str(PLAN.manifest(pack))) for pack in packs]
 
 
 def manifests_of_grids(wildcards):
@@ -37,8 +37,12 @@ def manifests_of_all_rounds(wildcards):
     return [manifest for round_ in ROUNDS for manifest in manifests(round_)]
 
 
+def last_selection(wildcards):
+    return str(PLAN.selection_path(GRID_ROUNDS[-1], selections(GRID_ROUNDS[-1])))
+
+
 def gathered(wildcards):
-    return PLAN.gathered_marker(selections("seeds"))
+    return str(PLAN.gathered_marker(selections("seeds")))
 
 
 def pack_of(wildcards):

@@ -1,18 +1,18 @@
 rule train_pack:
     input:
         # ancient: the data's digest is in every run's id, so that a newer file time means nothing.
-        lambda w: ancient(f"data/prepared/{w.cell.split('/')[0]}/manifest.json"),
+        lambda w: ancient(f"data/prepared/{w.group.split('/')[0]}/manifest.json"),
     output:
-        "results/packs/{round}/{cell}/{id}.json",
+        "results/packs/{round}/{group}/{id}.json",
     log:
-        "logs/packs/{round}/{cell}/{id}.log",
+        "logs/packs/{round}/{group}/{id}.log",
     conda:
         "../../environment.yml"
+    resources:
+        gpu=1,
     params:
         pack=lambda w: json.dumps(pack_of(w).to_json(), sort_keys=True),
         checkpoint_seconds=PLAN.params.execution.checkpoint_seconds,
-    resources:
-        gpu=1,
     shell:
         "silent-gradients train --pack {params.pack:q} --data $(dirname {input:q}) --manifest {output:q}"
         " --checkpoint-seconds {params.checkpoint_seconds} > {log:q} 2>&1"
@@ -36,6 +36,11 @@ checkpoint select:
 rule grid:
     input:
         manifests_of_grids,
+
+
+rule selection:
+    input:
+        last_selection,
 
 
 rule train:

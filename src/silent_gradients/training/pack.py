@@ -1,4 +1,4 @@
-"""A pack: the runs of one cell in one round, trained by one process on one device."""
+"""A pack: runs of one data set and experiment in one round, trained by one process on one device."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def run_pack(
     return {
         "pack": spec.id,
         "round": spec.round,
-        "cell": spec.cell,
+        "group": spec.group,
         "members": [
             {
                 "name": run.name,
@@ -148,14 +148,23 @@ def _train(
     return store.seal(settings, replaces)
 
 
-def _keep_best_weights(store: RunStore, members: Sequence[StoredRun]) -> list[StoredRun]:
+def _keep_best_weights(store: RunStore, runs: Sequence[StoredRun]) -> list[StoredRun]:
     """Drop the weights that no selection among these runs can ask for; evaluated runs keep theirs."""
-    finished = [run for run in members if not _diverged(run)]
-    best = min(finished, key=lambda run: run.result["selection"]["bpd"], default=None)
+    best: dict[str, StoredRun] = {}
+    for run in runs:
+        rival = best.get(run.cell)
+        if not _diverged(run) and (rival is None or _final_bpd(run) < _final_bpd(rival)):
+            best[run.cell] = run
     return [
-        run if run is best or not run.has_weights or (run.folder / EVALUATION).exists() else store.drop_weights(run)
-        for run in members
+        run
+        if run is best.get(run.cell) or not run.has_weights or (run.folder / EVALUATION).exists()
+        else store.drop_weights(run)
+        for run in runs
     ]
+
+
+def _final_bpd(run: StoredRun) -> float:
+    return float(run.result["selection"]["bpd"])
 
 
 def _print_summary(number: int, total: int, action: str, run: StoredRun) -> None:
