@@ -28,11 +28,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, not {sys.version}")'
 	@echo "Making $(VENV) (the download is about 3 GB, most of it torch for GPUs)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off \
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile --progress-bar off \
 	    -c constraints.txt -e '.[workflow,dev]' 2>&1 \
 	  | tee $(VENV)/install.log \
-	  | { grep --line-buffered -E 'Downloading.* [0-9.]+ [MG]B|Using cached.* [0-9.]+ [MG]B|^Building|^Installing|^ERROR' || true; } \
-	  | cut -c 1-110 \
+	  | { grep --line-buffered -oE '(Downloading|Using cached) .*[0-9]{2}(\.[0-9])? [MG]B\)|^Installing collected packages|^ERROR.*' || true; } \
 	  || { tail -n 20 $(VENV)/install.log; echo "The installation failed; all of its output: $(VENV)/install.log"; exit 1; }
 	@touch $@
 
