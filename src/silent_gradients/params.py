@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from silent_gradients.data.sources import SOURCES
 from silent_gradients.methods import METHODS
@@ -29,10 +29,19 @@ from silent_gradients.settings import (
 M = TypeVar("M", bound=BaseModel)
 Rate = PositiveFloat
 Seed = Annotated[int, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        # YAML reads yes, no, on and off as truth values, which would pass for the numbers 1 and 0.
+        if any(isinstance(part, bool) for part in (value if isinstance(value, list) else [value])):
+            raise ValueError("no setting is a truth value")
+        return value
 
 
 class GridParams(_Strict):
@@ -76,7 +85,7 @@ class ExperimentParams(_Strict):
     plateau_epochs: float = Field(0.0, ge=0, description="Epochs with the silent gradient alone before annealing.")
     temperature: PositiveFloat = Field(1.0, description="Of Gumbel-Softmax.")
     decay: float = Field(0.99, ge=0, lt=1, description="Of REINFORCE's running average.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Of AdamW.")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Of AdamW.")
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm per optimizer; null is none.")
     evaluate_every: PositiveInt = Field(1, description="Epochs between evaluations on the selection split.")
@@ -156,6 +165,7 @@ def resolve(own: Mapping[str, Any], presets: Path) -> Params:
     if name not in available:
         raise SettingsError(f"preset: expected one of {available}, got {name!r}{_nearest(str(name), available)}")
     merged = _merge(read_yaml(presets / f"{name}.yaml"), own)
+    _check_names(merged.get("experiments"))
     params = _validate(Params, merged, "")
     _check(params)
     return params
@@ -187,6 +197,9 @@ def _apply_overrides(section: ExperimentParams, method: str, where: str) -> Expe
         return section
     if forbidden := sorted({"methods", "overrides", "network", "latent_dim", "holdout", "shared_axes"} & set(override)):
         raise SettingsError(f"{where}.overrides.{method}: {forbidden} hold for all methods and cannot differ")
+    grid = override.get("grid")
+    if isinstance(grid, Mapping) and (differing := sorted(set(section.shared_axes) & set(grid))):
+        raise SettingsError(f"{where}.overrides.{method}.grid: {differing} are shared_axes and cannot differ")
     merged = _merge(section.model_dump(), override)
     return _validate(ExperimentParams, merged, f"{where}.overrides.{method}")
 
@@ -225,6 +238,19 @@ def _nearest(word: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def _check_names(experiments: Any) -> None:
+    """Before all else: a misspelt section would lack every key that the one which was meant has."""
+    for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
+        _require_known("experiment", experiment, list(METHODS), "experiments")
+        for dataset in datasets if isinstance(datasets, Mapping) else ():
+            _require_known("data set", dataset, list(SOURCES), f"experiments.{experiment}")
+
+
+def _require_known(kind: str, name: Any, known: list[str], where: str) -> None:
+    if name not in known:
+        raise SettingsError(f"{where}: unknown {kind} {name!r}{_nearest(str(name), known)}; known: {', '.join(known)}")
+
+
 def _check(params: Params) -> None:
     """What no single field can know of itself."""
     if len(set(params.seeds)) != len(params.seeds):
@@ -232,23 +258,26 @@ def _check(params: Params) -> None:
     for experiment, datasets in params.experiments.items():
         for dataset, section in datasets.items():
             where = f"experiments.{experiment}.{dataset}"
-            if dataset not in SOURCES:
+            source = SOURCES[dataset]
+            if section.holdout is not None and section.holdout >= source.train:
                 raise SettingsError(
-                    f"{where}: unknown data set{_nearest(dataset, list(SOURCES))}; known: {sorted(SOURCES)}"
+                    f"{where}.holdout: {section.holdout} leaves none of the {source.train} training images to train on"
                 )
             _check_methods(experiment, section, where)
-            _check_network(section, SOURCES[dataset].shape, where)
-            for method in section.methods:
-                _check_epochs(_apply_overrides(section, method, where), f"{where} ({method})")
+            _check_network(section, source.shape, where)
+            for name in section.methods:
+                method, own = METHODS[experiment][name], _apply_overrides(section, name, where)
+                _check_epochs(own, f"{where} ({name})")
+                if own.log_term == "exact" and method.guide != "none" and method.posterior != "gaussian":
+                    raise SettingsError(
+                        f"{where} ({name}): log_term 'exact' needs a gaussian posterior; use 'auto' or 'central-limit'"
+                    )
 
 
 def _check_methods(experiment: Experiment, section: ExperimentParams, where: str) -> None:
     known = METHODS[experiment]
     for method in section.methods:
-        if method not in known:
-            raise SettingsError(
-                f"{where}.methods: unknown method {method!r}{_nearest(method, list(known))}; known: {', '.join(known)}"
-            )
+        _require_known("method", method, list(known), f"{where}.methods")
         baseline = known[method].baseline
         if baseline is not None and baseline not in section.methods:
             raise SettingsError(f"{where}.methods: {method!r} takes its rate from {baseline!r}; list that as well")
@@ -260,10 +289,7 @@ def _check_methods(experiment: Experiment, section: ExperimentParams, where: str
                 f"{where}.overrides: {method!r} is not among the methods{_nearest(method, section.methods)}"
             )
     for axis in section.shared_axes:
-        if axis not in GridParams.model_fields:
-            raise SettingsError(
-                f"{where}.shared_axes: unknown axis {axis!r}; known: {', '.join(GridParams.model_fields)}"
-            )
+        _require_known("axis", axis, list(GridParams.model_fields), f"{where}.shared_axes")
 
 
 def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where: str) -> None:
