@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from silent_gradients.files import sha256_of
 from silent_gradients.packs import PackSpec, Round
 from silent_gradients.runs import Cell, Plan, Point, Selections, axes
 from silent_gradients.store import EVALUATION, RunStore, StoredRun, StoreError, read_json
-from silent_gradients.files import sha256_of
 
 
 def verified_members(plan: Plan, store: RunStore, pack: PackSpec) -> list[StoredRun]:
@@ -58,13 +58,14 @@ class Tried:
 
 
 def tried_points(plan: Plan, store: RunStore, round_: Round, selections: Selections) -> list[Tried]:
-    """Every grid point of a round, verified."""
+    """Every grid point of a round, verified; several may stand for one run."""
     runs = {run.name: run for pack in plan.packs(round_, selections) for run in verified_members(plan, store, pack)}
-    return [
-        Tried(cell, point, runs[settings.name], _final_bpd(runs[settings.name]))
-        for cell in plan.cells_of(round_)
-        for point, settings in plan.grid_runs(cell, selections)
-    ]
+    tried = []
+    for cell in plan.cells_of(round_):
+        for point in plan.points(cell, selections):
+            run = runs[plan.run(cell, point, plan.params.seeds[0]).name]
+            tried.append(Tried(cell, point, run, _final_bpd(run)))
+    return tried
 
 
 def _final_bpd(run: StoredRun) -> float:
@@ -75,7 +76,8 @@ def _final_bpd(run: StoredRun) -> float:
 def select(plan: Plan, store: RunStore, round_: Round, selections: Selections) -> dict[str, Any]:
     """Select each cell's point of least final bits/dim; ties go to the point that the settings list first.
 
-    An axis that an experiment shares is settled first: the value whose best runs, summed over the methods, are best.
+    An axis that an experiment shares is settled first: the value under which the fewest methods diverge and, among
+    those, whose best runs are best, summed over the methods.
 
     Returns:
         ``{"round", "id", "cells": {cell name: {"status", "point", "run", "bpd", "configurations", "diverged"}}}``;
@@ -89,13 +91,14 @@ def select(plan: Plan, store: RunStore, round_: Round, selections: Selections) -
         allowed = [each for each in own if _agrees(each.point, settled.get(_family(cell), {}))]
         best = min(allowed, key=lambda each: each.bpd)
         finished = math.isfinite(best.bpd)
+        final_bpds = {each.run.name: each.bpd for each in own}
         cells[cell.name] = {
             "status": "selected" if finished else "diverged",
             "point": best.point,
             "run": best.run.name,
             "bpd": best.bpd if finished else None,
-            "configurations": len(own),
-            "diverged": sum(not math.isfinite(each.bpd) for each in own),
+            "configurations": len(final_bpds),
+            "diverged": sum(not math.isfinite(bpd) for bpd in final_bpds.values()),
         }
     return {"round": round_, "id": plan.selection_id(round_, selections), "cells": cells}
 
@@ -105,7 +108,7 @@ def _family(cell: Cell) -> tuple[str, str]:
 
 
 def _agrees(point: Point, settled: Mapping[str, Any]) -> bool:
-    return all(point[axis] == value for axis, value in settled.items())
+    return all(point[axis] == value for axis, value in settled.items() if axis in point)
 
 
 def _settle_shared_axes(plan: Plan, round_: Round, tried: Iterable[Tried]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -120,9 +123,16 @@ def _settle_shared_axes(plan: Plan, round_: Round, tried: Iterable[Tried]) -> di
                 values = _values(axis, (each for each in tried if each.cell in concerned))
                 if not values:
                     continue
-                totals = {value: math.fsum(_best(tried, cell, axis, value) for cell in concerned) for value in values}
+                totals = {value: _total(_best(tried, cell, axis, value) for cell in concerned) for value in values}
                 settled.setdefault(family, {})[axis] = min(totals, key=lambda value: totals[value])
     return settled
+
+
+def _total(bpds: Iterable[float]) -> tuple[int, float]:
+    # A method that diverges at every value would make all plain sums infinite, and so take the others' say away.
+    bpds = list(bpds)
+    finite = [bpd for bpd in bpds if math.isfinite(bpd)]
+    return len(bpds) - len(finite), math.fsum(finite)
 
 
 def _values(axis: str, tried: Iterator[Tried]) -> list[Any]:
