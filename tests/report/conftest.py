@@ -1,6 +1,5 @@
 """Synthetic runs in the store's format, so that the report can be tested without training anything."""
 
-import copy
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from silent_gradients.methods import METHODS
 from silent_gradients.report.records import Context, Record, load
 from silent_gradients.settings import RunSettings
 
@@ -21,8 +21,7 @@ LEARNABLE = (*FIXED, "reparameterization+silent", "gumbel-softmax+silent", "rein
 def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict[str, Any]:
     """A run's settings as ``settings.json`` has them; changes are named by dotted path with ``__`` for the dot."""
     dataset, experiment, method = cell.split("/")
-    gaussian = method in {"silent-gaussian", "reparameterization", "reparameterization+silent"}
-    estimator = method.removesuffix("+silent")
+    kind = METHODS[experiment][method]
     document: dict[str, Any] = {
         "experiment": experiment,
         "method": method,
@@ -34,14 +33,14 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
             "protocol": "holdout",
             "holdout": 200,
         },
-        "posterior": "gaussian" if gaussian else "bernoulli",
+        "posterior": kind.posterior,
         "latent_dim": 16,
         "network": {"architecture": "plain", "encoder_channels": [8, 8, 8], "decoder_channels": [8, 8, 8, 8]},
         "initialization": "standardized",
-        "estimator": "none" if estimator.startswith("silent-") else estimator,
-        "estimator_options": {"temperature": 1.0} if estimator == "gumbel-softmax" else {},
+        "estimator": kind.estimator,
+        "estimator_options": dict.fromkeys(kind.options, 1.0),
         "silent": {
-            "only": estimator.startswith("silent-"),
+            "only": kind.guide == "only",
             "plateau_epochs": 0.0,
             "annealing_rate": 0.1,
             "cutoff_epoch": None,
@@ -49,7 +48,7 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
             "precision_rate": 1e-3,
             "log_term": "auto",
         }
-        if "silent" in method
+        if kind.guide != "none"
         else None,
         "variance": 0.01 if experiment == "fixed" else None,
         "seed": seed,
@@ -71,9 +70,8 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
         for parent in parents:
             place = place[parent]
         place[leaf] = value
-    if "/" not in method and method.replace("-", "").replace("+", "").isalnum():
-        # The builder must not drift away from what a real run's settings are.
-        assert RunSettings.from_json(document).to_json() == document
+    # The builder must not drift away from what a real run's settings are.
+    assert RunSettings.from_json(document).to_json() == document
     return document
 
 
@@ -151,8 +149,7 @@ def write_run(
             "threshold_bpd": 3.0,
         },
         "provenance": {
-            "revision": revision,
-            "dirty": False,
+            "source": {"revision": revision, "modified": False},
             "versions": {"torch": "2.15.0", "numpy": "2.4.6"},
             "hardware": "a synthetic processor",
             "device": "cpu",
@@ -188,7 +185,8 @@ def write_run(
         arrays = {"originals": generator.random(shape), "means": generator.random(shape)}
         if document["experiment"] == "learnable":
             arrays["standard_deviations"] = generator.random(shape) * 0.2
-        np.savez(folder / "reconstructions.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})
+        single: dict[str, Any] = {key: value.astype(np.float32) for key, value in arrays.items()}
+        np.savez(folder / "reconstructions.npz", **single)
     for stem, content in files.items():
         (folder / f"{stem}.json").write_text(json.dumps(content, sort_keys=True, indent=1))
     return folder
@@ -212,39 +210,48 @@ def builder(tmp_path: Path) -> Builder:
     return Builder(tmp_path / "store")
 
 
-@pytest.fixture
+def context_of(cells: Iterable[str], **changes: Any) -> Context:
+    options: dict[str, Any] = {
+        "preset": "digits",
+        "protocol": "holdout",
+        "expected_cells": tuple(cells),
+        "seeds": (0, 1, 2),
+        "datasets": {"digits": {"version": "1.0", "sha256": SHA256}},
+        "revision": "aaaaaaaaaaaaaaaa",
+    }
+    return Context(**(options | changes))
+
+
+@pytest.fixture(scope="session")
 def make_context() -> Callable[..., Context]:
-    def make(cells: Iterable[str], **changes: Any) -> Context:
-        options: dict[str, Any] = {
-            "preset": "digits",
-            "protocol": "holdout",
-            "expected_cells": tuple(cells),
-            "seeds": (0, 1, 2),
-            "datasets": {"digits": {"version": "1.0", "sha256": SHA256}},
-            "revision": "aaaaaaaaaaaaaaaa",
-        }
-        return Context(**(options | changes))
-
-    return make
+    return context_of
 
 
-@pytest.fixture
-def study(builder: Builder, make_context: Callable[..., Context]) -> tuple[list[Record], Context]:
-    """A small whole plan on two experiments: grids of two rates, three seeds, one cell never run."""
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], Context]:
+    """A small whole plan on two experiments: grids of two rates, three seeds, one cell never run. Not to be changed."""
+    builder = Builder(tmp_path_factory.mktemp("study") / "store")
     missing = "digits/learnable/gumbel-softmax+silent"
     cells = [f"digits/fixed/{method}" for method in FIXED] + [f"digits/learnable/{method}" for method in LEARNABLE]
     selections = {}
     for number, cell in enumerate(cells):
         if cell == missing:
             continue
-        guided = "+" in cell
+        grid = "guided" if "+" in cell else "baselines"
         for seed in range(3):
-            rounds = ("seeds",) if seed else ("seeds", "guided" if guided else "baselines")
             value = 2.5 + 0.01 * number + 0.003 * seed * (1 + number % 3)
-            builder.add(cell, rounds, seed=seed, bpd=value, kl=20.0 + number + seed)
-        builder.add(
-            cell, ("guided" if guided else "baselines",), bpd=2.9 + 0.01 * number, selected=False, learning_rate=1e-4
-        )
+            builder.add(cell, ("seeds",) if seed else ("seeds", grid), seed=seed, bpd=value, kl=20.0 + number + seed)
+        builder.add(cell, (grid,), bpd=2.9 + 0.01 * number, selected=False, learning_rate=1e-4)
         selections[cell] = {"point": {"learning_rate": 1e-3}, "configurations": 2, "bpd": 2.5}
-    context = make_context(cells, selections=copy.deepcopy(selections))
-    return builder.records, context
+    return builder.records, context_of(cells, selections=selections)
+
+
+@pytest.fixture(scope="session")
+def gathered(study: tuple[list[Record], Context], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the study. Not to be changed."""
+    from silent_gradients.report.gather import gather
+
+    records, context = study
+    out = tmp_path_factory.mktemp("gathered") / "results"
+    gather(records, context, out)
+    return out

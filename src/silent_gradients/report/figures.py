@@ -15,11 +15,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-
-# Chosen before pyplot is loaded, so that gathering works without a display.
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,6 +37,7 @@ _SETTINGS: Any = {
     "svg.hashsalt": "silent-gradients",
     "svg.fonttype": "none",
     "figure.facecolor": "none",
+    "figure.constrained_layout.h_pad": 0.06,
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
     "legend.frameon": False,
@@ -125,7 +121,7 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
             (
                 "bpd-kl.svg",
                 f"Bits per dimension against KL, {dataset}, {experiment} variance",
-                "Each mark is one seed's reported BPD and KL divergence; grey rings are published values.",
+                "Each mark is one seed's reported BPD and KL divergence; grey outlines are the published values.",
                 partial(bpd_against_kl, members, colours),
             ),
         ]
@@ -186,7 +182,8 @@ def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str
     data = data[data["seeds"] > 0] if len(data) else data
     if data.empty:
         return None
-    figure, axes = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained")
+    figure = Figure(figsize=(7.4, 2.9), layout="constrained")
+    axes = figure.subplots(1, 2)
     named = {cell.method.name: cell for cell in cells}
     zeros: dict[str, None] = {}
     for axis, reduction in zip(axes, tables.REDUCTIONS, strict=True):
@@ -205,7 +202,7 @@ def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str
                 dashes=_DASHES[look["guidance"]] or (None, None),
                 marker=_MARKERS[look["guidance"]],
                 markersize=4,
-                label=f"{cell.method.label}{'' if estimator in ('', look['key']) else f', {estimator}'}",
+                label=cell.method.label_with(str(estimator)),
             )
         if axis.lines:
             axis.set_yscale("log")
@@ -220,7 +217,7 @@ def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str
 
 
 def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | None:
-    """Reported BPD against KL, one mark per seed, with the published pairs as grey rings."""
+    """Reported BPD against KL, one mark per seed, with the published pairs as grey outlines."""
     rows = []
     for cell in cells:
         bpd, kl = cell.values("bpd"), cell.values("kl")
@@ -262,9 +259,8 @@ def _panels(
 ) -> Figure:
     """One panel for each kind of posterior, one legend beside them."""
     spaces = [space for space in ("Continuous", "Discrete") if (data["space"] == space).any()]
-    figure, axes = plt.subplots(
-        1, len(spaces), figsize=(3.0 * len(spaces) + 1.4, 2.9), sharey=lines, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(3.0 * len(spaces) + 1.4, 2.9), layout="constrained")
+    axes = figure.subplots(1, len(spaces), sharey=lines, squeeze=False)
     for axis, space in zip(axes[0], spaces, strict=True):
         plot(axis, data[data["space"] == space])
         axis.set(title=space, xlabel=labels[0], ylabel=labels[1] if axis is axes[0, 0] or not lines else "")
@@ -299,7 +295,6 @@ def _aesthetics(cell: Cell) -> dict[str, str]:
         "estimator": label,
         "guidance": _GUIDANCE[method.silent],
         "space": method.space,
-        "key": method.estimator,
     }
 
 
@@ -312,13 +307,10 @@ def _colours(cells: Sequence[Cell]) -> dict[str, str]:
 
 def _bytes(figure: Figure, ending: str) -> bytes:
     buffer = io.BytesIO()
-    try:
-        if ending.endswith(".svg"):
-            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
-            text = buffer.getvalue().decode().replace(_INK, "currentColor")
-            start = text.index(">", text.index("<svg")) + 1
-            return (text[:start] + _STYLE + text[start:]).encode()
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.05)
+    if ending.endswith(".png"):
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
         return buffer.getvalue()
-    finally:
-        plt.close(figure)
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue().decode().replace(_INK, "currentColor")
+    start = text.index(">", text.index("<svg")) + 1
+    return (text[:start] + _STYLE + text[start:]).encode()

@@ -16,6 +16,8 @@ from silent_gradients.report.summary import Cell
 GREY = "#808080"
 _IMAGES_PER_ROW = 12
 _INCHES = 6.0
+_INCHES_PER_LETTER = 0.075
+_GAP = 0.06
 
 Array = NDArray[Any]
 
@@ -39,9 +41,10 @@ def reconstructions(cells: Sequence[Cell]) -> Figure | None:
         return None
     strips = [_strip(images[:_IMAGES_PER_ROW]) for _, images, _ in rows]
     height, width = strips[0].shape[:2]
-    figure = Figure(figsize=(_INCHES, len(rows) * _INCHES * height / width * 1.06))
+    margin = max(len(label) for label, _, _ in rows) * _INCHES_PER_LETTER
+    figure = Figure(figsize=(margin + _INCHES, len(rows) * _INCHES * height / width * (1 + _GAP)))
     axes = figure.subplots(len(rows), 1, squeeze=False)
-    figure.subplots_adjust(left=0, right=1, top=1, bottom=0, hspace=0.06)
+    figure.subplots_adjust(left=margin / (margin + _INCHES), right=1, top=1, bottom=0, hspace=_GAP)
     for axis, strip, (label, _, deviation) in zip(axes[:, 0], strips, rows, strict=True):
         grey = strip.shape[2] == 1
         axis.imshow(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from silent_gradients.report import tables
 from silent_gradients.report.claims import Claim
-from silent_gradients.report.methods import Method
+from silent_gradients.report.naming import MethodName
 from silent_gradients.report.published import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, described
@@ -129,6 +129,15 @@ def facts(data: pd.DataFrame, context: Context) -> list[str]:
     return lines
 
 
+def _about_published(data: pd.DataFrame) -> list[str]:
+    if not len(data) or data["published"].isna().all():
+        return ["The paper has no numbers for these data sets."]
+    return [
+        "Published values come from the paper's own, longest training; the epochs of each row say how far this preset "
+        "goes. Difference: measured minus published."
+    ]
+
+
 def _claims(found: Sequence[Claim], context: Context) -> Table:
     data = tables.claim_table(found, context)
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
@@ -181,11 +190,10 @@ def _table_1(cells: Sequence[Cell], context: Context) -> Table:
         epochs = sorted({int(epoch) for epoch in group["epoch"].dropna()})
         rows = []
         for (name, estimator), points in _grouped(group, "method", "estimated_with"):
-            method = Method.of(name, points["posterior"].iloc[0])
-            foreign = estimator not in ("", method.estimator) and method.estimator != "none"
+            method = MethodName.of(experiment, name)
             row = {
                 ("", "Posterior"): method.space,
-                ("", "Method"): f"{method.label}, estimated with {estimator}" if foreign else method.label,
+                ("", "Method"): method.label_with(estimator),
             }
             for reduction in tables.REDUCTIONS:
                 values = dict(zip(points["epoch"], points[reduction], strict=True))
@@ -207,12 +215,11 @@ def _table_1(cells: Sequence[Cell], context: Context) -> Table:
 
 def _table_2(cells: Sequence[Cell], context: Context) -> Table:
     data = tables.measurements(cells, context, "fixed", tables.FIXED_METRICS)
-    limits = [column for column in data.columns if column.startswith("limit") and data[column].notna().any()]
     groups: dict[str, list[dict[tuple[str, str], str]]] = {}
     for (dataset, name), group in _grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in _rows(group)}
         bpd, kl, mse = by_metric["bpd"], by_metric["kl"], by_metric[PUBLISHED_MSE]
-        method = Method.of(name, bpd["posterior"])
+        method = MethodName.of("fixed", name)
         groups.setdefault(dataset, []).append(
             {
                 ("", "Posterior"): method.space,
@@ -222,10 +229,11 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
                 ("BPD", "95% interval"): interval(bpd["low"], bpd["high"], bpd["seeds"]),
                 ("BPD", "published"): number(bpd["published"]),
                 ("BPD", "difference"): number(bpd["difference"], sign=True),
-                **{("BPD", column.replace("_", ", ", 1).replace("_", " ")): number(bpd[column]) for column in limits},
+                ("BPD", "closed form"): number(bpd["closed_form"]),
                 ("BPD", "Monte-Carlo error"): number(bpd["monte_carlo_error"], 4),
                 ("KL", "mean"): number(kl["measured"], 2),
                 ("KL", "95% interval"): interval(kl["low"], kl["high"], kl["seeds"], 2),
+                ("KL", "closed form"): number(kl["closed_form"], 2),
                 ("MSE", "mean decoded"): number(by_metric["mse_mean_decoded"]["measured"]),
                 ("MSE", "sampled"): number(by_metric["mse_sampled"]["measured"]),
                 ("MSE", "sampled and clamped"): number(mse["measured"]),
@@ -240,9 +248,13 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
         "BPD in bits/dim, KL in nats per image, MSE summed over pixels on the [0, 1) scale. Means over seeds.",
         "The paper does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other "
         "numbers best, so its interval, the published value and the difference stand there.",
+        *_about_published(data),
     ]
-    if limits:
-        notes.append("Limit: the closed form of probabilistic PCA with the same latent dimension and variance.")
+    if len(data) and data["closed_form"].notna().any():
+        notes.append(
+            "Closed form: the best linear decoder and encoder for Gaussian latents (probabilistic PCA with the same "
+            "latent dimension and variance), fitted to the training images and valued on the report split."
+        )
     parts = [
         Part(f"{_group_name(dataset, 'fixed')}, linear decoder", _filled(pd.DataFrame(rows)), headers=2)
         for dataset, rows in groups.items()
@@ -256,7 +268,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     details: dict[str, list[dict[str, str]]] = {}
     for row in _rows(data):
-        method = Method.of(row["method"], row["posterior"])
+        method = MethodName.of("learnable", row["method"])
         guidance = "with SG" if method.silent else "without SG"
         key = (method.space, method.estimator_label)
         cell = rows.setdefault(key, {("", "Posterior"): key[0], ("", "Estimator"): key[1]})
@@ -281,6 +293,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         f"{label} in {'bits/dim' if metric == 'bpd' else 'nats per image'}: mean over seeds with its 95% Student "
         "interval. SG: the silent gradient of a linear decoder guides the encoder. A star marks a cell whose status, "
         "in its details below, says more.",
+        *_about_published(data),
     ]
     groups = [(dataset, column) for dataset in dict.fromkeys(data["dataset"]) for column in _GUIDANCE] if rows else []
     compact = [{column: row.get(column, NOTHING) for column in (*_ROW_NAMES, *groups)} for row in rows.values()]
@@ -304,7 +317,7 @@ def _grid(records: Sequence[Record], context: Context) -> Table:
     for (dataset, experiment), group in _grouped(data, "dataset", "experiment"):
         rows = [
             {
-                "Method": Method.of(row["method"]).label,
+                "Method": MethodName.of(experiment, row["method"]).label,
                 "Point": row["point"] or "the only one",
                 "Selected": "selected" if row["selected"] else "",
                 "BPD": number(row["selection_bpd"]),
@@ -360,7 +373,7 @@ def _filled(frame: pd.DataFrame) -> pd.DataFrame:
 
     def is_empty(column: tuple[str, str] | str) -> bool:
         name = (column[1] if isinstance(column, tuple) else column).lower()
-        return name.startswith(("published", "difference")) and bool(frame[column].eq(NOTHING).all())
+        return name.startswith(("published", "difference", "closed form")) and bool(frame[column].eq(NOTHING).all())
 
     # A difference of two methods that were not run is news; one to a paper that has no number is not.
     empty = [column for column in frame.columns if is_empty(column) and "Verdict" not in frame.columns]

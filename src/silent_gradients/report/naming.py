@@ -1,28 +1,30 @@
-"""How a method's name reads in a table: its posterior, its estimator, and whether a silent gradient takes part."""
+"""How a method reads in a table: the paper's words for its posterior, its estimator, and whether it is silent."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-_LABELS = {
+from silent_gradients.methods import METHODS
+
+# A method that is not named here reads as it is written in the settings.
+_ESTIMATORS = {
     "none": "None",
     "reparameterization": "Reparameterization",
     "gumbel-softmax": "Gumbel-Softmax",
     "reinforce": "REINFORCE",
 }
-_POSTERIORS = {"silent-gaussian": "gaussian", "reparameterization": "gaussian"}
-_ORDER = ("none", "reparameterization", "gumbel-softmax", "reinforce")
-_SUFFIX = "+silent"
+_ORDER = tuple(_ESTIMATORS)
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodName:
     """A row of the paper's tables.
 
     Attributes:
         name: Name in cells, e.g. ``reinforce+silent``.
         posterior: ``gaussian`` (the paper's "Continuous") or ``bernoulli`` ("Discrete").
-        estimator: Name of the baseline estimator; ``none`` where the silent gradient stands alone.
+        estimator: Estimator of the sampled gradient; ``none`` where the silent gradient stands alone.
         silent: Whether a silent gradient trains the encoder, at least at first.
     """
 
@@ -32,12 +34,16 @@ class Method:
     silent: bool
 
     @classmethod
-    def of(cls, name: str, posterior: str | None = None) -> Method:
-        """Read a method's name; ``posterior`` is what a run of it says, for methods that the paper does not have."""
-        alone = name.startswith("silent-")
-        estimator = "none" if alone else name.removesuffix(_SUFFIX)
-        family = posterior or _POSTERIORS.get(name.removesuffix(_SUFFIX), "bernoulli")
-        return cls(name, family, estimator, alone or name.endswith(_SUFFIX))
+    def of(cls, experiment: str, name: str) -> MethodName:
+        """The row of a method.
+
+        Raises:
+            KeyError: The experiment has no such method.
+        """
+        known: Any = METHODS
+        method = known[experiment][name]
+        alone = method.estimator in ("none", "silent")
+        return cls(name, method.posterior, "none" if alone else method.estimator, alone or method.guide != "none")
 
     @property
     def space(self) -> str:
@@ -47,7 +53,7 @@ class Method:
     @property
     def estimator_label(self) -> str:
         """The estimator as tables print it."""
-        return _LABELS.get(self.estimator, self.estimator)
+        return _ESTIMATORS.get(self.estimator, self.estimator)
 
     @property
     def label(self) -> str:
@@ -56,8 +62,13 @@ class Method:
             return f"Silent ({self.posterior.capitalize()})"
         return f"{self.estimator_label} + SG" if self.silent else self.estimator_label
 
+    def label_with(self, estimator: str) -> str:
+        """The label, with the estimator that measured a gradient's variance where it is not the method's own."""
+        own = not estimator or self.estimator in (estimator, "none")
+        return self.label if own else f"{self.label}, estimated with {estimator}"
+
     @property
-    def rank(self) -> tuple[int, int, str, bool]:
+    def rank(self) -> tuple[bool, int, str, bool]:
         """Sorts methods as the paper's tables do, and others after them."""
         known = _ORDER.index(self.estimator) if self.estimator in _ORDER else len(_ORDER)
         return (self.posterior != "gaussian", known, self.estimator, self.silent)

@@ -120,12 +120,11 @@ def _provenance(runs: Sequence[Record], context: Context) -> list[tuple[str, str
         )
     hours: dict[str, float] = {}
     for record in runs:
-        device = str(record.provenance.get("device") or "unknown device")
-        hours[device] = hours.get(device, 0.0) + float(record.provenance.get("seconds") or 0) / 3600
-    for device, spent in sorted(hours.items()):
-        entries.append((f"Hours on {device}", f"{spent:.2f}, summed over runs"))
-    machines = {str(run.provenance["hardware"]) for run in runs if run.provenance.get("hardware")}
-    entries += [("Hardware", name) for name in sorted(machines)]
+        device = f"{record.provenance['device']}, {record.provenance['hardware']}"
+        hours[device] = hours.get(device, 0.0) + float(record.provenance["seconds"]) / 3600
+    entries += [
+        (f"Hours of training on {device}", f"{spent:.2f}, summed over runs") for device, spent in sorted(hours.items())
+    ]
     versions: dict[str, dict[str, None]] = {}
     for record in runs:
         for package, version in (record.provenance.get("versions") or {}).items():

@@ -102,8 +102,9 @@ class Context:
         preset: Name of the preset, as every table shows it.
         protocol: ``holdout`` or ``paper``.
         expected_cells: Every cell of the plan, so that one without a run says so.
-        selections: By cell, ``{"point": {axis: value}, "configurations": int, "bpd": float}``.
-        grid_axes: By cell, the axes of its grid: names of settings, dotted (``silent.annealing_rate``) or bare.
+        selections: By cell, what was chosen: ``{"status": "selected" | "diverged", "run": name, "configurations": n}``,
+            with whatever else a selection says.
+        grid_axes: By cell, the settings that its grid varies, by dotted name (``silent.annealing_rate``).
         seeds: Seeds that a selected point is asked to run with.
         datasets: By data set, its prepared ``manifest.json``.
         revision: Source revision that gathers; ``None`` outside a repository.

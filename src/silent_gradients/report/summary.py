@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from silent_gradients.report.methods import Method
+from silent_gradients.report.naming import MethodName
 from silent_gradients.report.records import Context, Record
 
 CONFIDENCE = 0.95
@@ -64,20 +64,23 @@ class Cell:
     Attributes:
         runs: Every seed's run, by seed.
         configurations: Number of grid points that the selection compared; ``None`` before a selection.
+        grid_diverged: Whether every grid point diverged, so that there was nothing to select.
+        asked_seeds: Number of runs that the plan asks for.
     """
 
     name: str
     dataset: str
     experiment: str
-    method: Method
+    method: MethodName
     runs: tuple[Record, ...]
     configurations: int | None
+    grid_diverged: bool
     asked_seeds: int
 
     @property
     def evaluated(self) -> tuple[Record, ...]:
-        """The finished runs that have an evaluation."""
-        return tuple(run for run in self.runs if not run.diverged and run.evaluation is not None)
+        """The finished runs with an evaluation of the report split."""
+        return tuple(run for run in self.runs if not run.diverged and (run.evaluation or {}).get("report"))
 
     @property
     def diverged(self) -> tuple[Record, ...]:
@@ -89,7 +92,7 @@ class Cell:
         """What became of the cell's runs, for people: ``complete`` or everything that limits its numbers."""
         total = len(self.runs)
         if not total:
-            return "not run"
+            return "diverged (every grid point)" if self.grid_diverged else "not run"
         parts = []
         if self.diverged:
             epochs = sorted({run.result["diverged_epoch"] for run in self.diverged} - {None})
@@ -117,7 +120,7 @@ def report_value(run: Record, metric: str) -> float | None:
     if metric == "epochs_to_threshold":
         value = run.result["epochs_to_threshold"]
     else:
-        value = (run.evaluation or {})["report"].get(metric)
+        value = ((run.evaluation or {}).get("report") or {}).get(metric)
     return None if value is None else float(value)
 
 
@@ -131,18 +134,26 @@ def cells(records: Sequence[Record], context: Context) -> list[Cell]:
     for name, members in runs.items():
         ordered = tuple(sorted(members.values(), key=lambda run: (run.seed, run.name)))
         dataset, experiment, method = name.split("/")
-        posterior = ordered[0].settings["posterior"] if ordered else None
-        configurations = context.selections.get(name, {}).get("configurations")
+        selection = context.selections.get(name, {})
         found.append(
-            Cell(name, dataset, experiment, Method.of(method, posterior), ordered, configurations, len(context.seeds))
+            Cell(
+                name,
+                dataset,
+                experiment,
+                MethodName.of(experiment, method),
+                ordered,
+                selection.get("configurations"),
+                selection.get("status") == "diverged",
+                len(context.seeds),
+            )
         )
     return sorted(found, key=_rank)
 
 
 def revision(run: Record) -> str:
     """Source revision that made a run, short, with a ``+`` for uncommitted changes; ``unknown`` where not recorded."""
-    known = run.provenance.get("revision")
-    return f"{str(known)[:10]}{'+' if run.provenance.get('dirty') else ''}" if known else "unknown"
+    source = run.provenance["source"]
+    return f"{source['revision'][:10]}{'+' if source['modified'] else ''}" if source["revision"] else "unknown"
 
 
 def described(values: Sequence[Any]) -> str:

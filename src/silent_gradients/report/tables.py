@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from silent_gradients.report.claims import Claim
-from silent_gradients.report.methods import Method
+from silent_gradients.report.naming import MethodName
 from silent_gradients.report.published import PUBLISHED_MSE, published
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, described, mean_error, revision, summarize
@@ -21,6 +21,12 @@ from silent_gradients.report.summary import Cell, described, mean_error, revisio
 FIXED_METRICS = ("bpd", "kl", "mse_mean_decoded", "mse_sampled", "mse_sampled_clamped")
 REDUCTIONS = ("batch_mean", "per_image_mean")
 _ERRORS = {"bpd": "bpd_mc_error"}
+_LIMITS = {
+    "bpd": "bpd",
+    "kl": "kl",
+    "mse_mean_decoded": "mean_decoded_squared_error",
+    "mse_sampled": "expected_squared_error",
+}
 _DIGEST = 12
 _MADE_BY = ("revision", "device", "hardware", "seconds", "images_per_second", "started", "replaces")
 
@@ -38,7 +44,7 @@ def measurements(cells: Sequence[Cell], context: Context, experiment: str, metri
 
     Returns:
         Measured mean over seeds, sd, interval, published value, difference to it, Monte-Carlo error of the mean,
-        closed-form limits (``limit..`` columns, BPD only), and what the numbers were made from.
+        value of the closed-form optimum, and what the numbers were made from.
     """
     rows = []
     for cell in cells:
@@ -60,7 +66,7 @@ def measurements(cells: Sequence[Cell], context: Context, experiment: str, metri
                     "published": _number(reference),
                     "difference": summary.mean - _number(reference),
                     "monte_carlo_error": mean_error([error for error in errors if error is not None]),
-                    **(_limits(cell) if metric == "bpd" else {}),
+                    "closed_form": _limit(cell, metric),
                     **_circumstances(cell),
                 }
             )
@@ -134,7 +140,7 @@ def grid(records: Sequence[Record], context: Context) -> pd.DataFrame:
     used = {_point(run) for run in records if run.round == "seeds"}
     rows = []
     for run in points.values():
-        selection, method = run.result["selection"] or {}, Method.of(run.method, run.settings["posterior"])
+        selection, method = run.result["selection"] or {}, MethodName.of(run.experiment, run.method)
         rows.append(
             {
                 "preset": context.preset,
@@ -194,7 +200,7 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
                 **{f"setting.{key}": value for key, value in _leaves(run.settings) if key != "silent"},
                 "revision": revision(run),
                 "device": run.provenance.get("device"),
-                "hardware": _text(run.provenance.get("hardware")),
+                "hardware": run.provenance.get("hardware"),
                 "seconds": run.provenance.get("seconds"),
                 "images_per_second": run.provenance.get("images_per_second"),
                 "started": run.provenance.get("started"),
@@ -279,15 +285,12 @@ def _circumstances(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _limits(cell: Cell) -> dict[str, float]:
-    """Closed-form limits of a cell's BPD by column name; an evaluation names several where there are several."""
-    found: dict[str, list[float]] = {}
-    for run in cell.evaluated:
-        limit = (run.evaluation or {}).get("limit") or {}
-        for name, value in [("limit", limit), *((f"limit_{key}", value) for key, value in limit.items())]:
-            if isinstance(value, Mapping) and "bpd" in value:
-                found.setdefault(name, []).append(value["bpd"])
-    return {name: summarize(values).mean for name, values in found.items()}
+def _limit(cell: Cell, metric: str) -> float:
+    """The closed-form optimum of a metric; only Gaussian latents have one."""
+    if metric not in _LIMITS or cell.method.posterior != "gaussian":
+        return math.nan
+    limits = [(run.evaluation or {}).get("limit") for run in cell.evaluated]
+    return summarize([limit[_LIMITS[metric]] for limit in limits if limit]).mean
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -298,19 +301,13 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", "x".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _axis(settings: Mapping[str, Any], axis: str) -> Any:
-    leaves = dict(_leaves(settings))
-    named = [name for name in leaves if name == axis or name.endswith(f".{axis}")]
-    return leaves[named[0]] if len(named) == 1 else None
-
-
 def _axes(run: Record, points: Sequence[Record], context: Context) -> list[tuple[str, Any]]:
     """The settings in which the points of a run's grid differ; of a grid of one point, its declared axes."""
     leaves = dict(_leaves(run.settings))
     siblings = [dict(_leaves(other.settings)) for other in points if (other.cell, other.round) == (run.cell, run.round)]
     varied = [name for name in leaves if name != "seed" and len({str(other.get(name)) for other in siblings}) > 1]
-    declared = [axis for axis in context.grid_axes.get(run.cell, ()) if _axis(run.settings, axis) is not None]
-    return [(axis, leaves[axis]) for axis in varied] or [(axis, _axis(run.settings, axis)) for axis in declared]
+    declared = [axis for axis in context.grid_axes.get(run.cell, ()) if axis in leaves]
+    return [(axis, leaves[axis]) for axis in varied or declared]
 
 
 def _point(run: Record) -> str:
@@ -319,8 +316,8 @@ def _point(run: Record) -> str:
 
 
 def _is_selected(run: Record, context: Context) -> bool:
-    point = context.selections.get(run.cell, {}).get("point", {})
-    return bool(point) and all(_axis(run.settings, axis) == value for axis, value in point.items())
+    selection = context.selections.get(run.cell, {})
+    return selection.get("run") == run.name and selection.get("status") != "diverged"
 
 
 def _run_status(run: Record) -> str:
@@ -332,12 +329,6 @@ def _run_status(run: Record) -> str:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {entry}" for key, entry in sorted(value.items()))
-    return "" if value is None else str(value)
 
 
 def _ordered(frame: pd.DataFrame, last: Sequence[str]) -> pd.DataFrame:

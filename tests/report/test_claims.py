@@ -1,0 +1,93 @@
+"""Paired differences and verdicts, against scipy's paired test."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from silent_gradients.report.claims import claims
+from silent_gradients.report.summary import cells
+
+WITH, WITHOUT = "digits/learnable/reinforce+silent", "digits/learnable/reinforce"
+
+
+def orderings(builder, make_context, names=(WITH, WITHOUT)):
+    found = claims(cells(builder.records, make_context(names)))
+    return {(claim.first.method.name, claim.second.method.name, claim.metric): claim for claim in found}
+
+
+def add_pairs(builder, first, second, values, **options):
+    for seed, (a, b) in enumerate(values):
+        builder.add(first, seed=seed, bpd=a, **options)
+        builder.add(second, seed=seed, bpd=b, **options)
+
+
+def test_the_difference_is_paired_by_seed(builder, make_context):
+    values = [(2.0, 2.4), (3.0, 3.5), (4.0, 4.3)]
+    add_pairs(builder, WITH, WITHOUT, values)
+    claim = orderings(builder, make_context)["reinforce+silent", "reinforce", "bpd"]
+    first, second = np.array(values).T
+    interval = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert claim.difference.mean == pytest.approx(-0.4)
+    assert (claim.difference.low, claim.difference.high) == pytest.approx((interval.low, interval.high))
+    assert claim.difference.n == 3
+    # Unpaired, seeds that differ by whole bits would hide a difference of 0.4.
+    assert claim.verdict == "holds"
+
+
+def test_the_verdict_flips_with_the_sign(builder, make_context):
+    add_pairs(builder, WITH, WITHOUT, [(2.4, 2.0), (3.5, 3.0), (4.3, 4.0)])
+    found = orderings(builder, make_context)
+    assert found["reinforce+silent", "reinforce", "bpd"].verdict == "fails"
+
+
+def test_a_higher_kl_is_expected(builder, make_context):
+    for seed, gain in enumerate((5.0, 6.0, 5.5)):
+        builder.add(WITH, seed=seed, kl=20 + gain)
+        builder.add(WITHOUT, seed=seed, kl=20)
+    claim = orderings(builder, make_context)["reinforce+silent", "reinforce", "kl"]
+    assert (claim.expected, claim.verdict, claim.basis) == (1, "holds", "text")
+
+
+def test_an_interval_over_zero_decides_nothing(builder, make_context):
+    add_pairs(builder, WITH, WITHOUT, [(2.0, 2.4), (2.0, 1.9), (2.0, 2.1)])
+    assert orderings(builder, make_context)["reinforce+silent", "reinforce", "bpd"].verdict == "undecided"
+
+
+def test_one_pair_decides_nothing_and_none_is_not_measured(builder, make_context):
+    add_pairs(builder, WITH, WITHOUT, [(1.0, 2.0)])
+    assert orderings(builder, make_context)["reinforce+silent", "reinforce", "bpd"].verdict == "undecided"
+    empty = claims(cells([], make_context([WITH, WITHOUT])))
+    assert {claim.verdict for claim in empty} == {"not measured"}
+
+
+def test_a_diverged_seed_has_no_pair(builder, make_context):
+    add_pairs(builder, WITH, WITHOUT, [(2.0, 2.4), (2.0, 2.5)])
+    builder.add(WITH, seed=2, bpd=1.0)
+    builder.add(WITHOUT, seed=2, diverged_epoch=3)
+    claim = orderings(builder, make_context)["reinforce+silent", "reinforce", "bpd"]
+    assert (claim.difference.n, claim.unpaired) == (2, 1)
+    assert claim.difference.mean == pytest.approx(-0.45)
+
+
+def test_published_numbers_decide_over_the_text(builder, make_context):
+    # On CIFAR-10 the published KL of Gumbel-Softmax falls with SG, 446.75 to 442.58, against the paper's text.
+    names = ("cifar10/learnable/gumbel-softmax+silent", "cifar10/learnable/gumbel-softmax")
+    found = orderings(builder, make_context, names)
+    claim = found["gumbel-softmax+silent", "gumbel-softmax", "kl"]
+    assert (claim.expected, claim.basis) == (-1, "published numbers")
+    assert claim.published_difference == pytest.approx(-4.17)
+
+
+def test_every_ordering_of_the_paper_is_asked_for(make_context):
+    fixed = [f"mnist/fixed/{name}" for name in ("silent-gaussian", "reparameterization", "silent-bernoulli")]
+    fixed += ["mnist/fixed/gumbel-softmax", "mnist/fixed/reinforce"]
+    asked = {(claim.first.method.name, claim.metric) for claim in claims(cells([], make_context(fixed)))}
+    assert asked == {
+        ("silent-gaussian", "bpd"),
+        ("silent-gaussian", "mse_sampled_clamped"),
+        ("silent-gaussian", "epochs_to_threshold"),
+        ("silent-bernoulli", "bpd"),
+        ("silent-bernoulli", "mse_sampled_clamped"),
+    }
+    (epochs,) = [c for c in claims(cells([], make_context(fixed))) if c.metric == "epochs_to_threshold"]
+    assert epochs.published_difference == 45 - 90

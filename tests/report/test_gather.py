@@ -1,0 +1,181 @@
+"""Everything that is written: complete, honest, offline, safe and the same twice."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from silent_gradients.report.gather import gather
+
+VOID = {"meta", "img", "br", "hr", "link", "input", "col"}
+
+
+class Page(HTMLParser):
+    """Collects links, text, tables' captions and scopes; fails on tags that are not closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.links += [value for name, value in attributes if name in {"src", "href"}]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_everything_is_there(gathered):
+    names = {path.relative_to(gathered).as_posix() for path in gathered.rglob("*") if path.is_file()}
+    stems = ("claims", "grid", "table-1-gradient-variance", "table-2-fixed-variance", "table-3-bits-per-dimension")
+    expected = {f"tables/{stem}.{ending}" for stem in (*stems, "table-4-kl-divergence") for ending in ("csv", "md")}
+    for experiment in ("fixed", "learnable"):
+        expected |= {
+            f"figures/digits-{experiment}-{ending}"
+            for ending in ("reconstructions.png", "curves.svg", "gradient-variance.svg", "bpd-kl.svg")
+        }
+    assert names == expected | {"metrics.json", "runs.csv", "curves.csv", "report.html"}
+    figures = sum(path.stat().st_size for path in (gathered / "figures").iterdir())
+    assert figures < 3_000_000
+
+
+def test_two_gatherings_give_the_same_bytes_in_any_order(study, tmp_path, gathered):
+    records, context = study
+    other = tmp_path / "other"
+    gather(list(reversed(records)), context, other)
+    for path in gathered.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (other / path.relative_to(gathered)).read_bytes(), path.name
+
+
+def test_the_page_shows_every_number_of_the_tables(gathered):
+    text = " ".join(Page((gathered / "report.html").read_text()).text)
+    for name in ("table-2-fixed-variance", "table-3-bits-per-dimension", "table-4-kl-divergence"):
+        frame = pd.read_csv(gathered / "tables" / f"{name}.csv")
+        frame = frame[frame["metric"].isin({"bpd", "kl"}) & frame["measured"].notna()]
+        assert len(frame) >= 7
+        for entry in frame.to_dict("records"):
+            places = 2 if entry["metric"] == "kl" else 3
+            assert f"{entry['measured']:.{places}f}" in text
+            assert f"[{entry['low']:.{places}f}, {entry['high']:.{places}f}]" in text
+    for epochs in pd.read_csv(gathered / "tables" / "table-1-gradient-variance.csv")["batch_mean"]:
+        assert f"{epochs:.3g}" in text
+
+
+def test_the_page_gives_its_verdict_first(gathered):
+    text = re.sub(r"\s+", " ", "".join(Page((gathered / "report.html").read_text()).text))
+    claims = pd.read_csv(gathered / "tables" / "claims.csv")
+    counts = claims["verdict"].value_counts()
+    lead = text.index(f"Of {len(claims)} orderings")
+    assert lead < text.index("Table 1")
+    assert f"{counts['not measured']} could not be measured" in text
+    assert "12 of 13" in text
+    assert "digits/learnable/gumbel-softmax+silent: not run" in text
+
+
+def test_the_page_needs_nothing_from_elsewhere(gathered):
+    html = (gathered / "report.html").read_text()
+    page = Page(html)
+    assert page.links
+    assert all(link.startswith(("#", "data:image/")) for link in page.links)
+    anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {link[1:] for link in page.links if link.startswith("#")} <= anchors
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_tables_and_figures_can_be_read_without_seeing_them(gathered):
+    tags = Page((gathered / "report.html").read_text()).tags
+    assert sum(tag == "table" for tag, _ in tags) == sum(tag == "caption" for tag, _ in tags) > 6
+    assert all(attributes.get("scope") in {"col", "colgroup", "row"} for tag, attributes in tags if tag == "th")
+    assert all(len(attributes["alt"]) > 40 for tag, attributes in tags if tag == "img")
+
+
+def test_drawings_are_dated_by_nothing_and_follow_the_colour_scheme(gathered):
+    for path in (gathered / "figures").glob("*.svg"):
+        text = path.read_text()
+        ElementTree.fromstring(text)
+        assert "prefers-color-scheme" in text
+        assert "currentColor" in text
+        assert "dc:date" not in text
+
+
+def test_hostile_names_are_text(builder, make_context, tmp_path):
+    hostile = '<script>alert("x")</script>'
+    cell = "digits/fixed/reinforce"
+    builder.add(cell, revision=hostile, limit=None)
+    context = make_context([cell], preset=hostile, datasets={"digits": {"version": hostile, "sha256": "0" * 64}})
+    gather(builder.records, context, tmp_path / "results")
+    html = (tmp_path / "results" / "report.html").read_text()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    Page(html)
+
+
+def test_runs_of_several_revisions_are_flagged(builder, make_context, tmp_path):
+    cell = "digits/fixed/reinforce"
+    builder.add(cell, seed=0)
+    builder.add(cell, seed=1, revision="c0ffee0000000000")
+    gather(builder.records, make_context([cell], seeds=(0, 1)), tmp_path / "results")
+    text = "".join(Page((tmp_path / "results" / "report.html").read_text()).text)
+    assert "Made by 2 source revisions" in text
+    assert "c0ffee0000" in text
+    assert "source revisions differ" in text
+
+
+def test_one_seed_says_that_it_has_no_interval(builder, make_context, tmp_path):
+    cell = "digits/learnable/reinforce"
+    builder.add(cell)
+    gather(builder.records, make_context([cell], seeds=(0,)), tmp_path / "results")
+    text = (tmp_path / "results" / "tables" / "table-3-bits-per-dimension.md").read_text()
+    assert "2.500 (one seed)" in text
+    assert "one seed: none" in text
+
+
+def test_a_plan_without_any_run_still_makes_a_page(make_context, tmp_path):
+    context = make_context(["digits/fixed/reinforce", "mnist/learnable/reinforce"])
+    gather([], context, tmp_path)
+    text = "".join(Page((tmp_path / "report.html").read_text()).text)
+    assert "0 of 2" in text
+    assert "No run has anything to draw yet." in text
+    tree = json.loads((tmp_path / "metrics.json").read_text())
+    assert tree["digits"]["fixed"]["reinforce"] == {"diverged": 0, "seeds": 0}
+
+
+def test_what_is_not_made_again_is_removed_and_the_rest_stays(study, tmp_path, gathered):
+    records, context = study
+    out = Path(shutil.copytree(gathered, tmp_path / "results"))
+    (out / "figures" / "notes.txt").write_text("mine")
+    fixed = tuple(cell for cell in context.expected_cells if "/fixed/" in cell)
+    gather([record for record in records if record.experiment == "fixed"], replace(context, expected_cells=fixed), out)
+    names = {path.name for path in (out / "figures").iterdir()}
+    assert not any("learnable" in name for name in names)
+    assert {"notes.txt", "digits-fixed-curves.svg"} <= names
+
+
+def test_all_seeds_diverged_is_reported_not_hidden(builder, make_context, tmp_path):
+    cell = "digits/fixed/reinforce"
+    for seed in range(3):
+        builder.add(cell, seed=seed, diverged_epoch=1)
+    out = tmp_path / "results"
+    gather(builder.records, make_context([cell]), out)
+    text = "".join(Page((out / "report.html").read_text()).text)
+    assert "diverged (3 of 3, epoch 1)" in text
+    assert json.loads((out / "metrics.json").read_text())["digits"]["fixed"]["reinforce"]["diverged"] == 3
+    assert Path(out / "curves.csv").read_text().count("\n") == 4

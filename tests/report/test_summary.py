@@ -1,0 +1,99 @@
+"""Means, intervals, and what became of a cell, against scipy and by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from silent_gradients.report.naming import MethodName
+from silent_gradients.report.summary import cells, mean_error, summarize
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8).filter(lambda values: np.ptp(values) > 1e-6))
+def test_the_interval_is_students(values):
+    summary = summarize(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    assert summary.low == pytest.approx(low, rel=1e-9, abs=1e-9)
+    assert summary.high == pytest.approx(high, rel=1e-9, abs=1e-9)
+    assert summary.sd == pytest.approx(stats.tstd(values), rel=1e-9)
+
+
+def test_a_known_interval():
+    # Three values around 2 with sd 1: half width t(0.975, 2) / sqrt(3) = 4.302653 / 1.732051.
+    summary = summarize([1.0, 2.0, 3.0])
+    assert (summary.n, summary.mean, summary.sd) == (3, 2.0, 1.0)
+    assert summary.high - 2.0 == pytest.approx(2.484138, abs=1e-6)
+
+
+def test_one_value_has_a_mean_but_no_interval():
+    summary = summarize([2.5])
+    assert summary.mean == 2.5
+    assert math.isnan(summary.sd)
+    assert math.isnan(summary.low)
+
+
+def test_no_value_has_nothing():
+    assert summarize([]).n == 0
+    assert math.isnan(summarize([]).mean)
+
+
+def test_errors_of_a_mean_add_in_quadrature():
+    assert mean_error([0.03, 0.04]) == pytest.approx(0.025)
+    assert math.isnan(mean_error([]))
+
+
+def test_cells_come_in_the_papers_order_with_those_never_run(builder, make_context):
+    builder.add("digits/learnable/reinforce")
+    builder.add("digits/learnable/silent-gaussian")
+    names = [
+        "digits/learnable/reinforce",
+        "digits/learnable/reparameterization+silent",
+        "digits/learnable/silent-gaussian",
+        "digits/fixed/gumbel-softmax",
+    ]
+    found = cells(builder.records, make_context(names))
+    assert [cell.name for cell in found] == [names[3], names[2], names[1], names[0]]
+    assert [cell.status for cell in found] == ["not run", "1 of 3 seeds run", "not run", "1 of 3 seeds run"]
+
+
+def test_a_status_says_everything_that_limits_the_numbers(builder, make_context):
+    cell = "digits/fixed/reinforce"
+    builder.add(cell, seed=0, diverged_epoch=17)
+    builder.add(cell, seed=1, diverged_epoch=5)
+    builder.add(cell, seed=2, flattened=False, revision="b" * 16)
+    (found,) = cells(builder.records, make_context([cell]))
+    assert found.status == "diverged (2 of 3, epochs 5, 17); not flattened (1 of 3); source revisions differ"
+    assert [run.seed for run in found.evaluated] == [2]
+
+
+def test_grid_runs_do_not_enter_a_cell(builder, make_context):
+    cell = "digits/fixed/reinforce"
+    builder.add(cell, ("baselines", "seeds"), seed=0, bpd=2.0)
+    builder.add(cell, ("baselines",), seed=0, bpd=9.0, learning_rate=1e-4)
+    (found,) = cells(builder.records, make_context([cell], seeds=(0,)))
+    assert found.values("bpd") == {0: 2.0}
+    assert found.status == "complete"
+
+
+def test_a_cell_whose_whole_grid_diverged_says_so(make_context):
+    cell = "digits/fixed/reinforce"
+    selections = {cell: {"status": "diverged", "point": {"learning_rate": 1e-3}, "configurations": 4, "bpd": None}}
+    (found,) = cells([], make_context([cell], selections=selections))
+    assert found.status == "diverged (every grid point)"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name", "expected"),
+    [
+        ("fixed", "silent-bernoulli", ("bernoulli", "none", True, "Silent (Bernoulli)")),
+        ("learnable", "silent-gaussian", ("gaussian", "none", True, "Silent (Gaussian)")),
+        ("learnable", "reinforce+silent", ("bernoulli", "reinforce", True, "REINFORCE + SG")),
+        ("fixed", "reparameterization", ("gaussian", "reparameterization", False, "Reparameterization")),
+    ],
+)
+def test_methods_read_as_in_the_paper(experiment, name, expected):
+    method = MethodName.of(experiment, name)
+    assert (method.posterior, method.estimator, method.silent, method.label) == expected

@@ -1,0 +1,211 @@
+"""Every table's numbers, computed a second time by other means."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from silent_gradients.report import layout, tables
+from silent_gradients.report.claims import claims
+from silent_gradients.report.summary import cells
+
+LIMIT = {
+    "bpd": 6.7,
+    "kl": 198.0,
+    "expected_squared_error": 3.67,
+    "mean_decoded_squared_error": 2.17,
+    "used_directions": 190,
+}
+
+
+def three_seeds(builder, cell, values=(6.71, 6.72, 6.74), **options):
+    for seed, value in enumerate(values):
+        builder.add(cell, seed=seed, bpd=value, mse=3.0 + 0.1 * seed, **options)
+
+
+def row(frame, **where):
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    (found,) = frame.to_dict("records")
+    return found
+
+
+def test_table_2_is_mean_interval_published_difference_and_closed_form(builder, make_context):
+    cell = "mnist/fixed/silent-gaussian"
+    three_seeds(builder, cell, limit=LIMIT)
+    context = make_context([cell], selections={cell: {"configurations": 6}})
+    frame = tables.measurements(cells(builder.records, context), context, "fixed", tables.FIXED_METRICS)
+    assert frame["metric"].tolist() == list(tables.FIXED_METRICS)
+    values = [6.71, 6.72, 6.74]
+    bpd = row(frame, metric="bpd")
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert bpd["measured"] == pytest.approx(np.mean(values))
+    assert (bpd["low"], bpd["high"]) == pytest.approx((low, high))
+    assert bpd["published"] == 6.718
+    assert bpd["difference"] == pytest.approx(np.mean(values) - 6.718)
+    assert bpd["monte_carlo_error"] == pytest.approx(0.002 / math.sqrt(3))
+    assert bpd["closed_form"] == pytest.approx(6.7)
+    assert (bpd["split"], bpd["images"], bpd["samples"]) == ("test", "360", "16")
+    assert (bpd["epochs"], bpd["configurations"], bpd["status"]) == ("20", 6, "complete")
+    mse = row(frame, metric="mse_sampled_clamped")
+    assert (mse["measured"], mse["published"]) == (pytest.approx(3.1), 3.011)
+    assert math.isnan(row(frame, metric="mse_sampled")["published"])
+    assert row(frame, metric="mse_sampled")["closed_form"] == pytest.approx(3.67)
+    assert row(frame, metric="mse_mean_decoded")["closed_form"] == pytest.approx(2.17)
+
+
+def test_bernoulli_latents_have_no_closed_form(builder, make_context):
+    cell = "mnist/fixed/silent-bernoulli"
+    three_seeds(builder, cell, limit=LIMIT)
+    context = make_context([cell])
+    frame = tables.measurements(cells(builder.records, context), context, "fixed", ("bpd",))
+    assert math.isnan(row(frame)["closed_form"])
+
+
+def test_every_row_names_preset_protocol_and_data(study):
+    records, context = study
+    found = cells(records, context)
+    for frame in (
+        tables.measurements(found, context, "fixed", tables.FIXED_METRICS),
+        tables.measurements(found, context, "learnable", ("bpd",)),
+        tables.gradient_variance(found, context),
+    ):
+        assert set(frame["preset"]) == {"digits"}
+        assert set(frame["protocol"]) == {"holdout"}
+        assert set(frame["data_sha256"]) == {"0123456789ab"}
+        assert set(frame["data_version"]) == {"1.0"}
+    assert set(tables.grid(records, context)["preset"]) == {"digits"}
+
+
+def test_a_cell_without_a_run_has_a_row_without_numbers(study):
+    records, context = study
+    frame = tables.measurements(cells(records, context), context, "learnable", ("kl",))
+    missing = row(frame, method="gumbel-softmax+silent")
+    assert missing["status"] == "not run"
+    assert math.isnan(missing["measured"])
+    assert missing["seeds"] == 0
+    assert len(frame) == 8
+
+
+def test_diverged_seeds_leave_the_mean_and_show(builder, make_context):
+    cell = "digits/learnable/reinforce"
+    builder.add(cell, seed=0, bpd=2.0)
+    builder.add(cell, seed=1, diverged_epoch=17)
+    builder.add(cell, seed=2, diverged_epoch=17)
+    context = make_context([cell])
+    result = row(tables.measurements(cells(builder.records, context), context, "learnable", ("bpd",)))
+    assert (result["measured"], result["seeds"]) == (2.0, 1)
+    assert math.isnan(result["low"])
+    assert result["status"] == "diverged (2 of 3, epoch 17)"
+
+
+def test_table_1_keeps_both_reductions_and_averages_seeds(builder, make_context):
+    cell = "mnist/fixed/reparameterization"
+    for seed, value in enumerate((1.0, 2.0, 6.0)):
+        entry = {"epoch": 10, "estimators": {"reparameterization": {"batch_mean": value, "per_image_mean": 64 * value}}}
+        builder.add(cell, seed=seed, gradient_variance=[entry | {"images": 64, "draws": 100}])
+    silent = "mnist/fixed/silent-gaussian"
+    builder.add(silent, gradient_variance=[])
+    context = make_context([cell, silent])
+    frame = tables.gradient_variance(cells(builder.records, context), context)
+    measured = row(frame, method="reparameterization")
+    assert (measured["batch_mean"], measured["per_image_mean"]) == (pytest.approx(3.0), pytest.approx(192.0))
+    assert measured["batch_mean_sd"] == pytest.approx(np.std([1, 2, 6], ddof=1))
+    assert (measured["epoch"], measured["seeds"], measured["images"], measured["draws"]) == (10, 3, "64", "100")
+    unmeasured = row(frame, method="silent-gaussian")
+    assert unmeasured["published"] == 0
+    assert pd.isna(unmeasured["epoch"])
+    assert math.isnan(unmeasured["batch_mean"])
+
+
+def test_the_grid_has_every_point_and_marks_the_selected(study):
+    records, context = study
+    frame = tables.grid(records, context)
+    # 12 cells ran, each with two points.
+    assert len(frame) == 24
+    assert frame.groupby(["experiment", "method"])["selected"].sum().eq(1).all()
+    chosen = frame[frame["selected"]]
+    assert set(chosen["point"]) == {"learning_rate=0.001"}
+    best = frame.groupby(["experiment", "method"])["selection_bpd"].transform("min")
+    assert (frame.loc[frame["selected"], "selection_bpd"] == best[frame["selected"]]).all()
+
+
+def test_a_selection_marks_its_run_before_the_seeds_have_run(builder, make_context):
+    cell = "digits/fixed/reinforce"
+    chosen = builder.add(cell, ("baselines",), selected=False)
+    builder.add(cell, ("baselines",), selected=False, learning_rate=1e-4)
+    selections = {cell: {"status": "selected", "run": chosen.name, "point": {}, "configurations": 2, "bpd": 2.5}}
+    frame = tables.grid(builder.records, make_context([cell], selections=selections))
+    assert frame[frame["selected"]]["name"].tolist() == [chosen.name]
+
+
+def test_a_grid_of_one_point_shows_its_declared_axes(builder, make_context):
+    cell = "digits/learnable/reinforce+silent"
+    builder.add(cell, ("guided",), selected=False)
+    context = make_context([cell], grid_axes={cell: ("silent.annealing_rate", "silent.cutoff_epoch")})
+    assert tables.grid(builder.records, context)["point"].tolist() == [
+        "silent.annealing_rate=0.1, silent.cutoff_epoch=None"
+    ]
+
+
+def test_runs_have_one_row_each_whatever_rounds_ask_for_them(study):
+    records, _ = study
+    frame = tables.runs(records)
+    assert len(frame) == len({record.name for record in records}) == 48
+    shared = frame[frame["rounds"] == "baselines+seeds"]
+    assert len(shared) == 10
+    assert set(frame["setting.learning_rate"]) == {1e-3, 1e-4}
+    assert "setting.silent.annealing_rate" in frame
+
+
+def test_curves_are_long_and_of_the_selected_runs(study):
+    records, _ = study
+    frame = tables.curves(records)
+    assert list(frame.columns) == ["cell", "seed", "epoch", "selection_bpd", "train_bpd", "alpha"]
+    assert not frame.duplicated(["cell", "seed", "epoch"]).any()
+    assert len(frame) == 12 * 3 * 20
+
+
+def test_the_metrics_tree_is_keyed_by_names_alone(study):
+    records, context = study
+    tree = tables.metrics(cells(records, context), context)
+    assert (tree["preset"], tree["protocol"]) == ("digits", "holdout")
+    entry = tree["digits"]["fixed"]["reparameterization"]
+    cell = "digits/fixed/reparameterization"
+    runs = [record for record in records if record.cell == cell and record.round == "seeds"]
+    values = [run.evaluation["report"]["bpd"] for run in runs]
+    assert entry["bpd"] == pytest.approx(np.mean(values))
+    assert entry["bpd_sd"] == pytest.approx(np.std(values, ddof=1))
+    assert entry["kl"] == pytest.approx(22.0)
+    assert (entry["mse"], entry["seeds"], entry["epochs"], entry["diverged"]) == (3.0, 3, 20, 0)
+    assert entry["gradient_variance"]["20"] == pytest.approx({"batch_mean": 0.1, "per_image_mean": 6.4})
+    assert tree["digits"]["learnable"]["gumbel-softmax+silent"] == {"seeds": 0, "diverged": 0}
+    text = json.dumps(tree, allow_nan=False)
+    assert not any(record.identity["id"] in text for record in records)
+
+
+def test_an_empty_plan_has_empty_tables(make_context):
+    context = make_context([])
+    laid_out = layout.layout([], claims([]), [], context)
+    assert all(not table.parts for table in laid_out)
+    assert tables.runs([]).empty
+    assert tables.curves([]).empty
+
+
+def test_texts_say_why_there_is_no_interval():
+    assert layout.interval(math.nan, math.nan, 1) == "one seed: none"
+    assert layout.interval(math.nan, math.nan, 0) == layout.NOTHING
+    assert layout.interval(-1.0, 2.0, 3) == "[−1.000, 2.000]"
+    assert layout.number(0.5, sign=True) == "+0.500"
+    assert layout.significant(0.0) == "0"
+    assert layout.significant(12345.6) == "1.23e+04"
+
+
+def test_markdown_escapes_what_would_break_a_row():
+    part = layout.Part("Caption", pd.DataFrame({("", "A"): ["x|y"], ("G", "b"): ["line\nline"]}), 1)
+    text = layout.markdown(layout.Table("t", "Title", ("A note.",), pd.DataFrame(), (part,)))
+    assert "| A | G b |" in text
+    assert "| x\\|y | line line |" in text
