@@ -20,6 +20,7 @@ from silent_gradients.settings import NUMERICS_VERSION, RunSettings
 RECORD, SETTINGS, CURVE, RESULT = "record.json", "settings.json", "curve.jsonl", "result.json"
 PROVENANCE, WEIGHTS = "provenance.json", "weights.pt"
 EVALUATION, RECONSTRUCTIONS = "evaluation.json", "reconstructions.npz"
+_PRODUCED = (SETTINGS, CURVE, RESULT)
 
 
 class StoreError(RuntimeError):
@@ -129,9 +130,11 @@ class RunStore:
         folder = self.folder(name)
         if not (folder / RECORD).exists():
             raise StoreError(f"{name}: no finished run in {folder}")
-        record = read_json(folder / RECORD)
-        if record.get("id") != run_id:
-            raise StoreError(f"{name}: expected run {run_id}, found {record.get('id')} in {folder}")
+        record = _read_record(folder / RECORD)
+        if record["id"] != run_id:
+            raise StoreError(f"{name}: expected run {run_id}, found {record['id']} in {folder}")
+        if record != record | _derived(name, record["files"]):
+            raise StoreError(f"{folder / RECORD}: its entries contradict each other")
         for file, expected in record["files"].items():
             path = folder / file
             found = sha256_of(path) if path.is_file() else None
@@ -158,10 +161,8 @@ class RunStore:
         files = {path.name: sha256_of(path) for path in sorted(working.iterdir())}
         record = {
             "id": settings.id,
-            "name": name,
-            "numerics_version": NUMERICS_VERSION,
             "files": files,
-            "result_sha256": hashlib.sha256("".join(files[f] for f in (SETTINGS, CURVE, RESULT)).encode()).hexdigest(),
+            **_derived(name, files),
             "replaces": [] if replaces is None else sorted({*replaces.record["replaces"], replaces.digest}),
         }
         write_text_atomically(working / RECORD, as_json(record))
@@ -182,6 +183,25 @@ class RunStore:
         for file in dropped:
             (run.folder / file).unlink()
         return StoredRun(run.name, run.folder, record)
+
+
+def _derived(name: str, files: dict[str, str]) -> dict[str, Any]:
+    """What a record says over again, so that an altered record contradicts itself."""
+    produced = "".join(files[file] for file in _PRODUCED)
+    return {
+        "name": name,
+        "numerics_version": NUMERICS_VERSION,
+        "result_sha256": hashlib.sha256(produced.encode()).hexdigest(),
+    }
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_json(path)
+    expected = {"id": str, "name": str, "numerics_version": int, "files": dict, "result_sha256": str, "replaces": list}
+    found = {key: type(value) for key, value in record.items()} if isinstance(record, dict) else None
+    if found != expected or not set(_PRODUCED) <= set(record["files"]):
+        raise StoreError(f"{path}: not the record of a run")
+    return record
 
 
 def snapshot_file(epoch: int) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,16 @@ from silent_gradients.files import sha256_of, write_bytes_atomically, write_text
 from silent_gradients.model import load_snapshot
 from silent_gradients.seeds import generator
 from silent_gradients.settings import EvaluationSettings, RunSettings, digest
-from silent_gradients.store import EVALUATION, RECONSTRUCTIONS, WEIGHTS, StoredRun, as_json, read_json, snapshot_file
+from silent_gradients.store import (
+    EVALUATION,
+    RECONSTRUCTIONS,
+    WEIGHTS,
+    StoredRun,
+    StoreError,
+    as_json,
+    read_json,
+    snapshot_file,
+)
 
 
 def evaluate_selected(
@@ -33,7 +44,7 @@ def evaluate_selected(
 ) -> dict[str, Any]:
     """Evaluate a finished run and write ``evaluation.json`` and ``reconstructions.npz`` into its folder.
 
-    Does nothing where the same evaluation of the same weights is there already.
+    Does nothing where the same evaluation of the same weights is there already, unaltered.
 
     Args:
         run: A verified run with its weights (a diverged run has none, and is recorded as such).
@@ -48,10 +59,9 @@ def evaluate_selected(
     """
     asked = digest({"evaluation": asdict(evaluation), "result": run.digest})
     path = run.folder / EVALUATION
-    if path.exists():
-        found: dict[str, Any] = read_json(path)
-        if found["asked"] == asked and found["reconstructions_sha256"] == _digest_if_there(run):
-            return found
+    found = _unaltered(path) if path.exists() else None
+    if found is not None and found["asked"] == asked and found["reconstructions_sha256"] == _digest_if_there(run):
+        return found
     document: dict[str, Any] = {"asked": asked, "settings": asdict(evaluation), "report": None, "train": None}
     document |= {"limit": _limit(settings, prepared), "gradient_variance": [], "reconstructions_sha256": None}
     if run.has_weights:
@@ -90,8 +100,21 @@ def evaluate_selected(
             document["gradient_variance"].append(
                 {"epoch": epoch, "images": measured.images, "draws": measured.draws, "estimators": estimators}
             )
+    document["sha256"] = digest(document)
     write_text_atomically(path, as_json(document))
     return document
+
+
+def _unaltered(path: Path) -> dict[str, Any] | None:
+    """The evaluation in a file; None, and said so, where the file is not as it was written."""
+    try:
+        document: dict[str, Any] = read_json(path)
+        intact = document["sha256"] == digest({key: value for key, value in document.items() if key != "sha256"})
+    except (StoreError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        print(f"{path}: altered; evaluating this run again", file=sys.stderr, flush=True)
+    return document if intact else None
 
 
 def _limit(settings: RunSettings, prepared: PreparedData) -> dict[str, Any] | None:

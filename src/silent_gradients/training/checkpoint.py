@@ -23,7 +23,7 @@ class CheckpointError(RuntimeError):
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Save ``state`` (tensors, numbers, strings, lists, dictionaries) as the folder's newest checkpoint.
 
-    The one before stays as the second last. A full disk leaves both as they were.
+    The one before stays as the second last. On a full disk it is the second last already, and ``newest`` finds it.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)

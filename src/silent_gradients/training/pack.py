@@ -143,8 +143,9 @@ def _train(
     else:
         for path in working.glob("snapshot-*.pt"):
             path.unlink()
-    for name in (checkpoint.CURRENT, checkpoint.PREVIOUS):
-        (working / name).unlink(missing_ok=True)
+    # A process that was killed while it wrote leaves its half of a file.
+    for path in (working / checkpoint.CURRENT, working / checkpoint.PREVIOUS, *working.glob(".*.tmp")):
+        path.unlink(missing_ok=True)
     return store.seal(settings, replaces)
 
 
