@@ -7,6 +7,7 @@ import pytest
 from silent_gradients import settings as module
 from silent_gradients.settings import (
     DataSettings,
+    EvaluationSettings,
     NetworkSettings,
     RunSettings,
     SettingsError,
@@ -171,3 +172,25 @@ def test_cell_and_dimensions():
     assert RUN.cell == "digits/learnable/reinforce+silent"
     assert RUN.data.dimensions == 64
     assert dataclasses.replace(RUN.data, shape=(3, 32, 32)).dimensions == 3072
+
+
+def test_name_is_the_cell_and_ends_in_the_id():
+    names = {dataclasses.replace(RUN, seed=seed).name for seed in range(3)}
+    assert len(names) == 3
+    assert RUN.name.startswith(RUN.cell + "/")
+    assert RUN.name.endswith("-" + RUN.id)
+    for part in ("lr=0.001", "mean=0.001", "precision=0.01", "anneal=0.1", "cutoff=20", "seed=0"):
+        assert part in RUN.name
+    assert set(RUN.name.removeprefix(RUN.cell + "/")) <= set("abcdefghijklmnopqrstuvwxyz0123456789=,.-")
+
+
+def test_name_of_a_run_without_a_guide():
+    fixed = dataclasses.replace(RUN, silent=None, variance=0.01, mean_rate=0.02, seed=4)
+    assert fixed.name == f"digits/learnable/reinforce+silent/lr=0.001,mean=0.02,var=0.01,seed=4-{fixed.id}"
+
+
+def test_evaluation_settings_round_trip():
+    evaluation = EvaluationSettings(samples=16, variance_images=64, variance_draws=100, reconstructions=8)
+    assert EvaluationSettings.from_json(dataclasses.asdict(evaluation)) == evaluation
+    with pytest.raises(SettingsError, match="evaluation"):
+        EvaluationSettings.from_json({"samples": 16})

@@ -105,3 +105,8 @@ def test_impossible_variance(variance):
 
 def test_double_precision_is_kept():
     assert decoder_for("bernoulli").likelihood(torch.zeros(1, 1, 6, dtype=DOUBLE)).precision_squared.dtype == DOUBLE
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_expectation_is_declared_exact(name):
+    assert decoder_for(name).objective(X).is_exact(FAMILIES[name](PARAMETERS[name]))

@@ -45,7 +45,7 @@ class GaussianLikelihood(NamedTuple):
     precision_squared: Tensor
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x|z) in nats of x [B, D], summed over D, shape [S, B]."""
+        """Log p(x|z) in nats of x [B, D], summed over D, shape [S, B]."""
         weighted = (x - self.mean).square() * self.precision_squared
         return (self.log_precision - 0.5 * weighted).sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
 
@@ -79,7 +79,7 @@ class Decoder(nn.Module, ABC):
         """The likelihood at z [S, B, k]."""
 
     def objective(self, x: Tensor) -> Objective:
-        """log p(x|z) of the images x [B, D] as a function of z."""
+        """Log p(x|z) of the images x [B, D] as a function of z."""
         return SampledObjective(self, x)
 
 
@@ -91,5 +91,5 @@ class SampledObjective:
     x: Tensor
 
     def sampled(self, z: Tensor) -> Tensor:
-        """log p(x|z) in nats at z [S, B, k], shape [S, B]."""
+        """Log p(x|z) in nats at z [S, B, k], shape [S, B]."""
         return self.decoder.likelihood(z).log_prob(self.x)

@@ -34,8 +34,8 @@ _DENOMINATOR = (
 _TINY = 1e-20
 """Keeps S = V = 0 finite; far below any float32 precision that occurs."""
 _TAYLOR_TINY = 1e-16
-"""The same for the expansions, whose gradients divide by the square of the second moment: 1e-40 is 0 in float32, and
-a bit that is saturated at s = 0 would make the gradient NaN."""
+"""The same for the expansions, whose gradients divide by the square of the second moment: 1 / 1e-40 is infinite in
+float32, and a bit that is saturated at s = 0 would make the gradient NaN."""
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
@@ -66,9 +66,12 @@ def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourt
     variance_of_square = 4 * squared_mean * variance + 2 * variance.square()
     if third is not None and fourth is not None:
         variance_of_square = variance_of_square + 4 * mean * third + fourth
-    return 0.5 * (second_moment.log() - 0.5 * variance_of_square / second_moment.square())
+    # Divided twice: the gradient of a division by the square would hold its fourth power.
+    return 0.5 * (second_moment.log() - 0.5 * variance_of_square / second_moment / second_moment)
 
 
 def taylor(mean: Tensor, variance: Tensor) -> Tensor:
     """Second-order expansion of E log|s| around E s; it falls without bound as E s goes to 0."""
-    return 0.5 * (mean.square() + _TAYLOR_TINY).log() - 0.5 * variance / (mean.square() + _TAYLOR_TINY)
+    # The share of the variance is felt below |t| = 1e-5 only: at t = 0 a gradient would be infinity times zero.
+    squared_mean = mean.square() + 1e-12 * variance + _TAYLOR_TINY
+    return 0.5 * squared_mean.log() - 0.5 * variance / squared_mean

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -112,13 +112,21 @@ def create(name: str, options: Mapping[str, float] | None = None) -> Estimator:
     if name not in REGISTRY:
         raise EstimatorError(f"estimator: expected one of {sorted(REGISTRY)}, got {name!r}")
     factory: Callable[..., Estimator] = REGISTRY[name]
+    options = options or {}
     known = {field.name for field in dataclasses.fields(REGISTRY[name])}
-    if unknown := sorted(set(options or {}) - known):
+    if unknown := sorted(set(options) - known):
         raise EstimatorError(f"estimator {name!r}: unknown options {unknown}; it has {sorted(known)}")
-    return factory(**(options or {}))
+    kinds = get_type_hints(REGISTRY[name])
+    # Settings hold every option as a number: 2.0 samples are 2.
+    return factory(
+        **{
+            option: int(value) if kinds[option] is int and float(value).is_integer() else value
+            for option, value in options.items()
+        }
+    )
 
 
 def require_samples(samples: int) -> None:
     """Raise ``EstimatorError`` unless ``samples`` is a positive whole number."""
-    if samples < 1 or int(samples) != samples:
+    if not isinstance(samples, int) or samples < 1:
         raise EstimatorError(f"samples: expected a whole number of 1 or more, got {samples}")

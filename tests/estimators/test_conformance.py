@@ -1,0 +1,326 @@
+"""What every estimator of the registry must do; a new one joins by being registered."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from tests.reference import (
+    expectation,
+    fixed_variance_log_density,
+    gradients,
+    linear_precision_log_density,
+    normal,
+    seeded,
+)
+from torch import Tensor
+
+from silent_gradients.decoders import (
+    ExactObjective,
+    FixedVarianceDecoder,
+    LinearPrecisionDecoder,
+    Objective,
+    Standardization,
+)
+from silent_gradients.estimators import REGISTRY, EstimatorError, create
+from silent_gradients.posteriors import FAMILIES
+
+IMAGES, COPIES, CALLS = 2, 256, 60
+DIMENSIONS = 3
+LATENTS = {"bernoulli": 4, "gaussian": 2}
+PARAMETERS = {"bernoulli": normal(IMAGES, 4, seed=70), "gaussian": normal(IMAGES, 4, seed=71, scale=0.5)}
+X = normal(IMAGES, DIMENSIONS, seed=72)
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass
+class Smooth:
+    """-|x - tanh(W z + b)|^2: nonlinear, known at samples only."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def sampled(self, z):
+        return -(self.x - torch.tanh(z @ self.weight.T + self.bias)).square().sum(-1)
+
+
+@dataclasses.dataclass
+class Problem:
+    """An objective for any number of copies of the images, its own parameters and an independent definition."""
+
+    objective: Callable[[Tensor], Objective]
+    parameters: list[Tensor]
+    definition: Callable[[Tensor], Tensor]
+
+
+def smooth_problem(family):
+    weight = normal(DIMENSIONS, LATENTS[family], seed=73).requires_grad_()
+    bias = normal(DIMENSIONS, seed=74).requires_grad_()
+    return Problem(lambda x: Smooth(x, weight, bias), [weight, bias], Smooth(X, weight, bias).sampled)
+
+
+def fixed_problem(family):
+    decoder = FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5).double()
+    with torch.no_grad():
+        decoder.linear.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=75))
+        decoder.linear.bias.copy_(normal(DIMENSIONS, seed=76))
+    weight, bias = decoder.linear.weight, decoder.linear.bias
+    return Problem(
+        decoder.objective, [weight, bias], lambda z: fixed_variance_log_density(z, X, weight, bias, 0.5).sum(-1)
+    )
+
+
+def precision_problem(family):
+    """Precisions of at least seven deviations: the sampled gradient of log|s| has no mean where s may vanish."""
+    decoder = LinearPrecisionDecoder(LATENTS[family], Standardization.identity(DIMENSIONS, 1000.0)).double()
+    with torch.no_grad():
+        decoder.mean_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=77, scale=0.5))
+        decoder.mean_head.bias.copy_(normal(DIMENSIONS, seed=78))
+        decoder.precision_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=79, scale=0.1))
+        decoder.precision_head.bias.fill_(1.5)
+    q = FAMILIES[family](PARAMETERS[family])
+    mean, variance, *_ = q.linear_cumulants(decoder.precision_head.weight.detach())
+    assert ((mean + 1.5) / variance.sqrt()).min() > 7
+    mean_head, precision_head = decoder.mean_head, decoder.precision_head
+    heads = (mean_head.weight, mean_head.bias, precision_head.weight, precision_head.bias)
+    return Problem(decoder.objective, list(heads), lambda z: linear_precision_log_density(z, X, heads).sum(-1))
+
+
+PROBLEMS = {"smooth": smooth_problem, "fixed-variance": fixed_problem, "linear-precision": precision_problem}
+
+
+def variants():
+    """Every estimator with its default options and, where it has the option, with three samples."""
+    found: list[tuple[str, dict[str, float]]] = []
+    for name, estimator in REGISTRY.items():
+        fields = {field.name for field in dataclasses.fields(estimator)}
+        found.append((name, {}))
+        if "samples" in fields:
+            found.append((name, {"samples": 3}))
+    return found
+
+
+def served(name):
+    return [family for family in FAMILIES if REGISTRY[name].serves(FAMILIES[family])]
+
+
+def cases(*, only_unbiased=False):
+    found = []
+    for name, options in variants():
+        for family in served(name):
+            for problem in PROBLEMS:
+                if REGISTRY[name].exact:
+                    if options or problem == "smooth":
+                        continue
+                    # The closed form of E log|s| is not the true one for bits.
+                    if only_unbiased and (family, problem) == ("bernoulli", "linear-precision"):
+                        continue
+                if only_unbiased and not REGISTRY[name].unbiased:
+                    continue
+                label = "-".join([name, *(f"{k}={v}" for k, v in options.items()), family, problem])
+                found.append(pytest.param(name, options, family, problem, id=label))
+    return found
+
+
+CONTROLS = {family: fixed_problem(family) for family in LATENTS}
+
+
+def control(family, copies):
+    return CONTROLS[family].objective(X.repeat(copies, 1))
+
+
+def call(estimator, family, parameters, objective, state, generator):
+    copies = len(parameters) // IMAGES
+    return estimator(
+        FAMILIES[family](parameters),
+        objective,
+        control=control(family, copies),
+        index=torch.arange(len(parameters)),
+        generator=generator,
+        state=state,
+    )
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases(only_unbiased=True))
+def test_mean_gradient_and_value_are_the_true_ones(name, options, family, problem):
+    estimator, setting = create(name, options), PROBLEMS[problem](family)
+    objective = setting.objective(X.repeat(COPIES, 1))
+    parameters = PARAMETERS[family].clone().requires_grad_()
+    wanted = [parameters, *setting.parameters]
+    truth = expectation(family, parameters, setting.definition)
+    exact = torch.cat([truth.detach(), *(g.flatten() for g in gradients(truth.sum(), *wanted))])
+
+    state, generator, estimates = estimator.initial_state(CPU), seeded(80), []
+    for _ in range(2 if estimator.exact else CALLS):
+        value, surrogate, state = call(estimator, family, parameters.repeat(COPIES, 1), objective, state, generator)
+        slopes = gradients(surrogate.sum() / COPIES, *wanted)
+        estimates.append(torch.cat([value.view(COPIES, IMAGES).mean(0), *(g.flatten() for g in slopes)]))
+    drawn = torch.stack(estimates)
+    error = drawn.std(0) / math.sqrt(len(drawn))
+    scale = exact.abs().max()
+    # The rational fit of the exact log term is within 4e-5 in the gradient.
+    slack = (4e-5 if problem == "linear-precision" and estimator.exact else 1e-11) * scale
+    assert ((drawn.mean(0) - exact).abs() <= 5 * error + slack).all(), (drawn.mean(0) - exact) / error
+    # The test would see a bias of a few percent.
+    assert 5 * error.max() < 0.15 * scale
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
+def test_shapes_value_and_evaluations(name, options, family, problem):
+    estimator, setting = create(name, options), PROBLEMS[problem](family)
+    parameters = PARAMETERS[family].clone().requires_grad_()
+    inner = setting.objective(X)
+    counted = []
+
+    class Counting:
+        def sampled(self, z):
+            assert z.shape[1:] == (IMAGES, LATENTS[family])
+            counted.append(len(z))
+            value = inner.sampled(z)
+            assert value.shape == z.shape[:2]
+            return value
+
+        def expectation(self, q):
+            assert isinstance(inner, ExactObjective)
+            return inner.expectation(q)
+
+        def is_exact(self, q):
+            assert isinstance(inner, ExactObjective)
+            return inner.is_exact(q)
+
+    value, surrogate, state = call(estimator, family, parameters, Counting(), estimator.initial_state(CPU), seeded(81))
+    assert value.shape == surrogate.shape == (IMAGES,)
+    assert not value.requires_grad
+    assert surrogate.requires_grad
+    assert sum(counted) == estimator.evaluations
+    assert estimator.exact == (estimator.evaluations == 0)
+    for slope in gradients(surrogate.sum(), parameters, *setting.parameters):
+        assert torch.isfinite(slope).all()
+        assert slope.abs().max() > 0
+    assert all(isinstance(entry, Tensor) and not entry.requires_grad for entry in state.values())
+    assert state.keys() == estimator.initial_state(CPU).keys()
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
+def test_generator_decides_everything(name, options, family, problem):
+    estimator, setting = create(name, options), PROBLEMS[problem](family)
+    objective = setting.objective(X)
+    parameters = PARAMETERS[family].clone().requires_grad_()
+
+    def estimate(seed):
+        state, generator, found = estimator.initial_state(CPU), seeded(seed), []
+        for _ in range(3):
+            value, surrogate, state = call(estimator, family, parameters, objective, state, generator)
+            found += [value, *gradients(surrogate.sum(), parameters, *setting.parameters), *state.values()]
+        return found
+
+    global_state = torch.get_rng_state()
+    first, again, other = (estimate(seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), global_state)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert estimator.exact == all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
+def test_a_step_leaves_the_state_it_was_given_alone(name, options, family, problem):
+    estimator = create(name, options)
+    objective = PROBLEMS[problem](family).objective(X)
+    before = estimator.initial_state(CPU)
+    kept = {key: entry.clone() for key, entry in before.items()}
+    call(estimator, family, PARAMETERS[family].clone().requires_grad_(), objective, before, seeded(82))
+    assert before.keys() == kept.keys()
+    assert all(torch.equal(before[key], kept[key]) for key in kept)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_float32_and_a_single_image(name):
+    for family in served(name):
+        estimator = create(name)
+        decoder = FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5)
+        parameters = PARAMETERS[family][:1].float().requires_grad_()
+        estimate = estimator(
+            FAMILIES[family](parameters),
+            decoder.objective(X[:1].float()),
+            control=decoder.objective(X[:1].float()),
+            index=torch.zeros(1, dtype=torch.long),
+            generator=seeded(83),
+            state=estimator.initial_state(CPU),
+        )
+        assert estimate.value.dtype == estimate.surrogate.dtype == torch.float32
+        (slope,) = gradients(estimate.surrogate.sum(), parameters)
+        assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_posteriors_that_are_not_served_are_refused(name):
+    estimator = create(name)
+    for family in set(FAMILIES) - set(served(name)):
+        objective = fixed_problem(family).objective(X)
+        with pytest.raises((EstimatorError, NotImplementedError), match=family):
+            call(estimator, family, PARAMETERS[family], objective, estimator.initial_state(CPU), seeded(84))
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_names_and_declarations(name):
+    estimator = REGISTRY[name]
+    assert estimator.name == name
+    assert isinstance(estimator.unbiased, bool)
+    assert isinstance(estimator.exact, bool)
+    assert served(name)
+    assert estimator.posteriors is None or estimator.posteriors <= set(FAMILIES)
+    assert isinstance(create(name), estimator)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_unknown_options_are_named(name):
+    with pytest.raises(EstimatorError, match=rf"{name}.*temprature"):
+        create(name, {"temprature": 1.0})
+
+
+SAMPLED = [name for name, options in variants() if options]
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("samples", [0, -1, 1.5, math.nan, math.inf])
+def test_impossible_numbers_of_samples(name, samples):
+    with pytest.raises(EstimatorError, match="samples"):
+        create(name, {"samples": samples})
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_whole_number_of_samples_may_be_a_float(name):
+    """Options are numbers of a settings file, where 2 may be written 2.0."""
+    family = served(name)[0]
+    values = []
+    for samples in (2, 2.0):
+        estimator = create(name, {"samples": samples})
+        parameters, objective = PARAMETERS[family], fixed_problem(family).objective(X)
+        values.append(call(estimator, family, parameters, objective, estimator.initial_state(CPU), seeded(85)).value)
+    assert torch.equal(*values)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(EstimatorError, match=r"gumbel-softmax.*reinforce.*reparameterization.*silent.*'reinforced'"):
+        create("reinforced")
+
+
+def test_the_registry_has_the_estimators_of_the_paper():
+    assert {"silent", "reparameterization", "gumbel-softmax", "reinforce"} <= set(REGISTRY)
+
+
+def test_biased_estimators_are_biased_where_others_are_not():
+    """The conformance test has the power to tell: it would refuse Gumbel-Softmax at temperature 1."""
+    estimator, setting = create("gumbel-softmax"), fixed_problem("bernoulli")
+    assert not estimator.unbiased
+    objective = setting.objective(X.repeat(COPIES, 1))
+    parameters = PARAMETERS["bernoulli"].clone().requires_grad_()
+    truth = expectation("bernoulli", parameters, setting.definition)
+    (exact,) = gradients(truth.sum(), parameters)
+    generator, drawn = seeded(86), []
+    for _ in range(20):
+        surrogate = call(estimator, "bernoulli", parameters.repeat(COPIES, 1), objective, {}, generator).surrogate
+        drawn += gradients(surrogate.sum() / COPIES, parameters)
+    found = torch.stack(drawn)
+    assert ((found.mean(0) - exact) / (found.std(0) / math.sqrt(20))).abs().max() > 10

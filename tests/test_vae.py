@@ -1,0 +1,318 @@
+import copy
+import math
+
+import pytest
+import torch
+from tests.reference import DOUBLE, linear_precision_log_density, normal, seeded
+from torch import nn
+
+from silent_gradients.decoders import (
+    ConvolutionalDecoder,
+    FixedVarianceDecoder,
+    LinearPrecisionDecoder,
+    Standardization,
+)
+from silent_gradients.encoders import encoder
+from silent_gradients.estimators import REGISTRY, EstimatorError, create
+from silent_gradients.posteriors import FAMILIES
+from silent_gradients.vae import VAE, scale_gradient
+
+SHAPES = {"plain": (1, 4, 4), "strided": (1, 32, 32)}
+CHANNELS = {"plain": ((2, 3, 2), (2, 3, 2, 3, 2)), "strided": ((2, 3, 2, 4), (4, 3, 2, 2))}
+BATCH, LATENT_DIM = 5, 3
+CPU = torch.device("cpu")
+SERVED = [
+    (name, family)
+    for name, estimator in REGISTRY.items()
+    for family in FAMILIES
+    if estimator.serves(FAMILIES[family]) and not estimator.exact
+]
+
+
+def images(architecture="plain"):
+    return torch.rand(BATCH, *SHAPES[architecture], generator=seeded(120), dtype=DOUBLE)
+
+
+def make(estimator, family, architecture="plain", *, guide=True, exact_decoder=False):
+    """A small VAE in float64; ``strided`` has BatchNorm in encoder and decoder."""
+    torch.manual_seed(0)
+    shape, (encoder_channels, decoder_channels) = SHAPES[architecture], CHANNELS[architecture]
+    dimensions = math.prod(shape)
+    identity = Standardization.identity(dimensions, 100.0)
+    kind = FAMILIES[family]
+    return VAE(
+        encoder(architecture, kind.parameters_per_latent * LATENT_DIM, shape, encoder_channels),
+        kind,
+        FixedVarianceDecoder(LATENT_DIM, dimensions, 0.1)
+        if exact_decoder
+        else ConvolutionalDecoder(architecture, LATENT_DIM, shape, decoder_channels, identity, small_last_layer=False),
+        None if estimator is None else create(estimator),
+        LinearPrecisionDecoder(LATENT_DIM, identity) if guide else None,
+    ).double()
+
+
+def slopes(module):
+    return {
+        name: torch.zeros_like(weight) if weight.grad is None else weight.grad
+        for name, weight in module.named_parameters()
+    }
+
+
+def step(vae, x, seed=121, **options):
+    state = {} if vae.estimator is None else vae.estimator.initial_state(CPU)
+    index = torch.arange(len(x))
+    return vae.training_step(x, state=state, index=index, generator=seeded(seed), **options)
+
+
+def separate_gradients(vae, x, seed=121):
+    """Gradients of the two negative evidence lower bounds, each from its own forward and backward pass."""
+    found = []
+    for which in ("guide", "decoder"):
+        own = copy.deepcopy(vae)
+        q = own.family(own.encoder(x))
+        pixels = x.flatten(1)
+        if which == "guide":
+            log_likelihood = own.guide.objective(pixels).expectation(q)
+        elif own.estimator is None:
+            log_likelihood = own.decoder.objective(pixels).sampled(q.sample(1, seeded(seed)))[0]
+        else:
+            log_likelihood = own.estimator(
+                q,
+                own.decoder.objective(pixels),
+                control=None if own.guide is None else own.guide.objective(pixels),
+                index=torch.arange(len(x)),
+                generator=seeded(seed),
+                state=own.estimator.initial_state(CPU),
+            ).surrogate
+        (q.kl_divergence() - log_likelihood).mean().backward()
+        found.append(own)
+    return found
+
+
+def assert_same(found, expected, tolerance=1e-12):
+    assert found.keys() == expected.keys()
+    scale = max(1.0, *(float(slope.abs().max()) for slope in expected.values()))
+    for name, slope in found.items():
+        assert (slope - expected[name]).abs().max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("architecture", ["plain", "strided"])
+@pytest.mark.parametrize(("estimator", "family"), SERVED)
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_one_backward_pass_is_the_mixture_of_two(architecture, estimator, family, alpha):
+    """Eq. 8: the encoder's gradient is alpha g_guide + (1 - alpha) g_decoder, each decoder's its own in full."""
+    vae, x = make(estimator, family, architecture), images(architecture)
+    guide, decoder = separate_gradients(vae, x)
+    step(vae, x, alpha=alpha).loss.backward()
+    of_guide, of_decoder = slopes(guide.encoder), slopes(decoder.encoder)
+    mixture = {name: alpha * of_guide[name] + (1 - alpha) * of_decoder[name] for name in of_guide}
+    assert_same(slopes(vae.encoder), mixture)
+    assert_same(slopes(vae.decoder), slopes(decoder.decoder))
+    if alpha > 0:
+        assert_same(slopes(vae.guide), slopes(guide.guide))
+    else:
+        assert all(weight.grad is None for weight in vae.guide.parameters())
+    assert max(float(slope.abs().max()) for slope in mixture.values()) > 0
+
+
+@pytest.mark.parametrize(("estimator", "family"), SERVED)
+def test_without_a_guide_alpha_changes_nothing(estimator, family):
+    vae, x = make(estimator, family, guide=False), images()
+    other = copy.deepcopy(vae)
+    step(vae, x).loss.backward()
+    step(other, x, alpha=0.7).loss.backward()
+    assert_same(slopes(other), slopes(vae), 0.0)
+
+
+def test_values_of_a_step():
+    vae, x = make("reparameterization", "gaussian"), images()
+    result = step(vae, x, alpha=0.4)
+    q = vae.posterior(x)
+    torch.testing.assert_close(result.kl, q.kl_divergence().detach())
+    log_likelihood = vae.decoder.objective(x.flatten(1)).sampled(q.rsample(1, seeded(121)))[0]
+    torch.testing.assert_close(result.log_likelihood, log_likelihood.detach())
+    assert isinstance(vae.guide, LinearPrecisionDecoder)
+    guide = vae.guide.objective(x.flatten(1)).expectation(q)
+    torch.testing.assert_close(result.guide_log_likelihood, guide.detach())
+    torch.testing.assert_close(result.loss, (q.kl_divergence() - log_likelihood - guide).mean())
+    for tensor in (result.log_likelihood, result.kl, result.guide_log_likelihood):
+        assert tensor is not None
+        assert tensor.shape == (BATCH,)
+        assert not tensor.requires_grad
+
+
+def test_the_guide_is_the_linear_decoder_by_its_density():
+    """The guide's value, by many genuine samples and a plain density."""
+    vae, x = make("reparameterization", "gaussian"), images()
+    assert isinstance(vae.guide, LinearPrecisionDecoder)
+    with torch.no_grad():
+        vae.guide.precision_head.bias.fill_(1.0)
+        heads = (*vae.guide.mean_head.parameters(), *vae.guide.precision_head.parameters())
+        value = step(vae, x, alpha=1.0).guide_log_likelihood
+        z = vae.posterior(x).sample(20_000, seeded(122))
+        drawn = linear_precision_log_density(z, x.flatten(1), heads).sum(-1)  # type: ignore[arg-type]
+    assert value is not None
+    assert ((drawn.mean(0) - value) / (drawn.std(0) / 20_000**0.5)).abs().max() < 4.5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("architecture", ["plain", "strided"])
+def test_a_guide_alone_trains_the_encoder_and_hard_samples_the_decoder(family, architecture):
+    """The "None" rows."""
+    vae, x = make(None, family, architecture), images(architecture)
+    guide, decoder = separate_gradients(vae, x)
+    seen = []
+    vae.decoder.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    result = step(vae, x, alpha=1.0)
+    result.loss.backward()
+    assert_same(slopes(vae.encoder), slopes(guide.encoder))
+    assert_same(slopes(vae.guide), slopes(guide.guide))
+    assert_same(slopes(vae.decoder), slopes(decoder.decoder))
+    (z,) = seen
+    assert not z.requires_grad
+    if family == "bernoulli":
+        assert set(z.unique().tolist()) <= {0.0, 1.0}
+    assert result.state == {}
+
+
+def buffers(module):
+    return {name: tensor.clone() for name, tensor in module.named_buffers()}
+
+
+@pytest.mark.parametrize(("estimator", "family"), [*SERVED, (None, "gaussian"), (None, "bernoulli")])
+@pytest.mark.parametrize("guide", [True, False])
+def test_frozen(estimator, family, guide):
+    if estimator is None and not guide:
+        return
+    vae, x = make(estimator, family, "strided", guide=guide), images("strided")
+    vae.train()
+    vae.encoder.eval()
+    encoder_before, decoder_before = buffers(vae.encoder), buffers(vae.decoder)
+    seen = []
+    vae.decoder.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    if vae.guide is not None:
+        vae.guide.register_forward_hook(lambda *_: pytest.fail("the guide was used"))
+    state = {"average": torch.tensor(-5.0), "weight": torch.tensor(0.5)} if estimator == "reinforce" else {}
+    result = vae.training_step(x, state=state, alpha=0.6, frozen=True, generator=seeded(123))
+    result.loss.backward()
+    assert all(weight.grad is None for weight in vae.encoder.parameters())
+    assert result.guide_log_likelihood is None
+    assert vae.guide is None or all(weight.grad is None for weight in vae.guide.parameters())
+    assert all(torch.equal(encoder_before[name], tensor) for name, tensor in vae.encoder.named_buffers())
+    assert any(not torch.equal(decoder_before[name], tensor) for name, tensor in vae.decoder.named_buffers())
+    assert result.state is state
+
+    # The decoder's gradient is that of the density at genuine samples.
+    (z,) = seen
+    if family == "bernoulli":
+        assert set(z.unique().tolist()) <= {0.0, 1.0}
+    other = copy.deepcopy(vae)
+    other.zero_grad()
+    (-other.decoder.objective(x.flatten(1)).sampled(z[None]).mean()).backward()
+    assert_same(slopes(vae.decoder), slopes(other.decoder))
+    assert max(float(slope.abs().max()) for slope in slopes(vae.decoder).values()) > 0
+
+
+def test_encoder_statistics_are_updated_once_per_step():
+    vae, x = make("reinforce", "bernoulli", "strided"), images("strided")
+    step(vae, x, alpha=0.5)
+    norms = [m for part in (vae.encoder, vae.decoder) for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {int(norm.num_batches_tracked) for norm in norms if norm.num_batches_tracked is not None} == {1}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_exact_decoder_needs_no_samples(family):
+    vae, x = make("silent", family, guide=False, exact_decoder=True), images()
+    state = torch.get_rng_state()
+    first, second = (vae.training_step(x, state={}) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.loss, second.loss)
+    q = vae.posterior(x)
+    assert isinstance(vae.decoder, FixedVarianceDecoder)
+    bound = vae.decoder.objective(x.flatten(1)).expectation(q) - q.kl_divergence()
+    torch.testing.assert_close(first.loss, -bound.mean())
+
+
+def test_state_goes_from_step_to_step():
+    vae, x = make("reinforce", "bernoulli"), images()
+    assert vae.estimator is not None
+    first = step(vae, x)
+    second = vae.training_step(x, state=first.state, generator=seeded(124))
+    means = first.log_likelihood.mean(), second.log_likelihood.mean()
+    expected = (0.99 * 0.01 * means[0] + 0.01 * means[1]) / (0.99 * 0.01 + 0.01)
+    assert float(second.state["average"] / second.state["weight"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 1 / 3, 0.999, 1.0])
+def test_scale_gradient_keeps_the_value_bit_for_bit(factor):
+    numbers = torch.randn(10_000, generator=seeded(125)) * torch.logspace(-40, 30, 10_000)
+    tensor = numbers.clone().requires_grad_()
+    scaled = scale_gradient(tensor, factor)
+    assert torch.equal(scaled, numbers)
+    if factor == 0:
+        assert not scaled.requires_grad
+    else:
+        (slope,) = torch.autograd.grad(scaled.sum(), tensor)
+        torch.testing.assert_close(slope, torch.full_like(slope, factor))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "family"),
+    [(name, family) for name, kind in REGISTRY.items() for family in FAMILIES if not kind.serves(FAMILIES[family])],
+)
+def test_estimator_and_family_must_fit(estimator, family):
+    with pytest.raises(EstimatorError, match=rf"{estimator}.*{family}"):
+        make(estimator, family)
+    parts = make(None, family)
+    with pytest.raises(EstimatorError, match=rf"{estimator}.*{family}"):
+        VAE(parts.encoder, FAMILIES[family], parts.decoder, None, parts.guide, create(estimator))
+
+
+def test_something_must_train_the_encoder():
+    with pytest.raises(EstimatorError, match="guide"):
+        make(None, "gaussian", guide=False)
+
+
+def test_another_estimator_may_steer_by_the_guide():
+    """Eq. 8 with a sampled gradient of the guide: the comparison that isolates zero variance."""
+    parts, x = make(None, "gaussian"), images()
+    vae = VAE(parts.encoder, parts.family, parts.decoder, None, parts.guide, create("reparameterization"))
+    assert isinstance(parts.guide, LinearPrecisionDecoder)
+    with torch.no_grad():
+        parts.guide.precision_head.bias.fill_(1.0)
+    values = [step(vae, x, seed=seed, alpha=1.0).guide_log_likelihood for seed in (1, 1, 2)]
+    assert all(value is not None for value in values)
+    first, again, other = (value for value in values if value is not None)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_gradient_of_the_mixture_by_finite_differences():
+    """d/dphi of KL - alpha E log p_guide - (1 - alpha) E log p with a silent decoder: every term is a number."""
+    torch.manual_seed(0)
+    family = FAMILIES["bernoulli"]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, LATENT_DIM))
+    identity = Standardization.identity(4, 100.0)
+    guide = LinearPrecisionDecoder(LATENT_DIM, identity, "central-limit")
+    vae = VAE(network, family, FixedVarianceDecoder(LATENT_DIM, 4, 0.2), create("silent"), guide).double()
+    x, alpha, h = normal(3, 1, 2, 2, seed=126), 0.3, 1e-6
+    vae.training_step(x, state={}, alpha=alpha).loss.backward()
+    layer = network[1]
+    assert isinstance(layer, nn.Linear)
+    assert layer.weight.grad is not None
+
+    def mixture():
+        result = vae.training_step(x, state={}, alpha=alpha)
+        assert result.guide_log_likelihood is not None
+        mixed = result.kl - alpha * result.guide_log_likelihood - (1 - alpha) * result.log_likelihood
+        return float(mixed.mean())
+
+    with torch.no_grad():
+        for row, column in ((0, 0), (1, 2), (2, 3)):
+            kept = float(layer.weight[row, column])
+            ends = []
+            for sign in (1, -1):
+                layer.weight[row, column] = kept + sign * h
+                ends.append(mixture())
+            layer.weight[row, column] = kept
+            assert (ends[0] - ends[1]) / (2 * h) == pytest.approx(float(layer.weight.grad[row, column]), rel=1e-6)
