@@ -35,7 +35,7 @@ class PlainDisplay:
 
     shows_progress = False
 
-    def write(self, text: str, style: str) -> None:  # noqa: ARG002
+    def write(self, text: str, style: str) -> None:
         """Show a text as it is."""
         print(text, file=sys.stderr, flush=True)
 
