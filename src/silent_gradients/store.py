@@ -158,6 +158,8 @@ class RunStore:
             replaces: The run of the same id that this one takes the place of.
         """
         working, name = self.working_folder(settings.name), settings.name
+        for leftover in working.glob(".*"):  # of an atomic write that a kill cut short
+            leftover.unlink()
         files = {path.name: sha256_of(path) for path in sorted(working.iterdir())}
         record = {
             "id": settings.id,

@@ -19,7 +19,8 @@ ACTIVE_UNIT_VARIANCE = 0.01
 """A latent variable is active if its posterior mean varies by more than this over the images (Burda et al. 2016)."""
 SATURATION = 0.01
 """A probability closer than this to 0 or 1 counts as saturated."""
-IMAGES_PER_CHUNK = 512
+DECODED_PER_CHUNK = 2048
+"""Samples that are decoded at once: bounds the memory."""
 
 
 def bits_per_dimension(elbo: Any, dimensions: int, levels: int) -> Any:
@@ -110,7 +111,7 @@ def evaluate(
             collected.setdefault(name, []).append(value)
 
     with evaluation_mode(vae):
-        for chunk in x.split(IMAGES_PER_CHUNK):
+        for chunk in x.split(max(1, DECODED_PER_CHUNK // samples)):
             pixels = chunk.flatten(1)
             q = vae.posterior(chunk)
             z = q.sample(samples, generator)

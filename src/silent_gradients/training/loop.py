@@ -94,7 +94,7 @@ class Trainer:
         last_save = started = time.monotonic()
         before = self.seconds
         while self.epoch < self.settings.epochs and self.diverged_epoch is None:
-            self._train_epoch()
+            self.train_epoch()
             now = time.monotonic()
             self.seconds = before + now - started
             finished = self.epoch == self.settings.epochs or self.diverged_epoch is not None
@@ -106,7 +106,8 @@ class Trainer:
                 raise Interrupted
         return self._result()
 
-    def _train_epoch(self) -> None:
+    def train_epoch(self) -> None:
+        """Train one epoch, evaluate where it is due and add to the curve."""
         settings, schedule = self.settings, self.schedule
         frozen = schedule is not None and schedule.frozen(self.epoch)
         self.vae.train()
