@@ -2,8 +2,8 @@
 
     python benchmarks/step_time.py [--preset digits] [--epochs 20] [--device cpu]
 
-Steps of all methods of an experiment alternate, so that a busy machine slows each of them alike; what is compared are the
-ratios to the reparameterization step.
+Steps of all methods of an experiment alternate, so that a busy machine slows each of them alike; what is compared are
+the ratios to the reparameterization step.
 """
 
 from __future__ import annotations

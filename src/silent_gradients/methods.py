@@ -1,4 +1,4 @@
-"""The methods that are compared: the rows of the paper's tables, each a posterior, an estimator and a use of silence."""
+"""The methods that are compared: the rows of the paper's tables, each a posterior and an estimator."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class Plan:
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:
         """The runs of the cell's grid, each with its point; points that come to the same run are one."""
         seed = self.params.seeds[0]
-        runs = {}
+        runs: dict[str, tuple[Point, RunSettings]] = {}
         for point in self.points(cell, selections):
             run = self.run(cell, point, seed)
             runs.setdefault(run.id, (point, run))

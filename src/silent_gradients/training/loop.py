@@ -15,11 +15,11 @@ from torch import Tensor
 
 from silent_gradients.data.run_data import RunData
 from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate
-from silent_gradients.settings import RunSettings
-from silent_gradients.training import checkpoint
 from silent_gradients.model import build_optimizers, build_schedule, build_vae
 from silent_gradients.seeds import Purpose, generator
+from silent_gradients.settings import RunSettings
 from silent_gradients.store import snapshot_file
+from silent_gradients.training import checkpoint
 
 FLATTENED_TOLERANCE = 0.005
 """A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
@@ -44,7 +44,8 @@ class _Sums:
 
     @classmethod
     def zeros(cls, device: torch.device) -> _Sums:
-        return cls(*(torch.zeros((), device=device, dtype=torch.float64) for _ in range(4)))
+        loss, log_likelihood, kl, guide = torch.zeros(4, device=device, dtype=torch.float64)
+        return cls(loss, log_likelihood, kl, guide)
 
 
 @dataclass
