@@ -1,0 +1,124 @@
+"""A tiny data set and runs on it: milliseconds of training, with everything that real runs have."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from silent_gradients.data.arrays import Images, arrays_digest
+from silent_gradients.data.prepared import MANIFEST, TEST, TRAIN, PreparedData
+from silent_gradients.data.run_data import RunData
+from silent_gradients.files import sha256_of
+from silent_gradients.methods import METHODS
+from silent_gradients.settings import DataSettings, Experiment, NetworkSettings, RunSettings, SilentSettings
+
+CPU = torch.device("cpu")
+LEVELS = 17
+CHANNELS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "plain": ((2, 3, 2), (2, 3, 2, 2, 3)),
+    "strided": ((2, 3, 2, 4), (4, 3, 2, 2)),
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def generated_images(count: int, shape: tuple[int, int, int], seed: int) -> Images:
+    """Grey levels that three factors explain."""
+    dimensions = int(np.prod(shape))
+    mixing = np.random.default_rng(0).normal(size=(3, dimensions))
+    factors = np.random.default_rng(seed).normal(size=(count, 3))
+    return np.clip((2 * factors @ mixing + 8).round(), 0, LEVELS - 1).astype(np.uint8).reshape(count, *shape)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A prepared data set of generated images in a folder, and the settings of runs on it."""
+
+    folder: Path
+    architecture: str
+
+    @classmethod
+    def make(cls, folder: Path, shape: tuple[int, int, int], architecture: str, train: int, test: int) -> "Workplace":
+        arrays = {TRAIN: generated_images(train, shape, 1), TEST: generated_images(test, shape, 2)}
+        for file, images in arrays.items():
+            np.save(folder / file, images)
+        manifest = {
+            "name": "tiny",
+            "version": "generated",
+            "levels": LEVELS,
+            "shape": list(shape),
+            "counts": {"train": train, "test": test},
+            "sha256": arrays_digest("tiny", LEVELS, arrays[TRAIN], arrays[TEST]),
+            "files": {file: sha256_of(folder / file) for file in arrays},
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+        return cls(folder, architecture)
+
+    @property
+    def prepared(self) -> PreparedData:
+        return PreparedData.open(self.folder)
+
+    def settings(self, cell: str = "learnable/reinforce", silent: Any = None, **changes: Any) -> RunSettings:
+        """Settings of a run of ``experiment/method``; ``silent`` changes the guide's settings."""
+        experiment: Experiment = "fixed" if cell.startswith("fixed/") else "learnable"
+        method = METHODS[experiment][cell.partition("/")[2]]
+        prepared = self.prepared
+        guide = {
+            "only": method.guide == "only",
+            "plateau_epochs": 0.0,
+            "annealing_rate": 0.0 if method.guide == "only" else 0.2,
+            "cutoff_epoch": None,
+            "mean_rate": 2e-3,
+            "precision_rate": 1e-3,
+            "log_term": "taylor-square",
+        }
+        encoder, decoder = CHANNELS[self.architecture]
+        fixed = experiment == "fixed"
+        values: dict[str, Any] = {
+            "experiment": experiment,
+            "method": method.name,
+            "data": DataSettings("tiny", prepared.sha256, prepared.shape, LEVELS, "holdout", len(prepared.train) // 4),
+            "posterior": method.posterior,
+            "latent_dim": 3,
+            "network": NetworkSettings(self.architecture, encoder, () if fixed else decoder),  # type: ignore[arg-type]
+            "initialization": "standardized",
+            "estimator": method.estimator,
+            "estimator_options": {option: {"temperature": 0.8, "decay": 0.9}[option] for option in method.options},
+            "silent": None if method.guide == "none" else SilentSettings(**guide | (silent or {})),
+            "variance": 0.02 if fixed else None,
+            "seed": 0,
+            "epochs": 5,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "mean_rate": 2e-3 if fixed else None,
+            "betas": (0.9, 0.999),
+            "weight_decay": 0.01,
+            "gradient_clip": None,
+            "evaluate_every": 2,
+            "evaluation_samples": 2,
+            "snapshot_epochs": (2,),
+            "threshold_bpd": None,
+        }
+        return RunSettings(**values | changes)
+
+    def load(self, settings: RunSettings) -> RunData:
+        return RunData.load(self.prepared, settings, CPU)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """96 + 24 images of 1x4x4 pixels for the plain networks."""
+    return Workplace.make(tmp_path_factory.mktemp("tiny"), (1, 4, 4), "plain", 96, 24)
+
+
+@pytest.fixture(scope="session")
+def strided(tmp_path_factory):
+    """32 + 8 images of 3x32x32 pixels for the strided networks, which have BatchNorm."""
+    return Workplace.make(tmp_path_factory.mktemp("strided"), (3, 32, 32), "strided", 32, 8)

@@ -1,0 +1,419 @@
+"""The training loop: resumed is undisturbed, frozen is frozen, equal seeds share what they should."""
+
+import dataclasses
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from silent_gradients import params
+from silent_gradients.data.prepare import prepare
+from silent_gradients.data.prepared import PreparedData
+from silent_gradients.data.run_data import RunData
+from silent_gradients.runs import Plan
+from silent_gradients.training import checkpoint
+from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
+from silent_gradients.training.loop import FLATTENED_TOLERANCE, Interrupted, Trainer, epochs_to, flattened
+from silent_gradients.vae import VAE
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[2]
+
+RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "fixed, silent": ("fixed/silent-gaussian", {}),
+    "fixed, discrete": ("fixed/silent-bernoulli", {"evaluate_every": 1}),
+    "sampled, clipped": ("learnable/reparameterization", {"gradient_clip": 0.5}),
+    "running average": ("learnable/reinforce", {"seed": 3}),
+    "average and annealing": ("learnable/reinforce+silent", {"silent": {"plateau_epochs": 1.5, "annealing_rate": 0.3}}),
+    "annealing, frozen": ("learnable/gumbel-softmax+silent", {"silent": {"cutoff_epoch": 3}, "gradient_clip": 1.0}),
+    "silent alone, frozen": ("learnable/silent-bernoulli", {"silent": {"cutoff_epoch": 2}, "snapshot_epochs": (1, 4)}),
+    "PyTorch's start": ("learnable/silent-gaussian", {"initialization": "torch", "seed": 8}),
+}
+
+
+@pytest.fixture(params=list(RESUMED.values()), ids=list(RESUMED))
+def run_settings(request, tiny):
+    cell, changes = request.param
+    return tiny.settings(cell, **changes)
+
+
+def train(tiny, settings, folder, **options):
+    """A trainer that has run to the end, and its result."""
+    trainer = Trainer(settings, tiny.load(settings), folder, CPU, **options)
+    return trainer, trainer.run()
+
+
+def interrupt(tiny, settings, folder, epoch):
+    """Train until ``epoch`` is done; the checkpoint stays."""
+    trainer = Trainer(settings, tiny.load(settings), folder, CPU, checkpoint_seconds=math.inf)
+    trainer.stop = lambda: trainer.epoch == epoch
+    with pytest.raises(Interrupted):
+        trainer.run()
+
+
+def assert_same(one, other):
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for mine, yours in zip(one, other, strict=True):
+            assert_same(mine, yours)
+    else:
+        assert one == other
+
+
+def assert_same_training(one, other):
+    (trainer, result), (other_trainer, other_result) = one, other
+    assert result == other_result
+    assert trainer.curve == other_trainer.curve
+    assert_same(trainer.snapshot(), other_trainer.snapshot())
+    for name, optimizer in trainer.optimizers.items():
+        assert_same(optimizer.state_dict(), other_trainer.optimizers[name].state_dict())
+    for stream, generator in trainer.generators.items():
+        assert_same(generator.get_state(), other_trainer.generators[stream].get_state())
+    assert (trainer.folder / "curve.jsonl").read_bytes() == (other_trainer.folder / "curve.jsonl").read_bytes()
+    for epoch in trainer.settings.snapshot_epochs:
+        files = [torch.load(each.folder / f"snapshot-{epoch}.pt") for each in (trainer, other_trainer)]
+        assert_same(*files)
+
+
+def curve_on_disk(folder):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in (folder / "curve.jsonl").read_text().splitlines()]
+
+
+def test_interrupted_training_is_undisturbed_training_bit_for_bit(tiny, run_settings, tmp_path):
+    undisturbed = train(tiny, run_settings, tmp_path / "undisturbed")
+    one = random.Random(run_settings.id).randrange(1, run_settings.epochs)
+    for number, epochs in enumerate([{one}, set(range(1, run_settings.epochs))]):
+        for epoch in sorted(epochs):
+            interrupt(tiny, run_settings, tmp_path / f"{number}", epoch)
+        assert_same_training(undisturbed, train(tiny, run_settings, tmp_path / f"{number}"))
+    assert curve_on_disk(tmp_path / "undisturbed") == undisturbed[0].curve
+
+
+def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatch):
+    """Killed in the middle of an epoch, epochs after the last checkpoint: the lines written since are taken back."""
+    settings = tiny.settings("learnable/reinforce+silent")
+    undisturbed = train(tiny, settings, tmp_path / "undisturbed")
+    interrupt(tiny, settings, tmp_path / "killed", 1)
+
+    class Killed(BaseException):
+        pass
+
+    steps = 0
+    step = Trainer._step
+
+    def killed(self, *arguments):
+        nonlocal steps
+        steps += 1
+        if steps == 10:  # 4 steps an epoch: in the third epoch after the checkpoint
+            raise Killed
+        step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", killed)
+        with pytest.raises(Killed):
+            train(tiny, settings, tmp_path / "killed", checkpoint_seconds=math.inf)
+    assert len(curve_on_disk(tmp_path / "killed")) == 3
+    assert_same_training(undisturbed, train(tiny, settings, tmp_path / "killed"))
+
+
+def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path):
+    settings = tiny.settings("learnable/reinforce")
+    train(tiny, settings, tmp_path / "often", checkpoint_seconds=-1.0)
+    assert checkpoint.read(tmp_path / "often" / CURRENT)["epoch"] == settings.epochs - 1
+    assert checkpoint.read(tmp_path / "often" / PREVIOUS)["epoch"] == settings.epochs - 2
+    train(tiny, settings, tmp_path / "seldom", checkpoint_seconds=3600.0)
+    assert not (tmp_path / "seldom" / CURRENT).exists()
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", [(CURRENT,), (CURRENT, PREVIOUS)], ids=["newest", "both"])
+def test_damaged_checkpoints_cost_time_alone(tiny, tmp_path, damaged):
+    settings = tiny.settings("learnable/reinforce")
+    undisturbed = train(tiny, settings, tmp_path / "undisturbed")
+    folder = tmp_path / "damaged"
+    for epoch in (2, 3):
+        interrupt(tiny, settings, folder, epoch)
+    for name in damaged:
+        damage(folder / name)
+    with pytest.warns(UserWarning, match="damaged") as seen:
+        resumed = train(tiny, settings, folder)
+    assert [name in str(warning.message) for name, warning in zip(damaged, seen, strict=True)] == [True] * len(damaged)
+    assert_same_training(undisturbed, resumed)
+
+
+def test_the_checkpoint_of_another_run_is_refused(tiny, tmp_path):
+    settings, other = tiny.settings("learnable/reinforce"), tiny.settings("learnable/reinforce", seed=1)
+    interrupt(tiny, settings, tmp_path, 1)
+    with pytest.raises(CheckpointError, match=f"{settings.id}, not {other.id}"):
+        train(tiny, other, tmp_path)
+
+
+def assert_frozen(place, cell, tmp_path, cutoff, **changes):
+    silent = {"cutoff_epoch": cutoff} | ({} if "silent-" in cell else {"plateau_epochs": 1.0, "annealing_rate": 0.05})
+    settings = place.settings(
+        cell, silent=silent, epochs=cutoff + 2, weight_decay=0.5, snapshot_epochs=(1, cutoff), **changes
+    )
+    trainer, _ = train(place, settings, tmp_path)
+    early, at_cutoff = (torch.load(tmp_path / f"snapshot-{epoch}.pt")["vae"] for epoch in (1, cutoff))
+    final = trainer.vae.state_dict()
+    assert [entry["frozen"] for entry in trainer.curve] == [False] * cutoff + [True] * 2
+    assert [entry["alpha"] > 0 for entry in trainer.curve] == [True] * cutoff + [False] * 2
+    assert [entry["guide_bpd"] is None for entry in trainer.curve] == [False] * cutoff + [True] * 2
+    for name, value in final.items():
+        if name.startswith(("encoder", "guide")):
+            assert torch.equal(value, at_cutoff[name]), name
+            constant = name in ("guide.mean", "guide.scale")
+            assert constant or not torch.equal(at_cutoff[name], early[name]), name
+    weights = [name for name, _ in trainer.vae.decoder.named_parameters(prefix="decoder")]
+    assert not any(torch.equal(final[name], at_cutoff[name]) for name in weights)
+    moments = trainer.optimizers["encoder"].state_dict()["state"]
+    assert any(bool(entry["exp_avg"].any()) for entry in moments.values())  # there was momentum to be carried by
+    return final
+
+
+@pytest.mark.parametrize(
+    "cell", ["learnable/silent-gaussian", "learnable/silent-bernoulli", "learnable/reinforce+silent"]
+)
+def test_frozen_means_frozen(tiny, tmp_path, cell):
+    assert_frozen(tiny, cell, tmp_path, cutoff=2)
+
+
+def test_frozen_means_frozen_with_batch_norm(strided, tmp_path):
+    final = assert_frozen(strided, "learnable/reparameterization+silent", tmp_path, cutoff=2, batch_size=8)
+    # 24 images in batches of 8: the counters of BatchNorm stand at the 6 steps before the cut-off.
+    counts = [int(value) for name, value in final.items() if name.endswith("num_batches_tracked")]
+    assert sorted(set(counts)) == [6, 12]  # encoder and decoder
+
+
+@pytest.mark.parametrize(
+    ("plateau", "rate", "expected"),
+    [
+        # Alpha of the last of an epoch's four steps: 1 - rate (epochs done - plateau) at 0.75, 1.75, ...
+        (0.0, 0.2, [0.85, 0.65, 0.45, 0.25, 0.05]),
+        (1.5, 0.5, [1.0, 0.875, 0.375, 0.0, 0.0]),
+        (4.0, 1.0, [1.0, 1.0, 1.0, 1.0, 0.25]),
+    ],
+)
+def test_the_weight_of_the_silent_gradient(tiny, tmp_path, plateau, rate, expected):
+    settings = tiny.settings(
+        "learnable/reinforce+silent", silent={"plateau_epochs": plateau, "annealing_rate": rate}, batch_size=18
+    )
+    trainer, _ = train(tiny, settings, tmp_path)
+    assert [entry["alpha"] for entry in trainer.curve] == pytest.approx(expected)
+    # The fourth epoch of the second case begins at alpha 0.25, so that its guide still has a value.
+    began = [1 - rate * max(0.0, epoch - plateau) > 0 for epoch in range(5)]
+    assert [entry["guide_bpd"] is not None for entry in trainer.curve] == began
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Every (x, index, frozen) that a training step was given."""
+    steps = []
+    original = VAE.training_step
+
+    def record(self, x, **options):
+        steps.append((x.clone(), options["index"].clone()))
+        return original(self, x, **options)
+
+    monkeypatch.setattr(VAE, "training_step", record)
+    return steps
+
+
+def test_methods_of_one_seed_see_the_same_images_and_noise(tiny, tmp_path, recorded):
+    cells = [
+        "fixed/silent-gaussian",
+        "learnable/reinforce",
+        "learnable/gumbel-softmax+silent",
+        "learnable/silent-bernoulli",
+    ]
+    seen, encoders = {}, {}
+    for number, cell in enumerate(cells):
+        settings = tiny.settings(cell, epochs=2)
+        trainer = Trainer(settings, tiny.load(settings), tmp_path / str(number), CPU)
+        encoders[cell] = trainer.vae.encoder.state_dict()
+        encoders[cell] = {name: value.clone() for name, value in encoders[cell].items()}
+        trainer.run()
+        seen[cell], recorded[:] = list(recorded), []
+    first = seen[cells[0]]
+    assert len(first) == 8
+    for cell in cells[1:]:
+        assert_same(first, seen[cell])
+    assert_same(encoders["learnable/reinforce"], encoders["learnable/gumbel-softmax+silent"])
+    # Another epoch has another order and other noise, and so has another seed.
+    assert not torch.equal(torch.cat([x for x, _ in first[:4]]), torch.cat([x for x, _ in first[4:]]))
+    train(tiny, tiny.settings(cells[0], epochs=2, seed=1), tmp_path / "seed")
+    assert not torch.equal(recorded[0][1], first[0][1])
+
+
+def test_latent_samples_come_from_a_stream_of_their_own(tiny):
+    settings = tiny.settings("learnable/reinforce")
+    trainer = Trainer(settings, tiny.load(settings), tiny.folder.parent / "unused", CPU)
+    states = [generator.initial_seed() for generator in trainer.generators.values()]
+    assert len(set(states)) == 3
+
+
+def test_the_curve_of_weights_that_stand_still(tiny, tmp_path, recorded):
+    """With a vanishing rate the objective of an epoch is that of the first weights on the epoch's images."""
+    settings = tiny.settings(
+        "fixed/silent-gaussian", epochs=1, learning_rate=1e-30, mean_rate=1e-30, weight_decay=0.0, evaluate_every=1
+    )
+    trainer, result = train(tiny, settings, tmp_path)
+    x = torch.cat([x for x, _ in recorded])
+    with torch.no_grad():
+        output = trainer.vae.encoder(x).double().numpy()
+    linear = trainer.vae.decoder.linear
+    W, b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()
+    mean, variance = output[:, :3], np.exp(output[:, 3:])
+    pixels = x.double().numpy().reshape(len(x), -1)
+    error = ((pixels - mean @ W.T - b) ** 2).sum(1) + (variance * (W**2).sum(0)).sum(1)
+    log_likelihood = -0.5 * (16 * np.log(2 * np.pi * 0.02) + error / 0.02)
+    kl = 0.5 * (mean**2 + variance - 1 - np.log(variance)).sum(1)
+    (entry,) = trainer.curve
+    assert entry["train_kl"] == pytest.approx(kl.mean(), rel=1e-5)
+    assert entry["train_bpd"] == pytest.approx(np.log2(17) - (log_likelihood - kl).mean() / (16 * np.log(2)), rel=1e-6)
+    assert result["selection"]["bpd"] == entry["selection_bpd"]
+    assert result["selection"]["split"] == "holdout"
+
+
+def test_the_selection_bound_is_evaluated_now_and_then_and_at_the_end(tiny, tmp_path):
+    settings = tiny.settings("learnable/reinforce", epochs=7, evaluate_every=3, snapshot_epochs=(1, 7))
+    trainer, result = train(tiny, settings, tmp_path)
+    evaluated = [entry["epoch"] for entry in trainer.curve if entry["selection_bpd"] is not None]
+    assert evaluated == [3, 6, 7]
+    assert result["selection"]["bpd"] == trainer.curve[-1]["selection_bpd"]
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["snapshot-1.pt", "snapshot-7.pt"]
+    assert_same(torch.load(tmp_path / "snapshot-7.pt"), trainer.snapshot())
+    assert result["status"] == "finished"
+    assert result["epochs"] == 7
+
+
+def test_no_gradient_is_longer_than_the_clip(tiny, tmp_path):
+    settings = tiny.settings("learnable/reinforce+silent", gradient_clip=0.01, epochs=1)
+    trainer = Trainer(settings, tiny.load(settings), tmp_path, CPU)
+    norms = []
+    for optimizer in trainer.optimizers.values():
+
+        def measure(optimizer, _arguments, _options):
+            gradients = [weight.grad for group in optimizer.param_groups for weight in group["params"]]
+            norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+
+        optimizer.register_step_pre_hook(measure)
+    trainer.run()
+    assert len(norms) == 4 * 4
+    assert torch.stack(norms).tolist() == pytest.approx([0.01] * 16, rel=1e-3)
+
+
+@pytest.mark.parametrize("cell", ["fixed/silent-bernoulli", "learnable/reinforce", "learnable/silent-gaussian"])
+def test_divergence_is_recorded_with_its_epoch(tiny, tmp_path, cell):
+    settings = tiny.settings(cell, learning_rate=1e18, epochs=20)
+    trainer, result = train(tiny, settings, tmp_path)
+    assert result["status"] == "diverged"
+    assert result["diverged_epoch"] == result["epochs"] == len(trainer.curve) < 20
+    assert result["selection"] is None
+    entries = curve_on_disk(tmp_path)
+    assert entries == trainer.curve
+    assert entries[-1]["selection_bpd"] is None
+    assert not (tmp_path / CURRENT).exists()
+
+
+def curve(*bounds):
+    return [{"epoch": number, "selection_bpd": bound} for number, bound in enumerate(bounds, 1)]
+
+
+STEP = FLATTENED_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ([], False),
+        ([3.0], False),  # nothing to compare with
+        ([None, 3.0, None], False),
+        ([3.0, 3.0], True),
+        ([3.0, 3.0 - 2 * STEP], False),
+        ([3.0, None, 3.0 - STEP / 2], True),
+        ([3.0, 3.5], True),  # it has stopped falling
+        # Twenty evaluations: the last two against the two before, whatever came earlier.
+        ([9.0 - i / 10 for i in range(16)] + [5.0, 5.0, 5.0, 5.0], True),
+        ([5.0] * 16 + [5.0, 5.0, 4.99, 4.99], False),
+        ([5.0] * 16 + [5.0, 4.998, 4.997, 4.996], True),  # 4.999 - 4.9965 < 0.005
+        ([5.0] * 16 + [5.0, 4.998, 4.994, 4.993], False),  # 4.999 - 4.9935 > 0.005
+    ],
+)
+def test_flattened(bounds, expected):
+    assert flattened(curve(*bounds)) is expected
+
+
+@pytest.mark.parametrize(
+    ("bounds", "threshold", "expected"),
+    [
+        ([5.0, 4.0, 3.0], 4.0, 2),
+        ([5.0, None, 4.0, 3.0], 4.5, 3),
+        ([5.0, 3.9, 4.1], 4.0, 2),  # the first time counts, also if it rises again
+        ([5.0, 4.0], 3.9, None),
+        ([5.0, 4.0], None, None),
+        ([], 4.0, None),
+        ([None], 4.0, None),
+    ],
+)
+def test_epochs_to(bounds, threshold, expected):
+    assert epochs_to(curve(*bounds), threshold) == expected
+
+
+def test_the_result_tells_of_the_curve(tiny, tmp_path):
+    settings = tiny.settings("fixed/silent-gaussian", epochs=6, evaluate_every=1)
+    trainer, _ = train(tiny, settings, tmp_path / "first")
+    bounds = [entry["selection_bpd"] for entry in trainer.curve]
+    threshold = min(bounds)  # the first epoch that reaches it is where it stands
+    _, result = train(tiny, dataclasses.replace(settings, threshold_bpd=threshold), tmp_path / "second")
+    assert (result["epochs_to_threshold"], result["threshold_bpd"]) == (bounds.index(threshold) + 1, threshold)
+    assert result["flattened"] is (bounds[4] - bounds[5] < 0.005)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("digits")
+    prepare("digits", folder)
+    return PreparedData.open(folder)
+
+
+@pytest.mark.parametrize("method", ["silent-bernoulli", "gumbel-softmax", "reinforce"])
+@pytest.mark.parametrize("experiment", ["fixed", "learnable"])
+def test_no_bits_saturate_in_the_first_epoch_on_digits(digits, tmp_path, experiment, method):
+    """Saturated bits cost k log 2 nats, say nothing and never recover; every point of the preset's grid stays clear."""
+    plan = Plan(params.load(ROOT / "params.yaml"))
+    (cell,) = [cell for cell in plan.cells() if cell.name == f"digits/{experiment}/{method}"]
+    rates = set()
+    for _, settings in plan.grid_runs(cell, {}):
+        if settings.learning_rate in rates:  # the other axes come into play after the first epoch
+            continue
+        rates.add(settings.learning_rate)
+        silent = settings.silent and dataclasses.replace(settings.silent, cutoff_epoch=None)
+        settings = dataclasses.replace(settings, epochs=1, snapshot_epochs=(), silent=silent)
+        trainer = Trainer(settings, RunData.load(digits, settings, CPU), tmp_path / settings.id, CPU)
+        result = trainer.run()
+        ceiling = 0.99 * settings.latent_dim * math.log(2)
+        assert trainer.curve[0]["train_kl"] < ceiling
+        assert result["selection"]["kl"] < ceiling
+        assert result["selection"]["saturated_fraction"] < 0.99
