@@ -200,6 +200,9 @@ def test_texts_say_why_there_is_no_interval():
     assert layout.interval(math.nan, math.nan, 0) == layout.NOTHING
     assert layout.interval(-1.0, 2.0, 3) == "[−1.000, 2.000]"
     assert layout.number(0.5, sign=True) == "+0.500"
+    assert layout.number(-0.0001) == "0.000"
+    assert layout.monte_carlo(0.0) == "exact"
+    assert layout.monte_carlo(0.0021) == "0.0021"
     assert layout.significant(0.0) == "0"
     assert layout.significant(12345.6) == "1.23e+04"
 

@@ -66,7 +66,8 @@ def number(value: float, digits: int = 3, sign: bool = False) -> str:
     """A number with a fixed count of decimals and a true minus sign; a dash where there is none."""
     if math.isnan(value):
         return NOTHING
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    # Adding zero turns a rounded -0 into 0.
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 def interval(low: float, high: float, count: int, digits: int = 3) -> str:
@@ -74,6 +75,11 @@ def interval(low: float, high: float, count: int, digits: int = 3) -> str:
     if count == 1:
         return "one seed: none"
     return NOTHING if math.isnan(low) else f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def monte_carlo(error: float) -> str:
+    """The error that the latent samples leave, or that there is none because no sample was needed."""
+    return "exact" if error == 0 else number(error, 4)
 
 
 def significant(value: float) -> str:
@@ -109,13 +115,12 @@ def markdown(table: Table) -> str:
 
 
 def facts(data: pd.DataFrame, context: Context) -> list[str]:
-    """Preset and protocol; then for each data set its version, digest, split, number of images and samples."""
+    """Preset and protocol; then for each data set its digest, split, number of images and samples."""
     protocols = [value for value in data["protocol"] if value] if len(data) else []
     lines = [f"Preset {context.preset}, protocol {described(protocols) or context.protocol}."]
     for (dataset,), rows in _grouped(data, "dataset"):
         made = []
         for column, text in (
-            ("data_version", "version {}"),
             ("data_sha256", "sha256 {}"),
             ("split", "{} split"),
             ("images", "{} images"),
@@ -230,7 +235,7 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
                 ("BPD", "published"): number(bpd["published"]),
                 ("BPD", "difference"): number(bpd["difference"], sign=True),
                 ("BPD", "closed form"): number(bpd["closed_form"]),
-                ("BPD", "Monte-Carlo error"): number(bpd["monte_carlo_error"], 4),
+                ("BPD", "Monte-Carlo error"): monte_carlo(bpd["monte_carlo_error"]),
                 ("KL", "mean"): number(kl["measured"], 2),
                 ("KL", "95% interval"): interval(kl["low"], kl["high"], kl["seeds"], 2),
                 ("KL", "closed form"): number(kl["closed_form"], 2),
@@ -284,7 +289,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
                 "95% interval": interval(row["low"], row["high"], row["seeds"], digits),
                 "Published": number(row["published"], 2),
                 "Difference": number(row["difference"], digits, sign=True),
-                **({"Monte-Carlo error": number(row["monte_carlo_error"], 4)} if metric == "bpd" else {}),
+                **({"Monte-Carlo error": monte_carlo(row["monte_carlo_error"])} if metric == "bpd" else {}),
                 **{column: text for (_, column), text in _made_from(row).items()},
             }
         )
@@ -321,7 +326,7 @@ def _grid(records: Sequence[Record], context: Context) -> Table:
                 "Point": row["point"] or "the only one",
                 "Selected": "selected" if row["selected"] else "",
                 "BPD": number(row["selection_bpd"]),
-                "Monte-Carlo error": number(row["monte_carlo_error"], 4),
+                "Monte-Carlo error": monte_carlo(row["monte_carlo_error"]),
                 "KL": number(row["selection_kl"], 2),
                 "Split": row["split"] or NOTHING,
                 "Seed": str(row["seed"]),
