@@ -1,0 +1,322 @@
+"""Every bad setting is one error that names the key, the value and the way out."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from silent_gradients import params
+from silent_gradients.methods import METHODS
+from silent_gradients.params import Params
+from silent_gradients.settings import SettingsError
+
+ROOT = Path(__file__).parents[1]
+PRESET: dict[str, Any] = {
+    "seeds": [0, 1],
+    "experiments": {
+        "fixed": {
+            "digits": {
+                "methods": ["silent-gaussian", "reparameterization", "gumbel-softmax"],
+                "epochs": 8,
+                "batch_size": 64,
+                "latent_dim": 4,
+                "network": {
+                    "architecture": "plain",
+                    "encoder_channels": [2, 2, 2],
+                    "decoder_channels": [2, 2, 2, 2, 2],
+                },
+                "snapshot_epochs": [2, 8],
+                "grid": {"learning_rate": [0.001, 0.01], "variance": [0.01, 0.1]},
+                "shared_axes": ["variance"],
+            }
+        },
+        "learnable": {
+            "digits": {
+                "methods": ["silent-bernoulli", "reinforce", "reinforce+silent"],
+                "epochs": 8,
+                "batch_size": 64,
+                "latent_dim": 4,
+                "network": {
+                    "architecture": "plain",
+                    "encoder_channels": [2, 2, 2],
+                    "decoder_channels": [2, 2, 2, 2, 2],
+                },
+                "overrides": {"reinforce+silent": {"epochs": 12, "grid": {"annealing_rate": [0.5]}}},
+                "grid": {"learning_rate": [0.001], "cutoff_epoch": [None, 6]},
+            }
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets")
+    (folder / "small.yaml").write_text(yaml.safe_dump(PRESET))
+    (folder / "large.yaml").write_text(yaml.safe_dump({**PRESET, "protocol": "paper"}))
+    return folder
+
+
+def resolve(presets: Path, own: dict[str, Any] | None = None) -> Params:
+    return params.resolve({"preset": "small"} | (own or {}), presets)
+
+
+def at(path: str, value: Any) -> dict[str, Any]:
+    """``{"a": {"b": value}}`` for ``a.b``; ``f`` and ``l`` stand for the two sections."""
+    keys = path.split("/")
+    places = {"f": ["experiments", "fixed", "digits"], "l": ["experiments", "learnable", "digits"]}
+    for key in reversed([*places.get(keys[0], keys[:1]), *keys[1:]]):
+        value = {key: value}
+    return value
+
+
+BAD = {
+    # Unknown keys, each with the nearest that is known.
+    "unknown key": (at("sedes", [1]), ["sedes", "seeds"]),
+    "unknown key, nothing near": (at("zzz", 1), ["zzz", "known here: data, ", "seeds"]),
+    "unknown nested key": (at("f/epoch", 3), ["experiments.fixed.digits.epoch", "'epochs'"]),
+    "unknown grid axis": (at("f/grid/learning_rte", [1.0]), ["fixed.digits.grid.learning_rte", "'learning_rate'"]),
+    "unknown network key": (at("l/network/channels", [1]), ["learnable.digits.network.channels", "encoder_channels"]),
+    "unknown key of the evaluation": (at("evaluation/sample", 3), ["evaluation.sample", "'samples'"]),
+    "unknown key of the execution": (at("execution/worker", 3), ["execution.worker", "'workers'"]),
+    "key that is no word": ({"data": {3: 4}}, ["data.3"]),
+    # Unknown names.
+    "mistyped preset": ({"preset": "smal"}, ["preset", "'smal'", "did you mean 'small'"]),
+    "no preset": ({"preset": None}, ["preset", "None", "large", "small"]),
+    "preset that is a list": ({"preset": ["small"]}, ["preset", "['small']"]),
+    "mistyped experiment": (at("experiments/fixd", {"digits": {}}), ["experiments", "'fixd'", "'fixed'"]),
+    "mistyped data set": (at("experiments/fixed/digts", {"epochs": 3}), ["experiments.fixed", "'digts'", "'digits'"]),
+    "mistyped method": (
+        at("f/methods", ["silent-gausian"]),
+        ["fixed.digits.methods", "silent-gausian", "'silent-gaussian'"],
+    ),
+    "method of the other experiment": (at("f/methods", ["reinforce+silent"]), ["methods", "'reinforce+silent'"]),
+    "mistyped shared axis": (at("f/shared_axes", ["varianc"]), ["shared_axes", "'varianc'", "'variance'"]),
+    "mistyped protocol": (at("protocol", "hold-out"), ["protocol", "'hold-out'", "'holdout'"]),
+    "mistyped architecture": (at("f/network/architecture", "plane"), ["network.architecture", "'plane'", "'plain'"]),
+    "mistyped initialization": (at("f/initialization", "pytorch"), ["initialization", "'pytorch'", "'torch'"]),
+    "mistyped log term": (at("l/log_term", "tailor"), ["log_term", "'tailor'", "'taylor'"]),
+    # Impossible values.
+    "no temperature": (at("f/temperature", 0), ["fixed.digits.temperature", "greater than 0", "got 0"]),
+    "decay of 1": (at("f/decay", 1.0), ["fixed.digits.decay", "less than 1", "got 1.0"]),
+    "negative rate": (at("f/grid/learning_rate", [0.1, -0.1]), ["grid.learning_rate.1", "greater than 0", "got -0.1"]),
+    "rate of zero": (at("f/grid/mean_rate", [0]), ["grid.mean_rate.0", "greater than 0"]),
+    "infinite rate": (at("f/grid/learning_rate", [float("inf")]), ["grid.learning_rate.0", "finite", "got inf"]),
+    "rate that is no number": (at("f/grid/learning_rate", [float("nan")]), ["grid.learning_rate.0", "got nan"]),
+    "no rates": (at("f/grid/learning_rate", []), ["grid.learning_rate", "at least 1"]),
+    "one rate without its list": (at("f/grid/learning_rate", 0.1), ["grid.learning_rate", "list", "got 0.1"]),
+    "no variance": (at("f/grid/variance", [0.0]), ["grid.variance.0", "greater than 0"]),
+    "no epochs": (at("f/epochs", 0), ["fixed.digits.epochs", "greater than 0", "got 0"]),
+    "half an epoch": (at("f/epochs", 2.5), ["fixed.digits.epochs", "integer", "got 2.5"]),
+    "words for a number": (at("f/epochs", "many"), ["fixed.digits.epochs", "integer", "'many'"]),
+    "nothing for a number": (at("f/epochs", None), ["fixed.digits.epochs", "integer", "None"]),
+    "truth value for a number": (at("f/batch_size", True), ["fixed.digits.batch_size", "truth value", "True"]),
+    "truth values in a list": (at("seeds", [True, False]), ["seeds", "truth value"]),
+    "nothing for a section": (at("f/grid", None), ["fixed.digits.grid", "None"]),
+    "beta of more than 1": (at("f/betas", [0.9, 1.5]), ["fixed.digits.betas.1", "less than 1", "got 1.5"]),
+    "one beta": (at("f/betas", [0.9]), ["fixed.digits.betas.1", "missing"]),
+    "negative weight decay": (at("f/weight_decay", -1), ["weight_decay", "got -1"]),
+    "clip of zero": (at("f/gradient_clip", 0), ["gradient_clip", "greater than 0"]),
+    "one draw for a variance": (at("evaluation/variance_draws", 1), ["evaluation.variance_draws", "2"]),
+    "more runs in a pack than allowed": (at("execution/runs_per_pack", 65), ["execution.runs_per_pack", "64"]),
+    "no workers": (at("execution/workers", 0), ["execution.workers", "greater than 0"]),
+    "mirror that is no path": (at("data/mirror", 3), ["data.mirror", "string", "got 3"]),
+    # What no field can know of itself.
+    "cut-off past the end": (
+        at("l/grid/cutoff_epoch", [None, 9]),
+        ["learnable.digits", "cutoff_epoch 9", "8 epochs", "null"],
+    ),
+    "snapshot past the end": (at("f/snapshot_epochs", [2, 9]), ["fixed.digits", "snapshot epoch 9", "8"]),
+    "end before the snapshot": (at("f/epochs", 4), ["fixed.digits", "snapshot epoch 8", "4"]),
+    "the same seed twice": (at("seeds", [3, 1, 3]), ["seeds", "[3, 1, 3]", "different"]),
+    "no seeds": (at("seeds", []), ["seeds", "at least 1"]),
+    "negative seed": (at("seeds", [-1]), ["seeds.0", "got -1"]),
+    "one seed without its list": (at("seeds", 3), ["seeds", "list", "got 3"]),
+    "the same method twice": (
+        at("f/methods", ["reparameterization"] * 2),
+        ["fixed.digits.methods", "once", "reparameterization"],
+    ),
+    "no methods": (at("f/methods", []), ["fixed.digits.methods", "at least 1"]),
+    "guided without its baseline": (
+        at("experiments/learnable/digits", {"methods": ["reinforce+silent"]}),
+        ["learnable.digits.methods", "'reinforce+silent'", "'reinforce'", "list that as well"],
+    ),
+    "too few channels": (
+        at("f/network/encoder_channels", [2, 2]),
+        ["fixed.digits.network", "plain", "3 encoder", "got 2"],
+    ),
+    "channels of the other network": (
+        at("f/network/architecture", "strided"),
+        ["fixed.digits.network", "strided", "4 encoder"],
+    ),
+    "strided network on small images": (
+        at("f/network", {"architecture": "strided", "encoder_channels": [2] * 4, "decoder_channels": [2] * 4}),
+        ["fixed.digits.network", "32x32", "8x8", "use 'plain'"],
+    ),
+    "channel of zero": (at("f/network/encoder_channels", [2, 2, 0]), ["network.encoder_channels.2", "got 0"]),
+    "holdout of everything": (at("f/holdout", 1437), ["fixed.digits.holdout", "1437"]),
+    "log term that bits do not have": (at("l/log_term", "exact"), ["silent-bernoulli", "'exact'", "'central-limit'"]),
+    # Overrides.
+    "override of a method not listed": (at("f/overrides", {"reinforc": {"epochs": 9}}), ["overrides", "'reinforc'"]),
+    "override of a misspelt method": (at("l/overrides", {"reinforc": {"epochs": 9}}), ["'reinforc'", "'reinforce'"]),
+    "override for all": (
+        at("f/overrides", {"gumbel-softmax": {"latent_dim": 3}}),
+        ["overrides.gumbel-softmax", "latent_dim", "all methods"],
+    ),
+    "override of the methods": (
+        at("f/overrides", {"gumbel-softmax": {"methods": []}}),
+        ["overrides.gumbel-softmax", "methods"],
+    ),
+    "override of a shared axis": (
+        at("f/overrides", {"gumbel-softmax": {"grid": {"variance": [1.0]}}}),
+        ["overrides.gumbel-softmax.grid", "variance", "shared_axes"],
+    ),
+    "unknown key in an override": (
+        at("f/overrides", {"gumbel-softmax": {"epohs": 3}}),
+        ["overrides.gumbel-softmax.epohs", "'epochs'"],
+    ),
+    "bad value in an override": (
+        at("f/overrides", {"gumbel-softmax": {"temperature": -1}}),
+        ["overrides.gumbel-softmax.temperature", "got -1"],
+    ),
+    "override that is no mapping": (at("f/overrides", {"gumbel-softmax": None}), ["overrides.gumbel-softmax", "None"]),
+    "override ends before the cut-off": (
+        at("l/overrides", {"reinforce+silent": {"epochs": 5}}),
+        ["reinforce+silent", "cutoff_epoch 6", "5 epochs"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("own", "words"), BAD.values(), ids=BAD.keys())
+def test_a_bad_setting_is_one_clear_error(presets, own, words):
+    with pytest.raises(SettingsError) as caught:
+        resolve(presets, own)
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert "[key]" not in message
+    assert "pydantic" not in message
+
+
+def test_two_bad_settings_are_both_named(presets):
+    with pytest.raises(SettingsError, match=r"(?s)epochs.*got 0.*\n.*batch_size.*got -1"):
+        resolve(presets, at("f", {"epochs": 0, "batch_size": -1}))
+
+
+def test_nothing_but_the_bad_setting_is_wrong_with_these(presets):
+    resolve(presets)
+    resolve(presets, {"protocol": "paper", "seeds": [5]})
+
+
+@pytest.mark.parametrize("missing", ["seeds", "experiments"])
+def test_a_missing_key_is_named(tmp_path, missing):
+    document = {key: value for key, value in PRESET.items() if key != missing}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(SettingsError, match=f"{missing}: missing"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["methods", "epochs", "batch_size", "latent_dim", "network", "grid"])
+def test_a_missing_key_of_a_section_is_named(tmp_path, missing):
+    document = copy.deepcopy(PRESET)
+    del document["experiments"]["fixed"]["digits"][missing]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(SettingsError, match=rf"experiments\.fixed\.digits\.{missing}: missing"):
+        resolve(tmp_path)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(presets, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "preset: small\n"
+        "experiments: {fixed: {digits: {temperature: 5e-1,\n"
+        "  grid: {learning_rate: [1e-3, 3E-4], mean_rate: [null, 1e-2]}}}}\n"
+    )
+    assert params.read_yaml(path)["experiments"]["fixed"]["digits"]["grid"]["learning_rate"] == ["1e-3", "3E-4"]
+    section = params.load(path, presets).experiments["fixed"]["digits"]
+    assert section.grid.learning_rate == [0.001, 0.0003]
+    assert section.grid.mean_rate == [None, 0.01]
+    assert section.temperature == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("- preset\n- small\n", ["params.yaml", "keys and values", "list"]),
+        ("small\n", ["params.yaml", "keys and values", "str"]),
+        ("", ["params.yaml", "keys and values"]),
+        ("preset: [small\n", ["params.yaml", "no YAML", "line"]),
+        ("preset: small\n\tseeds: [0]\n", ["params.yaml", "no YAML"]),
+    ],
+)
+def test_a_file_that_holds_something_else(presets, tmp_path, content, words):
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        params.load(path, presets)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml: cannot be read \(No such file"):
+        params.load(tmp_path / "nowhere.yaml")
+
+
+def test_a_preset_is_validated_like_the_rest(tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**PRESET, "sedes": [1]}))
+    with pytest.raises(SettingsError, match=r"sedes: unknown key \(did you mean 'seeds'\?\)"):
+        resolve(tmp_path)
+
+
+def test_own_settings_lie_over_the_preset(presets):
+    own = {"seeds": [7], **at("f", {"epochs": 10, "grid": {"learning_rate": [0.5]}})}
+    settings = resolve(presets, own)
+    section = settings.experiments["fixed"]["digits"]
+    assert settings.preset == "small"
+    assert settings.seeds == [7]  # a list is replaced
+    assert section.epochs == 10
+    assert section.grid.learning_rate == [0.5]
+    assert section.grid.variance == [0.01, 0.1]  # a mapping is laid over key by key
+    assert section.latent_dim == 4
+    assert settings.experiments["learnable"] == resolve(presets).experiments["learnable"]
+
+
+def test_null_replaces(presets):
+    assert resolve(presets, at("l/gradient_clip", 5)).experiments["learnable"]["digits"].gradient_clip == 5
+    assert resolve(presets, at("l/gradient_clip", None)).experiments["learnable"]["digits"].gradient_clip is None
+
+
+def test_an_override_holds_for_its_method_alone(presets):
+    settings = resolve(presets)
+    guided = settings.for_method("learnable", "digits", "reinforce+silent")
+    baseline = settings.for_method("learnable", "digits", "reinforce")
+    assert (guided.epochs, guided.grid.annealing_rate) == (12, [0.5])
+    assert guided.grid.cutoff_epoch == [None, 6]
+    assert baseline == settings.experiments["learnable"]["digits"]
+    assert (baseline.epochs, baseline.grid.annealing_rate) == (8, [0.02])
+
+
+def test_settings_cannot_be_changed_after_validation(presets):
+    with pytest.raises(ValueError, match="frozen"):
+        resolve(presets).seeds = [3]  # type: ignore[misc]
+
+
+def test_the_repositorys_own_settings():
+    own = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = params.load(ROOT / "params.yaml")
+    assert settings.preset == own["preset"]
+    for preset in sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")):
+        loaded = params.resolve({"preset": preset}, ROOT / "presets")
+        for experiment, datasets in loaded.experiments.items():
+            for section in datasets.values():
+                assert set(section.methods) <= set(METHODS[experiment])
+
+
+def test_the_digits_preset_compares_every_method_by_the_headline_protocol():
+    settings = params.resolve({"preset": "digits"}, ROOT / "presets")
+    assert settings.protocol == "holdout"
+    assert len(settings.seeds) == 3
+    for experiment, methods in METHODS.items():
+        assert sorted(settings.experiments[experiment]["digits"].methods) == sorted(methods)
