@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from silent_gradients import gathered
 from silent_gradients.files import write_text_atomically
-from silent_gradients.packs import Round
 from silent_gradients.report.gather import gather
 from silent_gradients.report.records import Context, Record, load
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, Selections, axes
-from silent_gradients.selection import verified_members
+from silent_gradients.selection import verified_runs
 from silent_gradients.store import RunStore, as_json, read_json
 
 _SETTINGS_OF_AXES = {
@@ -36,16 +36,15 @@ def gather_results(plan: Plan) -> Path:
     gather(records, _context(plan, selections), plan.results)
     merged = {cell: chosen for round_ in GRID_ROUNDS for cell, chosen in selections[round_].items()}
     write_text_atomically(plan.results / "selection.json", as_json(merged))
-    write_text_atomically(marker, as_json({"plan": marker.stem, "runs": sorted({record.name for record in records})}))
+    gathered.record(marker, plan.results, (record.name for record in records))
     return plan.results / "report.html"
 
 
 def _records(plan: Plan, store: RunStore, selections: Selections) -> Iterator[Record]:
-    round_: Round
-    for round_ in ROUNDS:
-        for pack in plan.packs(round_, selections):
-            for run in verified_members(plan, store, pack):
-                yield load(run.folder, round_)
+    packs = [pack for round_ in ROUNDS for pack in plan.packs(round_, selections)]
+    for pack, runs in zip(packs, verified_runs(plan, store, packs), strict=True):
+        for run in runs:
+            yield load(run.folder, pack.round)
 
 
 def _context(plan: Plan, selections: Selections) -> Context:

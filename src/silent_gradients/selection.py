@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from silent_gradients.files import sha256_of
 from silent_gradients.packs import PackSpec, Round
-from silent_gradients.runs import Cell, Plan, Point, Selections, axes
-from silent_gradients.store import EVALUATION, RunStore, StoredRun, StoreError, read_json
+from silent_gradients.runs import ROUNDS, Cell, Plan, Point, Selections, axes
+from silent_gradients.store import EVALUATION, RECONSTRUCTIONS, RunStore, StoredRun, StoreError, read_json
+
+SHOWN_PROBLEMS = 10
+"""As many fit into the end of a job's log that Snakemake's display shows."""
 
 
-def verified_members(plan: Plan, store: RunStore, pack: PackSpec) -> list[StoredRun]:
-    """The runs of a pack, each checked against the pack's manifest and the id that the plan asks for.
+def verified_runs(plan: Plan, store: RunStore, packs: Sequence[PackSpec]) -> list[list[StoredRun]]:
+    """The runs of each pack, checked against the pack's manifest and the ids that the plan asks for.
 
     Raises:
-        StoreError: A run is missing, altered or foreign; the message names it and the command that remakes it.
+        StoreError: Runs are missing, altered or foreign; the message names them and the command that remakes them.
     """
+    runs, problems, wrong = [], [], []
+    for pack in packs:
+        found = list(_checked(plan, store, pack))
+        runs.append([run for run in found if isinstance(run, StoredRun)])
+        if errors := [error for error in found if isinstance(error, StoreError)]:
+            problems += [str(error) for error in errors]
+            wrong.append(pack)
+    if not problems:
+        return runs
+    problems = list(dict.fromkeys(problems))
+    if more := len(problems[SHOWN_PROBLEMS:]):
+        problems[SHOWN_PROBLEMS:] = [f"... and {more} more"]
+    raise StoreError("\n".join([*problems, f"remake what is missing or wrong with: {_remedy(plan, wrong)}"]))
+
+
+def _remedy(plan: Plan, packs: Sequence[PackSpec]) -> str:
+    # Round after round: a pack of seeds keeps and evaluates what a grid's pack may just be training again.
+    by_round = (" ".join(str(plan.manifest(pack)) for pack in packs if pack.round == round_) for round_ in ROUNDS)
+    return " && ".join(
+        f"snakemake --cores all --resources gpu=8 --force -- {manifests}" for manifests in by_round if manifests
+    )
+
+
+def _checked(plan: Plan, store: RunStore, pack: PackSpec) -> Iterator[StoredRun | StoreError]:
+    """Each member, or what is wrong with it."""
     manifest = plan.manifest(pack)
     try:
         promised = read_json(manifest)
@@ -26,13 +54,14 @@ def verified_members(plan: Plan, store: RunStore, pack: PackSpec) -> list[Stored
             member.id for member in pack.members
         ]:
             raise StoreError(f"{manifest}: it lists other runs than the plan asks for")
-        return [
-            _verified(store, settings.name, settings.id, member)
-            for settings, member in zip(pack.members, promised["members"], strict=True)
-        ]
     except StoreError as error:
-        command = f"snakemake --cores all --resources gpu=8 --force -- {manifest}"
-        raise StoreError(f"{error}\nremake what is missing or wrong with: {command}") from error
+        yield error
+        return
+    for settings, member in zip(pack.members, promised["members"], strict=True):
+        try:
+            yield _verified(store, settings.name, settings.id, member)
+        except StoreError as error:
+            yield error
 
 
 def _verified(store: RunStore, name: str, run_id: str, member: Mapping[str, Any]) -> StoredRun:
@@ -40,9 +69,14 @@ def _verified(store: RunStore, name: str, run_id: str, member: Mapping[str, Any]
     if not run.answers_to(member["result_sha256"]):
         raise StoreError(f"{name}: its result is not the one that its pack's manifest names")
     expected = member["evaluation_sha256"]
+    if expected is None:
+        return run
     path = run.folder / EVALUATION
-    if expected is not None and (not path.exists() or sha256_of(path) != expected):
+    if not path.exists() or sha256_of(path) != expected:
         raise StoreError(f"{path}: missing, or not the evaluation that its pack's manifest names")
+    pictures, promised = run.folder / RECONSTRUCTIONS, read_json(path)["reconstructions_sha256"]
+    if promised is not None and (not pictures.exists() or sha256_of(pictures) != promised):
+        raise StoreError(f"{pictures}: missing, or not those that {EVALUATION} names")
     return run
 
 
@@ -59,7 +93,8 @@ class Tried:
 
 def tried_points(plan: Plan, store: RunStore, round_: Round, selections: Selections) -> list[Tried]:
     """Every grid point of a round, verified; several may stand for one run."""
-    runs = {run.name: run for pack in plan.packs(round_, selections) for run in verified_members(plan, store, pack)}
+    packs = plan.packs(round_, selections)
+    runs = {run.name: run for members in verified_runs(plan, store, packs) for run in members}
     tried = []
     for cell in plan.cells_of(round_):
         for point in plan.points(cell, selections):

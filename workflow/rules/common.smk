@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 from silent_gradients import params
+from silent_gradients.gathered import is_current
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
 
 PLAN = Plan(params.resolve(config, Path("presets")))
@@ -42,7 +43,11 @@ def last_selection(wildcards):
 
 
 def gathered(wildcards):
-    return str(PLAN.gathered_marker(selections("seeds")))
+    marker = PLAN.gathered_marker(selections("seeds"))
+    # Snakemake sees the marker alone; without it, it gathers again.
+    if not is_current(marker, PLAN.results):
+        marker.unlink(missing_ok=True)
+    return str(marker)
 
 
 def pack_of(wildcards):
