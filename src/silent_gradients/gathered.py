@@ -49,11 +49,11 @@ def is_current(marker: Path, results: Path) -> bool:
     if not marker.exists():
         return False
     document = read_json(marker)
+    if document.get("sources") != _sources_digest():
+        return False
     expected = {results / file: digest for file, digest in document["files"].items()}
     expected |= {_record(results, name): digest for name, digest in document["runs"].items()}
-    return document["sources"] == _sources_digest() and all(
-        path.is_file() and sha256_of(path) == digest for path, digest in expected.items()
-    )
+    return all(path.is_file() and sha256_of(path) == digest for path, digest in expected.items())
 
 
 def _record(results: Path, run: str) -> Path:
@@ -61,10 +61,10 @@ def _record(results: Path, run: str) -> Path:
 
 
 def _sources_digest() -> str:
-    """Digest of the code that lays out tables, figures and the page."""
-    folder = Path(__file__).parent / "report"
-    sources = (path for path in folder.rglob("*") if path.suffix in {".py", ".j2", ".css", ".js"})
+    """Digest of the code that lays out tables, figures and the page, and of this file, which lays out the marker."""
+    package = Path(__file__).parent
+    report = (path for path in package.joinpath("report").rglob("*") if path.suffix in {".py", ".j2", ".css", ".js"})
     digest = hashlib.sha256()
-    for path in sorted(sources):
-        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
+    for path in (Path(__file__), *sorted(report)):
+        digest.update(f"{path.relative_to(package).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
