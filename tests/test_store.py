@@ -245,7 +245,7 @@ from pathlib import Path
 from silent_gradients.store import RunStore
 with RunStore(Path(sys.argv[1])).locked(sys.argv[2]):
     print("locked", flush=True)
-    sys.stdin.read()
+    sys.stdin.readline()
 print("done", flush=True)
 """
 
@@ -278,7 +278,8 @@ def test_a_lock_keeps_a_second_process_out_until_it_is_given_back(hold, settings
     second = hold()
     assert second.stderr.readline() == f"{settings.name}: another process is training this run; waiting for it\n"
     assert select.select([second.stdout], [], [], 0.2)[0] == []  # nothing said
-    first.stdin.close()
+    first.stdin.write("\n")
+    first.stdin.flush()
     assert second.stdout.readline() == "locked\n"
 
 
