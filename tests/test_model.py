@@ -110,11 +110,10 @@ def test_every_weight_has_one_optimizer_at_its_rate(tiny, cell):
     optimizers = build_optimizers(settings, vae)
     rates = {}
     for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            assert (group["betas"], group["weight_decay"]) == ((0.5, 0.6), 0.3)
-            for weight in group["params"]:
-                assert weight not in rates
-                rates[weight] = group["lr"]
+        assert (optimizer.betas, optimizer.weight_decay) == ((0.5, 0.6), 0.3)
+        for weight in optimizer.parameters:
+            assert weight not in rates
+            rates[weight] = optimizer.rate
     expected = {"encoder": 0.1, "decoder": 0.002 if cell.startswith("fixed") else 0.1}
     expected |= {"guide.mean_head": 0.002, "guide.precision_head": 0.001}
     named = dict(vae.named_parameters())

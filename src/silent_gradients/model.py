@@ -20,10 +20,11 @@ from silent_gradients.decoders import (
 )
 from silent_gradients.encoders import encoder
 from silent_gradients.estimators.contract import State
+from silent_gradients.optimizer import AdamW
 from silent_gradients.posteriors import FAMILIES
 from silent_gradients.schedules import SilentSchedule
-from silent_gradients.settings import RunSettings
 from silent_gradients.seeds import derived_seed
+from silent_gradients.settings import RunSettings
 from silent_gradients.vae import VAE
 
 PRECISION_HEADROOM = 1.13
@@ -106,18 +107,18 @@ def build_schedule(settings: RunSettings) -> SilentSchedule | None:
     return SilentSchedule(silent.only, silent.plateau_epochs, silent.annealing_rate, silent.cutoff_epoch)
 
 
-def build_optimizers(settings: RunSettings, vae: VAE) -> dict[str, torch.optim.Optimizer]:
+def build_optimizers(settings: RunSettings, vae: VAE) -> dict[str, AdamW]:
     """One AdamW each for the encoder, the reported decoder and the guide's mean and precision parts."""
-    parts: dict[str, tuple[nn.Module, float]] = {"encoder": (vae.encoder, settings.learning_rate)}
     decoder_rate = settings.learning_rate if settings.mean_rate is None else settings.mean_rate
-    parts["decoder"] = (vae.decoder, decoder_rate)
+    parts: dict[str, tuple[nn.Module, float]] = {
+        "encoder": (vae.encoder, settings.learning_rate),
+        "decoder": (vae.decoder, decoder_rate),
+    }
     if settings.silent is not None and isinstance(vae.guide, LinearPrecisionDecoder):
         parts["guide_mean"] = (vae.guide.mean_head, settings.silent.mean_rate)
         parts["guide_precision"] = (vae.guide.precision_head, settings.silent.precision_rate)
     return {
-        name: torch.optim.AdamW(
-            module.parameters(), lr=rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
-        )
+        name: AdamW(module.parameters(), rate, settings.betas, settings.weight_decay, settings.gradient_clip)
         for name, (module, rate) in parts.items()
     }
 

@@ -137,12 +137,7 @@ class Trainer:
         self.state = step.state
         step.loss.backward()
         for optimizer in self.optimizers.values():
-            if self.settings.gradient_clip is not None:
-                parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
-                torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clip)
-            # Without a gradient (a frozen encoder, a skipped guide) a parameter is left alone: no momentum, no decay.
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         sums.loss += step.loss.detach()
         sums.log_likelihood += step.log_likelihood.sum()
         sums.kl += step.kl.sum()

@@ -1,0 +1,87 @@
+"""AdamW (Loshchilov and Hutter 2019) on torch's fused kernel.
+
+The same numbers as ``torch.optim.AdamW(fused=True)``, bit for bit, without that module: its first use loads torch's
+compiler, which takes a training process as long as importing torch itself and a sixth of its memory, and its wrappers
+cost a small network a tenth of each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-8
+
+
+class AdamW:
+    """Adam with decoupled weight decay over a fixed list of parameters.
+
+    Args:
+        parameters: What is optimised, all on one device and of one type.
+        rate: Learning rate.
+        betas: Decay of the averages of the gradient and of its square.
+        weight_decay: Decoupled weight decay.
+        gradient_clip: Largest global norm of these parameters' gradient; None is no clipping.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        rate: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        gradient_clip: float | None = None,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.rate, self.betas, self.weight_decay = rate, betas, weight_decay
+        self.gradient_clip = gradient_clip
+        self.averages = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update from the gradients and drop them.
+
+        A parameter without a gradient (of a frozen encoder, of a skipped guide) is left alone bit for bit: no momentum,
+        no weight decay.
+        """
+        moved = [number for number, parameter in enumerate(self.parameters) if parameter.grad is not None]
+        if not moved:
+            return
+        parameters = [self.parameters[number] for number in moved]
+        if self.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
+        steps = [self.steps[number] for number in moved]
+        torch._foreach_add_(steps, 1)
+        torch._fused_adamw_(
+            parameters,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [self.averages[number] for number in moved],
+            [self.squares[number] for number in moved],
+            [],
+            steps,
+            lr=self.rate,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=self.weight_decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
+        for parameter in parameters:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages and step counts."""
+        return {"averages": self.averages, "squares": self.squares, "steps": self.steps}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over ``state_dict``'s content, from any device."""
+        for name, own in self.state_dict().items():
+            for mine, saved in zip(own, state[name], strict=True):
+                mine.copy_(saved)
