@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -62,12 +62,12 @@ def run_pack(
     device: torch.device,
     *,
     checkpoint_seconds: float,
-    stop: StopSignal,
+    stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
 
     Raises:
-        Interrupted: ``stop`` was asked to; everything done so far is kept.
+        Interrupted: ``stop`` said so; everything done so far is kept.
         DataError: The prepared data set is missing or altered.
     """
     first = spec.members[0]
@@ -128,7 +128,7 @@ def _train(
     data: RunData,
     device: torch.device,
     checkpoint_seconds: float,
-    stop: StopSignal,
+    stop: Callable[[], bool],
     replaces: StoredRun | None,
 ) -> StoredRun:
     working = store.working_folder(settings.name)
