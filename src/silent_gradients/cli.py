@@ -83,12 +83,18 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
 
 
+def _own_settings(options: argparse.Namespace) -> dict[str, Any]:
+    from silent_gradients.params import read_yaml
+
+    own: dict[str, Any] = read_yaml(Path("params.yaml")) if options.config is None else json.loads(options.config)
+    return own
+
+
 def _load_plan(options: argparse.Namespace) -> Plan:
-    from silent_gradients import params
+    from silent_gradients.params import resolve
     from silent_gradients.runs import Plan
 
-    own = params.read_yaml(Path("params.yaml")) if options.config is None else json.loads(options.config)
-    return Plan(params.resolve(own, Path("presets")), options.results)
+    return Plan(resolve(_own_settings(options), Path("presets")), options.results)
 
 
 def _prepare(options: argparse.Namespace) -> int:
@@ -162,7 +168,8 @@ def _select(options: argparse.Namespace) -> int:
 
 def _gather(options: argparse.Namespace) -> int:
     from silent_gradients.gathering import gather_results
+    from silent_gradients.params import set_over_preset
 
-    report = gather_results(_load_plan(options))
+    report = gather_results(_load_plan(options), set_over_preset(_own_settings(options)))
     print(f"report: {report}")
     return 0

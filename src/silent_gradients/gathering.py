@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ _SETTINGS_OF_AXES = {
 }
 
 
-def gather_results(plan: Plan) -> Path:
+def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
     """Write everything that people and machines read of the results; returns the page's path.
 
     Raises:
@@ -33,7 +33,7 @@ def gather_results(plan: Plan) -> Path:
     marker = plan.gathered_marker(selections)
     for stale in marker.parent.glob("*.json"):
         stale.unlink()
-    gather(records, _context(plan, selections), plan.results)
+    gather(records, _context(plan, selections, overrides), plan.results)
     merged = {cell: chosen for round_ in GRID_ROUNDS for cell, chosen in selections[round_].items()}
     write_text_atomically(plan.results / "selection.json", as_json(merged))
     gathered.record(marker, plan.results, (record.name for record in records))
@@ -47,7 +47,7 @@ def _records(plan: Plan, store: RunStore, selections: Selections) -> Iterator[Re
             yield load(run.folder, pack.round)
 
 
-def _context(plan: Plan, selections: Selections) -> Context:
+def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -> Context:
     cells = plan.cells()
     return Context(
         preset=plan.params.preset,
@@ -58,6 +58,7 @@ def _context(plan: Plan, selections: Selections) -> Context:
         seeds=tuple(plan.params.seeds),
         datasets={name: _data_manifest(name) for name in plan.datasets()},
         revision=_revision(),
+        overrides=overrides,
     )
 
 

@@ -171,6 +171,17 @@ def resolve(own: Mapping[str, Any], presets: Path) -> Params:
     return params
 
 
+def set_over_preset(own: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings that params.yaml sets over its preset, by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in own.items():
+        if isinstance(value, Mapping):
+            found |= set_over_preset(value, f"{prefix}{key}.")
+        elif prefix or key != "preset":
+            found[f"{prefix}{key}"] = value
+    return found
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raises ``SettingsError`` where the file is missing or holds something else."""
     try:
