@@ -25,7 +25,7 @@ from silent_gradients.settings import (
     SilentSettings,
     digest,
 )
-from silent_gradients.store import read_json
+from silent_gradients.store import StoreError, read_json
 
 GRID_ROUNDS: tuple[Round, ...] = ("baselines", "guided")
 ROUNDS: tuple[Round, ...] = (*GRID_ROUNDS, "seeds")
@@ -37,7 +37,7 @@ Selections = Mapping[Round, Mapping[str, Any]]
 """Content of the selection files so far, by round."""
 
 
-class SelectionMissingError(RuntimeError):
+class SelectionMissingError(StoreError):
     """A round was asked for before the selection that it depends on."""
 
 

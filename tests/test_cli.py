@@ -1,0 +1,77 @@
+"""The command line: verbs, one-line errors, exit codes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from silent_gradients.cli import main
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "params.yaml").write_text("preset: small\n")
+    section = {
+        "methods": ["silent-gaussian", "reparameterization"],
+        "epochs": 2,
+        "batch_size": 128,
+        "latent_dim": 3,
+        "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
+        "grid": {"learning_rate": [0.001, 0.002, 0.004]},
+    }
+    preset = {"seeds": [0, 1], "experiments": {"fixed": {"digits": section}}}
+    (tmp_path / "presets" / "small.yaml").write_text(json.dumps(preset))  # JSON is YAML
+    return tmp_path
+
+
+def test_plan_counts_the_runs(repository, capsys):
+    assert main(["plan"]) == 0
+    output = capsys.readouterr().out
+    assert "baselines: 6 runs" in output
+    assert "digits/fixed/silent-gaussian: 3 runs of 2 epochs" in output
+
+
+def test_plan_takes_settings_as_json(repository, capsys):
+    settings = {"preset": "small", "experiments": {"fixed": {"digits": {"grid": {"learning_rate": [0.1]}}}}}
+    assert main(["plan", "--config", json.dumps(settings)]) == 0
+    assert "baselines: 2 runs" in capsys.readouterr().out
+
+
+def test_a_mistyped_key_is_one_line_and_exit_code_1(repository, capsys):
+    (repository / "params.yaml").write_text("preset: small\nseedz: [0]\n")
+    assert main(["plan"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("silent-gradients plan: seedz: unknown key (did you mean 'seeds'?)")
+    assert error.count("\n") == 1
+
+
+def test_prepare_writes_the_digits(repository, capsys):
+    assert main(["prepare", "digits"]) == 0
+    assert "1437 training and 360 test images" in capsys.readouterr().out
+    assert np.load(repository / "data/prepared/digits/train.npy").shape == (1437, 1, 8, 8)
+
+
+def test_an_unknown_data_set_is_named(repository, capsys):
+    assert main(["prepare", "digitz"]) == 1
+    assert "digitz" in capsys.readouterr().err
+
+
+def test_select_before_the_grid_says_what_is_missing(repository, capsys):
+    assert main(["select", "baselines"]) == 1
+    error = capsys.readouterr().err
+    assert "results/packs/baselines/digits/fixed" in error
+    assert "snakemake" in error
+
+
+def test_gather_before_the_selection_says_what_is_missing(repository, capsys):
+    assert main(["gather"]) == 1
+    assert "results/selections/baselines-" in capsys.readouterr().err
+
+
+def test_without_a_verb_it_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+    assert "verb" in capsys.readouterr().err

@@ -1,0 +1,46 @@
+"""The documents' Python examples run, their links lead somewhere, and what they say of the presets is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from silent_gradients.estimators.contract import REGISTRY
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+
+
+def examples():
+    for path in DOCUMENTS:
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL), 1):
+            yield pytest.param(code, id=f"{path.name}-{number}")
+
+
+@pytest.mark.parametrize("code", list(examples()))
+def test_python_examples_run(code):
+    before = dict(REGISTRY)
+    try:
+        exec(compile(code, "example", "exec"), {"__name__": "example"})
+    finally:
+        REGISTRY.clear()
+        REGISTRY.update(before)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_to_files(path):
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_readme_names_every_preset():
+    readme = (ROOT / "README.md").read_text()
+    for preset in (ROOT / "presets").glob("*.yaml"):
+        assert f"`{preset.stem}`" in readme
+
+
+def test_readme_names_the_two_commands():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert command in targets
