@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,23 +12,22 @@ from silent_gradients.packs import PackSpec
 from silent_gradients.runs import Plan
 from silent_gradients.settings import EvaluationSettings, SettingsError
 
-ROOT = Path(__file__).parents[1]
 EVALUATION = EvaluationSettings(samples=16, variance_images=8, variance_draws=10, reconstructions=4)
 
 
-def digits(rates=2, workers=2, runs_per_pack=64):
+def make_plan(presets, rates, workers, runs_per_pack):
     own = {
-        "preset": "digits",
+        "preset": "study",
         "execution": {"workers": workers, "runs_per_pack": runs_per_pack},
         "experiments": {"fixed": {"digits": {"grid": {"learning_rate": [0.001 * (n + 1) for n in range(rates)]}}}},
     }
-    return Plan(params.resolve(own, ROOT / "presets"))
+    return Plan(params.resolve(own, presets))
 
 
 @settings(deadline=None, max_examples=60)
 @given(rates=st.integers(1, 12), workers=st.integers(1, 40), runs_per_pack=st.integers(1, 64))
-def test_packs_are_a_partition(rates, workers, runs_per_pack):
-    plan = digits(rates, workers, runs_per_pack)
+def test_packs_are_a_partition(study, rates, workers, runs_per_pack):
+    plan = make_plan(study, rates, workers, runs_per_pack)
     packs = plan.packs("baselines", {})
     expected = {run.name for cell in plan.cells_of("baselines") for _, run in plan.grid_runs(cell, {})}
     members = [run.name for pack in packs for run in pack.members]

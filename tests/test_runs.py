@@ -2,11 +2,13 @@
 
 import copy
 import itertools
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from silent_gradients import params
 from silent_gradients.methods import METHODS
@@ -21,8 +23,14 @@ BASELINES = ["reparameterization", "gumbel-softmax", "reinforce"]
 SILENT = ["silent-gaussian", "silent-bernoulli"]
 
 
-def digits_plan(own: dict[str, Any] | None = None, results: Path = Path("results")) -> Plan:
-    return Plan(params.resolve({"preset": "digits"} | (own or {}), PRESETS), results)
+@pytest.fixture(scope="module")
+def make(study):
+    """A plan of the study with ``own`` settings over it."""
+
+    def make(own: dict[str, Any] | None = None, results: Path = Path("results")) -> Plan:
+        return Plan(params.resolve({"preset": "study"} | (own or {}), study), results)
+
+    return make
 
 
 def section(experiment: str, **changes: Any) -> dict[str, Any]:
@@ -46,8 +54,8 @@ def runs_of(plan: Plan, round_: Any, selections: Any = None) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def plan():
-    return digits_plan()
+def plan(make):
+    return make()
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def selections(plan):
     return selection_of_first_points(plan)
 
 
-def test_the_digits_preset_counted_by_hand(plan, selections):
+def test_the_study_counted_by_hand(plan, selections):
     baselines = Counter((run.experiment, run.method) for run in runs_of(plan, "baselines"))
     assert baselines == {
         **{("fixed", method): 2 for method in (*SILENT, *BASELINES)},  # 2 rates x 1 variance
@@ -71,7 +79,7 @@ def test_the_digits_preset_counted_by_hand(plan, selections):
     assert len(plan.cells()) == 13
 
 
-def test_the_digits_grid_run_by_run(plan):
+def test_the_grid_run_by_run(plan):
     found = {
         (
             run.experiment,
@@ -93,6 +101,34 @@ def test_the_digits_grid_run_by_run(plan):
     }
     assert found == expected
     assert {run.seed for run in runs_of(plan, "baselines")} == {0}
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_every_preset_of_the_repository_is_the_product_of_its_axes(preset):
+    """Counted from the file's text; an axis that it does not set has one value."""
+    document = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())
+    plan = Plan(params.resolve({"preset": preset}, PRESETS))
+    concerned: dict[str, dict[str, tuple[str, ...]]] = {
+        "fixed": {"": ("learning_rate", "mean_rate", "variance")},
+        "learnable": {
+            "silent-": ("learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"),
+            "": ("learning_rate",),
+            "+silent": ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch"),
+        },
+    }
+    expected: dict[str, int] = {}
+    for experiment, datasets in document["experiments"].items():
+        for dataset, asked in datasets.items():
+            for method in asked["methods"]:
+                grid = asked["grid"] | asked.get("overrides", {}).get(method, {}).get("grid", {})
+                kinds = concerned[experiment]
+                names = next(names for kind, names in kinds.items() if kind in method and (kind or "+" not in method))
+                count = math.prod(len(grid.get(name, [None])) for name in names)
+                expected[f"{dataset}/{experiment}/{method}"] = count
+    chosen = selection_of_first_points(plan)
+    found = Counter(run.cell for round_ in GRID_ROUNDS for run in runs_of(plan, round_, chosen))
+    assert found == expected
+    assert len(runs_of(plan, "seeds", chosen)) == len(expected) * len(document["seeds"])
 
 
 def test_settings_of_the_section_reach_every_run(plan, selections):
@@ -139,14 +175,14 @@ def test_a_selected_grid_run_is_the_run_of_the_first_seed(plan, selections):
     assert not {run.id for run in seeds if run.seed != 0} & grid
 
 
-def test_the_grid_uses_the_first_seed_that_is_listed():
-    plan = digits_plan({"seeds": [5, 0]})
+def test_the_grid_uses_the_first_seed_that_is_listed(make):
+    plan = make({"seeds": [5, 0]})
     assert {run.seed for run in runs_of(plan, "baselines")} == {5}
 
 
-def test_one_other_rate_is_one_other_run_per_method():
-    before = {run.id: run for run in runs_of(digits_plan(), "baselines")}
-    changed = digits_plan(section("fixed", grid={"learning_rate": [0.001, 0.005]}))
+def test_one_other_rate_is_one_other_run_per_method(make):
+    before = {run.id: run for run in runs_of(make(), "baselines")}
+    changed = make(section("fixed", grid={"learning_rate": [0.001, 0.005]}))
     after = {run.id: run for run in runs_of(changed, "baselines")}
     gone, come = [before[key] for key in before.keys() - after], [after[key] for key in after.keys() - before]
     assert {(run.experiment, run.learning_rate) for run in gone} == {("fixed", 0.004)}
@@ -154,7 +190,7 @@ def test_one_other_rate_is_one_other_run_per_method():
     assert len(gone) == len(come) == 5
     # With one method changed alone, one run is.
     override = {"reinforce": {"grid": {"learning_rate": [0.001, 0.005]}}}
-    overridden = {run.id: run for run in runs_of(digits_plan(section("fixed", overrides=override)), "baselines")}
+    overridden = {run.id: run for run in runs_of(make(section("fixed", overrides=override)), "baselines")}
     (other,) = [overridden[key] for key in overridden.keys() - before]
     assert (other.method, other.learning_rate) == ("reinforce", 0.005)
 
@@ -196,8 +232,8 @@ AXES = {
 }
 
 
-def test_an_axis_multiplies_the_methods_that_it_concerns_alone():
-    plan = digits_plan({"experiments": {name: {"digits": {"grid": AXES}} for name in ("fixed", "learnable")}})
+def test_an_axis_multiplies_the_methods_that_it_concerns_alone(make):
+    plan = make({"experiments": {name: {"digits": {"grid": AXES}} for name in ("fixed", "learnable")}})
     chosen = selection_of_first_points(plan)
     counts = Counter((run.experiment, run.method) for run in runs_of(plan, "baselines"))
     assert counts == {
@@ -215,9 +251,9 @@ def test_an_axis_multiplies_the_methods_that_it_concerns_alone():
         assert (run.silent is None) == (run.method not in SILENT or run.experiment == "fixed")
 
 
-def test_a_null_rate_is_the_learning_rate():
+def test_a_null_rate_is_the_learning_rate(make):
     grid = {"learning_rate": [0.001, 0.002], "mean_rate": [None, 0.002], "precision_rate": [None]}
-    plan = digits_plan({"experiments": {name: {"digits": {"grid": grid}} for name in ("fixed", "learnable")}})
+    plan = make({"experiments": {name: {"digits": {"grid": grid}} for name in ("fixed", "learnable")}})
     runs = runs_of(plan, "baselines")
     rates = sorted({(run.learning_rate, run.mean_rate) for run in runs if run.experiment == "fixed"})
     # The point (0.002, null) and the point (0.002, 0.002) are one run.
@@ -229,13 +265,13 @@ def test_a_null_rate_is_the_learning_rate():
             assert run.silent.mean_rate in (run.learning_rate, 0.002)
 
 
-def test_a_round_before_its_selection_is_an_error(plan, selections, tmp_path):
+def test_a_round_before_its_selection_is_an_error(make, plan, selections, tmp_path):
     only_baselines = {"baselines": selections["baselines"]}
     for round_, found in (("guided", {}), ("seeds", {}), ("seeds", only_baselines)):
         missing = "guided" if found else "baselines"
         with pytest.raises(SelectionMissingError, match=f"{missing} round has not been made"):
             plan.packs(round_, found)
-    empty = digits_plan(results=tmp_path)
+    empty = make(results=tmp_path)
     with pytest.raises(SelectionMissingError) as caught:
         empty.selections("guided")
     path = empty.selection_path("baselines", {})
@@ -243,8 +279,8 @@ def test_a_round_before_its_selection_is_an_error(plan, selections, tmp_path):
     assert empty.selections("baselines") == {}
 
 
-def test_selections_are_read_from_where_they_are_written(selections, tmp_path):
-    plan = digits_plan(results=tmp_path)
+def test_selections_are_read_from_where_they_are_written(make, selections, tmp_path):
+    plan = make(results=tmp_path)
     found: dict[Any, Any] = {}
     for round_ in GRID_ROUNDS:
         path = plan.selection_path(round_, found)
@@ -302,20 +338,20 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize(("own", "expected"), CHANGES.values(), ids=CHANGES.keys())
-def test_identities_change_when_and_only_when_they_should(plan, own, expected):
-    before, after = identities(plan), identities(digits_plan(own))
+def test_identities_change_when_and_only_when_they_should(make, plan, own, expected):
+    before, after = identities(plan), identities(make(own))
     assert {name for name in before if before[name] != after[name]} == expected
 
 
-def test_the_plan_knows_its_presets_name(plan, selections, tmp_path):
-    (tmp_path / "other.yaml").write_text((PRESETS / "digits.yaml").read_text())
+def test_the_plan_knows_its_presets_name(study, plan, selections, tmp_path):
+    (tmp_path / "other.yaml").write_text((study / "study.yaml").read_text())
     other = Plan(params.resolve({"preset": "other"}, tmp_path))
     assert runs_of(other, "baselines") == runs_of(plan, "baselines")
     assert other.id(selections) != plan.id(selections)
 
 
-def test_how_jobs_are_cut_changes_no_run(plan, selections):
-    other = digits_plan({"execution": {"workers": 5, "runs_per_pack": 3}})
+def test_how_jobs_are_cut_changes_no_run(make, plan, selections):
+    other = make({"execution": {"workers": 5, "runs_per_pack": 3}})
     for round_ in ROUNDS:
         assert runs_of(other, round_, selections) == runs_of(plan, round_, selections)
 
@@ -330,10 +366,10 @@ def test_paths_carry_ids(plan, selections):
     assert plan.gathered_marker(selections).stem == plan.id(selections)
 
 
-def test_the_overview_counts_what_can_be_counted(selections, tmp_path):
-    plan = digits_plan(results=tmp_path)
+def test_the_overview_counts_what_can_be_counted(make, selections, tmp_path):
+    plan = make(results=tmp_path)
     lines = overview(plan).splitlines()
-    assert lines[0] == "preset digits, protocol holdout, seeds [0, 1, 2]"
+    assert lines[0] == "preset study, protocol holdout, seeds [0, 1, 2]"
     assert "baselines: 24 runs in 4 packs" in lines
     assert "  digits/learnable/silent-gaussian: 4 runs of 40 epochs" in lines
     assert "  digits/learnable/reinforce: 2 runs of 60 epochs" in lines
