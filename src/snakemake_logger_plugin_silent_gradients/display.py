@@ -1,6 +1,7 @@
 """Where the messages go: lines above a live view on a terminal, plain lines anywhere else."""
 
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,20 +31,36 @@ class Display(Protocol):
         """Stop watching."""
 
 
+HEARTBEAT_SECONDS = 20.0
+"""A run whose output is not a terminal tells as often what its jobs are at."""
+
+
 class PlainDisplay:
     """Lines on the standard error stream, for log files and pipes."""
 
     shows_progress = False
+
+    def __init__(self, heartbeat: float = HEARTBEAT_SECONDS) -> None:
+        self._heartbeat = heartbeat
+        self._closed = threading.Event()
 
     def write(self, text: str, style: str) -> None:
         """Show a text as it is."""
         print(text, file=sys.stderr, flush=True)
 
     def watch(self, progress: Progress) -> None:
-        """Nothing to do: each line tells the progress."""
+        """Every now and then, a line for each pack in training."""
+        threading.Thread(target=self._tell, args=(progress,), daemon=True).start()
 
     def close(self) -> None:
-        """Nothing to do."""
+        """No more of these lines."""
+        self._closed.set()
+
+    def _tell(self, progress: Progress) -> None:
+        while not self._closed.wait(self._heartbeat):
+            for name, news, seconds in running_jobs(progress, time.time()):
+                if news:
+                    self.write(f"  {name}, {duration(seconds)}: {news}", "")
 
 
 class TerminalDisplay:
@@ -102,7 +119,7 @@ def running_jobs(progress: Progress, now: float) -> list[tuple[str, str, float]]
     """Name, latest news and seconds of each running job; the news are of packs only."""
     rows = []
     for job in list(progress.running.values()):
-        news = packs.newest_epoch(job.manifest, job.started) if job.manifest else ""
+        news = packs.newest_line(job.log) if job.manifest and job.log else ""
         rows.append((job.name, news, now - job.started))
     return rows
 

@@ -197,6 +197,7 @@ def _job(record: Any) -> Job:
         wildcards=tuple(map(str, getattr(record, "wildcards", {}).values())),
         outputs=tuple(map(Path, record.output)),
         started=time.time(),
+        log=next(map(Path, getattr(record, "log", None) or ()), None),
     )
 
 

@@ -1,20 +1,19 @@
-"""What is worth saying of a pack: the rule ``train_pack`` trains runs of one cell and writes a manifest of them."""
+"""What is worth saying of a pack: rule ``train_pack`` trains runs of one experiment and writes a manifest of them."""
 
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 RULE = "train_pack"
 
-# A line of a curve is a few hundred bytes.
+# A line of a training is a few hundred bytes.
 _TAIL_BYTES = 8192
 
 
 def title(manifest: Path) -> str:
-    """Round and cell of a pack, from the path ``<results>/packs/<round>/<cell>/<number>-<pack id>.json``."""
-    round_, *cell = _below_packs(manifest)
-    return f"{round_} {'/'.join(cell)}"
+    """Round and group of a pack, from the path ``<results>/packs/<round>/<data set>/<experiment>/<pack id>.json``."""
+    round_, *group = _below_packs(manifest)
+    return f"{round_} {'/'.join(group)}"
 
 
 def describe(manifest: Path) -> str:
@@ -37,31 +36,15 @@ def describe(manifest: Path) -> str:
     return ", ".join(parts)
 
 
-def newest_epoch(manifest: Path, since: float) -> str:
-    """The latest news of a pack that is being trained: the last line of the curve of its cell that was last written to.
-
-    Args:
-        manifest: Where the pack's manifest will be.
-        since: When the pack began, in seconds since the epoch of Unix; older curves are of other packs.
-
-    Returns:
-        Run, epoch and bits/dim, or "" as long as there is nothing to tell.
-    """
-    cell = _results(manifest).joinpath("store", *_below_packs(manifest)[1:])
-    times = {path: time for path in cell.glob("*/curve.jsonl") if (time := _modified(path)) >= since}
-    if not times:
+def newest_line(log: Path) -> str:
+    """The last whole line of a job's log, which a training adds to as it goes on; "" as long as there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            whole_lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
         return ""
-    curve = max(times, key=times.__getitem__)
-    epoch = _last_line(curve)
-    if epoch is None:
-        return ""
-    if epoch.get("selection_bpd") is not None:
-        score = f"{epoch['selection_bpd']:.3f} bits/dim"
-    elif epoch.get("train_bpd") is not None:
-        score = f"objective {epoch['train_bpd']:.3f}"
-    else:
-        score = ""
-    return f"{curve.parent.name}  epoch {epoch.get('epoch')}  {score}".rstrip()
+    return whole_lines[-1].decode(errors="replace") if whole_lines else ""
 
 
 def _below_packs(manifest: Path) -> tuple[str, ...]:
@@ -70,25 +53,3 @@ def _below_packs(manifest: Path) -> tuple[str, ...]:
 
 def _results(manifest: Path) -> Path:
     return Path(*manifest.parts[: manifest.parts.index("packs")])
-
-
-def _modified(path: Path) -> float:
-    # A run's folder is renamed when the run is finished.
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole line of a file of JSON lines that is being written to; None while there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            whole_lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return None
-    if not whole_lines:
-        return None
-    line: dict[str, Any] = json.loads(whole_lines[-1])
-    return line

@@ -16,12 +16,14 @@ class Job:
         wildcards: The values of the rule's wildcards.
         outputs: The files it makes.
         started: When it began, in seconds since the epoch of Unix.
+        log: Where it logs.
     """
 
     rule: str
     wildcards: tuple[str, ...]
     outputs: tuple[Path, ...]
     started: float
+    log: Path | None = None
 
     @property
     def manifest(self) -> Path | None:

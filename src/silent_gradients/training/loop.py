@@ -59,6 +59,7 @@ class Trainer:
         device: Device that trains.
         checkpoint_seconds: Wall time between checkpoints.
         stop: Asked after every epoch; True saves a checkpoint and raises ``Interrupted``.
+        report: Told of every epoch's curve entry.
     """
 
     settings: RunSettings
@@ -67,6 +68,7 @@ class Trainer:
     device: torch.device
     checkpoint_seconds: float = 30.0
     stop: Callable[[], bool] = lambda: False
+    report: Callable[[dict[str, Any]], None] = lambda entry: None
     epoch: int = 0
     diverged_epoch: int | None = None
     seconds: float = 0.0
@@ -96,6 +98,7 @@ class Trainer:
         before = self.seconds
         while self.epoch < self.settings.epochs and self.diverged_epoch is None:
             self.train_epoch()
+            self.report(self.curve[-1])
             now = time.monotonic()
             self.seconds = before + now - started
             finished = self.epoch == self.settings.epochs or self.diverged_epoch is not None

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,9 @@ from silent_gradients.store import (
 from silent_gradients.training import checkpoint
 from silent_gradients.training.loop import Trainer
 
+REPORT_SECONDS = 5.0
+"""A run in training says as often what epoch it is in."""
+
 
 class StopSignal:
     """Turns the first SIGTERM or SIGINT into a request to stop at the next epoch's end."""
@@ -53,6 +57,29 @@ class StopSignal:
     def __call__(self) -> bool:
         """Whether a signal has come."""
         return self.number is not None
+
+
+class EpochReport:
+    """Prints a line on a run's epochs every now and then.
+
+    Args:
+        title: What the line begins with.
+        epochs: Epochs of the run.
+    """
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self.title, self.epochs = title, epochs
+        self.last = time.monotonic()
+        self.bound = ""
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        """Print if the last line is ``REPORT_SECONDS`` old; ``entry`` is one of the curve."""
+        if entry["selection_bpd"] is not None:
+            self.bound = f", {entry['selection_bpd']:.4f} bits/dim"
+        now = time.monotonic()
+        if now - self.last >= REPORT_SECONDS:
+            self.last = now
+            print(f"{self.title}: epoch {entry['epoch']} of {self.epochs}{self.bound}", flush=True)
 
 
 def run_pack(
@@ -81,7 +108,8 @@ def run_pack(
             if run is not None and (run.has_weights or not needs_weights or _diverged(run)):
                 action = "already trained"
             else:
-                run = _train(store, settings, data, device, checkpoint_seconds, stop, replaces=run)
+                report = EpochReport(f"[{number}/{len(spec.members)}] {settings.name}", settings.epochs)
+                run = _train(store, settings, data, device, checkpoint_seconds, stop, report, replaces=run)
                 action = "trained"
             _print_summary(number, len(spec.members), action, run)
             members.append(run)
@@ -129,11 +157,12 @@ def _train(
     device: torch.device,
     checkpoint_seconds: float,
     stop: Callable[[], bool],
+    report: EpochReport,
     replaces: StoredRun | None,
 ) -> StoredRun:
     working = store.working_folder(settings.name)
     started = datetime.now(UTC)
-    trainer = Trainer(settings, data, working, device, checkpoint_seconds, stop)
+    trainer = Trainer(settings, data, working, device, checkpoint_seconds, stop, report)
     result = trainer.run()
     write_text_atomically(working / SETTINGS, as_json(settings.to_json()))
     write_text_atomically(working / RESULT, as_json(result))
