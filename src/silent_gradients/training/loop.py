@@ -68,7 +68,7 @@ class Trainer:
     device: torch.device
     checkpoint_seconds: float = 30.0
     stop: Callable[[], bool] = lambda: False
-    report: Callable[[dict[str, Any]], None] = lambda entry: None
+    report: Callable[[dict[str, Any]], None] = lambda _entry: None
     epoch: int = 0
     diverged_epoch: int | None = None
     seconds: float = 0.0
