@@ -24,6 +24,12 @@ def selections(upto):
     return found
 
 
+def selections_before(wildcards):
+    """The files that a pack's members were selected by: Snakemake asks for them, since `pack_of` reads them."""
+    found = selections(wildcards.round)
+    return [ancient(str(PLAN.selection_path(round_, found))) for round_ in found]
+
+
 def manifests(round_):
     # ancient: a manifest's path carries the id of what it promises, so that its file time means nothing.
     packs = PLAN.packs(round_, selections(round_))

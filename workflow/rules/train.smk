@@ -1,7 +1,8 @@
 rule train_pack:
     input:
         # ancient: the data's digest is in every run's id, so that a newer file time means nothing.
-        lambda w: ancient(f"data/prepared/{w.group.split('/')[0]}/manifest.json"),
+        data=lambda w: ancient(f"data/prepared/{w.group.split('/')[0]}/manifest.json"),
+        selections=selections_before,
     output:
         "results/packs/{round}/{group}/{id}.json",
     log:
@@ -14,7 +15,7 @@ rule train_pack:
         pack=lambda w: json.dumps(pack_of(w).to_json(), sort_keys=True),
         checkpoint_seconds=PLAN.params.execution.checkpoint_seconds,
     shell:
-        "silent-gradients train --pack {params.pack:q} --data $(dirname {input:q}) --manifest {output:q}"
+        "silent-gradients train --pack {params.pack:q} --data $(dirname {input.data:q}) --manifest {output:q}"
         " --checkpoint-seconds {params.checkpoint_seconds} > {log:q} 2>&1"
 
 
