@@ -1,0 +1,131 @@
+"""Kills and Ctrl-C at any moment: the same command goes on and ends with the same numbers, bit for bit."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from filelock import FileLock
+from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, wait_until
+
+from silent_gradients.training import checkpoint
+
+pytestmark = pytest.mark.timeout(3600)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shared_folder) -> Repository:
+    """What comes of the long run if nobody interrupts it."""
+    folder, done = shared_folder / "undisturbed", shared_folder / "undisturbed.done"
+    with FileLock(f"{folder}.lock"):
+        if not done.exists():
+            Repository.make(folder, long=LONG).run(*LITERAL)
+            done.touch()
+    return Repository(folder)
+
+
+@pytest.fixture
+def fresh(tmp_path) -> Repository:
+    return Repository.make(tmp_path / "repository", long=LONG)
+
+
+def results_of(repository):
+    """Everything that a run's numbers are in; times and hardware are in other files."""
+    store = {
+        path.name: path.read_bytes()
+        for pattern in ("curve.jsonl", "result.json", "settings.json", "evaluation.json")
+        for path in repository.results.glob(f"store/*/*/*/*/{pattern}")
+    }
+    return store | repository.contents("metrics.json", "curves.csv", "selection.json")
+
+
+def epochs_saved(repository):
+    (folder,) = repository.results.glob("store/*/*/*/*.partial")
+    return checkpoint.newest(folder)["epoch"]
+
+
+def kill_training(repository, process):
+    """Only the training process, as the kernel does when memory runs out."""
+    repository.trainer().kill()
+    output, code = repository.finish(process)
+    assert code == 1
+    assert "FAILED baselines digits/fixed" in output
+    assert "Traceback" not in output
+
+
+def kill_everything(repository, process):
+    """Snakemake with all it has started, as a power cut does."""
+    os.killpg(process.pid, signal.SIGKILL)
+    assert repository.finish(process)[1] == -signal.SIGKILL
+
+
+def press_control_c(repository, process):
+    os.killpg(process.pid, signal.SIGINT)
+    assert repository.finish(process)[1] != 0
+
+
+def interrupt(repository, how, when):
+    """Start the literal command, clear its lock if it says so, and interrupt it when ``when`` epochs are trained."""
+    process = repository.start(*LITERAL)
+    wait_until(lambda: repository.epochs_trained() >= when and repository.trainer(), process)
+    how(repository, process)
+    wait_for_silence(repository)
+    # What the disk has is never more than an epoch behind what was trained.
+    assert epochs_saved(repository) >= when - 1
+
+
+def wait_for_silence(repository):
+    """No process is left over once the kernel is done with the killed ones."""
+    deadline = time.monotonic() + 10
+    while (left := repository.processes()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+
+
+def unlock(repository):
+    """What a user does whom Snakemake does not let in."""
+    assert "--unlock" in repository.fail(*LITERAL)
+    repository.run("snakemake", "--unlock")
+
+
+def test_after_every_kind_of_interruption_the_same_command_goes_on(fresh, undisturbed):
+    interrupt(fresh, kill_training, 5)
+    interrupt(fresh, kill_everything, 15)
+    unlock(fresh)
+    interrupt(fresh, press_control_c, 25)
+
+    fresh.run(*LITERAL)
+
+    assert results_of(fresh) == results_of(undisturbed)
+    assert fresh.runs() == undisturbed.runs()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [kill_training, kill_everything, press_control_c])
+def test_ten_interruptions_of_a_kind(fresh, undisturbed, how):
+    for when in range(5, EPOCHS - 5, 5):
+        interrupt(fresh, how, when)
+        if how is kill_everything:
+            unlock(fresh)
+
+    fresh.run(*LITERAL)
+
+    assert results_of(fresh) == results_of(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_kills_at_moments_that_nobody_chose(fresh, undisturbed, seed):
+    moments = random.Random(seed)
+    for _ in range(10):
+        process = fresh.start(*LITERAL)
+        time.sleep(moments.uniform(0, 30))
+        if process.poll() is None:
+            kill_everything(fresh, process)
+        wait_for_silence(fresh)
+        fresh.run("snakemake", "--unlock")
+
+    fresh.run(*LITERAL)
+
+    assert results_of(fresh) == results_of(undisturbed)

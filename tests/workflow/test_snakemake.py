@@ -1,0 +1,171 @@
+"""From params.yaml to the report with one command, and again with edits: what is trained, and what is not."""
+
+import json
+import re
+import statistics
+
+import pandas as pd
+import pytest
+import yaml
+from tests.workflow.repository import CHECKOUT, LITERAL, RATES, SEEDS
+
+pytestmark = pytest.mark.timeout(1200)
+
+TABLES = ("metrics.json", "runs.csv", "curves.csv", "selection.json", "tables")
+
+
+def test_the_literal_command_makes_everything(finished):
+    results = finished.repository.results
+    for name in ("report.html", "metrics.json", "runs.csv", "curves.csv", "selection.json"):
+        assert (results / name).stat().st_size > 0
+    assert {path.stem for path in results.glob("tables/*.csv")} >= {
+        "table-1-gradient-variance",
+        "table-2-fixed-variance",
+        "table-3-bits-per-dimension",
+        "table-4-kl-divergence",
+        "grid",
+    }
+    assert list(results.glob("figures/*"))
+
+
+def test_progress_is_told_job_by_job(finished):
+    # Two grids of baselines, one of annealed methods, two packs of seeds.
+    assert re.search(
+        r"^\[\d+/\d+\] baselines digits/fixed: 4 runs, best \d\.\d+ bits/dim", finished.output, re.MULTILINE
+    )
+    assert re.search(r"^\[\d+/\d+\] baselines digits/learnable: 2 runs", finished.output, re.MULTILINE)
+    assert re.search(r"^\[\d+/\d+\] guided digits/learnable: 1 run,", finished.output, re.MULTILINE)
+    assert re.search(r"^\[\d+/\d+\] seeds digits/fixed: 4 runs", finished.output, re.MULTILINE)
+    assert re.search(r"^10 of 10 jobs done", finished.output, re.MULTILINE)
+
+
+def test_the_store_holds_the_planned_runs_and_no_other(finished):
+    repository = finished.repository
+    # By hand: grids of 2 + 2 + 2 points and of one annealed point, then one more seed for each of four cells.
+    assert len(repository.runs()) == 7 + 4
+    assert repository.runs() == repository.planned()
+
+
+@pytest.mark.parametrize("cell", ["digits/fixed/silent-gaussian", "digits/learnable/reparameterization+silent"])
+def test_a_reported_mean_is_that_of_the_runs_in_the_store(finished, cell):
+    repository = finished.repository
+    dataset, experiment, method = cell.split("/")
+    rate = repository.selection()[cell]["point"]["learning_rate"]
+
+    values = []
+    for seed in SEEDS:
+        folder = repository.run_folder(cell, learning_rate=rate, seed=seed)
+        values.append(json.loads((folder / "evaluation.json").read_text())["report"]["bpd"])
+
+    reported = repository.metrics()[dataset][experiment][method]
+    assert reported["bpd"] == pytest.approx(statistics.fmean(values), abs=1e-12)
+    assert reported["bpd_sd"] == pytest.approx(statistics.stdev(values), abs=1e-12)
+    name = {"fixed": "table-2-fixed-variance", "learnable": "table-3-bits-per-dimension"}[experiment]
+    table = pd.read_csv(repository.results / "tables" / f"{name}.csv")
+    (measured,) = table[(table["method"] == method) & (table["metric"] == "bpd")]["measured"]
+    assert measured == pytest.approx(reported["bpd"], rel=1e-8)
+
+
+def test_the_selected_point_is_the_best_of_the_grid(finished):
+    repository = finished.repository
+    cell = "digits/fixed/reparameterization"
+    bounds = {}
+    for rate in RATES:
+        folder = repository.run_folder(cell, learning_rate=rate, seed=0)
+        bounds[rate] = json.loads((folder / "result.json").read_text())["selection"]["bpd"]
+    assert repository.selection()[cell]["point"]["learning_rate"] == min(bounds, key=lambda rate: bounds[rate])
+
+
+def test_the_second_time_there_is_nothing_to_do(repository):
+    before = repository.times()
+    assert "Nothing to be done" in repository.run(*LITERAL)
+    assert repository.times() == before
+
+
+def test_one_more_rate_trains_its_runs_alone_and_one_less_none(repository):
+    before, tables, times = repository.runs(), repository.contents(*TABLES), _record_times(repository)
+
+    repository.set_rates("fixed", [*RATES, 0.03])
+    repository.run(*LITERAL)
+
+    new = repository.runs() - before
+    # By hand: the new point of both methods with the first seed, and the second seed where the new point is the best.
+    expected = {("silent-gaussian", 0), ("reparameterization", 0)}
+    for method in ("silent-gaussian", "reparameterization"):
+        if repository.selection()[f"digits/fixed/{method}"]["point"]["learning_rate"] == 0.03:
+            expected.add((method, 1))
+    settings = [json.loads((repository.results / "store" / name / "settings.json").read_text()) for name in new]
+    assert {each["learning_rate"] for each in settings} == {0.03}
+    assert sorted((each["method"], each["seed"]) for each in settings) == sorted(expected)
+    assert repository.runs() == before | repository.planned()
+
+    repository.configure()
+    repository.run(*LITERAL)
+
+    assert repository.runs() == before | new
+    assert repository.contents(*TABLES) == tables
+    assert {name: time for name, time in _record_times(repository).items() if name in times} == times
+
+
+def _record_times(repository):
+    return {path: time for path, time in repository.times().items() if path.endswith("/curve.jsonl")}
+
+
+def test_what_is_lost_or_edited_is_gathered_again(repository):
+    tables = repository.contents(*TABLES)
+    (repository.results / "report.html").unlink()
+    (repository.results / "tables" / "grid.csv").write_text("edited by hand\n")
+
+    output = repository.run(*LITERAL)
+
+    assert "2 jobs: 1 gather, 1 all" in output
+    assert (repository.results / "report.html").exists()
+    assert repository.contents(*TABLES) == tables
+
+
+def test_another_plan_does_not_spoil_the_marker_of_this_one(repository):
+    before = repository.times()
+    repository.configure(seeds=[0])
+    assert "gather" in repository.run("snakemake", "--dry-run")
+    repository.configure()
+    assert "Nothing to be done" in repository.run("snakemake", "--dry-run")
+    assert repository.times() == before
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in CHECKOUT.glob("presets/*.yaml")))
+def test_every_preset_can_be_planned(repository, preset):
+    repository.configure(preset)
+    section = yaml.safe_load((repository.root / "presets" / f"{preset}.yaml").read_text())
+    names = {name for experiment in section["experiments"].values() for name in experiment}
+
+    output = repository.run("snakemake", "--dry-run")
+
+    # Nothing is known of the later rounds before a selection is made.
+    counts = {rule: int(number) for rule, number in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+    assert counts["all"] == counts["select"] == 1
+    assert counts.get("prepare", 0) == len(names - {"digits"})
+    packs = repository.plan.packs("baselines", {})
+    assert counts["train_pack"] == len(packs)
+    assert len(packs) <= 100
+    assert f"baselines: {sum(len(pack.members) for pack in packs)} runs in {len(packs)} packs" in repository.run(
+        "silent-gradients", "plan"
+    )
+
+
+def test_the_plan_is_told_in_words(finished):
+    lines = finished.repository.run("silent-gradients", "plan").splitlines()
+    assert lines[0] == "preset tiny, protocol holdout, seeds [0, 1]"
+    assert "baselines: 6 runs in 2 packs" in lines
+    assert "guided: 1 runs in 1 packs" in lines
+    assert "seeds: 8 runs in 2 packs" in lines
+    assert "  digits/learnable/reparameterization+silent: 2 runs of 2 epochs" in lines
+
+
+def test_the_workflow_is_in_good_form(repository):
+    repository.run("snakemake", "--lint")
+    repository.run("snakefmt", "--check", "Snakefile", "workflow")
+
+
+def test_snakemake_makes_its_own_report(repository):
+    repository.run("snakemake", "--report", "report.html")
+    assert "train_pack" in (repository.root / "report.html").read_text()
