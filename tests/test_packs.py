@@ -24,7 +24,7 @@ def make_plan(presets, rates, workers, runs_per_pack):
     return Plan(params.resolve(own, presets))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(rates=st.integers(1, 12), workers=st.integers(1, 40), runs_per_pack=st.integers(1, 64))
 def test_packs_are_a_partition(study, rates, workers, runs_per_pack):
     plan = make_plan(study, rates, workers, runs_per_pack)

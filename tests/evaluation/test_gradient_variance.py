@@ -122,9 +122,9 @@ def test_the_variance_is_the_enumerated_one(enumerable):
     weight = np.prod([probabilities[image, joint[:, image]] for image in range(3)], axis=0)
     batch = trace_of_covariance(weight, np.mean([gradients[image, joint[:, image]] for image in range(3)], axis=0))
     assert np.mean(per_image) == pytest.approx(3 * batch, rel=1e-12)  # the identity behind per_image_mean
-    found = gradient_variance(vae, vae.estimator, x, state, 4000, seeded(2))
-    assert found.batch_mean == pytest.approx(batch, rel=0.1)
-    assert found.per_image_mean == pytest.approx(np.mean(per_image), rel=0.1)
-    measured = [gradient_variance(vae, vae.estimator, image[None], state, 2000, seeded(3)) for image in x]
+    found = gradient_variance(vae, vae.estimator, x, state, 1500, seeded(2))
+    assert found.batch_mean == pytest.approx(batch, rel=0.15)
+    assert found.per_image_mean == pytest.approx(np.mean(per_image), rel=0.15)
+    measured = [gradient_variance(vae, vae.estimator, image[None], state, 500, seeded(3)) for image in x]
     for one, expected in zip(measured, per_image, strict=True):
-        assert one.batch_mean == one.per_image_mean == pytest.approx(expected, rel=0.15)
+        assert one.batch_mean == one.per_image_mean == pytest.approx(expected, rel=0.25)

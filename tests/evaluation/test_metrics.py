@@ -116,11 +116,11 @@ def test_few_samples_agree_with_many_within_the_stated_error(tiny, cell):
 @pytest.mark.parametrize("cell", ["learnable/reparameterization", "learnable/reinforce"])
 def test_the_stated_error_is_that_of_repeated_evaluations(tiny, cell):
     vae, x = model(tiny, cell)
-    found = [evaluate(vae, x[:8], LEVELS, "test", 6, seeded(seed)) for seed in range(400)]
+    found = [evaluate(vae, x[:8], LEVELS, "test", 6, seeded(seed)) for seed in range(200)]
     spread = np.std([each.bpd for each in found], ddof=1)
     stated = np.sqrt(np.mean([each.bpd_mc_error**2 for each in found if each.bpd_mc_error is not None]))
-    # The standard deviation of 400 numbers is known to 3.5%; the values' tails are somewhat heavier than normal.
-    assert spread == pytest.approx(stated, rel=0.2)
+    # The standard deviation of 200 numbers is known to 5%; the values' tails are somewhat heavier than normal.
+    assert spread == pytest.approx(stated, rel=0.25)
 
 
 def test_a_single_sample_has_no_stated_error(tiny):
