@@ -57,7 +57,8 @@ def gradient_variance(
             leaf = parameters.detach().requires_grad_()
             surrogate = estimator(vae.family(leaf), objective, generator=generator, state=state).surrogate
             (cotangent,) = torch.autograd.grad(-surrogate.mean(), leaf)
-            parts = torch.autograd.grad(parameters, weights, cotangent, retain_graph=True)
+            # As a scalar: handed over as a cotangent, it would make torch load sympy, which takes seconds.
+            parts = torch.autograd.grad((parameters * cotangent).sum(), weights, retain_graph=True)
             gradients.append(torch.cat([part.flatten() for part in parts]))
     variance = float(torch.stack(gradients).double().var(0).sum())
     return GradientVariance(variance, variance * len(x), len(x), draws)
