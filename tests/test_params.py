@@ -114,7 +114,7 @@ BAD = {
     "nothing for a number": (at("f/epochs", None), ["fixed.digits.epochs", "integer", "None"]),
     "truth value for a number": (at("f/batch_size", True), ["fixed.digits.batch_size", "truth value", "True"]),
     "truth values in a list": (at("seeds", [True, False]), ["seeds", "truth value"]),
-    "nothing for a section": (at("f/grid", None), ["fixed.digits.grid", "None"]),
+    "nothing for a section": (at("f/grid", None), ["fixed.digits.grid", "missing"]),
     "beta of more than 1": (at("f/betas", [0.9, 1.5]), ["fixed.digits.betas.1", "less than 1", "got 1.5"]),
     "one beta": (at("f/betas", [0.9]), ["fixed.digits.betas.1", "missing"]),
     "negative weight decay": (at("f/weight_decay", -1), ["weight_decay", "got -1"]),
@@ -320,3 +320,16 @@ def test_the_digits_preset_compares_every_method_by_the_headline_protocol():
     assert len(settings.seeds) == 3
     for experiment, methods in METHODS.items():
         assert sorted(settings.experiments[experiment]["digits"].methods) == sorted(methods)
+
+
+def test_an_override_of_an_axis_that_does_not_concern_its_method_is_refused():
+    presets = ROOT / "presets"
+    override = {"reinforce+silent": {"grid": {"learning_rate": [0.1]}}}
+    own = {"preset": "digits", "experiments": {"learnable": {"digits": {"overrides": override}}}}
+    with pytest.raises(SettingsError, match=r"reinforce\+silent\.grid\.learning_rate: no axis of this method"):
+        params.resolve(own, presets)
+
+
+def test_null_takes_a_section_of_the_preset_away():
+    own = {"preset": "digits", "experiments": {"learnable": None}}
+    assert list(params.resolve(own, ROOT / "presets").experiments) == ["fixed"]

@@ -13,7 +13,7 @@ import yaml
 from silent_gradients import params
 from silent_gradients.methods import METHODS
 from silent_gradients.overview import overview
-from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, SelectionMissingError, axes
+from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, SelectionMissingError
 from silent_gradients.store import as_json
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +219,7 @@ def test_guided_methods_train_at_their_baselines_rate(plan, selections):
     ],
 )
 def test_the_axes_of_a_method(experiment, method, expected):
-    assert set(axes(Cell("digits", experiment, METHODS[experiment][method]))) == expected
+    assert set(Cell("digits", experiment, METHODS[experiment][method]).axes) == expected
 
 
 AXES = {

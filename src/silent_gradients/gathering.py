@@ -11,7 +11,7 @@ from silent_gradients import gathered
 from silent_gradients.files import write_text_atomically
 from silent_gradients.report.gather import gather
 from silent_gradients.report.records import Context, Record, load
-from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, Selections, axes
+from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, Selections
 from silent_gradients.selection import verified_runs
 from silent_gradients.store import RunStore, as_json, read_json
 
@@ -63,7 +63,7 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
 
 
 def _setting_names(cell: Cell) -> tuple[str, ...]:
-    return tuple(_SETTINGS_OF_AXES[cell.experiment].get(axis, axis) for axis in axes(cell))
+    return tuple(_SETTINGS_OF_AXES[cell.experiment].get(axis, axis) for axis in cell.axes)
 
 
 def _data_manifest(dataset: str) -> dict[str, Any]:

@@ -59,3 +59,14 @@ METHODS: dict[Experiment, dict[str, Method]] = {
     },
 }
 """The methods of each experiment by name."""
+
+
+def axes(experiment: Experiment, method: Method) -> tuple[str, ...]:
+    """The grid's axes that concern a method; an annealed one takes its learning rate from its baseline."""
+    if experiment == "fixed":
+        return ("learning_rate", "mean_rate", "variance")
+    return {
+        "none": ("learning_rate",),
+        "only": ("learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"),
+        "annealed": ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch"),
+    }[method.guide]

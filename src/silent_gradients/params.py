@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from silent_gradients.data.sources import SOURCES
-from silent_gradients.methods import METHODS
+from silent_gradients.methods import METHODS, axes
 from silent_gradients.settings import (
     Architecture,
     EvaluationSettings,
@@ -196,10 +196,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _merge(below: Any, above: Any) -> Any:
-    """``above`` laid over ``below``: mappings key by key, everything else replaced."""
+    """``above`` laid over ``below``: mappings key by key, everything else replaced; null takes a mapping away."""
     if not isinstance(below, Mapping) or not isinstance(above, Mapping):
         return above
-    return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+    removed = {key for key, value in above.items() if value is None and isinstance(below.get(key), Mapping)}
+    merged = {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+    return {key: value for key, value in merged.items() if key not in removed}
 
 
 def _apply_overrides(section: ExperimentParams, method: str, where: str) -> ExperimentParams:
@@ -294,11 +296,17 @@ def _check_methods(experiment: Experiment, section: ExperimentParams, where: str
             raise SettingsError(f"{where}.methods: {method!r} takes its rate from {baseline!r}; list that as well")
     if len(set(section.methods)) != len(section.methods):
         raise SettingsError(f"{where}.methods: expected each method once, got {section.methods}")
-    for method in section.overrides:
+    for method, override in section.overrides.items():
         if method not in section.methods:
             raise SettingsError(
                 f"{where}.overrides: {method!r} is not among the methods{_nearest(method, section.methods)}"
             )
+        concerning = axes(experiment, known[method])
+        for axis in override.get("grid") or {}:
+            if axis in GridParams.model_fields and axis not in concerning:
+                raise SettingsError(
+                    f"{where}.overrides.{method}.grid.{axis}: no axis of this method; it has {', '.join(concerning)}"
+                )
     for axis in section.shared_axes:
         _require_known("axis", axis, list(GridParams.model_fields), f"{where}.shared_axes")
 

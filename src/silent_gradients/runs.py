@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from silent_gradients.data.sources import SOURCES
-from silent_gradients.methods import METHODS, Method
+from silent_gradients.methods import METHODS, Method, axes
 from silent_gradients.packs import PackSpec, Round
 from silent_gradients.params import ExperimentParams, Params
 from silent_gradients.settings import (
@@ -55,20 +55,14 @@ class Cell:
         return f"{self.group}/{self.method.name}"
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """Axes of its grid."""
+        return axes(self.experiment, self.method)
+
+    @property
     def group(self) -> str:
         """What a pack's runs have in common: ``data set/experiment``."""
         return f"{self.dataset}/{self.experiment}"
-
-
-def axes(cell: Cell) -> tuple[str, ...]:
-    """Grid axes that concern a cell in its own grid round."""
-    if cell.experiment == "fixed":
-        return ("learning_rate", "mean_rate", "variance")
-    return {
-        "none": ("learning_rate",),
-        "only": ("learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"),
-        "annealed": ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch"),
-    }[cell.method.guide]
 
 
 class Plan:
@@ -110,7 +104,7 @@ class Plan:
             baseline = Cell(cell.dataset, cell.experiment, METHODS[cell.experiment][cell.method.baseline])
             chosen = self._selected(selections, "baselines", baseline)["point"]
             fixed = {"learning_rate": chosen["learning_rate"]}
-        names = axes(cell)
+        names = cell.axes
         return [
             fixed | dict(zip(names, values, strict=True))
             for values in product(*(getattr(grid, name) for name in names))

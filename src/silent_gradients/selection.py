@@ -9,7 +9,7 @@ from typing import Any
 
 from silent_gradients.files import sha256_of
 from silent_gradients.packs import PackSpec, Round
-from silent_gradients.runs import ROUNDS, Cell, Plan, Point, Selections, axes
+from silent_gradients.runs import ROUNDS, Cell, Plan, Point, Selections
 from silent_gradients.store import EVALUATION, RECONSTRUCTIONS, RunStore, StoredRun, StoreError, read_json
 
 SHOWN_PROBLEMS = 10
@@ -154,7 +154,7 @@ def _settle_shared_axes(plan: Plan, round_: Round, tried: Iterable[Tried]) -> di
             family = (experiment, dataset)
             cells = [cell for cell in plan.cells_of(round_) if _family(cell) == family]
             for axis in section.shared_axes:
-                concerned = [cell for cell in cells if axis in axes(cell)]
+                concerned = [cell for cell in cells if axis in cell.axes]
                 values = _values(axis, (each for each in tried if each.cell in concerned))
                 if not values:
                     continue
