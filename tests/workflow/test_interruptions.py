@@ -4,10 +4,11 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 from filelock import FileLock
-from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, wait_until
+from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, stopped, wait_until
 
 from silent_gradients.training import checkpoint
 
@@ -26,8 +27,11 @@ def undisturbed(shared_folder) -> Repository:
 
 
 @pytest.fixture
-def fresh(tmp_path) -> Repository:
-    return Repository.make(tmp_path / "repository", long=LONG)
+def fresh(tmp_path) -> Iterator[Repository]:
+    repository = Repository.make(tmp_path / "repository", long=LONG)
+    yield repository
+    for process in repository.processes():  # of a test that failed
+        process.kill()
 
 
 def results_of(repository):
@@ -65,10 +69,20 @@ def press_control_c(repository, process):
     assert repository.finish(process)[1] != 0
 
 
-def interrupt(repository, how, when):
-    """Start the literal command, clear its lock if it says so, and interrupt it when ``when`` epochs are trained."""
+def send_another_workflow_away(repository, process):
+    """Two workflows do not work in one repository at once."""
+    with stopped(process):
+        output = repository.fail(*LITERAL)
+    assert "no other Snakemake process" in output
+    assert "--unlock" in output
+
+
+def interrupt(repository, how, when, before=None):
+    """Start the literal command and interrupt it when ``when`` epochs are trained, just after ``before``."""
     process = repository.start(*LITERAL)
     wait_until(lambda: repository.epochs_trained() >= when and repository.trainer(), process)
+    if before is not None:
+        before(repository, process)
     how(repository, process)
     wait_for_silence(repository)
     # What the disk has is never more than an epoch behind what was trained.
@@ -90,7 +104,7 @@ def unlock(repository):
 
 
 def test_after_every_kind_of_interruption_the_same_command_goes_on(fresh, undisturbed):
-    interrupt(fresh, kill_training, 5)
+    interrupt(fresh, kill_training, 5, before=send_another_workflow_away)
     interrupt(fresh, kill_everything, 15)
     unlock(fresh)
     interrupt(fresh, press_control_c, 25)
