@@ -1,7 +1,13 @@
 # Snakemake's side: the fine graph of jobs. What is to be run is decided in src/silent_gradients/runs.py.
+from pathlib import Path
+
+from silent_gradients.params import read_yaml
 from snakemake.utils import min_version
 
 min_version("9.27")
+
+# Snakemake would not say in which line a mistake is, nor in which file.
+read_yaml(Path("params.yaml"))
 
 
 configfile: "params.yaml"
