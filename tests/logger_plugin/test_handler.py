@@ -49,8 +49,7 @@ for seed, (status, bpd) in enumerate([("finished", 3.412), ("diverged", None)]):
     run = cell / f"seed={seed}-3f9c2a"
     folder = "results/store" / run
     folder.mkdir(parents=True)
-    with open(folder / "curve.jsonl", "w") as curve:
-        curve.write(json.dumps({"epoch": 7, "selection_bpd": 3.5, "train_bpd": 3.6}) + "\\n")
+    print(f"[{seed + 1}/2] {run}: epoch 7 of 9, 3.5000 bits/dim", flush=True)
     time.sleep(0.6)
     (folder / "result.json").write_text(json.dumps({"status": status, "selection": {"bpd": bpd}}))
     members.append({"name": str(run)})
@@ -201,6 +200,6 @@ def test_a_terminal_shows_what_is_being_trained(workflow):
 
     assert process.wait(timeout=60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert "seed=0-3f9c2a  epoch 7  3.500 bits/dim" in text
+    assert "seed=0-3f9c2a: epoch 7 of 9" in text
     assert re.search(r"\[\d/3\] seeds digits/learnable/reinforce\+silent: 2 runs", text)
     assert "3 of 3 jobs done" in text
