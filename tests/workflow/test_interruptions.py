@@ -135,8 +135,10 @@ def test_kills_at_moments_that_nobody_chose(fresh, undisturbed, seed):
     for _ in range(10):
         process = fresh.start(*LITERAL)
         time.sleep(moments.uniform(0, 30))
+        # It may have come to its end.
         if process.poll() is None:
-            kill_everything(fresh, process)
+            os.killpg(process.pid, signal.SIGKILL)
+        fresh.finish(process)
         wait_for_silence(fresh)
         fresh.run("snakemake", "--unlock")
 
