@@ -38,14 +38,14 @@ def generated_images(count: int, shape: tuple[int, int, int], seed: int) -> Imag
 
 
 @dataclass(frozen=True)
-class Workplace:
+class TinyStudy:
     """A prepared data set of generated images in a folder, and the settings of runs on it."""
 
     folder: Path
     architecture: str
 
     @classmethod
-    def make(cls, folder: Path, shape: tuple[int, int, int], architecture: str, train: int, test: int) -> "Workplace":
+    def make(cls, folder: Path, shape: tuple[int, int, int], architecture: str, train: int, test: int) -> "TinyStudy":
         arrays = {TRAIN: generated_images(train, shape, 1), TEST: generated_images(test, shape, 2)}
         for file, images in arrays.items():
             np.save(folder / file, images)
@@ -115,13 +115,13 @@ class Workplace:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """96 + 24 images of 1x4x4 pixels for the plain networks."""
-    return Workplace.make(tmp_path_factory.mktemp("tiny"), (1, 4, 4), "plain", 96, 24)
+    return TinyStudy.make(tmp_path_factory.mktemp("tiny"), (1, 4, 4), "plain", 96, 24)
 
 
 @pytest.fixture(scope="session")
 def strided(tmp_path_factory):
     """32 + 8 images of 3x32x32 pixels for the strided networks, which have BatchNorm."""
-    return Workplace.make(tmp_path_factory.mktemp("strided"), (3, 32, 32), "strided", 32, 8)
+    return TinyStudy.make(tmp_path_factory.mktemp("strided"), (3, 32, 32), "strided", 32, 8)
 
 
 STUDY = """

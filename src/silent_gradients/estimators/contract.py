@@ -89,6 +89,26 @@ class Estimator(ABC):
         """
 
 
+@dataclasses.dataclass(frozen=True)
+class SampledEstimator(Estimator):
+    """An estimator that averages over latent samples, each evaluated once.
+
+    Attributes:
+        samples: Samples per image and step.
+    """
+
+    samples: int = dataclasses.field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Raise ``EstimatorError`` where an option has an impossible value."""
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise EstimatorError(f"samples: expected a whole number of 1 or more, got {self.samples}")
+
+    @property
+    def evaluations(self) -> int:
+        return self.samples
+
+
 E = TypeVar("E", bound="Estimator")
 
 REGISTRY: dict[str, type[Estimator]] = {}
@@ -124,9 +144,3 @@ def create(name: str, options: Mapping[str, float] | None = None) -> Estimator:
             for option, value in options.items()
         }
     )
-
-
-def require_samples(samples: int) -> None:
-    """Raise ``EstimatorError`` unless ``samples`` is a positive whole number."""
-    if not isinstance(samples, int) or samples < 1:
-        raise EstimatorError(f"samples: expected a whole number of 1 or more, got {samples}")

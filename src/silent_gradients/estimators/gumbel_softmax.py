@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
-from silent_gradients.estimators.contract import Estimate, Estimator, EstimatorError, State, register, require_samples
+from silent_gradients.estimators.contract import Estimate, EstimatorError, SampledEstimator, State, register
 from silent_gradients.posteriors import Bernoulli, Posterior
 
 
@@ -23,31 +23,25 @@ def relaxed_sample(q: Bernoulli, samples: int, temperature: float, generator: to
 
 @register
 @dataclass(frozen=True)
-class GumbelSoftmax(Estimator):
+class GumbelSoftmax(SampledEstimator):
     """Pathwise gradient through relaxed bits; biased, since the objective is averaged over other values than {0, 1}.
 
     Its ``value`` is that of the relaxed objective and no bound on the likelihood.
 
     Attributes:
         temperature: Positive; towards 0 the bias falls and the variance grows.
-        samples: Samples per image and step.
     """
 
     temperature: float = 1.0
-    samples: int = 1
 
     name = "gumbel-softmax"
     unbiased = False
     posteriors = frozenset({"bernoulli"})
 
     def __post_init__(self) -> None:
-        require_samples(self.samples)
+        super().__post_init__()
         if not self.temperature > 0:
             raise EstimatorError(f"temperature: expected a positive number, got {self.temperature}")
-
-    @property
-    def evaluations(self) -> int:
-        return self.samples
 
     def __call__(
         self,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
-from silent_gradients.estimators.contract import Estimate, Estimator, EstimatorError, State, register, require_samples
+from silent_gradients.estimators.contract import Estimate, EstimatorError, SampledEstimator, State, register
 from silent_gradients.posteriors import Posterior
 
 
 @register
 @dataclass(frozen=True)
-class Reinforce(Estimator):
+class Reinforce(SampledEstimator):
     """Score-function gradient (objective - baseline) * grad log q(z|x), plus the objective's own gradient.
 
     The baseline is the running average *before* it takes in the current batch, so that it is independent of the
@@ -22,23 +22,17 @@ class Reinforce(Estimator):
 
     Attributes:
         decay: Decay of the running average, in [0, 1).
-        samples: Samples per image and step.
     """
 
     decay: float = 0.99
-    samples: int = 1
 
     name = "reinforce"
     unbiased = True
 
     def __post_init__(self) -> None:
-        require_samples(self.samples)
+        super().__post_init__()
         if not 0 <= self.decay < 1:
             raise EstimatorError(f"decay: expected a number in [0, 1), got {self.decay}")
-
-    @property
-    def evaluations(self) -> int:
-        return self.samples
 
     def initial_state(self, device: torch.device) -> State:
         return {"average": torch.zeros((), device=device), "weight": torch.zeros((), device=device)}

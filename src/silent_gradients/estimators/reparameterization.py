@@ -8,31 +8,18 @@ import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
-from silent_gradients.estimators.contract import Estimate, Estimator, State, register, require_samples
+from silent_gradients.estimators.contract import Estimate, SampledEstimator, State, register
 from silent_gradients.posteriors import Posterior
 
 
 @register
 @dataclass(frozen=True)
-class Reparameterization(Estimator):
-    """Pathwise gradient through z = mean + standard deviation * noise.
-
-    Attributes:
-        samples: Samples per image and step.
-    """
-
-    samples: int = 1
+class Reparameterization(SampledEstimator):
+    """Pathwise gradient through z = mean + standard deviation * noise."""
 
     name = "reparameterization"
     unbiased = True
     posteriors = frozenset({"gaussian"})
-
-    def __post_init__(self) -> None:
-        require_samples(self.samples)
-
-    @property
-    def evaluations(self) -> int:
-        return self.samples
 
     def __call__(
         self,
