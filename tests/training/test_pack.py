@@ -19,7 +19,7 @@ from silent_gradients.packs import PackSpec
 from silent_gradients.settings import EvaluationSettings
 from silent_gradients.store import EVALUATION, RECONSTRUCTIONS, RunStore, as_json
 from silent_gradients.training.loop import Interrupted, Trainer
-from silent_gradients.training.pack import StopSignal, run_pack
+from silent_gradients.training.pack import EpochReport, StopSignal, run_pack
 
 CPU = torch.device("cpu")
 EVALUATION_ASKED = EvaluationSettings(samples=3, variance_images=4, variance_draws=3, reconstructions=2)
@@ -368,3 +368,15 @@ def test_the_second_signal_does_not_wait(command_line):
     assert stop.number == signal.SIGTERM
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_tells_its_epoch_every_now_and_then(monkeypatch, capsys):
+    clock = iter([0.0, 1.0, 6.0, 7.0, 12.0])
+    monkeypatch.setattr("silent_gradients.training.pack.time.monotonic", lambda: next(clock))
+    report = EpochReport("[1/2] run", 9)
+    for epoch, bound in enumerate([3.5, None, 3.25, None], 1):
+        report({"epoch": epoch, "selection_bpd": bound})
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/2] run: epoch 2 of 9, 3.5000 bits/dim",
+        "[1/2] run: epoch 4 of 9, 3.2500 bits/dim",
+    ]
