@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from silent_gradients import params
 from silent_gradients.estimators.contract import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,3 +46,10 @@ def test_readme_names_the_two_commands():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for command in re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE):
         assert command in targets
+
+
+def test_the_readme_settings_are_settings():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    resolved = params.resolve(yaml.safe_load(text), ROOT / "presets")
+    assert resolved.seeds == [0, 1, 2, 3, 4]
+    assert list(resolved.experiments) == ["learnable"]
