@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from silent_gradients import gathered
 from silent_gradients.files import write_text_atomically
 from silent_gradients.report.gather import gather
 from silent_gradients.report.records import Context, Record, load
+from silent_gradients.revision import source_revision
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, Selections
 from silent_gradients.selection import verified_runs
 from silent_gradients.store import RunStore, as_json, read_json
@@ -57,7 +57,7 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
         grid_axes={cell.name: _setting_names(cell) for cell in cells},
         seeds=tuple(plan.params.seeds),
         datasets={name: _data_manifest(name) for name in plan.datasets()},
-        revision=_revision(),
+        revision=source_revision()["revision"],
         overrides=overrides,
     )
 
@@ -69,11 +69,3 @@ def _setting_names(cell: Cell) -> tuple[str, ...]:
 def _data_manifest(dataset: str) -> dict[str, Any]:
     document: dict[str, Any] = read_json(Path("data/prepared") / dataset / "manifest.json")
     return document
-
-
-def _revision() -> str | None:
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

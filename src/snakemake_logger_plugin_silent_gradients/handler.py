@@ -31,6 +31,7 @@ _NOISE = (
     "Updating checkpoint dependencies",
     "Elapsed time: ",
 )
+_LEFT_LOCK = "removed with the --unlock argument"
 _NOISY_EVENTS = frozenset(
     {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEvent.GROUP_INFO, LogEvent.RULEGRAPH}
 )
@@ -104,7 +105,10 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.JOB_ERROR and progress is not None:
             self._fail(progress, record)
         elif record.levelno >= logging.ERROR:
-            self._display.write(self._own_formatter.format(record), "bold red")
+            text = self._own_formatter.format(record)
+            if _LEFT_LOCK in text:
+                text += "\nIf none is running, this clears the lock: snakemake --unlock"
+            self._display.write(text, "bold red")
         elif event not in _NOISY_EVENTS and self._own_filter.filter(record):
             text = self._own_formatter.format(record)
             if text and text != "None" and not (record.levelno == logging.INFO and text.startswith(_NOISE)):

@@ -74,7 +74,7 @@ def send_another_workflow_away(repository, process):
     with stopped(process):
         output = repository.fail(*LITERAL)
     assert "no other Snakemake process" in output
-    assert "--unlock" in output
+    assert "clears the lock: snakemake --unlock" in output
 
 
 def interrupt(repository, how, when, before=None):
@@ -99,7 +99,7 @@ def wait_for_silence(repository):
 
 def unlock(repository):
     """What a user does whom Snakemake does not let in."""
-    assert "--unlock" in repository.fail(*LITERAL)
+    assert "clears the lock: snakemake --unlock" in repository.fail(*LITERAL)
     repository.run("snakemake", "--unlock")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from silent_gradients.data.run_data import RunData
 from silent_gradients.evaluation.selected import evaluate_selected
 from silent_gradients.files import sha256_of, write_text_atomically
 from silent_gradients.packs import PackSpec
+from silent_gradients.revision import source_revision
 from silent_gradients.settings import RunSettings
 from silent_gradients.store import (
     EVALUATION,
@@ -219,7 +219,7 @@ def _provenance(trainer: Trainer, started: datetime) -> dict[str, Any]:
         "hardware": hardware,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "source": _source_revision(),
+        "source": source_revision(),
     }
 
 
@@ -230,18 +230,3 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.machine()
-
-
-def _source_revision() -> dict[str, Any]:
-    """Git revision of the source tree, and whether tracked files differ from it; nulls outside a git checkout."""
-    source = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(source), *arguments], capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", str(source))
-    return {"revision": git("rev-parse", "HEAD"), "modified": None if changed is None else bool(changed)}
