@@ -250,7 +250,8 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
         )
     notes = [
         *facts(data, context),
-        "BPD in bits/dim, KL in nats per image, MSE summed over pixels on the [0, 1) scale. Means over seeds.",
+        "BPD in bits/dim, KL in nats per image, MSE summed over the D pixels on the [0, 1) scale (times 1000 / D: mean "
+        "per pixel in thousandths). Means over seeds.",
         "The paper does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other "
         "numbers best, so its interval, the published value and the difference stand there.",
         *_about_published(data),
