@@ -1,6 +1,6 @@
 """Closed-form limits of Gaussian latents with a linear decoder of fixed variance: probabilistic PCA.
 
-Needs numpy alone. Pixels are dequantized as ``x = (y + u) / levels``, ``u ~ U[0, 1)``, and u is integrated out.
+Pixels are dequantized as ``x = (y + u) / levels``, ``u ~ U[0, 1)``, and u is integrated out.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from silent_gradients.evaluation.metrics import bits_per_dimension
 
 Levels = NDArray[np.uint8]
 Real = NDArray[np.float64]
@@ -82,7 +84,7 @@ def pca_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_
     kl = 0.5 * float(((1 - shrinkage) * spread / fitted + shrinkage - 1 - np.log(shrinkage)).sum())
     mean_decoded = float((shrinkage**2 * spread).sum()) + rest
     return Limit(
-        bpd=math.log2(levels) - elbo / (dimensions * math.log(2)),
+        bpd=bits_per_dimension(elbo, dimensions, levels),
         kl=kl,
         expected_squared_error=mean_decoded + variance * float((1 - shrinkage).sum()),
         mean_decoded_squared_error=mean_decoded,

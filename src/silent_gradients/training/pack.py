@@ -93,6 +93,14 @@ def run_pack(
 ) -> dict[str, Any]:
     """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
 
+    Args:
+        spec: The pack; its members share their data.
+        store: Where finished runs lie and new ones go.
+        data_folder: Folder of the prepared data set.
+        device: Device that trains and evaluates.
+        checkpoint_seconds: Wall time between a run's checkpoints.
+        stop: Asked after every epoch; True saves a checkpoint and ends the pack.
+
     Raises:
         Interrupted: ``stop`` said so; everything done so far is kept.
         DataError: The prepared data set is missing or altered.
