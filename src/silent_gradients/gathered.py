@@ -13,12 +13,12 @@ GATHERED = (
     "report.html",
     "metrics.json",
     "runs.csv",
-    "curves.csv",
     "selection.json",
     "tables/*.csv",
     "tables/*.md",
     "figures/*.svg",
     "figures/*.png",
+    "curves/*/*/*.csv",
 )
 """What a gathering writes, as patterns below the results."""
 

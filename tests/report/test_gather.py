@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
+from tests.report.conftest import FIXED, LEARNABLE
 
 from silent_gradients.report.gather import gather
 
@@ -49,7 +50,9 @@ def test_everything_is_there(gathered):
             f"figures/digits-{experiment}-{ending}"
             for ending in ("reconstructions.png", "curves.svg", "gradient-variance.svg", "bpd-kl.svg")
         }
-    assert names == expected | {"metrics.json", "runs.csv", "curves.csv", "report.html"}
+    expected |= {f"curves/digits/fixed/{method}.csv" for method in FIXED}
+    expected |= {f"curves/digits/learnable/{method}.csv" for method in set(LEARNABLE) - {"gumbel-softmax+silent"}}
+    assert names == expected | {"metrics.json", "runs.csv", "report.html"}
     figures = sum(path.stat().st_size for path in (gathered / "figures").iterdir())
     assert figures < 3_000_000
 
@@ -167,6 +170,7 @@ def test_what_is_not_made_again_is_removed_and_the_rest_stays(study, tmp_path, g
     names = {path.name for path in (out / "figures").iterdir()}
     assert not any("learnable" in name for name in names)
     assert {"notes.txt", "digits-fixed-curves.svg"} <= names
+    assert {path.parent.name for path in out.glob("curves/*/*/*.csv")} == {"fixed"}
 
 
 def test_all_seeds_diverged_is_reported_not_hidden(builder, make_context, tmp_path):
@@ -178,4 +182,4 @@ def test_all_seeds_diverged_is_reported_not_hidden(builder, make_context, tmp_pa
     text = "".join(Page((out / "report.html").read_text()).text)
     assert "diverged (3 of 3, epoch 1)" in text
     assert json.loads((out / "metrics.json").read_text())["digits"]["fixed"]["reinforce"]["diverged"] == 3
-    assert Path(out / "curves.csv").read_text().count("\n") == 4
+    assert not list(out.glob("curves/*/*/*.csv"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 
 import numpy as np
 import pandas as pd
@@ -161,12 +162,33 @@ def test_runs_have_one_row_each_whatever_rounds_ask_for_them(study):
     assert "setting.silent.annealing_rate" in frame
 
 
-def test_curves_are_long_and_of_the_selected_runs(study):
+def test_a_curve_is_of_the_selected_runs_and_ends_in_their_mean(study):
     records, _ = study
-    frame = tables.curves(records)
-    assert list(frame.columns) == ["cell", "seed", "epoch", "selection_bpd", "train_bpd", "alpha"]
-    assert not frame.duplicated(["cell", "seed", "epoch"]).any()
-    assert len(frame) == 12 * 3 * 20
+    curves = tables.curves(records)
+    assert len(curves) == 12
+    cell = "digits/learnable/reinforce"
+    frame = curves[cell]
+    assert list(frame.columns) == ["epoch", "seed_0", "seed_1", "seed_2", "selection_bpd"]
+    runs = [run for run in records if run.cell == cell and run.round == "seeds"]
+    lines = [(run.folder / "curve.jsonl").read_text().splitlines() for run in sorted(runs, key=lambda run: run.seed)]
+    seeds = [[json.loads(line)["selection_bpd"] for line in each] for each in lines]
+    assert frame[["seed_0", "seed_1", "seed_2"]].T.to_numpy().tolist() == seeds
+    assert frame["selection_bpd"].tolist() == pytest.approx(list(map(statistics.fmean, zip(*seeds, strict=True))))
+    assert frame["epoch"].tolist() == list(range(1, 21))
+
+
+def test_a_curve_has_the_evaluated_epochs_and_loses_a_diverged_seed(builder):
+    cell = "digits/learnable/reinforce"
+    runs = [
+        builder.add(cell, seed=0, bpd=2.0, epochs=4),
+        builder.add(cell, seed=1, bpd=3.0, epochs=4, diverged_epoch=3),
+    ]
+    for run in runs:
+        run.curve.loc[run.curve["epoch"] == 1, "selection_bpd"] = math.nan
+    frame = tables.curves(builder.records)[cell]
+    # By hand: 2 / epoch + 0.02 over each seed's bound, and nothing of the first epoch.
+    assert frame["epoch"].tolist() == [2, 3, 4]
+    assert frame["selection_bpd"].tolist() == pytest.approx([3.52, 2.02 + 2 / 3, 2.52])
 
 
 def test_the_metrics_tree_is_keyed_by_names_alone(study):
@@ -192,7 +214,7 @@ def test_an_empty_plan_has_empty_tables(make_context):
     laid_out = layout.layout([], claims([]), [], context)
     assert all(not table.parts for table in laid_out)
     assert tables.runs([]).empty
-    assert tables.curves([]).empty
+    assert not tables.curves([])
 
 
 def test_texts_say_why_there_is_no_interval():

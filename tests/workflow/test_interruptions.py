@@ -41,7 +41,7 @@ def results_of(repository):
         for pattern in ("curve.jsonl", "result.json", "settings.json", "evaluation.json")
         for path in repository.results.glob(f"store/*/*/*/*/{pattern}")
     }
-    return store | repository.contents("metrics.json", "curves.csv", "selection.json")
+    return store | repository.contents("metrics.json", "curves", "selection.json")
 
 
 def epochs_saved(repository):

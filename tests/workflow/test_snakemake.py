@@ -11,12 +11,12 @@ from tests.workflow.repository import CHECKOUT, LITERAL, RATES, SEEDS
 
 pytestmark = pytest.mark.timeout(1200)
 
-TABLES = ("metrics.json", "runs.csv", "curves.csv", "selection.json", "tables")
+TABLES = ("metrics.json", "runs.csv", "curves", "selection.json", "tables")
 
 
 def test_the_literal_command_makes_everything(finished):
     results = finished.repository.results
-    for name in ("report.html", "metrics.json", "runs.csv", "curves.csv", "selection.json"):
+    for name in ("report.html", "metrics.json", "runs.csv", "selection.json"):
         assert (results / name).stat().st_size > 0
     assert {path.stem for path in results.glob("tables/*.csv")} >= {
         "table-1-gradient-variance",
@@ -26,6 +26,8 @@ def test_the_literal_command_makes_everything(finished):
         "grid",
     }
     assert list(results.glob("figures/*"))
+    cells = {str(path.relative_to(results / "curves").with_suffix("")) for path in results.glob("curves/*/*/*.csv")}
+    assert cells == {cell.name for cell in finished.repository.plan.cells()}
 
 
 def test_progress_is_told_job_by_job(finished):

@@ -18,9 +18,9 @@ from silent_gradients.report.summary import cells
 def gather(records: Sequence[Record], context: Context, out: Path) -> None:
     """Write the tables, figures, metrics and the page of a plan's runs.
 
-    Makes ``tables/*.csv`` and ``*.md``, ``figures/*``, ``metrics.json``, ``runs.csv``, ``curves.csv`` and, last,
-    ``report.html``. The same runs give the same bytes. Tables and figures of an earlier gathering that are not made
-    again are removed from those two folders.
+    Makes ``tables/*.csv`` and ``*.md``, ``figures/*``, ``curves/<cell>.csv``, ``metrics.json``, ``runs.csv`` and, last,
+    ``report.html``. The same runs give the same bytes. Tables, figures and curves of an earlier gathering that are not
+    made again are removed from those three folders.
 
     Args:
         records: Runs by round, in any order; ``records.load`` reads them.
@@ -50,17 +50,20 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
         path = out / "figures" / drawing.name
         write_bytes_atomically(path, drawing.data)
         written.add(path)
-    for folder, endings in (("tables", (".csv", ".md")), ("figures", (".png", ".svg"))):
-        for path in sorted((out / folder).glob("*")):
-            if path.suffix in endings and path not in written:
-                path.unlink()
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for cell, curve in tables.curves(records).items():
+        path = out / "curves" / f"{cell}.csv"
+        write_text_atomically(path, _csv(curve))
+        written.add(path)
+    for pattern in ("tables/*.csv", "tables/*.md", "figures/*.png", "figures/*.svg", "curves/*/*/*.csv"):
+        for path in set(out.glob(pattern)) - written:
+            path.unlink()
+    for folder in ("figures", "curves"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
     write_text_atomically(
         out / "metrics.json",
         json.dumps(tables.metrics(found, context), sort_keys=True, indent=1, allow_nan=False) + "\n",
     )
     write_text_atomically(out / "runs.csv", _csv(runs))
-    write_text_atomically(out / "curves.csv", _csv(tables.curves(records)))
     write_text_atomically(out / "report.html", page.render(found, orderings, laid_out, drawings, records, context))
 
 

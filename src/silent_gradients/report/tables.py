@@ -212,15 +212,23 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
     return _ordered(frame, last)
 
 
-def curves(records: Sequence[Record]) -> pd.DataFrame:
-    """Learning curves of the selected runs in long form, for ``dvc plots``: one row per cell, seed and epoch."""
-    columns = ["cell", "seed", "epoch", "selection_bpd", "train_bpd", "alpha"]
-    frames = [
-        run.curve.assign(cell=run.cell, seed=run.seed)[columns]
-        for run in sorted(records, key=lambda record: (record.cell, record.seed, record.name))
-        if run.round == "seeds"
-    ]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+def curves(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
+    """Learning curves of the selected runs by cell, for ``dvc plots``: the selection split's BPD by epoch.
+
+    One row per epoch that was evaluated, one column per seed, and last the mean over the seeds that have not diverged
+    by then, which is what DVC draws, even where it is not told so. A cell whose seeds diverged before the first
+    evaluation has no curve.
+    """
+    seeds: dict[str, dict[str, pd.Series[float]]] = {}
+    for run in sorted(records, key=lambda record: (record.cell, record.seed)):
+        if run.round == "seeds":
+            seeds.setdefault(run.cell, {})[f"seed_{run.seed}"] = run.curve.set_index("epoch")["selection_bpd"]
+    frames = {cell: pd.DataFrame(columns).dropna(how="all") for cell, columns in seeds.items()}
+    return {
+        cell: frame.assign(selection_bpd=frame.mean(axis=1)).reset_index()
+        for cell, frame in frames.items()
+        if len(frame)
+    }
 
 
 def metrics(cells: Sequence[Cell], context: Context) -> dict[str, Any]:
