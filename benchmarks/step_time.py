@@ -9,6 +9,7 @@ the ratios to the reparameterization step.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 
 from silent_gradients import params
-from silent_gradients.data.prepare import prepare
+from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
 from silent_gradients.runs import Cell, Plan, Point
@@ -79,7 +80,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for dataset in plan.datasets():
-            prepare(dataset, folder / dataset)
+            prepare(dataset, folder / dataset, os.environ.get("SILENT_GRADIENTS_MIRROR"))
+            dequantize(dataset, folder / dataset)
         for group in dict.fromkeys(cell.group for cell in plan.cells()):
             cells = [cell for cell in plan.cells() if cell.group == group]
             prepared = PreparedData.open(folder / cells[0].dataset)

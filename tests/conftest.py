@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from silent_gradients.data.arrays import Images, arrays_digest
-from silent_gradients.data.prepared import MANIFEST, TEST, TRAIN, PreparedData
+from silent_gradients.data.evaluation_noise import evaluation_noise
+from silent_gradients.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN, PreparedData, sealed
 from silent_gradients.data.run_data import RunData
 from silent_gradients.files import sha256_of
 from silent_gradients.methods import METHODS
@@ -49,16 +50,23 @@ class TinyStudy:
         arrays = {TRAIN: generated_images(train, shape, 1), TEST: generated_images(test, shape, 2)}
         for file, images in arrays.items():
             np.save(folder / file, images)
+        sha256 = arrays_digest("tiny", LEVELS, arrays[TRAIN], arrays[TEST])
         manifest = {
             "name": "tiny",
+            "title": "Tiny",
             "version": "generated",
             "levels": LEVELS,
             "shape": list(shape),
             "counts": {"train": train, "test": test},
-            "sha256": arrays_digest("tiny", LEVELS, arrays[TRAIN], arrays[TEST]),
+            "sha256": sha256,
+            "arrays_sha256": sha256,
             "files": {file: sha256_of(folder / file) for file in arrays},
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest))
+        (folder / MANIFEST).write_text(json.dumps(sealed(manifest)))
+        (noise,) = evaluation_noise((test, *shape))
+        np.save(folder / NOISE, noise)
+        noise_manifest = {"name": "tiny", "seed": 1, "shape": [test, *shape], "sha256": sha256_of(folder / NOISE)}
+        (folder / NOISE_MANIFEST).write_text(json.dumps(sealed(noise_manifest)))
         return cls(folder, architecture)
 
     @property

@@ -49,11 +49,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
 
+    download = verbs.add_parser("download", help="have the raw files of a data set here or in a mirror, verified")
+    _add_raw(download)
+    download.add_argument("--record", type=Path, help="JSON file to write that says which files these are and where")
+    download.set_defaults(run=_download)
+
     prepare = verbs.add_parser("prepare", help="verify a data set and write it as uint8 arrays")
-    prepare.add_argument("dataset")
+    _add_raw(prepare)
     prepare.add_argument("--folder", type=Path, help="default: data/prepared/<dataset>")
-    prepare.add_argument("--mirror", help="folder or URL base to read the raw files from")
     prepare.set_defaults(run=_prepare)
+
+    dequantize = verbs.add_parser("dequantize", help="write the dequantization noise that evaluations use")
+    dequantize.add_argument("dataset")
+    dequantize.add_argument("--folder", type=Path, help="default: data/prepared/<dataset>")
+    dequantize.set_defaults(run=_dequantize)
 
     plan = verbs.add_parser("plan", help="list what will be run")
     _add_config(plan)
@@ -78,6 +87,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_raw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset")
+    parser.add_argument(
+        "--mirror",
+        default=os.environ.get("SILENT_GRADIENTS_MIRROR"),
+        help="folder or http(s) address with the raw files; default: $SILENT_GRADIENTS_MIRROR, then the publishers",
+    )
+    parser.add_argument(
+        "--raw", type=Path, default=Path("data/raw"), help="folder to download to (default: %(default)s)"
+    )
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="content of params.yaml as JSON, in place of the file")
     parser.add_argument("--results", type=Path, default=Path("results"))
@@ -97,15 +118,41 @@ def _load_plan(options: argparse.Namespace) -> Plan:
     return Plan(resolve(_own_settings(options), Path("presets")), options.results)
 
 
+def _download(options: argparse.Namespace) -> int:
+    from silent_gradients.data.prepare import download
+    from silent_gradients.files import write_text_atomically
+    from silent_gradients.store import as_json
+
+    obtained = download(options.dataset, options.raw, options.mirror)
+    files = {file.path: file.digest for file in obtained.form.files}
+    if options.record is not None:
+        document = {"name": options.dataset, "folder": str(obtained.root), "files": files}
+        write_text_atomically(options.record, as_json(document))
+    print(f"{options.dataset}: {len(files)} raw files in {obtained.root}, verified")
+    return 0
+
+
 def _prepare(options: argparse.Namespace) -> int:
     from silent_gradients.data.prepare import prepare
 
-    folder = options.folder or Path("data/prepared") / options.dataset
-    mirror = options.mirror or os.environ.get("SILENT_GRADIENTS_MIRROR")
-    manifest = prepare(options.dataset, folder, mirror)
-    counts = manifest["counts"]
+    folder = _prepared_folder(options)
+    counts = prepare(options.dataset, folder, options.mirror, options.raw)["counts"]
     print(f"{options.dataset}: {counts['train']} training and {counts['test']} test images in {folder}")
     return 0
+
+
+def _dequantize(options: argparse.Namespace) -> int:
+    from silent_gradients.data.prepare import dequantize
+
+    folder = _prepared_folder(options)
+    images = dequantize(options.dataset, folder)["shape"][0]
+    print(f"{options.dataset}: dequantization noise of {images} images in {folder}")
+    return 0
+
+
+def _prepared_folder(options: argparse.Namespace) -> Path:
+    folder: Path = options.folder or Path("data/prepared") / options.dataset
+    return folder
 
 
 def _plan(options: argparse.Namespace) -> int:

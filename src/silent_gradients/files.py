@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader or a crash sees the old file or the new one, never a part.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes ``path``'s place once the block ends, so that nobody ever sees a part of it.
 
     Missing parent folders are made. The new file keeps the mode of the one it replaces, or gets the usual one of the
-    process's umask.
+    process's umask. If the block raises, the old file is untouched and nothing is left beside it.
 
     Args:
         path: File to write.
-        data: Its content.
+
+    Yields:
+        The open file, whose ``name`` is where it lies until then.
 
     Raises:
-        OSError: The folder cannot be written to; the old file is untouched and nothing is left beside it.
+        OSError: The folder cannot be written to.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,8 +33,10 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        # By name, not by descriptor: who reads the file back before it is renamed has to find it.
+        os.close(descriptor)
+        with temporary.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(mode)
@@ -39,8 +47,14 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader or a crash sees the old file or the new one; see ``atomic_file``."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, its line ends as they are, to ``path``; see ``write_bytes_atomically``."""
+    """Write ``text`` as UTF-8, its line ends as they are, to ``path``; see ``atomic_file``."""
     write_bytes_atomically(path, text.encode("utf-8"))
 
 

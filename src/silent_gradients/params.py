@@ -121,7 +121,10 @@ class ExecutionParams(_Strict):
 class DataParams(_Strict):
     """Where data come from and go to."""
 
-    mirror: str | None = Field(None, description="Folder or URL base to read the raw files from.")
+    mirror: str | None = Field(None, description="Folder or http(s) address to read the raw files from.")
+    substitute: dict[str, str] = Field(
+        {}, description="By data set: another one that takes its place in every experiment, under its own name."
+    )
 
 
 class Params(_Strict):
@@ -164,7 +167,7 @@ def resolve(own: Mapping[str, Any], presets: Path) -> Params:
     available = sorted(path.stem for path in presets.glob("*.yaml"))
     if name not in available:
         raise SettingsError(f"preset: expected one of {available}, got {name!r}{_nearest(str(name), available)}")
-    merged = _merge(read_yaml(presets / f"{name}.yaml"), own)
+    merged = _substitute(_merge(read_yaml(presets / f"{name}.yaml"), own))
     _check_names(merged.get("experiments"))
     params = _validate(Params, merged, "")
     _check(params)
@@ -202,6 +205,25 @@ def _merge(below: Any, above: Any) -> Any:
     removed = {key for key, value in above.items() if value is None and isinstance(below.get(key), Mapping)}
     merged = {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
     return {key: value for key, value in merged.items() if key not in removed}
+
+
+def _substitute(document: dict[str, Any]) -> dict[str, Any]:
+    """Put other data sets in the places of those that ``data.substitute`` names."""
+    data, experiments = document.get("data"), document.get("experiments")
+    names = data.get("substitute") if isinstance(data, Mapping) else None
+    if not isinstance(names, Mapping) or not isinstance(experiments, Mapping):
+        return document
+    for name in names:
+        _require_known("data set", name, list(SOURCES), "data.substitute")
+        _require_known("data set", names[name], list(SOURCES), f"data.substitute.{name}")
+    renamed = {}
+    for experiment, datasets in experiments.items():
+        if isinstance(datasets, Mapping):
+            if twice := sorted({names[name] for name in names if name in datasets and names[name] in datasets}):
+                raise SettingsError(f"data.substitute: {twice[0]!r} already has a section in experiments.{experiment}")
+            datasets = {names.get(name, name): section for name, section in datasets.items()}
+        renamed[experiment] = datasets
+    return {**document, "experiments": renamed}
 
 
 def _apply_overrides(section: ExperimentParams, method: str, where: str) -> ExperimentParams:

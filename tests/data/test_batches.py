@@ -3,13 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from silent_gradients.data.batches import (
-    EVALUATION_NOISE_SEED,
-    DeviceBatches,
-    dequantize,
-    fixed_noise,
-    pixel_statistics,
-)
+from silent_gradients.data.batches import DeviceBatches, dequantize, pixel_statistics, with_noise
 from silent_gradients.data.prepared import PreparedData
 
 PIXELS = np.random.default_rng(3).integers(0, 17, (50, 2, 3, 4), dtype=np.uint8)
@@ -113,7 +107,6 @@ def test_a_mapped_read_only_array_is_taken(tmp_path, device):
     np.save(tmp_path / "train.npy", PIXELS)
     mapped = np.load(tmp_path / "train.npy", mmap_mode="r")
     assert torch.equal(DeviceBatches(mapped, 17, device).images, _pixels_on(device))
-    assert torch.equal(fixed_noise(mapped, 17), fixed_noise(PIXELS, 17))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -154,21 +147,17 @@ def test_the_extremes_of_the_noise_stay_inside_their_level(device, extreme, monk
         np.testing.assert_array_equal(_levels_of(product, levels), every.cpu().numpy())
 
 
-def test_fixed_noise_is_the_twister_of_numpy_with_the_documented_seed():
-    # torch's CPU generator is the same Mersenne twister; a float32 takes the low 24 bits of a draw.
-    twister = np.random.RandomState(EVALUATION_NOISE_SEED)
-    draws = twister.randint(0, 2**32, PIXELS.size, dtype=np.uint64) & 0xFFFFFF
-    expected = (PIXELS + (draws / 2**24).reshape(PIXELS.shape)) / 17
-    np.testing.assert_allclose(fixed_noise(PIXELS, 17).numpy(), expected, rtol=0, atol=2**-14 / 17)
+def test_given_noise_is_put_between_the_levels():
+    noise = np.random.default_rng(4).random(PIXELS.shape, dtype=np.float32)
+    x = with_noise(torch.tensor(PIXELS), 17, torch.tensor(noise)).numpy()
+    np.testing.assert_allclose(x, (PIXELS + noise.astype(np.float64)) / 17, rtol=0, atol=2**-14 / 17)
 
 
-def test_fixed_noise_is_fixed_per_image():
-    first = fixed_noise(PIXELS, 17)
-    assert (first.dtype, first.device.type, first.shape) == (torch.float32, "cpu", PIXELS.shape)
-    assert torch.equal(first, fixed_noise(PIXELS, 17, EVALUATION_NOISE_SEED))
-    assert torch.equal(first[:7], fixed_noise(PIXELS[:7], 17))
-    assert not torch.equal(first, fixed_noise(PIXELS, 17, 1))
-    assert 0 <= float(first.min()) <= float(first.max()) < 1
+@pytest.mark.parametrize("extreme", [0.0, 1.0])
+def test_the_extremes_of_given_noise_stay_inside_their_level(extreme):
+    every = torch.arange(256, dtype=torch.uint8)
+    x = with_noise(every, 256, torch.full((256,), extreme))
+    np.testing.assert_array_equal(_levels_of(x, 256), every.numpy())
 
 
 def test_pixel_statistics_are_the_exact_moments():
@@ -192,9 +181,11 @@ def test_a_constant_pixel_has_the_deviation_of_the_noise_alone():
 
 def test_prepared_digits_arrive_on_the_device(tmp_path, device):
     pytest.importorskip("sklearn")
+    from silent_gradients.data.prepare import dequantize as dequantize_evaluations
     from silent_gradients.data.prepare import prepare
 
     prepare("digits", tmp_path)
+    dequantize_evaluations("digits", tmp_path)
     data = PreparedData.open(tmp_path)
     splits = data.split("holdout", 237)
     batches = DeviceBatches(splits.train, data.levels, device)

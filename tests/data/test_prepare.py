@@ -1,113 +1,195 @@
 import dataclasses
 import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.data.conftest import PIXELS
 
-from silent_gradients.data.arrays import arrays_digest
 from silent_gradients.data.errors import DataError
-from silent_gradients.data.prepare import prepare
+from silent_gradients.data.evaluation_noise import EVALUATION_NOISE_SEED, evaluation_noise
+from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
+from silent_gradients.data.raw import Form
 from silent_gradients.data.sources import SOURCES
-from silent_gradients.data.sources.source import Source
 from silent_gradients.files import sha256_of
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Source:
-    """A registered source of 5 + 3 images that counts how often it is loaded."""
-    pixels = np.random.default_rng(1).integers(0, 4, (8, 2, 2, 2), dtype=np.uint8)
-    loads = []
-
-    def load(mirror):
-        loads.append(mirror)
-        return pixels[:5], pixels[5:]
-
-    digest = arrays_digest("tiny", 4, pixels[:5], pixels[5:])
-    source = Source("tiny", "made here", 4, (2, 2, 2), 5, 3, 2, digest, load)
-    monkeypatch.setitem(SOURCES, "tiny", source)
-    load.loads = loads  # type: ignore[attr-defined]
-    return source
+from silent_gradients.settings import digest
 
 
 def test_prepare_writes_the_arrays_and_says_what_they_are(tiny, tmp_path):
     folder = tmp_path / "prepared" / "tiny"
     manifest = prepare("tiny", folder)
-    train, test = tiny.load(None)
-    np.testing.assert_array_equal(np.load(folder / "train.npy"), train)
-    np.testing.assert_array_equal(np.load(folder / "test.npy"), test)
+    np.testing.assert_array_equal(np.load(folder / "train.npy"), PIXELS[:5])
+    np.testing.assert_array_equal(np.load(folder / "test.npy"), PIXELS[5:])
     assert manifest == json.loads((folder / "manifest.json").read_text())
+    seal = manifest.pop("seal")
     assert manifest == {
         "name": "tiny",
+        "title": "Tiny",
         "version": "made here",
         "levels": 4,
         "shape": [2, 2, 2],
         "counts": {"train": 5, "test": 3},
         "sha256": tiny.sha256,
+        "arrays_sha256": tiny.arrays_sha256,
         "files": {file: sha256_of(folder / file) for file in ("train.npy", "test.npy")},
     }
+    assert seal == digest(manifest)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "test.npy", "train.npy"]
 
 
-def test_the_mirror_reaches_the_source(tiny, tmp_path):
-    prepare("tiny", tmp_path / "tiny", str(tmp_path))
-    assert tiny.load.loads == [tmp_path]
+def test_dequantize_writes_the_evaluations_noise(tiny, tmp_path):
+    manifest = dequantize("tiny", tmp_path)
+    (expected,) = evaluation_noise((3, 2, 2, 2))
+    np.testing.assert_array_equal(np.load(tmp_path / "noise.npy"), expected)
+    assert (manifest["name"], manifest["seed"], manifest["shape"]) == ("tiny", EVALUATION_NOISE_SEED, [3, 2, 2, 2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noise.json", "noise.npy"]
 
 
-def test_a_prepared_folder_is_left_alone(tiny, tmp_path):
-    first = prepare("tiny", tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert prepare("tiny", tmp_path) == first
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
-    assert len(tiny.load.loads) == 1
+def test_no_step_needs_to_come_before_the_other(tiny, tmp_path):
+    for steps in ((prepare, dequantize), (dequantize, prepare)):
+        folder = tmp_path / steps[0].__name__
+        for step in steps:
+            step("tiny", folder)
+        assert len(PreparedData.open(folder, tiny.sha256).noise) == 3
 
 
-@pytest.mark.parametrize("file", ["train.npy", "test.npy", "manifest.json"])
-@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
-def test_a_damaged_folder_is_prepared_again(tiny, tmp_path, file, damage):
-    first = prepare("tiny", tmp_path)
-    path = tmp_path / file
+def test_the_images_are_read_from_where_the_raw_files_are(tiny, reader, tmp_path):
+    prepare("tiny", tmp_path / "tiny", raw=tmp_path / "raw")
+    assert reader.roots == [tmp_path / "raw"] * 2
+
+
+def _times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_prepared_folder_is_left_alone(tiny, reader, tmp_path):
+    made = prepare("tiny", tmp_path), dequantize("tiny", tmp_path)
+    before = _times(tmp_path)
+    assert (prepare("tiny", tmp_path), dequantize("tiny", tmp_path)) == made
+    assert _times(tmp_path) == before
+    assert len(reader.roots) == 2
+
+
+def _damage(path, kind):
     content = bytearray(path.read_bytes())
-    if damage == "missing":
+    if kind == "missing":
         path.unlink()
-    elif damage == "truncated":
+    elif kind == "truncated":
         path.write_bytes(content[:-9])
     else:
         content[-9] ^= 1
         path.write_bytes(content)
-    assert prepare("tiny", tmp_path) == first
-    assert len(tiny.load.loads) == 2
-    assert PreparedData.open(tmp_path, tiny.sha256).manifest == first
 
 
-def test_another_version_is_prepared_again(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", ["train.npy", "test.npy", "manifest.json", "noise.npy", "noise.json"])
+@pytest.mark.parametrize("kind", ["missing", "truncated", "flipped"])
+def test_a_damaged_folder_is_made_again(tiny, tmp_path, file, kind):
+    made = prepare("tiny", tmp_path), dequantize("tiny", tmp_path)
+    _damage(tmp_path / file, kind)
+    with pytest.raises(DataError, match=r"again: silent-gradients (prepare|dequantize) "):
+        PreparedData.open(tmp_path)
+    assert (prepare("tiny", tmp_path), dequantize("tiny", tmp_path)) == made
+    assert PreparedData.open(tmp_path, tiny.sha256).manifest == made[0]
+
+
+def test_another_version_is_prepared_again(tiny, reader, tmp_path, monkeypatch):
     prepare("tiny", tmp_path)
     monkeypatch.setitem(SOURCES, "tiny", dataclasses.replace(tiny, version="worded anew"))
     assert prepare("tiny", tmp_path)["version"] == "worded anew"
-    assert len(tiny.load.loads) == 2
+    assert len(reader.roots) == 4
+
+
+def _floats(_root, _split):
+    yield np.zeros((5, 2, 2, 2))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train": 6}, r"tiny, train images: expected uint8 \(6, 2, 2, 2\), found uint8 \(5, 2, 2, 2\)"),
-        ({"test": 4}, r"tiny, test images: expected uint8 \(4, 2, 2, 2\)"),
-        ({"shape": (1, 2, 4)}, r"expected uint8 \(5, 1, 2, 4\)"),
+        ({"train": 6}, r"tiny, train images: expected 6 images, found 5"),
+        ({"test": 4}, r"tiny, test images: expected 4 images, found 3"),
+        ({"shape": (1, 2, 4)}, r"expected uint8 images of \(1, 2, 4\), found uint8 \(2, 2, 2, 2\)"),
         ({"levels": 3}, r"tiny, train images: expected levels 0 to 2, found 3"),
-        ({"sha256": "f" * 64}, r"expected arrays with sha256 f{64}, found [0-9a-f]{64}; .*pin the new digest"),
-        ({"load": lambda _: (np.zeros((5, 2, 2, 2)), np.zeros((3, 2, 2, 2)))}, "expected uint8 .*, found float64"),
+        ({"arrays_sha256": "f" * 64}, r"expected arrays with sha256 f{64}, found [0-9a-f]{64}; .*pin the new digest"),
+        ({"forms": (Form(_floats),)}, "expected uint8 images .*, found float64"),
     ],
 )
 def test_data_that_are_not_the_described_ones_are_refused(tiny, tmp_path, monkeypatch, change, message):
+    prepare("tiny", tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setitem(SOURCES, "tiny", dataclasses.replace(tiny, **change))
     with pytest.raises(DataError, match=message):
+        prepare("tiny", tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_data_without_a_pinned_digest_are_known_by_their_raw_files(tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(SOURCES, "tiny", unpinned := dataclasses.replace(tiny, arrays_sha256=None))
+    manifest = prepare("tiny", tmp_path)
+    assert manifest["sha256"] == unpinned.sha256 != tiny.sha256
+    assert manifest["arrays_sha256"] == tiny.arrays_sha256
+    dequantize("tiny", tmp_path)
+    assert PreparedData.open(tmp_path, unpinned.sha256).sha256 == unpinned.sha256
+    with pytest.raises(DataError, match="expected tiny with sha256"):
+        PreparedData.open(tmp_path, tiny.sha256)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_work(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=30))
+    with pytest.raises(DataError, match=r"tiny: 0\.0 MB are needed and 0\.0 MB are free on its disk; free some"):
         prepare("tiny", tmp_path / "tiny")
+    with pytest.raises(DataError, match="are needed"):
+        dequantize("tiny", tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()
+
+
+# A file system of 64 kB in a mount namespace of the process's own; the space looked ample when it was asked for.
+FILL = """
+import shutil, subprocess, sys
+from types import SimpleNamespace
+from pathlib import Path
+folder = Path(sys.argv[1])
+if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True).returncode:
+    raise SystemExit("no mount")
+shutil.disk_usage = lambda _: SimpleNamespace(free=10**9)
+from silent_gradients.data.errors import DataError
+from silent_gradients.data.prepare import dequantize, prepare
+(folder / "train.npy").write_bytes(b"what was there before")
+for step in (prepare, dequantize):
+    try:
+        step("digits", folder)
+    except DataError as error:
+        print(error)
+print(sorted(path.name for path in folder.iterdir()), (folder / "train.npy").read_bytes())
+"""
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_what_was_there(tmp_path):
+    pytest.importorskip("sklearn")
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("no unshare here, which gives a process a small disk of its own")
+    command = [unshare, "--map-root-user", "--mount", sys.executable, "-c", FILL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if "no mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("the system gives a process no disk of its own")
+    assert done.returncode == 0, done.stderr
+    *failures, left = done.stdout.splitlines()
+    full = f"{tmp_path}: its disk is full (No space left on device); free some, then the same command goes on"
+    assert failures == [full, full]
+    assert left == "['train.npy'] b'what was there before'"
 
 
 def test_digits_are_prepared_without_a_network(tmp_path):
     pytest.importorskip("sklearn")
     manifest = prepare("digits", tmp_path)
+    dequantize("digits", tmp_path)
     data = PreparedData.open(tmp_path, SOURCES["digits"].sha256)
     assert manifest["counts"] == {"train": 1437, "test": 360}
     assert len(data.split("holdout", SOURCES["digits"].holdout).train) == 1200
+    assert data.noise.shape == (360, 1, 8, 8)

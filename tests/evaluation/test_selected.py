@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from silent_gradients.data.batches import fixed_noise
+from silent_gradients.data.batches import dequantize
+from silent_gradients.data.evaluation_noise import EVALUATION_NOISE_SEED
 from silent_gradients.evaluation.gradient_variance import gradient_variance
 from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
@@ -21,6 +22,11 @@ from silent_gradients.training.pack import run_pack
 
 CPU = torch.device("cpu")
 ASKED = EvaluationSettings(samples=3, variance_images=5, variance_draws=4, reconstructions=2)
+
+
+def evaluation_images(images):
+    """As evaluations see them: torch's generator draws the same noise as the file that they read."""
+    return dequantize(torch.tensor(images), 17, torch.Generator().manual_seed(EVALUATION_NOISE_SEED))
 
 
 def evaluated(place, store, settings):
@@ -44,7 +50,7 @@ def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
     vae, _ = load_snapshot(settings, data.mean, data.deviation, run.folder / "weights.pt", CPU)
     # The report is of the test images, which nothing else has read; "train" is of as many training images.
     for split, images, name in (("report", prepared.test, "test"), ("train", prepared.train[:24], "train")):
-        x = fixed_noise(np.array(images), 17)
+        x = evaluation_images(images)
         expected = evaluate(vae, x, 17, name, 3, generator(0, "evaluation", CPU))
         assert document[split] == expected.to_json()
     if cell.startswith("fixed"):
@@ -56,7 +62,7 @@ def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
         assert document["gradient_variance"] == []
     else:
         assert [entry["epoch"] for entry in document["gradient_variance"]] == [2, 4]
-    selection = fixed_noise(np.array(prepared.train[72:77]), 17)
+    selection = evaluation_images(prepared.train[72:77])
     for entry in document["gradient_variance"]:
         path = run.folder / f"snapshot-{entry['epoch']}.pt"
         vae, state = load_snapshot(settings, data.mean, data.deviation, path, CPU)
@@ -71,7 +77,7 @@ def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
         names = {"originals", "means"} | (set() if cell.startswith("fixed") else {"standard_deviations"})
         assert set(pictures) == names
         assert all(pictures[name].shape == (2, 1, 4, 4) for name in names)
-        np.testing.assert_array_equal(pictures["originals"], fixed_noise(np.array(prepared.test[:2]), 17).numpy())
+        np.testing.assert_array_equal(pictures["originals"], evaluation_images(prepared.test[:2]).numpy())
 
 
 def test_the_papers_protocol_selects_and_reports_on_the_test_images(tiny, store):

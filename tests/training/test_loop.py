@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from silent_gradients import params
-from silent_gradients.data.prepare import prepare
+from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
 from silent_gradients.runs import Plan
@@ -387,6 +387,7 @@ def digits(tmp_path_factory):
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("digits")
     prepare("digits", folder)
+    dequantize("digits", folder)
     return PreparedData.open(folder)
 
 

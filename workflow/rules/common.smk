@@ -6,6 +6,7 @@ from silent_gradients.gathered import is_current
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
 
 PLAN = Plan(params.resolve(config, Path("presets")))
+MIRROR = [f"--mirror={PLAN.params.data.mirror}"] if PLAN.params.data.mirror else []
 
 
 wildcard_constraints:
@@ -13,6 +14,13 @@ wildcard_constraints:
     round="baselines|guided|seeds",
     group="[a-z0-9_+/-]+",
     id="[0-9a-f]+",
+
+
+def prepared(dataset):
+    """The files of a prepared data set."""
+    # ancient: the data's digest is in every run's id, so that a newer file time means nothing.
+    names = ("manifest.json", "train.npy", "test.npy", "noise.json", "noise.npy")
+    return [ancient(f"data/prepared/{dataset}/{name}") for name in names]
 
 
 def selections(upto):

@@ -1,4 +1,20 @@
+rule download:
+    output:
+        "data/raw/{dataset}.json",
+    log:
+        "logs/download/{dataset}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        mirror=MIRROR,
+    shell:
+        "silent-gradients download {wildcards.dataset:q} {params.mirror:q} --record {output:q} > {log:q} 2>&1"
+
+
 rule prepare:
+    input:
+        # ancient: what the raw files are is in the digests that they were verified against.
+        ancient("data/raw/{dataset}.json"),
     output:
         "data/prepared/{dataset}/manifest.json",
         "data/prepared/{dataset}/train.npy",
@@ -8,11 +24,23 @@ rule prepare:
     conda:
         "../../environment.yml"
     params:
-        mirror=[f"--mirror={PLAN.params.data.mirror}"] if PLAN.params.data.mirror else [],
+        mirror=MIRROR,
     shell:
-        "silent-gradients prepare {wildcards.dataset:q} {params.mirror:q} > {log} 2>&1"
+        "silent-gradients prepare {wildcards.dataset:q} {params.mirror:q} > {log:q} 2>&1"
+
+
+rule dequantize:
+    output:
+        "data/prepared/{dataset}/noise.json",
+        "data/prepared/{dataset}/noise.npy",
+    log:
+        "logs/dequantize/{dataset}.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "silent-gradients dequantize {wildcards.dataset:q} > {log:q} 2>&1"
 
 
 rule data:
     input:
-        expand("data/prepared/{dataset}/manifest.json", dataset=PLAN.datasets()),
+        [file for dataset in PLAN.datasets() for file in prepared(dataset)],

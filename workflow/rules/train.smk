@@ -1,7 +1,6 @@
 rule train_pack:
     input:
-        # ancient: the data's digest is in every run's id, so that a newer file time means nothing.
-        data=lambda w: ancient(f"data/prepared/{w.group.split('/')[0]}/manifest.json"),
+        data=lambda w: prepared(w.group.split("/")[0]),
         selections=selections_before,
     output:
         "results/packs/{round}/{group}/{id}.json",
@@ -15,7 +14,7 @@ rule train_pack:
         pack=lambda w: json.dumps(pack_of(w).to_json(), sort_keys=True),
         checkpoint_seconds=PLAN.params.execution.checkpoint_seconds,
     shell:
-        "silent-gradients train --pack {params.pack:q} --data $(dirname {input.data:q}) --manifest {output:q}"
+        "silent-gradients train --pack {params.pack:q} --data $(dirname {input.data[0]:q}) --manifest {output:q}"
         " --checkpoint-seconds {params.checkpoint_seconds} > {log:q} 2>&1"
 
 

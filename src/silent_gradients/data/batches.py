@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 from silent_gradients.data.arrays import Images
 
-EVALUATION_NOISE_SEED = 20_260_101
-"""Seed of the dequantization noise that every evaluation uses, so that numbers of two runs differ by the runs alone."""
-
 # Float32 rounds y + u and its quotient: without a margin 255.99999 / 256 becomes 1, and other values slip into the
 # neighbouring level. 2^-14 of a level outlasts both roundings for every y < 256 and every number of levels, also where
 # a device divides by multiplying with the reciprocal, and changes the noise's variance by less than one in 10^7.
@@ -34,24 +31,18 @@ def dequantize(images: torch.Tensor, levels: int, generator: torch.Generator) ->
         float32, of the images' shape and on their device.
     """
     noise = torch.rand(images.shape, generator=generator, device=images.device, dtype=torch.float32)
-    return noise.clamp_(_MARGIN, 1.0 - _MARGIN).add_(images).div_(levels)
+    return with_noise(images, levels, noise)
 
 
-def fixed_noise(images: Images, levels: int, seed: int = EVALUATION_NOISE_SEED) -> torch.Tensor:
-    """The dequantization that evaluation uses: one draw per image, the same on every device and in every run.
-
-    The draw of the n-th image depends on its position and on the seed alone, not on how many follow.
+def with_noise(images: torch.Tensor, levels: int, noise: torch.Tensor) -> torch.Tensor:
+    """``dequantize`` with a given u: ``x = (y + u) / levels``.
 
     Args:
-        images: Levels, uint8 ``[N, C, H, W]``.
+        images: Levels, uint8, any shape.
         levels: Number of grey levels.
-        seed: Seed of the noise.
-
-    Returns:
-        float32 ``[N, C, H, W]`` in ``[0, 1)``, on the CPU.
+        noise: u, float32 in ``[0, 1]``, of the images' shape and on their device; overwritten by the result.
     """
-    # A mapped array is read-only, which torch.from_numpy warns of; torch.tensor copies.
-    return dequantize(torch.tensor(images), levels, torch.Generator().manual_seed(seed))
+    return noise.clamp_(_MARGIN, 1.0 - _MARGIN).add_(images).div_(levels)
 
 
 def pixel_statistics(train: Images, levels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,7 +1,45 @@
-"""The error of everything that concerns data."""
+"""The errors of everything that concerns data."""
 
 from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class DataError(RuntimeError):
     """Data that are missing, damaged or not what they should be: the message says what was expected and the way out."""
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def enough_space(folder: Path, needed: int = 0) -> Iterator[None]:
+    """Turn a full disk into an error that says so, before the work where it can be foreseen.
+
+    Args:
+        folder: Where the block writes; it need not be there yet.
+        needed: Bytes that the block will write, as far as that is known.
+
+    Raises:
+        DataError: The disk is full, or has less than ``needed`` left.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    remedy = "free some, then the same command goes on"
+    if needed > (free := shutil.disk_usage(existing).free):
+        raise DataError(
+            f"{folder}: {_megabytes(needed)} are needed and {_megabytes(free)} are free on its disk; {remedy}"
+        )
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DataError(f"{folder}: its disk is full ({error.strerror}); {remedy}") from error
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,42 +1,76 @@
-"""Prepare a data set: load it, verify it, and write the folder that training reads."""
+"""Prepare a data set: get its raw files, verify them, and write the folder that training reads."""
 
 from __future__ import annotations
 
-import io
 import json
+import math
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from silent_gradients.data.arrays import Images, arrays_digest
-from silent_gradients.data.errors import DataError
-from silent_gradients.data.prepared import MANIFEST, TEST, TRAIN, PreparedData
+from silent_gradients.data.errors import DataError, enough_space
+from silent_gradients.data.evaluation_noise import EVALUATION_NOISE_SEED, evaluation_noise
+from silent_gradients.data.prepared import (
+    MANIFEST,
+    NOISE,
+    NOISE_MANIFEST,
+    TEST,
+    TRAIN,
+    open_arrays,
+    open_noise,
+    sealed,
+)
+from silent_gradients.data.raw import Obtained, Split, obtain
 from silent_gradients.data.sources import source_named
 from silent_gradients.data.sources.source import Source
-from silent_gradients.files import sha256_of, write_bytes_atomically, write_text_atomically
+from silent_gradients.files import atomic_file, sha256_of, write_text_atomically
+
+RAW = Path("data/raw")
+"""Where raw files are downloaded to; laid out as a mirror is."""
+
+_FILES: dict[Split, str] = {"train": TRAIN, "test": TEST}
 
 
-def prepare(name: str, folder: Path, mirror: Path | str | None = None) -> dict[str, Any]:
+def download(name: str, raw: Path = RAW, mirror: str | None = None) -> Obtained:
+    """Have a data set's raw files in ``raw`` or in a mirror, all of them verified; see ``raw.obtain``.
+
+    Raises:
+        DataError: The data set is unknown, or its raw files cannot be had or are altered.
+    """
+    source = source_named(name)
+    return obtain(name, source.forms, raw, mirror, source.hint)
+
+
+def prepare(name: str, folder: Path, mirror: str | None = None, raw: Path = RAW) -> dict[str, Any]:
     """Write ``train.npy``, ``test.npy`` (uint8 ``[N, C, H, W]``) and, last, ``manifest.json`` into a folder.
 
-    A folder that already holds the data set, whole and of this version, is left alone.
+    A folder that already holds the data set, whole and of this version, is left alone. Raw files that are not there yet
+    are downloaded. Images go from the raw files to the folder batch by batch: no more of them is in memory than the
+    largest raw file holds.
 
     Args:
         name: A registered data set.
         folder: Where to write; made if it is not there.
-        mirror: Folder with the raw files, searched before the network is.
+        mirror: Folder or address with the raw files.
+        raw: Folder to download to.
 
     Returns:
-        The manifest: name, version, levels, shape, counts, sha256 of the arrays, sha256 of each file.
+        The manifest: name, title, version, levels, shape, counts, sha256 as in runs' settings, digest of the arrays,
+        sha256 of each file.
 
     Raises:
-        DataError: The data set is unknown, cannot be had, or is not the one that its source describes.
+        DataError: The data set is unknown, cannot be had, or is not the one that its source describes; or the disk is
+            full.
         OSError: The folder cannot be written to.
     """
     source = source_named(name)
     description = {
         "name": source.name,
+        "title": source.title,
         "version": source.version,
         "levels": source.levels,
         "shape": list(source.shape),
@@ -47,40 +81,109 @@ def prepare(name: str, folder: Path, mirror: Path | str | None = None) -> dict[s
     if present is not None and {key: present.get(key) for key in description} == description:
         return present
 
-    train, test = source.load(None if mirror is None else Path(mirror))
-    _verify(source, train, test)
-    for file, images in ((TRAIN, train), (TEST, test)):
-        buffer = io.BytesIO()
-        np.save(buffer, images)
-        write_bytes_atomically(folder / file, buffer.getvalue())
-    manifest = {**description, "files": {file: sha256_of(folder / file) for file in (TRAIN, TEST)}}
+    obtained = download(name, raw, mirror)
+    size = (source.train + source.test) * math.prod(source.shape)
+    with enough_space(folder, size), ExitStack() as stack:
+        written: dict[Split, Path] = {}
+        for split, file in _FILES.items():
+            target = stack.enter_context(atomic_file(folder / file))
+            _write(target, source, split, obtained.form.read(obtained.root, split))
+            written[split] = Path(target.name)
+        # Before they bear their names: a folder with the names of these files has the right ones.
+        digest = _verify(source, *(np.load(written[split], mmap_mode="r") for split in _FILES))
+    manifest = sealed(
+        {**description, "arrays_sha256": digest, "files": {file: sha256_of(folder / file) for file in (TRAIN, TEST)}}
+    )
     write_text_atomically(folder / MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+    return manifest
+
+
+def dequantize(name: str, folder: Path) -> dict[str, Any]:
+    """Write ``noise.npy``, the dequantization noise of every evaluation, and then ``noise.json`` into a folder.
+
+    A folder that already holds them whole is left alone. Training draws its own noise, afresh for each batch.
+
+    Args:
+        name: A registered data set.
+        folder: The prepared data set's folder, prepared yet or not; made if it is not there.
+
+    Returns:
+        The noise's manifest: name, seed, shape ``[M, C, H, W]`` with M the number of test images, sha256 of the file.
+
+    Raises:
+        DataError: The data set is unknown, or the disk is full.
+        OSError: The folder cannot be written to.
+    """
+    source = source_named(name)
+    shape = (source.test, *source.shape)
+    try:
+        _, present = open_noise(folder)
+        if (present["name"], present["seed"], present["shape"]) == (name, EVALUATION_NOISE_SEED, list(shape)):
+            return present
+    except DataError:
+        pass  # Absent or damaged: the remedy of each is what follows.
+    with enough_space(folder, 4 * math.prod(shape)), atomic_file(folder / NOISE) as file:
+        _write_header(file, np.dtype("<f4"), shape)
+        for piece in evaluation_noise(shape):
+            file.write(piece.astype("<f4", copy=False).data)
+    manifest = sealed(
+        {
+            "name": name,
+            "seed": EVALUATION_NOISE_SEED,
+            "shape": list(shape),
+            "sha256": sha256_of(folder / NOISE),
+        }
+    )
+    write_text_atomically(folder / NOISE_MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
     return manifest
 
 
 def _present(folder: Path, source: Source) -> dict[str, Any] | None:
     try:
-        return PreparedData.open(folder, source.sha256).manifest
+        return open_arrays(folder, source.sha256)[2]
     except DataError:
         # Absent, damaged or of another version: the remedy of each is the preparation that follows.
         return None
 
 
-def _verify(source: Source, train: Images, test: Images) -> None:
-    for split, images, count in (("train", train, source.train), ("test", test, source.test)):
-        if images.dtype != np.uint8 or images.shape != (count, *source.shape):
-            raise DataError(
-                f"{source.name}, {split} images: expected uint8 {(count, *source.shape)}, found {images.dtype} "
-                f"{images.shape}; the raw data are not those of this source: get them anew"
-            )
-        if images.max() >= source.levels:
-            raise DataError(
-                f"{source.name}, {split} images: expected levels 0 to {source.levels - 1}, found {images.max()}; "
-                "the raw data are not those of this source: get them anew"
-            )
+def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[Images]) -> None:
+    """Write a split as an npy file, piece after piece.
+
+    Not through a memory map: on a full disk that ends the process instead of raising an error.
+    """
+    expected = (source.train if split == "train" else source.test, *source.shape)
+    _write_header(file, np.dtype("u1"), expected)
+    count = 0
+    for images in pieces:
+        if images.dtype != np.uint8 or images.shape[1:] != source.shape:
+            raise _not_this_source(source, split, f"uint8 images of {source.shape}", f"{images.dtype} {images.shape}")
+        if images.size and images.max() >= source.levels:
+            raise _not_this_source(source, split, f"levels 0 to {source.levels - 1}", str(images.max()))
+        count += len(images)
+        file.write(np.ascontiguousarray(images).reshape(-1).data)
+    if count != expected[0]:
+        raise _not_this_source(source, split, f"{expected[0]} images", str(count))
+    file.flush()
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _verify(source: Source, train: Images, test: Images) -> str:
+    """The digest of the written arrays, which is the pinned one where there is one."""
     found = arrays_digest(source.name, source.levels, train, test)
-    if found != source.sha256:
+    if source.arrays_sha256 not in (None, found):
         raise DataError(
-            f"{source.name}: expected arrays with sha256 {source.sha256}, found {found}; the raw data are not those of "
-            "this source: get them anew, or, if they are meant to be others, pin the new digest in the source"
+            f"{source.name}: expected arrays with sha256 {source.arrays_sha256}, found {found}; the raw data are not "
+            "those of this source: get them anew, or, if they are meant to be others, pin the new digest in the source"
         )
+    return found
+
+
+def _not_this_source(source: Source, split: Split, expected: str, found: str) -> DataError:
+    return DataError(
+        f"{source.name}, {split} images: expected {expected}, found {found}; the raw data are not those of this "
+        "source: get them anew"
+    )

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from silent_gradients.data.arrays import Images, arrays_digest
+from silent_gradients.data.arrays import Images
 from silent_gradients.data.errors import DataError
+from silent_gradients.data.evaluation_noise import Noise
 from silent_gradients.files import sha256_of
-from silent_gradients.settings import Protocol
+from silent_gradients.settings import Protocol, digest
 
 TRAIN, TEST, MANIFEST = "train.npy", "test.npy", "manifest.json"
+NOISE, NOISE_MANIFEST = "noise.npy", "noise.json"
 """The files of a prepared data set's folder."""
+
+SEAL = "seal"
+"""Key of a manifest under which the digest of all its other entries stands."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,45 +46,38 @@ class PreparedData:
     Attributes:
         train: Training images, uint8 ``[N, C, H, W]``, read-only, mapped from the file.
         test: Test images, likewise.
+        noise: Dequantization noise of evaluations, float32 ``[M, C, H, W]`` in ``[0, 1)``, mapped likewise.
         manifest: The manifest as it was written by ``prepare``.
     """
 
     train: Images
     test: Images
+    noise: Noise
     manifest: dict[str, Any]
 
     @classmethod
     def open(cls, folder: Path, expected_sha256: str | None = None) -> PreparedData:
-        """Verify every file of a folder against its manifest and map the arrays.
+        """Verify every file of a folder against its manifests and map the arrays.
 
         Args:
-            folder: A folder that ``prepare`` wrote.
-            expected_sha256: The arrays' digest that the caller's settings name; ``None`` takes what is there.
+            folder: A folder that ``prepare`` and ``dequantize`` wrote.
+            expected_sha256: The digest that the caller's settings name; ``None`` takes what is there.
 
         Raises:
             DataError: A file is missing, truncated or altered, or these are other data than the expected ones.
         """
-        manifest = _read_manifest(folder)
-        remedy = f"prepare it again: silent-gradients prepare {manifest['name']}"
-        for file in (TRAIN, TEST):
-            path = folder / file
-            if not path.is_file():
-                raise DataError(f"{path}: expected a prepared array, found none; {remedy}")
-            expected, found = manifest["files"][file], sha256_of(path)
-            if found != expected:
-                raise DataError(f"{path}: expected sha256 {expected}, found {found}; {remedy}")
-        train, test = (np.load(folder / file, mmap_mode="r") for file in (TRAIN, TEST))
-        # The files' digests do not cover the name, the levels and the counts that the manifest states; this does.
-        found = arrays_digest(manifest["name"], manifest["levels"], train, test)
-        stated = [[manifest["counts"][part], *manifest["shape"]] for part in ("train", "test")]
-        if found != manifest["sha256"] or [list(train.shape), list(test.shape)] != stated:
-            raise DataError(f"{folder / MANIFEST}: it describes other arrays than those beside it; {remedy}")
-        if expected_sha256 not in (None, found):
+        train, test, manifest = open_arrays(folder, expected_sha256)
+        noise, found = open_noise(folder)
+        if noise.shape[1:] != train.shape[1:]:
             raise DataError(
-                f"{folder}: expected {manifest['name']} with sha256 {expected_sha256}, found {found}; {remedy}, "
-                "or plan again if the data set was changed on purpose"
+                f"{folder / NOISE}: expected the noise of {manifest['name']}, found that of {found['name']}; "
+                f"{_remedy('dequantize', manifest['name'])}"
             )
-        return cls(train, test, manifest)
+        return cls(train, test, noise, manifest)
+
+    def noise_of(self, images: int) -> Noise:
+        """The noise of the first ``images`` of any split; it begins anew for those past its end."""
+        return np.array(self.noise[np.arange(images) % len(self.noise)])
 
     @property
     def name(self) -> str:
@@ -122,19 +121,64 @@ class PreparedData:
         return Splits(self.train[: images - holdout], self.train[images - holdout :], self.test)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
+def open_arrays(folder: Path, expected_sha256: str | None = None) -> tuple[Images, Images, dict[str, Any]]:
+    """The training and test images of a folder, mapped and verified, and its manifest; see ``PreparedData.open``."""
+    manifest = _read_manifest(
+        folder / MANIFEST,
+        {"name", "title", "version", "levels", "shape", "counts", "sha256", "arrays_sha256", "files"},
+        "prepare",
+    )
+    remedy = _remedy("prepare", manifest["name"])
+    train, test = (_open_array(folder / file, manifest["files"].get(file), remedy) for file in (TRAIN, TEST))
+    stated = [[manifest["counts"][part], *manifest["shape"]] for part in ("train", "test")]
+    if [list(train.shape), list(test.shape)] != stated:
+        raise DataError(f"{folder / MANIFEST}: it describes other arrays than those beside it; {remedy}")
+    if expected_sha256 not in (None, manifest["sha256"]):
+        raise DataError(
+            f"{folder}: expected {manifest['name']} with sha256 {expected_sha256}, found {manifest['sha256']}; "
+            f"{remedy}, or plan again if the data set was changed on purpose"
+        )
+    return train, test, manifest
+
+
+def open_noise(folder: Path) -> tuple[Noise, dict[str, Any]]:
+    """The evaluations' noise in a folder, mapped and verified, and its manifest; see ``PreparedData.open``."""
+    manifest = _read_manifest(folder / NOISE_MANIFEST, {"name", "seed", "shape", "sha256"}, "dequantize")
+    remedy = _remedy("dequantize", manifest["name"])
+    noise = _open_array(folder / NOISE, manifest["sha256"], remedy)
+    if list(noise.shape) != manifest["shape"]:
+        raise DataError(f"{folder / NOISE_MANIFEST}: it describes other noise than that beside it; {remedy}")
+    return noise, manifest
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the digest of its entries, by which an altered one is found."""
+    return {**manifest, SEAL: digest(dict(manifest))}
+
+
+def _open_array(path: Path, expected: str | None, remedy: str) -> Any:
+    if not path.is_file():
+        raise DataError(f"{path}: expected an array, found none; {remedy}")
+    if (found := sha256_of(path)) != expected:
+        raise DataError(f"{path}: expected sha256 {expected}, found {found}; {remedy}")
+    return np.load(path, mmap_mode="r")
+
+
+def _read_manifest(path: Path, expected: set[str], verb: str) -> dict[str, Any]:
     # The folder bears the data set's name by convention, and the manifest that would say it cannot be read.
-    remedy = f"prepare it: silent-gradients prepare {folder.name}"
+    remedy = _remedy(verb, path.parent.name)
     if not path.is_file():
         raise DataError(f"{path}: expected the manifest of a prepared data set, found none; {remedy}")
     try:
         manifest = json.loads(path.read_bytes())
-        expected = {"name", "version", "levels", "shape", "counts", "sha256", "files"}
-        complete = set(manifest) == expected
-        complete = complete and set(manifest["files"]) == {TRAIN, TEST} and set(manifest["counts"]) == {"train", "test"}
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise DataError(f"{path}: expected a manifest in JSON, but {error}; {remedy}") from error
-    if not complete:
+    if not isinstance(manifest, dict) or set(manifest) != {*expected, SEAL}:
         raise DataError(f"{path}: expected a manifest with {', '.join(sorted(expected))}; {remedy}")
-    return dict(manifest)
+    if sealed({key: value for key, value in manifest.items() if key != SEAL}) != manifest:
+        raise DataError(f"{path}: expected a manifest as it was written, found an altered one; {remedy}")
+    return manifest
+
+
+def _remedy(verb: str, name: str) -> str:
+    return f"{verb} it again: silent-gradients {verb} {name}"

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from silent_gradients.data.batches import DeviceBatches, fixed_noise, pixel_statistics
+from silent_gradients.data.arrays import Images
+from silent_gradients.data.batches import DeviceBatches, pixel_statistics, with_noise
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.settings import RunSettings
 
@@ -41,12 +42,18 @@ class RunData:
         """Put the splits that ``settings`` ask for on a device."""
         splits = prepared.split(settings.data.protocol, settings.data.holdout)
         mean, deviation = pixel_statistics(splits.train, prepared.levels)
+
+        def evaluated(images: Images) -> Tensor:
+            # A mapped array is read-only, which torch.from_numpy warns of; torch.tensor copies.
+            noise = torch.from_numpy(prepared.noise_of(len(images)))
+            return with_noise(torch.tensor(images), prepared.levels, noise).to(device)
+
         return cls(
             batches=DeviceBatches(splits.train, prepared.levels, device),
             mean=mean,
             deviation=deviation,
-            selection=fixed_noise(splits.selection, prepared.levels).to(device),
+            selection=evaluated(splits.selection),
             selection_name="holdout" if settings.data.protocol == "holdout" else "test",
-            report=fixed_noise(splits.report, prepared.levels).to(device),
-            train=fixed_noise(splits.train[: len(splits.report)], prepared.levels).to(device),
+            report=evaluated(splits.report),
+            train=evaluated(splits.train[: len(splits.report)]),
         )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from silent_gradients.data.errors import DataError
+from silent_gradients.data.sources.cifar10 import CIFAR10
 from silent_gradients.data.sources.digits import DIGITS
+from silent_gradients.data.sources.downsampled_imagenet import IMAGENET32, TINY_IMAGENET32
+from silent_gradients.data.sources.mnist import MNIST
 from silent_gradients.data.sources.source import Source
 
-SOURCES: dict[str, Source] = {source.name: source for source in (DIGITS,)}
+SOURCES: dict[str, Source] = {source.name: source for source in (DIGITS, MNIST, CIFAR10, IMAGENET32, TINY_IMAGENET32)}
 
 
 def source_named(name: str) -> Source:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from silent_gradients.data.arrays import Images
 from silent_gradients.data.errors import DataError
+from silent_gradients.data.raw import Form, Split
 from silent_gradients.data.sources.source import Source
 
 _LEVELS = 17
 _TRAIN, _TEST = 1437, 360
 
 
-def _load(_mirror: Path | None) -> tuple[Images, Images]:
+def _read(_root: Path, split: Split) -> Iterator[Images]:
     # Training must run where scikit-learn is not installed; only the preparation needs it.
     from sklearn.datasets import load_digits
 
@@ -26,11 +28,12 @@ def _load(_mirror: Path | None) -> tuple[Images, Images]:
     # hands than it trains on, and hold out others again. The permutation is part of the data set, pinned by its digest.
     order = np.random.default_rng(0).permutation(len(images))
     images = images[order][:, np.newaxis]
-    return images[:-_TEST], images[-_TEST:]
+    yield images[:-_TEST] if split == "train" else images[-_TEST:]
 
 
 DIGITS = Source(
     name="digits",
+    title="Digits 8x8",
     version=(
         "test part of the UCI optical recognition of handwritten digits, as in scikit-learn's load_digits; "
         "a fixed permutation, whose last 360 images are the test set"
@@ -40,6 +43,6 @@ DIGITS = Source(
     train=_TRAIN,
     test=_TEST,
     holdout=237,
-    sha256="acef9a77aa59c4d349eeff7d407f5bdd915c072356c9d07373c0f2b766e3810f",
-    load=_load,
+    arrays_sha256="acef9a77aa59c4d349eeff7d407f5bdd915c072356c9d07373c0f2b766e3810f",
+    forms=(Form(_read),),
 )

@@ -6,32 +6,49 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from silent_gradients.data.arrays import Images
+from silent_gradients.data.raw import Form
+from silent_gradients.settings import digest
+
+
+def _nothing(_folder: Path) -> str | None:
+    return None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: what it holds, the digest that it must have, and how it is loaded.
+    """A data set: what it holds, the digest that it must have, and in which forms it is distributed.
 
     Attributes:
         name: Name in settings, folders and cells, e.g. ``digits``.
+        title: What readers of tables and figures see.
         version: Which data these are and how they were split, in words for the reader of a table.
         levels: Number of grey levels; pixels are integers in ``[0, levels)``.
         shape: Image shape ``(C, H, W)``.
         train: Number of training images.
         test: Number of test images.
         holdout: Number of training images that the holdout protocol sets aside by default.
-        sha256: ``arrays_digest`` of the prepared arrays.
-        load: ``load(mirror)`` gives ``(train, test)``, both uint8 ``[N, C, H, W]``; ``mirror`` is a folder that is
-            searched for the raw files before the network is, or ``None``. Raises ``DataError``.
+        arrays_sha256: ``arrays_digest`` of the prepared arrays; None where it is not known, and the digests of the raw
+            files stand for it.
+        forms: How it is distributed, the preferred form first.
+        hint: Has a word on a mirror that does not hold the raw files.
     """
 
     name: str
+    title: str
     version: str
     levels: int
     shape: tuple[int, int, int]
     train: int
     test: int
     holdout: int
-    sha256: str
-    load: Callable[[Path | None], tuple[Images, Images]]
+    arrays_sha256: str | None
+    forms: tuple[Form, ...]
+    hint: Callable[[Path], str | None] = _nothing
+
+    @property
+    def sha256(self) -> str:
+        """What identifies the data in runs: the arrays' digest, or one of all the raw files' digests."""
+        if self.arrays_sha256 is not None:
+            return self.arrays_sha256
+        counts = {"train": self.train, "test": self.test}
+        return digest([self.name, self.levels, self.shape, counts, [file.digest for file in self.forms[0].files]])

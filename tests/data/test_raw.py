@@ -1,0 +1,381 @@
+"""Raw files from folders and from a server on this machine that also has bad days."""
+
+import errno
+import functools
+import hashlib
+import io
+import shutil
+import ssl
+import subprocess
+import tarfile
+import threading
+import zipfile
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from silent_gradients.data.errors import DataError
+from silent_gradients.data.raw import ATTEMPTS, Form, RawFile, npz_digest, obtain, verify
+
+CONTENT = {"set/train": b"training images" * 1000, "set/test": b"test images" * 1000}
+
+
+def sha256(content):
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def read(_root, _split):
+    yield np.zeros((0, 1, 1, 1), dtype=np.uint8)
+
+
+def form(*urls):
+    """The two files, each at these addresses (with its path in the place of {})."""
+    return Form(
+        read,
+        tuple(
+            RawFile(path, sha256(content), tuple(url.format(path) for url in urls)) for path, content in CONTENT.items()
+        ),
+    )
+
+
+def put(folder, contents=CONTENT):
+    for path, content in contents.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@dataclass
+class Server:
+    """What an address answers with: a content, or a way to fail; and the paths that it was asked for."""
+
+    address: str = ""
+    answers: dict[str, bytes | str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def __init__(self, server, *arguments):
+        self.told = server
+        super().__init__(*arguments)
+
+    def do_GET(self):
+        path = self.path.lstrip("/")
+        self.told.asked.append(path)
+        answer = self.told.answers.get(path, "missing")
+        if isinstance(answer, str):
+            self.fail(answer)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def fail(self, how):
+        if how == "once":
+            self.told.answers[self.path.lstrip("/")] = CONTENT[self.path.lstrip("/")]
+        if how in ("cut", "once"):
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"the beginning")
+        else:
+            self.send_error(503 if how == "busy" else 404)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    state = Server()
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, state))
+    state.address = f"http://127.0.0.1:{httpd.server_port}"
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+    thread.start()
+    yield state
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def test_a_form_without_files_needs_nothing(tmp_path):
+    obtained = obtain("set", [Form(read)], tmp_path / "raw")
+    assert obtained.form.read is read
+    assert not (tmp_path / "raw").exists()
+
+
+def test_files_in_a_mirror_are_used_where_they_are(tmp_path):
+    mirror = put(tmp_path / "mirror")
+    obtained = obtain("set", [form()], tmp_path / "raw", str(mirror))
+    assert obtained.root == mirror
+    assert not (tmp_path / "raw").exists()
+
+
+def test_files_that_were_downloaded_before_come_first(tmp_path):
+    raw, mirror = put(tmp_path / "raw"), put(tmp_path / "mirror")
+    assert obtain("set", [form()], raw, str(mirror)).root == raw
+
+
+def test_any_form_that_is_there_is_taken_rather_than_a_download(tmp_path, server):
+    other = Form(read, (RawFile("other", sha256(b"the same in another form")),))
+    mirror = put(tmp_path / "mirror", {"other": b"the same in another form"})
+    obtained = obtain("set", [form(server.address + "/{}"), other], tmp_path / "raw", str(mirror))
+    assert (obtained.form, obtained.root) == (other, mirror)
+    assert server.asked == []
+
+
+def test_downloads_bear_their_names_once_they_are_verified(tmp_path, server):
+    server.answers = dict(CONTENT)
+    obtained = obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
+    assert obtained.root == tmp_path / "raw"
+    assert contents(tmp_path / "raw") == CONTENT
+    assert server.asked == list(CONTENT)
+
+
+def test_only_what_is_missing_is_downloaded(tmp_path, server):
+    server.answers = dict(CONTENT)
+    put(tmp_path / "raw", {"set/train": CONTENT["set/train"]})
+    obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
+    assert server.asked == ["set/test"]
+
+
+def test_a_mirrors_address_is_asked_before_the_publishers(tmp_path, server):
+    server.answers = {f"mirror/{path}": content for path, content in CONTENT.items()}
+    obtain("set", [form(server.address + "/{}")], tmp_path / "raw", f"{server.address}/mirror/")
+    assert server.asked == [f"mirror/{path}" for path in CONTENT]
+
+
+@pytest.mark.parametrize("answer", ["missing", "busy", "cut", b"something else"])
+def test_the_next_address_is_tried_after_a_failure(tmp_path, server, capsys, answer):
+    server.answers = {f"good/{path}": content for path, content in CONTENT.items()}
+    server.answers |= {f"bad/{path}": answer for path in CONTENT}
+    obtain("set", [form(server.address + "/bad/{}", server.address + "/good/{}")], tmp_path / "raw")
+    assert contents(tmp_path / "raw") == CONTENT
+    assert server.asked[: ATTEMPTS + 1] == ["bad/set/train"] * ATTEMPTS + ["good/set/train"]
+    assert f"{server.address}/bad/set/train: " in capsys.readouterr().err
+
+
+def test_a_connection_that_broke_off_is_tried_again(tmp_path, server):
+    server.answers = dict.fromkeys(CONTENT, "once")
+    obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
+    assert contents(tmp_path / "raw") == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("missing", "the server answers 404 Not Found"),
+        ("busy", "the server answers 503 Service Unavailable"),
+        ("cut", "the connection broke off"),
+        (
+            b"something else",
+            f"expected sha256 {sha256(CONTENT['set/train'])[7:]}, found {sha256(b'something else')[7:]}: it is "
+            "damaged, or of another version of the data set",
+        ),
+    ],
+)
+def test_a_download_that_fails_everywhere_is_told_with_the_way_out(tmp_path, server, answer, message):
+    server.answers = {"set/train": answer}
+    with pytest.raises(DataError) as error:
+        obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
+    first, absent, reason, remedy = str(error.value).splitlines()
+    assert first == "set: its raw files are not to be had"
+    assert absent == f"{tmp_path / 'raw'}: no set/train and 1 more"
+    assert reason == f"{server.address}/set/train: {message}"
+    assert "data.mirror in params.yaml" in remedy
+    assert "SILENT_GRADIENTS_MIRROR" in remedy
+    # Nothing of it stays.
+    assert contents(tmp_path) == {}
+
+
+def test_no_network_is_told(tmp_path, server):
+    nowhere = "http://127.0.0.1:9/{}"
+    with pytest.raises(DataError, match=r"127\.0\.0\.1:9/set/train: no connection"):
+        obtain("set", [form(nowhere)], tmp_path / "raw")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path, monkeypatch):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl here to make a certificate with")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]  # noqa: RUF005
+        + ["-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, Server(answers=dict(CONTENT))))
+    httpd.handle_error = lambda *_: None  # type: ignore[method-assign]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        address = f"https://127.0.0.1:{httpd.server_port}"
+        with pytest.raises(DataError, match=f"{address}/set/train: its certificate is not accepted"):
+            obtain("set", [form(address + "/{}")], tmp_path / "raw")
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+
+
+def test_a_set_without_an_address_says_where_it_was_looked_for(tmp_path):
+    (tmp_path / "mirror").mkdir()
+    with pytest.raises(DataError) as error:
+        obtain("set", [form()], tmp_path / "raw", str(tmp_path / "mirror"), lambda folder: f"{folder} holds cats")
+    assert str(error.value).splitlines()[1:-1] == [
+        f"{tmp_path / 'raw'}: no set/train and 1 more",
+        f"{tmp_path / 'mirror'}: no set/train and 1 more",
+        f"{tmp_path / 'raw'} holds cats",
+        f"{tmp_path / 'mirror'} holds cats",
+    ]
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"X" + content[1:], lambda _: b""])
+@pytest.mark.parametrize("place", ["raw", "mirror"])
+def test_a_damaged_file_is_named_with_both_digests_and_stays(tmp_path, damage, place):
+    damaged = CONTENT | {"set/test": damage(CONTENT["set/test"])}
+    folder = put(tmp_path / place, damaged)
+    (tmp_path / "mirror").mkdir(exist_ok=True)
+    with pytest.raises(DataError) as error:
+        obtain("set", [form("https://unused/{}")], tmp_path / "raw", str(tmp_path / "mirror"))
+    expected, found = (sha256(each["set/test"])[7:] for each in (CONTENT, damaged))
+    assert str(error.value) == (
+        f"{folder / 'set/test'}: expected sha256 {expected}, found {found}: it is damaged, or of another version of "
+        "the data set; remove or replace it, then the same command goes on"
+    )
+    assert contents(folder) == damaged
+
+
+@pytest.mark.parametrize(
+    ("mirror", "message"),
+    [
+        ("nowhere", "mirror 'nowhere': there is no such folder"),
+        ("ftp://somewhere", r"mirror 'ftp://somewhere': expected a folder or an http\(s\):// address"),
+        ("file:///etc", "expected a folder or an http"),
+    ],
+)
+def test_a_mirror_that_is_none_is_refused(tmp_path, mirror, message):
+    with pytest.raises(DataError, match=message):
+        obtain("set", [form()], tmp_path / "raw", mirror)
+
+
+def packed(kind):
+    """An archive of the two files in another folder, and of one that nobody asked for."""
+    buffer = io.BytesIO()
+    members = {f"elsewhere/{path.rpartition('/')[2]}": content for path, content in CONTENT.items()}
+    members |= {"../../escape": b"out of the folder"}
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name, content in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def archived(content, *urls, digest=True):
+    return Form(read, form().files, (RawFile("set.packed", sha256(content) if digest else None, urls),))
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("digest", [True, False])
+@pytest.mark.parametrize("where", ["mirror", "server"])
+def test_files_are_unpacked_from_an_archive(tmp_path, server, kind, digest, where):
+    content = packed(kind)
+    server.answers = {"set.packed": content} if where == "server" else {}
+    mirror = put(tmp_path / "mirror", {"set.packed": content} if where == "mirror" else {"unrelated": b""})
+    asked = archived(content, f"{server.address}/set.packed", digest=digest)
+    obtained = obtain("set", [asked], tmp_path / "raw", str(mirror))
+    assert obtained.root == tmp_path / "raw"
+    found = contents(tmp_path / "raw")
+    found.pop("set.packed", None)
+    assert found == CONTENT
+    assert not list(tmp_path.parent.rglob("escape"))
+
+
+def test_a_mirrors_address_may_hold_unpacked_what_its_publisher_packs(tmp_path, server):
+    server.answers = dict(CONTENT)
+    obtain("set", [archived(packed("zip"))], tmp_path / "raw", server.address)
+    assert contents(tmp_path / "raw") == CONTENT
+
+
+def test_a_mirrors_address_may_hold_the_archive(tmp_path, server):
+    content = packed("tar")
+    server.answers = {"set.packed": content}
+    obtain("set", [archived(content)], tmp_path / "raw", server.address)
+    assert contents(tmp_path / "raw") == CONTENT | {"set.packed": content}
+
+
+def test_an_archive_with_another_content_is_named(tmp_path):
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("train", CONTENT["set/train"])
+        archive.writestr("test", b"other images")
+    put(tmp_path / "mirror", {"set.packed": other.getvalue()})
+    with pytest.raises(DataError, match=r"set/test: expected sha256 .*, found"):
+        obtain("set", [archived(b"", digest=False)], tmp_path / "raw", str(tmp_path / "mirror"))
+
+
+def test_an_archive_that_lacks_a_file_is_named(tmp_path):
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("train", CONTENT["set/train"])
+    put(tmp_path / "mirror", {"set.packed": other.getvalue()})
+    with pytest.raises(DataError, match=r"set/test: not in set\.packed"):
+        obtain("set", [archived(b"", digest=False)], tmp_path / "raw", str(tmp_path / "mirror"))
+
+
+@pytest.mark.parametrize("content", [b"no archive", packed("zip")[:-50], packed("tar")[:-50]])
+def test_an_archive_that_cannot_be_unpacked_is_named(tmp_path, content):
+    put(tmp_path / "mirror", {"set.packed": content})
+    with pytest.raises(DataError, match=r"set\.packed: expected an archive that can be unpacked"):
+        obtain("set", [archived(content)], tmp_path / "raw", str(tmp_path / "mirror"))
+
+
+def test_a_disk_that_fills_up_during_a_download_is_told(tmp_path, server, monkeypatch):
+    from pooch import HTTPDownloader
+
+    def fill(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(HTTPDownloader, "__call__", fill)
+    with pytest.raises(DataError, match=r"raw: its disk is full .*; free some, then the same command goes on"):
+        obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
+
+
+def test_what_a_killed_download_left_goes(tmp_path, server):
+    server.answers = dict(CONTENT)
+    put(tmp_path / "raw", {".downloading-set/tmp123": b"half of it"})
+    obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
+    assert contents(tmp_path / "raw") == CONTENT
+
+
+def test_an_npz_is_known_by_its_arrays_not_by_its_bytes(tmp_path):
+    one, other = tmp_path / "one.npz", tmp_path / "other.npz"
+    np.savez(one, b=np.arange(3), a=np.ones((2, 2), np.uint8))
+    np.savez_compressed(other, a=np.ones((2, 2), np.uint8), b=np.arange(3))
+    expected = hashlib.sha256(
+        b"a |u1 (2, 2)\n" + bytes([1] * 4) + b"b <i8 (3,)\n" + np.arange(3, dtype="<i8").tobytes()
+    ).hexdigest()
+    assert npz_digest(one) == npz_digest(other) == expected
+    verify(other, f"arrays:{expected}")
+    one.write_bytes(one.read_bytes()[:-30])
+    with pytest.raises(DataError, match=rf"one\.npz: expected arrays {expected}, found unreadable"):
+        verify(one, f"arrays:{expected}")
