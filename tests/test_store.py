@@ -296,3 +296,56 @@ def test_other_runs_are_not_locked(hold, settings, store):
     assert hold().stdout.readline() == "locked\n"
     with store.locked(settings.name + "x"):
         assert hold("another").stdout.readline() == "locked\n"
+
+
+def test_finished_and_unfinished_runs_are_listed_with_their_sizes(store, settings, run):
+    assert RunStore(store.root / "nowhere").names() == []
+    size = store.size(run.name)
+    assert size == sum(path.stat().st_size for path in run.folder.iterdir()) > 256
+    write_files(store, settings)  # in training again
+    other = dataclasses.replace(settings, seed=1)
+    write_files(store, other)
+    with store.locked(settings.name):  # locks are no runs
+        assert store.names() == sorted([settings.name, other.name])
+    assert store.is_finished(settings.name)
+    assert not store.is_finished(other.name)
+    assert size < store.size(settings.name) < 2 * size  # no record yet
+    assert store.size(f"{settings.cell}/none") == 0
+
+
+def test_a_run_is_removed_finished_or_not(store, settings, run):
+    write_files(store, settings)
+    assert store.remove(settings.name)
+    assert list(store.folder(settings.cell).iterdir()) == []
+    assert store.remove(settings.name)
+
+
+def test_a_run_in_training_is_not_removed(hold, store, settings, run):
+    first = hold()
+    assert first.stdout.readline() == "locked\n"
+    assert not store.remove(settings.name)
+    assert find(store, settings) == run
+    first.kill()
+    first.wait()
+    assert store.remove(settings.name)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_removal_that_was_cut_short_leaves_no_run(store, settings, run, finished, monkeypatch):
+    """Neither one that passes for finished nor one that is resumed."""
+    if not finished:
+        run.folder.rename(store.working_folder(settings.name))  # as if killed between sealing and renaming
+
+    def killed(folder):
+        (Path(folder) / "curve.jsonl").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.remove(settings.name)
+    assert find(store, settings) is None
+    assert not store.working_folder(settings.name).exists()
+    (left,) = store.names()
+    assert store.remove(left)
+    assert store.names() == []

@@ -8,8 +8,9 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from silent_gradients.settings import NUMERICS_VERSION, RunSettings
 RECORD, SETTINGS, CURVE, RESULT = "record.json", "settings.json", "curve.jsonl", "result.json"
 PROVENANCE, WEIGHTS = "provenance.json", "weights.pt"
 EVALUATION, RECONSTRUCTIONS = "evaluation.json", "reconstructions.npz"
+UNFINISHED = ".partial"
+"""Ending of the folder of a run in training, which DVC ignores."""
+
 _PRODUCED = (SETTINGS, CURVE, RESULT)
 
 
@@ -100,7 +104,36 @@ class RunStore:
 
     def working_folder(self, name: str) -> Path:
         """Folder of a run in training: beside the final one, renamed to it at the end."""
-        return self.root / f"{name}.partial"
+        return self.root / f"{name}{UNFINISHED}"
+
+    def names(self) -> list[str]:
+        """Names of all runs that have a folder, finished or not, and of what a removal that was cut short left."""
+        folders = (path for path in self.root.glob("*/*/*/*") if path.is_dir())
+        return sorted({path.relative_to(self.root).as_posix().removesuffix(UNFINISHED) for path in folders})
+
+    def is_finished(self, name: str) -> bool:
+        """Whether a run was sealed; says nothing of its files."""
+        return (self.folder(name) / RECORD).exists()
+
+    def size(self, name: str) -> int:
+        """Bytes of a run's files, finished or not."""
+        size = 0
+        for folder in (self.folder(name), self.working_folder(name)):
+            for parent, _, files in os.walk(folder):
+                for file in files:
+                    with suppress(FileNotFoundError):  # a training replaces its files
+                        size += Path(parent, file).lstat().st_size
+        return size
+
+    def remove(self, name: str) -> bool:
+        """Remove a run, finished or not; returns False and leaves it alone while another process writes it."""
+        with self._lock_file(name) as descriptor:
+            if not _lock_if_free(descriptor):
+                return False
+            for folder in (self.folder(name), self.working_folder(name)):
+                if folder.exists():
+                    _remove_at_once(folder)
+        return True
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -108,16 +141,19 @@ class RunStore:
 
         The kernel drops the lock when its holder dies.
         """
+        with self._lock_file(name) as descriptor:
+            if not _lock_if_free(descriptor):
+                print(f"{name}: another process is training this run; waiting for it", file=sys.stderr, flush=True)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _lock_file(self, name: str) -> Iterator[int]:
         path = self.root / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{name}: another process is training this run; waiting for it", file=sys.stderr, flush=True)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -185,6 +221,20 @@ class RunStore:
         for file in dropped:
             (run.folder / file).unlink()
         return StoredRun(run.name, run.folder, record)
+
+
+def _lock_if_free(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove_at_once(folder: Path) -> None:
+    # Half a run must not pass for one, nor be resumed. Under its new name it is an unfinished run that nobody asks for.
+    removed = tempfile.mkdtemp(dir=folder.parent, prefix="removed-", suffix=UNFINISHED)
+    shutil.rmtree(folder.rename(removed))
 
 
 def _derived(name: str, files: dict[str, str]) -> dict[str, Any]:
