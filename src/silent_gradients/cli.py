@@ -84,6 +84,18 @@ def _parser() -> argparse.ArgumentParser:
     gather = verbs.add_parser("gather", help="verify every run and write tables, figures and the report")
     _add_config(gather)
     gather.set_defaults(run=_gather)
+
+    prune = verbs.add_parser("prune", help="list the runs that no kept revision asks for, or remove them")
+    prune.add_argument("--delete", action="store_true", help="remove them; without it, nothing is")
+    prune.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="REVISION",
+        help="keep what this revision asks for too, besides the working tree, branches, tags and DVC's experiments; "
+        "may be given several times",
+    )
+    prune.set_defaults(run=_prune)
     return parser
 
 
@@ -219,4 +231,18 @@ def _gather(options: argparse.Namespace) -> int:
 
     report = gather_results(_load_plan(options), set_over_preset(_own_settings(options)))
     print(f"report: {report}")
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from silent_gradients.pruning import Pruning, kept_revisions, lines_for_dvc
+
+    pruning = Pruning.of(Path("results"), kept_revisions(options.keep))
+    print(pruning.overview())
+    if options.delete:
+        print(pruning.delete())
+        if lines := lines_for_dvc(options.keep):
+            print(lines)
+    elif pruning.runs or pruning.promises:
+        print("to remove what none asks for: silent-gradients prune --delete")
     return 0
