@@ -9,7 +9,9 @@ import yaml
 
 from silent_gradients import params
 from silent_gradients.methods import METHODS
+from silent_gradients.packs import Round
 from silent_gradients.params import Params
+from silent_gradients.runs import Plan
 from silent_gradients.settings import SettingsError
 
 ROOT = Path(__file__).parents[1]
@@ -333,3 +335,86 @@ def test_an_override_of_an_axis_that_does_not_concern_its_method_is_refused():
 def test_null_takes_a_section_of_the_preset_away():
     own = {"preset": "digits", "experiments": {"learnable": None}}
     assert list(params.resolve(own, ROOT / "presets").experiments) == ["fixed"]
+
+
+def test_a_substituted_data_set_takes_a_place_under_its_own_name(presets):
+    own = {"data": {"substitute": {"digits": "mnist"}}, "experiments": {"fixed": {"digits": {"epochs": 9}}}}
+    resolved = resolve(presets, own)
+    assert {experiment: list(datasets) for experiment, datasets in resolved.experiments.items()} == {
+        "fixed": ["mnist"],
+        "learnable": ["mnist"],
+    }
+    # Settings over the preset name the data set that the preset names.
+    assert resolved.experiments["fixed"]["mnist"].epochs == 9
+    assert resolved.for_method("learnable", "mnist", "reinforce+silent").epochs == 12
+
+
+@pytest.mark.parametrize(
+    ("substitute", "words"),
+    [
+        ({"digits": "minst"}, ["data.substitute.digits", "'minst'", "did you mean 'mnist'?"]),
+        ({"digit": "mnist"}, ["data.substitute:", "'digit'", "did you mean 'digits'?"]),
+        ({"digits": 5}, ["data.substitute.digits", "5"]),
+        (["digits"], ["data.substitute"]),
+        ("digits", ["data.substitute"]),
+    ],
+)
+def test_a_substitution_that_cannot_be_is_named(presets, substitute, words):
+    with pytest.raises(SettingsError) as error:
+        resolve(presets, {"data": {"substitute": substitute}})
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_a_substitute_that_is_there_already_is_refused(tmp_path):
+    both = copy.deepcopy(PRESET)
+    both["experiments"]["fixed"]["mnist"] = both["experiments"]["fixed"]["digits"]
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(both))
+    with pytest.raises(SettingsError, match=r"'mnist' already has a section in experiments\.fixed"):
+        params.resolve({"preset": "both", "data": {"substitute": {"digits": "mnist"}}}, tmp_path)
+
+
+def test_a_substitute_of_another_size_needs_a_network_that_fits():
+    own = {"preset": "paper", "data": {"substitute": {"imagenet32": "digits"}}}
+    with pytest.raises(SettingsError, match="'strided' needs 32x32 images, these have 8x8"):
+        params.resolve(own, ROOT / "presets")
+
+
+def test_the_papers_preset_is_the_paper():
+    """Paper, Section 3.2 and Appendix B.3: data sets, methods, epochs, batch sizes, snapshots."""
+    paper = params.resolve({"preset": "paper"}, ROOT / "presets")
+    fixed, learnable = paper.experiments["fixed"], paper.experiments["learnable"]
+    assert list(fixed) == ["mnist"]
+    assert set(learnable) == {"mnist", "cifar10", "imagenet32"}
+    assert (fixed["mnist"].epochs, fixed["mnist"].batch_size) == (500, 64)
+    assert fixed["mnist"].snapshot_epochs == [10, 200, 500]
+    assert fixed["mnist"].threshold_bpd == 6.73
+    assert fixed["mnist"].gradient_clip is None
+    sizes = {name: (section.epochs, section.batch_size) for name, section in learnable.items()}
+    assert sizes == {"mnist": (200, 64), "imagenet32": (100, 128), "cifar10": (2000, 256)}
+    for experiment, datasets in paper.experiments.items():
+        for name, section in datasets.items():
+            assert set(section.methods) == set(METHODS[experiment])
+            for method in section.methods:
+                longer = (name, experiment) == ("mnist", "learnable") and method.startswith("reinforce")
+                assert paper.for_method(experiment, name, method).epochs == (300 if longer else section.epochs)
+    # The KL divergences that it publishes need as many bits.
+    assert min(section.latent_dim for name, section in learnable.items() if name != "mnist") >= 771
+    assert learnable["mnist"].latent_dim >= 186
+
+
+@pytest.mark.parametrize("preset", ["mnist-short", "mnist-reduced"])
+def test_the_mnist_presets_have_every_cell_of_the_papers_tables(preset):
+    resolved = params.resolve({"preset": preset}, ROOT / "presets")
+    assert resolved.protocol == "holdout"
+    for experiment, datasets in resolved.experiments.items():
+        assert list(datasets) == ["mnist"]
+        assert set(datasets["mnist"].methods) == set(METHODS[experiment])
+    assert set(resolved.experiments) == set(METHODS)
+    assert len(resolved.seeds) >= (3 if preset == "mnist-reduced" else 2)
+
+
+def test_methods_of_the_reduced_preset_have_equal_budgets():
+    """As many points each; an annealed method adds its own to its baseline's."""
+    plan = Plan(params.resolve({"preset": "mnist-reduced"}, ROOT / "presets"))
+    rounds: tuple[Round, ...] = ("baselines", "guided")
+    assert {plan.most_runs(cell, round_) for round_ in rounds for cell in plan.cells_of(round_)} == {2}

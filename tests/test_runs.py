@@ -373,5 +373,5 @@ def test_the_overview_counts_what_can_be_counted(make, selections, tmp_path):
     assert "baselines: 24 runs in 4 packs" in lines
     assert "  digits/learnable/silent-gaussian: 4 runs of 40 epochs" in lines
     assert "  digits/learnable/reinforce: 2 runs of 60 epochs" in lines
-    assert "guided: 3 cells, once the rounds before it are selected" in lines
-    assert "seeds: 13 cells, once the rounds before it are selected" in lines
+    assert "guided: at most 6 runs in 3 cells, once the rounds before it are selected" in lines
+    assert "seeds: at most 39 runs in 13 cells, once the rounds before it are selected" in lines

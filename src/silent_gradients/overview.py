@@ -13,7 +13,9 @@ def overview(plan: Plan) -> str:
         try:
             packs = plan.packs(round_, plan.selections(round_))
         except SelectionMissingError:
-            lines.append(f"{round_}: {len(plan.cells_of(round_))} cells, once the rounds before it are selected")
+            cells = plan.cells_of(round_)
+            most = sum(plan.most_runs(cell, round_) for cell in cells)
+            lines.append(f"{round_}: at most {most} runs in {len(cells)} cells, once the rounds before it are selected")
             continue
         lines.append(f"{round_}: {sum(len(pack.members) for pack in packs)} runs in {len(packs)} packs")
         lines += [

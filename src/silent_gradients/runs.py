@@ -7,6 +7,7 @@ A point's run with the first seed is the same run in its grid and among the seed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, product
@@ -109,6 +110,16 @@ class Plan:
             fixed | dict(zip(names, values, strict=True))
             for values in product(*(getattr(grid, name) for name in names))
         ]
+
+    def most_runs(self, cell: Cell, round_: Round) -> int:
+        """Number of runs that a round asks of a cell before anything is selected; a run of two rounds counts in each.
+
+        Points that come to the same run, and cells whose every point diverges, make it fewer.
+        """
+        if round_ == "seeds":
+            return len(self.params.seeds)
+        grid = self._section(cell).grid
+        return math.prod(len(getattr(grid, name)) for name in cell.axes)
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
         """The resolved settings of one run."""

@@ -96,31 +96,31 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
         groups.setdefault((cell.dataset, cell.experiment), []).append(cell)
     drawings = []
     for (dataset, experiment), members in groups.items():
-        colours = _colours(members)
+        colours, title_end = _colours(members), f"{context.title(dataset)}, {experiment} variance"
         made: list[tuple[str, str, str, Callable[[], Figure | None]]] = [
             (
                 "reconstructions.png",
-                f"Reconstructions, {dataset}, {experiment} variance",
+                f"Reconstructions, {title_end}",
                 _RECONSTRUCTIONS[experiment == "learnable"],
                 partial(reconstructions, members),
             ),
             (
                 "curves.svg",
-                f"Learning curves, {dataset}, {experiment} variance",
+                f"Learning curves, {title_end}",
                 "Bits per dimension on the selection split after each epoch; mean over seeds, the band from the lowest "
                 "to the highest.",
                 partial(learning_curves, members, colours),
             ),
             (
                 "gradient-variance.svg",
-                f"Gradient variance, {dataset}, {experiment} variance",
+                f"Gradient variance, {title_end}",
                 "Variance of the encoder's gradient under resampling of the code by epoch, logarithmic; each point is "
                 "the mean over seeds.",
                 partial(gradient_variance, members, context, colours),
             ),
             (
                 "bpd-kl.svg",
-                f"Bits per dimension against KL, {dataset}, {experiment} variance",
+                f"Bits per dimension against KL, {title_end}",
                 "Each mark is one seed's reported BPD and KL divergence; grey outlines are the published values.",
                 partial(bpd_against_kl, members, colours),
             ),

@@ -130,7 +130,9 @@ def facts(data: pd.DataFrame, context: Context) -> list[str]:
             values = [value for value in rows[column] if value != ""] if column in rows else []
             if values:
                 made.append(text.format(described(values)))
-        lines.append(f"Data set {dataset}: {', '.join(made) or 'nothing measured'}.")
+        version = context.datasets.get(dataset, {}).get("version")
+        about = f"{context.title(dataset)} ({dataset}{f'; {version}' if version else ''})"
+        lines.append(f"Data set {about}: {', '.join(made) or 'nothing measured'}.")
     return lines
 
 
@@ -175,7 +177,11 @@ def _claims(found: Sequence[Claim], context: Context) -> Table:
             "or has no such value."
         )
     parts = [
-        Part(f"{_group_name(dataset, experiment)}: orderings on equal seeds", _filled(pd.DataFrame(rows)), headers=1)
+        Part(
+            f"{_group_name(dataset, experiment, context)}: orderings on equal seeds",
+            _filled(pd.DataFrame(rows)),
+            headers=1,
+        )
         for (dataset, experiment), rows in groups.items()
     ]
     return Table("claims", "Published orderings", tuple(notes), data, tuple(parts))
@@ -212,7 +218,7 @@ def _table_1(cells: Sequence[Cell], context: Context) -> Table:
                 ("Runs", "Status"): points["status"].iloc[0],
             }
             rows.append(row)
-        caption = f"{_group_name(dataset, experiment)}: gradient variance by epoch"
+        caption = f"{_group_name(dataset, experiment, context)}: gradient variance by epoch"
         # The paper's table is the one of the fixed variance; the other goes beyond it.
         parts.append(Part(caption, _filled(pd.DataFrame(rows)), headers=2, folded=experiment != "fixed"))
     return Table("table-1-gradient-variance", "Table 1: gradient variance", notes, data, tuple(parts))
@@ -262,7 +268,7 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
             "latent dimension and variance), fitted to the training images and valued on the report split."
         )
     parts = [
-        Part(f"{_group_name(dataset, 'fixed')}, linear decoder", _filled(pd.DataFrame(rows)), headers=2)
+        Part(f"{_group_name(dataset, 'fixed', context)}, linear decoder", _filled(pd.DataFrame(rows)), headers=2)
         for dataset, rows in groups.items()
     ]
     return Table("table-2-fixed-variance", "Table 2: fixed variance", tuple(notes), data, tuple(parts))
@@ -278,7 +284,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         guidance = "with SG" if method.silent else "without SG"
         key = (method.space, method.estimator_label)
         cell = rows.setdefault(key, {("", "Posterior"): key[0], ("", "Estimator"): key[1]})
-        group = str(row["dataset"])
+        group = context.title(row["dataset"])
         cell[(group, guidance)] = _with_interval(row, digits)
         cell[(group, f"published {guidance}")] = number(row["published"], 2)
         details.setdefault(group, []).append(
@@ -301,14 +307,14 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         "in its details below, says more.",
         *_about_published(data),
     ]
-    groups = [(dataset, column) for dataset in dict.fromkeys(data["dataset"]) for column in _GUIDANCE] if rows else []
+    groups = [(group, column) for group in details for column in _GUIDANCE]
     compact = [{column: row.get(column, NOTHING) for column in (*_ROW_NAMES, *groups)} for row in rows.values()]
     parts = (
         [Part(f"{label} without and with silent gradients", _filled(pd.DataFrame(compact)), headers=2)] if rows else []
     )
     parts += [
-        Part(f"{_group_name(dataset, 'learnable')}: {label} in detail", _filled(pd.DataFrame(lines)), 2, folded=True)
-        for dataset, lines in details.items()
+        Part(f"{group}, learnable variance: {label} in detail", _filled(pd.DataFrame(lines)), 2, folded=True)
+        for group, lines in details.items()
     ]
     return Table(name, title, tuple(notes), data, tuple(parts))
 
@@ -336,9 +342,8 @@ def _grid(records: Sequence[Record], context: Context) -> Table:
             }
             for row in _rows(group)
         ]
-        parts.append(
-            Part(f"{_group_name(dataset, experiment)}: grid of {len(rows)} runs", pd.DataFrame(rows), 2, folded=True)
-        )
+        caption = f"{_group_name(dataset, experiment, context)}: grid of {len(rows)} runs"
+        parts.append(Part(caption, pd.DataFrame(rows), 2, folded=True))
     notes = (
         *facts(data, context),
         "Every configuration that was tried, best first by the BPD on the selection split; one seed each.",
@@ -370,8 +375,8 @@ def _pairs_interval(low: float, high: float, pairs: int, digits: int) -> str:
     return NOTHING if math.isnan(low) else f"[{number(low, digits, True)}, {number(high, digits, True)}]"
 
 
-def _group_name(dataset: object, experiment: object) -> str:
-    return f"{dataset}, {experiment} variance"
+def _group_name(dataset: str, experiment: str, context: Context) -> str:
+    return f"{context.title(dataset)}, {experiment} variance"
 
 
 def _filled(frame: pd.DataFrame) -> pd.DataFrame:

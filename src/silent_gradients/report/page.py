@@ -114,9 +114,12 @@ def _provenance(runs: Sequence[Record], context: Context) -> list[tuple[str, str
         version = context.datasets.get(dataset, {}).get("version")
         digests = sorted({run.settings["data"]["sha256"] for run in runs if run.dataset == dataset})
         shape = " x ".join(map(str, settings["shape"]))
-        known = f"version {version}, " if version else ""
+        known = f"{version}; " if version else ""
         entries.append(
-            (f"Data set {dataset}", f"{known}sha256 {' / '.join(digests)}, images {shape}, {settings['levels']} levels")
+            (
+                f"Data set {context.title(dataset)}",
+                f"{known}sha256 {' / '.join(digests)}, images {shape}, {settings['levels']} levels",
+            )
         )
     hours: dict[str, float] = {}
     for record in runs:

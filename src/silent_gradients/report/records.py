@@ -121,6 +121,10 @@ class Context:
     revision: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    def title(self, dataset: str) -> str:
+        """A data set as readers see it, e.g. ``Tiny ImageNet at 32x32``; its name where it has no manifest."""
+        return str(self.datasets.get(dataset, {}).get("title", dataset))
+
 
 def load(folder: Path, round: Round) -> Record:  # noqa: A002 - the plan's own word
     """Read a finished run's folder.
