@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from tests.workflow.repository import LITERAL, RATES, folder_of
+from tests.workflow.repository import LITERAL, RATES, TINY, folder_of
 
 from silent_gradients.selection import verified_runs
 from silent_gradients.store import RunStore, StoreError
@@ -156,3 +156,30 @@ def test_altered_data_stop_the_training_and_diverging_runs_do_not(repository):
     grid = (repository.results / "tables" / "grid.csv").read_text()
     assert len(re.findall(r"diverged", grid)) == 2
     assert repository.metrics()["digits"]["fixed"]["reparameterization"]["seeds"] == 2
+
+
+def test_data_that_cannot_be_had_are_told_and_stop_nothing_else(repository):
+    mirror = repository.root / "a mirror; with a 'name'"
+    raw = mirror / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    fixed = {"mnist": TINY["experiments"]["fixed"]["digits"], "digits": {"grid": {"learning_rate": [*RATES, 0.03]}}}
+    repository.configure(data={"mirror": str(mirror)}, experiments={"fixed": fixed})
+    before = repository.runs()
+
+    # No network, and a mirror without the files.
+    output = repository.fail(*LITERAL)
+
+    assert "mnist: its raw files are not to be had" in output
+    assert f"{mirror}: no MNIST/raw/train-images-idx3-ubyte.gz and 1 more" in output
+    assert "train-images-idx3-ubyte.gz: no connection" in output
+    assert "Traceback" not in output
+    # The grid of what needs no such data has been trained.
+    assert {name.split("/")[0] for name in repository.runs() - before} == {"digits"}
+
+    # A mirror with files of that name.
+    for name in ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"):
+        (raw / name).write_bytes(b"something else")
+    output = repository.fail(*LITERAL)
+    assert "train-images-idx3-ubyte.gz: expected sha256 440fcabf" in output
+    assert "remove or replace it" in output
+    assert not (repository.root / "data" / "prepared" / "mnist" / "manifest.json").exists()
