@@ -35,6 +35,11 @@ def first_point(plan: Plan, cell: Cell) -> Point:
     return {axis: values[0] for axis, values in grid.model_dump().items()}
 
 
+def hardware(device: torch.device) -> str:
+    """What measures."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, 1 thread"
+
+
 class StepTimer:
     """One method's training, a batch at a time."""
 
@@ -75,8 +80,8 @@ def main() -> None:
         "experiments": {e: dict.fromkeys(datasets, quiet) for e, datasets in base.experiments.items()},
     }
     plan = Plan(params.resolve(own, ROOT / "presets"))
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, 1 thread"
-    print(f"{hardware}; torch {torch.__version__}; n = {options.epochs} epochs per method, medians of ms per step")
+    versions = f"{hardware(device)}; torch {torch.__version__}"
+    print(f"{versions}; n = {options.epochs} epochs per method, medians of ms per step")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for dataset in plan.datasets():
