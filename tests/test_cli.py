@@ -53,6 +53,35 @@ def test_prepare_writes_the_digits(repository, capsys):
     assert np.load(repository / "data/prepared/digits/train.npy").shape == (1437, 1, 8, 8)
 
 
+def test_download_records_what_is_there(repository, capsys):
+    assert main(["download", "digits", "--record", "data/raw/digits.json"]) == 0
+    assert "digits: 0 raw files" in capsys.readouterr().out
+    assert json.loads((repository / "data/raw/digits.json").read_text())["files"] == {}
+
+
+def test_dequantize_writes_the_noise_of_the_evaluations(repository, capsys):
+    assert main(["dequantize", "digits"]) == 0
+    assert "dequantization noise of 360 images" in capsys.readouterr().out
+    assert np.load(repository / "data/prepared/digits/noise.npy").shape == (360, 1, 8, 8)
+
+
+def test_the_environment_names_the_mirror_where_the_command_does_not(repository, capsys, monkeypatch):
+    monkeypatch.setenv("SILENT_GRADIENTS_MIRROR", "nowhere")
+    assert main(["prepare", "mnist"]) == 1
+    assert capsys.readouterr().err == "silent-gradients prepare: mirror 'nowhere': there is no such folder\n"
+    assert main(["prepare", "mnist", "--mirror", "elsewhere"]) == 1
+    assert "mirror 'elsewhere'" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(repository, capsys):
+    (repository / "data").write_text("a file where a folder should be")
+    assert main(["dequantize", "digits"]) == 1
+    error = capsys.readouterr().err
+    assert "Not a directory" in error
+    assert "data/prepared/digits" in error
+    assert error.count("\n") == 1
+
+
 def test_an_unknown_data_set_is_named(repository, capsys):
     assert main(["prepare", "digitz"]) == 1
     assert "digitz" in capsys.readouterr().err

@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message says all there is to say; anything else is a defect and keeps its traceback."""
+    """Errors whose message says all there is to say, those of files among them; any other keeps its traceback."""
     from silent_gradients.data.errors import DataError
     from silent_gradients.settings import SettingsError
     from silent_gradients.store import StoreError
 
-    return (DataError, SettingsError, StoreError)
+    return (DataError, SettingsError, StoreError, OSError)
 
 
 def _parser() -> argparse.ArgumentParser:
