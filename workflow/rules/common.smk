@@ -4,8 +4,11 @@ from pathlib import Path
 from silent_gradients import params
 from silent_gradients.gathered import is_current
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
+from silent_gradients.selection import evaluated_otherwise
+from silent_gradients.store import RunStore
 
 PLAN = Plan(params.resolve(config, Path("presets")))
+STORE = RunStore(PLAN.results / "store")
 MIRROR = [f"--mirror={PLAN.params.data.mirror}"] if PLAN.params.data.mirror else []
 
 
@@ -41,6 +44,10 @@ def selections_before(wildcards):
 def manifests(round_):
     # ancient: a manifest's path carries the id of what it promises, so that its file time means nothing.
     packs = PLAN.packs(round_, selections(round_))
+    for pack in packs:
+        # The evaluations that the manifest names are gone; without it, Snakemake has them made again.
+        if evaluated_otherwise(STORE, pack):
+            PLAN.manifest(pack).unlink(missing_ok=True)
     return [ancient(str(PLAN.manifest(pack))) for pack in packs]
 
 
