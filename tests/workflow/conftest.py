@@ -44,3 +44,11 @@ def finished(shared_folder) -> Finished:
 def repository(finished, tmp_path) -> Repository:
     """A copy of the finished repository."""
     return finished.repository.copy(tmp_path / "repository")
+
+
+@pytest.fixture
+def recorded(repository) -> Repository:
+    """The same, recorded by DVC in a commit of the branch main."""
+    repository.run("dvc", "commit", "--force")
+    repository.commit("Recorded by DVC")
+    return repository

@@ -193,6 +193,11 @@ class Repository:
         self.git("add", "--all")
         self.git("commit", "--quiet", f"--message={message}")
 
+    def check_nothing_to_do(self) -> None:
+        """Snakemake has nothing to run, DVC nothing to record."""
+        assert "Nothing to be done" in self.run(*LITERAL, "--dry-run")
+        assert "up to date" in self.run("dvc", "status")
+
     def configure(self, preset: str = "tiny", **own: Any) -> None:
         """Write params.yaml."""
         (self.root / "params.yaml").write_text(yaml.safe_dump({"preset": preset, **own}))

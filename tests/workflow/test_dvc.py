@@ -1,10 +1,14 @@
-"""DVC over Snakemake: what `dvc repro` runs and records, and what a comparison of branches shows."""
+"""DVC over Snakemake: what an edit runs again, and what is recorded."""
 
 import json
 import re
+from pathlib import Path
 
 import pytest
-from tests.workflow.repository import LITERAL, LONG, TINY, Repository
+import yaml
+from tests.workflow.repository import LITERAL, LONG, SEEDS, Repository
+
+from silent_gradients.training import checkpoint
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -23,19 +27,25 @@ def metrics_diff(repository, revision):
     return files["results/metrics.json"]
 
 
-def test_an_edit_runs_what_it_touches_and_branches_compare_by_cell(repository):
-    curves = curve_times(repository)
+def files_on_record(repository, folder):
+    """What DVC has recorded of a folder."""
+    stages = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"].values()
+    (digest,) = {out["md5"] for stage in stages for out in stage["outs"] if out["path"] == folder}
+    cache = repository.root / ".dvc" / "cache" / "files" / "md5"
+    return {entry["relpath"] for entry in json.loads((cache / digest[:2] / digest[2:]).read_text())}
+
+
+def test_an_edit_runs_what_it_touches_and_branches_compare_by_cell(recorded):
+    curves = curve_times(recorded)
     # Made by Snakemake alone so far.
-    repository.run("dvc", "commit", "--force")
-    repository.commit("Recorded by DVC")
-    output = repository.run("dvc", "repro")
+    output = recorded.run("dvc", "repro")
     for stage in STAGES:
         assert f"Stage '{stage}' didn't change, skipping" in output
 
-    repository.git("checkout", "--quiet", "-b", "samples")
-    repository.configure(evaluation={"samples": 3})
-    output = repository.run("dvc", "repro")
-    repository.commit("More samples")
+    recorded.git("checkout", "--quiet", "-b", "samples")
+    recorded.configure(evaluation={"samples": 3})
+    output = recorded.run("dvc", "repro")
+    recorded.commit("More samples")
 
     # Evaluated again, not trained again.
     assert sorted(re.findall(r"^\[\d/\d\] (\w+ digits/\w+): 4 runs", output, re.MULTILINE)) == [
@@ -43,53 +53,114 @@ def test_an_edit_runs_what_it_touches_and_branches_compare_by_cell(repository):
         "seeds digits/learnable",
     ]
     assert "baselines digits/" not in output
-    assert curve_times(repository) == curves
-    changed = metrics_diff(repository, "main")
+    assert curve_times(recorded) == curves
+    changed = metrics_diff(recorded, "main")
     assert "digits.learnable.reparameterization.bpd" in changed
     assert "digits.fixed.reparameterization.mse" in changed
     assert not re.search(r"[0-9a-f]{10}", " ".join(changed))
-    assert "up to date" in repository.run("dvc", "status")
+    assert json.loads(recorded.run("dvc", "params", "diff", "main", "--json")) == {
+        "params.yaml": {"evaluation.samples": {"old": None, "new": 3}}
+    }
+    assert "up to date" in recorded.run("dvc", "status")
     # Nothing that is large or made anew each time has got into git.
-    tracked = set(repository.git("ls-files", "results", "data").split())
-    assert tracked == {"results/metrics.json", "results/curves.csv"}
+    tracked = set(recorded.git("ls-files", "results", "data").split())
+    assert tracked == {"results/metrics.json"} | {f"results/curves/{cell.name}.csv" for cell in recorded.plan.cells()}
+
+
+@pytest.mark.parametrize("option", ["analytics", "check_update"])
+def test_dvc_calls_nobody_unasked(repository, option):
+    assert repository.run("dvc", "config", "--project", f"core.{option}") == "false\n"
 
 
 @pytest.mark.slow
-def test_from_a_clone_to_a_record_and_back_to_another_revision(tmp_path):
-    repository = Repository.make(tmp_path / "repository", tiny=TINY)
-    repository.run("dvc", "repro")
-    repository.commit("Recorded by DVC")
-    main = repository.contents("metrics.json", "report.html", "tables")
-    assert "up to date" in repository.run("dvc", "status")
-
-    repository.git("checkout", "--quiet", "-b", "rates")
-    repository.set_rates("fixed", [0.001, 0.003, 0.03])
-    before = repository.runs()
-    repository.run("dvc", "repro")
-    repository.commit("One more rate")
-    assert all("lr=0.03," in name for name in repository.runs() - before)
-    assert repository.runs() == before | repository.planned()
-
-    repository.git("checkout", "--quiet", "main")
-    repository.run("dvc", "checkout")
-    assert repository.contents("metrics.json", "report.html", "tables") == main
-    assert repository.runs() == before
-    assert "Nothing to be done" in repository.run(*LITERAL)
-    assert "up to date" in repository.run("dvc", "status")
+def test_every_run_is_on_record_with_what_a_report_can_ask_for(recorded):
+    metrics = {"record.json", "settings.json", "curve.jsonl", "result.json", "provenance.json"}
+    whole = metrics | {"weights.pt", "snapshot-2.pt", "evaluation.json", "reconstructions.npz"}
+    selected = {
+        recorded.run_folder(cell, learning_rate=chosen["point"]["learning_rate"], seed=seed)
+        for cell, chosen in recorded.selection().items()
+        for seed in SEEDS
+    }
+    store = recorded.results / "store"
+    assert files_on_record(recorded, "results/store") == {
+        f"{name}/{file}" for name in recorded.runs() for file in (whole if store / name in selected else metrics)
+    }
 
 
 @pytest.mark.slow
-def test_an_edit_run_by_snakemake_is_recorded_afterwards(repository):
-    repository.run("dvc", "repro")
-    repository.commit("Recorded by DVC")
+def test_a_run_in_training_and_a_lock_are_not_on_record_and_stay(recorded):
+    before = files_on_record(recorded, "results/store")
+    assert any(recorded.results.glob("store/.locks/*"))
+    folder = recorded.results / "store" / "digits" / "fixed" / "reinforce" / "lr=0.001,seed=0-0123456789ab.partial"
+    folder.mkdir(parents=True)
+    files = ("curve.jsonl", checkpoint.CURRENT, checkpoint.PREVIOUS)
+    for file in files:
+        (folder / file).write_text("of an interrupted training")
+    for name in ("store/digits/fixed/.record.json.a1b2.tmp", "curves/digits/fixed/.reinforce.csv.c3d4.tmp"):
+        (recorded.results / name).write_text("of a file that was being written")
 
-    repository.set_rates("learnable", [0.003])
-    repository.run(*LITERAL)
-    repository.run("dvc", "commit", "--force")
+    assert "up to date" in recorded.run("dvc", "status")
+    recorded.run("dvc", "commit", "--force")
+    assert recorded.git("status", "--porcelain") == ""
 
-    assert "up to date" in repository.run("dvc", "status")
-    output = repository.run("dvc", "repro")
+    recorded.configure(experiments={"fixed": {"digits": {"methods": ["reparameterization", "reinforce"]}}})
+    recorded.run("dvc", "repro")
+    new = {Path(file).parent for file in files_on_record(recorded, "results/store") - before}
+    assert new == {Path(name) for name in recorded.runs() if "/reinforce/" in name}
+
+    # This revision lacks the folder's other runs.
+    recorded.git("restore", ".")
+    recorded.run("dvc", "checkout")
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert {path.name for path in folder.iterdir()} == set(files)
+
+
+@pytest.mark.slow
+def test_an_edit_run_by_snakemake_is_recorded_afterwards(recorded):
+    recorded.set_rates("learnable", [0.003])
+    recorded.run(*LITERAL)
+    recorded.run("dvc", "commit", "--force")
+
+    assert "up to date" in recorded.run("dvc", "status")
+    output = recorded.run("dvc", "repro")
     assert output.count("didn't change, skipping") == len(STAGES)
+
+
+@pytest.mark.slow
+def test_an_experiment_in_the_workspace_and_one_beside_it(recorded):
+    files, metrics, runs = recorded.contents("."), recorded.metrics(), recorded.runs()
+
+    # params.yaml has neither key: hence the plus.
+    recorded.run("dvc", "exp", "run", "--name=one-seed", "--set-param=+seeds=[0]")
+    one_seed = recorded.metrics()
+    assert one_seed["digits"]["fixed"]["reparameterization"]["seeds"] == 1
+    assert recorded.runs() == runs
+    recorded.check_nothing_to_do()
+
+    recorded.git("restore", ".")
+    recorded.run("dvc", "checkout")
+    assert recorded.contents(".") == files
+    recorded.check_nothing_to_do()
+
+    edit = "--set-param=+experiments.fixed.digits.grid.learning_rate=[0.03]"
+    recorded.run("dvc", "exp", "run", "--temp", "--name=one-rate", edit)
+    assert recorded.git("status", "--porcelain") == ""
+    assert recorded.contents(".") == files
+    recorded.check_nothing_to_do()
+
+    recorded.run("dvc", "exp", "apply", "one-rate")
+    one_rate = recorded.metrics()
+    assert all("/fixed/" in name and "lr=0.03," in name for name in recorded.runs() - runs)
+    assert recorded.runs() == runs | recorded.planned()
+    recorded.check_nothing_to_do()
+
+    _, main = json.loads(recorded.run("dvc", "exp", "show", "--json"))
+    assert main["data"]["metrics"]["results/metrics.json"]["data"] == metrics
+    shown = {
+        experiment["name"]: experiment["revs"][0]["data"]["metrics"]["results/metrics.json"]["data"]
+        for experiment in main["experiments"]
+    }
+    assert shown == {"one-seed": one_seed, "one-rate": one_rate}
 
 
 @pytest.mark.slow
@@ -101,8 +172,7 @@ def test_a_round_without_runs_does_not_stop_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_lost_run_does_not_pass_for_a_record(repository):
-    repository.run("dvc", "repro")
-    record = repository.results.joinpath("store", min(repository.runs()), "record.json")
+def test_a_lost_run_does_not_pass_for_a_record(recorded):
+    record = recorded.results.joinpath("store", min(recorded.runs()), "record.json")
     record.unlink()
-    assert "no finished run in" in repository.fail("dvc", "repro")
+    assert "no finished run in" in recorded.fail("dvc", "repro")
