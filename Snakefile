@@ -22,6 +22,8 @@ include: "workflow/rules/report.smk"
 localrules:
     all,
     data,
+    # Where jobs are sent to other machines, these may have no way out to the network.
+    download,
     grid,
     selection,
     train,
