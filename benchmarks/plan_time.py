@@ -10,18 +10,15 @@ the largest that the plan can come to; a run that two rounds share counts once.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from step_time import ROOT, first_point, hardware
+from measuring import WARM_UP, cells_by_group, first_point, first_run, hardware, now, prepare_data, preset_plan
 
 from silent_gradients import params
-from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
 from silent_gradients.evaluation.metrics import evaluate
@@ -52,7 +49,7 @@ class CellTimer:
 
     def __init__(self, plan: Plan, cell: Cell, data: RunData, device: torch.device, folder: Path) -> None:
         self.cell, self.data, self.device = cell, data, device
-        self.settings = plan.run(cell, first_point(plan, cell), seed=0)
+        self.settings = first_run(plan, cell)
         self.trainer = Trainer(self.settings, data, folder / cell.method.name, device)
         self.seconds: dict[Phase, list[float]] = {(1.0, False): [], (0.0, False): [], (0.0, True): []}
         self.evaluation: list[float] = []
@@ -62,13 +59,13 @@ class CellTimer:
         trainer = self.trainer
         for (alpha, frozen), seconds in self.seconds.items():
             for x, index in self._batches(1):
-                start = self._now()
+                start = now(self.device)
                 trainer._step(x, index, alpha, frozen, _Sums.zeros(self.device))
-                seconds.append(self._now() - start)
+                seconds.append(now(self.device) - start)
         images, samples = self.data.selection[:EVALUATED_IMAGES], self.settings.evaluation_samples
-        start = self._now()
+        start = now(self.device)
         evaluate(trainer.vae, images, self.settings.data.levels, "", samples, generator(0, "evaluation", self.device))
-        self.evaluation.append((self._now() - start) / len(images) / samples)
+        self.evaluation.append((now(self.device) - start) / len(images) / samples)
 
     def _batches(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         batches = self.data.batches.epoch(
@@ -77,14 +74,9 @@ class CellTimer:
         for _, batch in zip(range(count), batches, strict=False):
             yield batch
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
     def step(self, phase: Phase) -> float:
         """Median seconds of a step, the first ones left out."""
-        return statistics.median(self.seconds[phase][2:])
+        return statistics.median(self.seconds[phase][WARM_UP:])
 
     def run_seconds(self, settings: RunSettings) -> float:
         """Training and its evaluations."""
@@ -92,11 +84,11 @@ class CellTimer:
         training = sum(epochs * steps * self.step(phase) for phase, epochs in phases(settings).items())
         evaluations = settings.epochs // settings.evaluate_every + 1
         images = len(self.data.selection) * settings.evaluation_samples * evaluations
-        return training + images * statistics.median(self.evaluation[2:])
+        return training + images * statistics.median(self.evaluation[WARM_UP:])
 
     def report_seconds(self, samples: int) -> float:
         """The evaluation of a selected run on two splits of the report's size."""
-        return 2 * len(self.data.report) * samples * statistics.median(self.evaluation[2:])
+        return 2 * len(self.data.report) * samples * statistics.median(self.evaluation[WARM_UP:])
 
 
 def total(plan: Plan, timer: CellTimer) -> tuple[int, float]:
@@ -129,29 +121,27 @@ def main() -> None:
     device = torch.device(options.device)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    plan = Plan(params.resolve({"preset": options.preset}, ROOT / "presets"))
+    plan = preset_plan(options.preset)
+    groups = cells_by_group(plan)
     print(f"{options.preset} on {hardware(device)}; torch {torch.__version__}; medians of {options.steps} steps")
     print(f"{'':34} {'ms per step':>23} {'ms per evaluated':>17} {'runs':>5} {'hours':>7}")
     print(f"{'':34} {'guided   plain  frozen':>23} {'image and sample':>17} {'':5} {'':7}")
     sums = [0, 0.0]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for dataset in plan.datasets():
-            prepare(dataset, folder / dataset, os.environ.get("SILENT_GRADIENTS_MIRROR"))
-            dequantize(dataset, folder / dataset)
-        for group in dict.fromkeys(cell.group for cell in plan.cells()):
-            cells = [cell for cell in plan.cells() if cell.group == group]
-            first = plan.run(cells[0], first_point(plan, cells[0]), seed=0)
+        prepare_data(groups, folder)
+        for group, cells in groups.items():
+            first = first_run(plan, cells[0])
             data = RunData.load(PreparedData.open(folder / cells[0].dataset), first, device)
             timers = [CellTimer(plan, cell, data, device, folder / group) for cell in cells]
-            for _ in range(options.steps + 2):
+            for _ in range(options.steps + WARM_UP):
                 for timer in timers:
                     timer.measure()
             for timer in timers:
                 runs, seconds = total(plan, timer)
                 sums = [sums[0] + runs, sums[1] + seconds]
                 steps = " ".join(f"{timer.step(phase) * 1e3:7.1f}" for phase in timer.seconds)
-                evaluation = statistics.median(timer.evaluation[2:]) * 1e3
+                evaluation = statistics.median(timer.evaluation[WARM_UP:]) * 1e3
                 print(f"{timer.cell.name:34} {steps} {evaluation:17.3f} {runs:5} {seconds / 3600:7.2f}")
     print(f"{'in all':34} {'':23} {'':17} {sums[0]:5} {sums[1] / 3600:7.2f}")
 

@@ -9,35 +9,19 @@ the ratios to the reparameterization step.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import torch
+from measuring import Spread, cells_by_group, first_run, hardware, in_turns, now, prepare_data, preset_plan, undisturbed
 
-from silent_gradients import params
-from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
-from silent_gradients.runs import Cell, Plan, Point
+from silent_gradients.runs import Cell, Plan
 from silent_gradients.training.loop import Trainer
 
 REFERENCE = "reparameterization"
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def first_point(plan: Plan, cell: Cell) -> Point:
-    """The first value of every axis: steps cost the same at all of them."""
-    grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid
-    return {axis: values[0] for axis, values in grid.model_dump().items()}
-
-
-def hardware(device: torch.device) -> str:
-    """What measures."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, 1 thread"
 
 
 class StepTimer:
@@ -45,22 +29,17 @@ class StepTimer:
 
     def __init__(self, plan: Plan, cell: Cell, prepared: PreparedData, device: torch.device, folder: Path) -> None:
         self.name = cell.method.name
-        settings = plan.run(cell, first_point(plan, cell), seed=0)
+        settings = undisturbed(first_run(plan, cell))
         self.trainer = Trainer(settings, RunData.load(prepared, settings, device), folder / self.name, device)
         self.milliseconds: list[float] = []
 
-    def measure_epoch(self, *, record: bool) -> None:
-        """Train one epoch; record the mean time of its steps."""
+    def measure_epoch(self) -> float:
+        """Train one epoch: the mean milliseconds of its steps."""
         device, batches = self.trainer.device, self.trainer.data.batches
         steps = batches.number_of_batches(self.trainer.settings.batch_size)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
+        start = now(device)
         self.trainer.train_epoch()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if record:
-            self.milliseconds.append((time.perf_counter() - start) / steps * 1e3)
+        return (now(device) - start) / steps * 1e3
 
 
 def main() -> None:
@@ -72,28 +51,19 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(1)
-    # No evaluation inside the measured epochs.
-    quiet = {"evaluate_every": 1_000_000, "snapshot_epochs": []}
-    base = params.resolve({"preset": options.preset}, ROOT / "presets")
-    own = {
-        "preset": options.preset,
-        "experiments": {e: dict.fromkeys(datasets, quiet) for e, datasets in base.experiments.items()},
-    }
-    plan = Plan(params.resolve(own, ROOT / "presets"))
+    plan = preset_plan(options.preset)
+    groups = cells_by_group(plan)
     versions = f"{hardware(device)}; torch {torch.__version__}"
     print(f"{versions}; n = {options.epochs} epochs per method, medians of ms per step")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for dataset in plan.datasets():
-            prepare(dataset, folder / dataset, os.environ.get("SILENT_GRADIENTS_MIRROR"))
-            dequantize(dataset, folder / dataset)
-        for group in dict.fromkeys(cell.group for cell in plan.cells()):
-            cells = [cell for cell in plan.cells() if cell.group == group]
+        prepare_data(groups, folder)
+        for group, cells in groups.items():
             prepared = PreparedData.open(folder / cells[0].dataset)
             timers = [StepTimer(plan, cell, prepared, device, folder / group) for cell in cells]
-            for number in range(options.epochs + 2):
-                for timer in timers:
-                    timer.measure_epoch(record=number >= 2)
+            measured = in_turns([timer.measure_epoch for timer in timers], options.epochs)
+            for timer, milliseconds in zip(timers, measured, strict=True):
+                timer.milliseconds = milliseconds
             _print_group(group, timers)
 
 
@@ -101,7 +71,7 @@ def _print_group(group: str, timers: list[StepTimer]) -> None:
     reference = next(timer for timer in timers if timer.name == REFERENCE)
     print(f"\n{group:32} {'median':>8} {'quartiles':>15} {'ratio to ' + REFERENCE:>28}")
     for timer in timers:
-        low, median, high = statistics.quantiles(timer.milliseconds, n=4)
+        low, median, high = Spread.of(timer.milliseconds)
         ratios = [own / other for own, other in zip(timer.milliseconds, reference.milliseconds, strict=True)]
         print(f"{timer.name:32} {median:8.2f} {low:7.2f}-{high:7.2f} {statistics.median(ratios):28.2f}")
 

@@ -1,0 +1,121 @@
+"""What the benchmarks have in common: a preset's data, rounds in turn, medians, and what is said of the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from silent_gradients import params
+from silent_gradients.data.batches import DeviceBatches
+from silent_gradients.data.prepare import dequantize, prepare
+from silent_gradients.data.prepared import PreparedData
+from silent_gradients.data.run_data import RunData
+from silent_gradients.runs import Cell, Plan, Point
+from silent_gradients.settings import RunSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+WARM_UP = 2
+"""Rounds that are left out at the beginning."""
+
+NEVER = 1_000_000_000
+T = TypeVar("T")
+
+
+def preset_plan(preset: str) -> Plan:
+    """The plan of a preset as it is."""
+    return Plan(params.resolve({"preset": preset}, ROOT / "presets"))
+
+
+def first_point(plan: Plan, cell: Cell) -> Point:
+    """The first value of every axis: steps cost the same at all of them."""
+    grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid
+    return {axis: values[0] for axis, values in grid.model_dump().items()}
+
+
+def first_run(plan: Plan, cell: Cell) -> RunSettings:
+    """The run of the first point."""
+    return plan.run(cell, first_point(plan, cell), seed=0)
+
+
+def undisturbed(settings: RunSettings) -> RunSettings:
+    """A run whose epochs hold nothing but training: no evaluation, no snapshot, no end."""
+    return dataclasses.replace(settings, epochs=NEVER, evaluate_every=NEVER, snapshot_epochs=())
+
+
+def cells_by_group(plan: Plan, only: str = "") -> dict[str, list[Cell]]:
+    """The cells of a plan by data set/experiment, those whose name contains ``only``."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in plan.cells():
+        if only in cell.group:
+            groups.setdefault(cell.group, []).append(cell)
+    return groups
+
+
+def prepare_data(groups: dict[str, list[Cell]], folder: Path) -> None:
+    """Prepare the cells' data sets in folders of their names; raw files may come from SILENT_GRADIENTS_MIRROR."""
+    for dataset in dict.fromkeys(cell.dataset for cells in groups.values() for cell in cells):
+        prepare(dataset, folder / dataset, os.environ.get("SILENT_GRADIENTS_MIRROR"))
+        dequantize(dataset, folder / dataset)
+
+
+def whole_batches(folder: Path, settings: RunSettings, steps: int, device: torch.device) -> RunData:
+    """A run's data with ``steps`` batches of training images, or fewer; no image is left over at an epoch's end."""
+    data = RunData.load(PreparedData.open(folder), settings, device)
+    batches = data.batches
+    images = min(steps, batches.number_of_batches(settings.batch_size)) * settings.batch_size
+    return dataclasses.replace(
+        data, batches=DeviceBatches(batches.images[:images].cpu().numpy(), batches.levels, device)
+    )
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def in_turns(measures: Sequence[Callable[[], T]], rounds: int) -> list[list[T]]:
+    """What each of ``measures`` returns in every round.
+
+    Each is called once a round, so that a busy machine slows all of them alike; the first rounds are left out.
+    """
+    taken = [[measure() for measure in measures] for _ in range(WARM_UP + rounds)]
+    return [list(column) for column in zip(*taken[WARM_UP:], strict=True)]
+
+
+class Spread(NamedTuple):
+    """Quartiles of what was measured."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The quartiles of ``values``, at least two."""
+        return cls(*statistics.quantiles(values, n=4))
+
+
+def hardware(device: torch.device) -> str:
+    """What measures."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
