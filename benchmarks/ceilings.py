@@ -4,10 +4,10 @@
 
 The ceilings are measured: float32 matrix products at the sizes of the largest linear layer (and of 1024 squared, to
 know the device by), and the copy of an array that no cache holds. The steps are those of the first epoch, with the
-guide where a method has one, and with all that feeds them. Their floating-point operations are those of convolutions and
-matrix products, forward and backward; their bytes are what every kernel reads and writes, as if no cache held anything
-between two of them. So the true intensity is higher, and where caches hold a small network a step can pass the limit
-that its bytes set. Ceilings and methods take turns; shares are those of each round, rounded down.
+guide where a method has one, and with all that feeds them. Their floating-point operations are those of convolutions
+and matrix products, forward and backward; their bytes are what every kernel reads and writes, as if no cache held
+anything between two of them. So the true intensity is higher, and where caches hold a small network a step can pass
+the limit that its bytes set. Ceilings and methods take turns; shares are those of each round, rounded down.
 """
 
 from __future__ import annotations
