@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_TIME_LIMIT = 75
+"""A process that stopped at a checkpoint because of its time limit: the system's code for "try again later"."""
 SIGNAL_BASE = 128
 """A process that stopped at a checkpoint because of signal n exits with 128 + n."""
 
@@ -74,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--store", type=Path, default=Path("results/store"), help="folder of the run store")
     train.add_argument("--manifest", type=Path, required=True, help="file to write once every member is there")
     train.add_argument("--checkpoint-seconds", type=float, default=30.0, help="wall time between checkpoints")
+    train.add_argument(
+        "--time-limit",
+        type=float,
+        metavar="MINUTES",
+        help=f"stop at a checkpoint before this is over, with exit code {EXIT_TIME_LIMIT}; the same command goes on",
+    )
     train.set_defaults(run=_train)
 
     select = verbs.add_parser("select", help="select a point per cell after a grid round")
@@ -189,14 +198,15 @@ def _train_on(device: str, options: argparse.Namespace) -> int:
     from silent_gradients.packs import PackSpec
     from silent_gradients.store import RunStore, as_json
     from silent_gradients.training.loop import Interrupted
-    from silent_gradients.training.pack import StopSignal, run_pack
+    from silent_gradients.training.pack import StopSignal, TimeLimit, run_pack
 
     torch.set_num_threads(1)
     # Saturated posteriors are full of denormal numbers, which are several times slower.
     torch.set_flush_denormal(True)
     text = Path(options.pack).read_text() if not options.pack.startswith("{") else options.pack
     document: dict[str, Any] = json.loads(text)
-    stop = StopSignal()
+    signalled = StopSignal()
+    limit = TimeLimit(math.inf if options.time_limit is None else 60 * options.time_limit)
     try:
         manifest = run_pack(
             PackSpec.from_json(document),
@@ -204,11 +214,16 @@ def _train_on(device: str, options: argparse.Namespace) -> int:
             options.data,
             torch.device(device),
             checkpoint_seconds=options.checkpoint_seconds,
-            stop=stop,
+            stop=lambda: signalled() or limit(),
         )
-    except (Interrupted, KeyboardInterrupt):
-        print("stopped; the same command goes on from the checkpoint", file=sys.stderr)
-        return SIGNAL_BASE + (stop.number or 2)
+    except (Interrupted, KeyboardInterrupt) as reason:
+        why = "stopped"
+        if isinstance(reason, Interrupted) and signalled.number is None:
+            why = f"stopped before the limit of {options.time_limit:g} minutes"
+        print(f"{why}; the same command goes on from the checkpoint", file=sys.stderr)
+        if why != "stopped":
+            return EXIT_TIME_LIMIT
+        return SIGNAL_BASE + (signalled.number or 2)
     write_text_atomically(options.manifest, as_json(manifest))
     return 0
 

@@ -116,6 +116,9 @@ class ExecutionParams(_Strict):
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
     workers: PositiveInt = Field(8, description="Jobs that each round of an experiment is cut into at least.")
     checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints of a run.")
+    time_limit: PositiveFloat | None = Field(
+        None, description="Minutes before which a job stops at a checkpoint; the same command goes on. null is never."
+    )
 
 
 class DataParams(_Strict):

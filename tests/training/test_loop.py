@@ -107,6 +107,23 @@ def test_interrupted_training_is_undisturbed_training_bit_for_bit(tiny, run_sett
     assert curve_on_disk(tmp_path / "undisturbed") == undisturbed[0].curve
 
 
+def test_training_that_stops_after_every_step_is_undisturbed_training(tiny, run_settings, tmp_path):
+    undisturbed = train(tiny, run_settings, tmp_path / "undisturbed")
+    folder, stops = tmp_path / "stopped", 0
+    while True:
+        trainer = Trainer(run_settings, tiny.load(run_settings), folder, CPU, checkpoint_seconds=math.inf)
+        trainer.stop = lambda: True
+        try:
+            result = trainer.run()
+        except Interrupted:
+            stops += 1
+            continue
+        break
+    # As often as there are steps, but for the last one, after which the run is done: 4 steps an epoch.
+    assert stops == 4 * run_settings.epochs - 1
+    assert_same_training(undisturbed, (trainer, result))
+
+
 def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatch):
     """Killed in the middle of an epoch, epochs after the last checkpoint: the lines written since are taken back."""
     settings = tiny.settings("learnable/reinforce+silent")
@@ -137,8 +154,10 @@ def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatc
 def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path):
     settings = tiny.settings("learnable/reinforce")
     train(tiny, settings, tmp_path / "often", checkpoint_seconds=-1.0)
-    assert checkpoint.read(tmp_path / "often" / CURRENT)["epoch"] == settings.epochs - 1
-    assert checkpoint.read(tmp_path / "often" / PREVIOUS)["epoch"] == settings.epochs - 2
+    # After every step but the last one; an epoch has four.
+    for file, step in ((CURRENT, 3), (PREVIOUS, 2)):
+        saved = checkpoint.read(tmp_path / "often" / file)
+        assert (saved["epoch"], saved["step"]) == (settings.epochs - 1, step)
     train(tiny, settings, tmp_path / "seldom", checkpoint_seconds=3600.0)
     assert not (tmp_path / "seldom" / CURRENT).exists()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from silent_gradients.packs import PackSpec
 from silent_gradients.settings import EvaluationSettings
 from silent_gradients.store import EVALUATION, RECONSTRUCTIONS, RunStore, as_json
 from silent_gradients.training.loop import Interrupted, Trainer
-from silent_gradients.training.pack import EpochReport, StopSignal, run_pack
+from silent_gradients.training.pack import EpochReport, StopSignal, TimeLimit, run_pack
 
 CPU = torch.device("cpu")
 EVALUATION_ASKED = EvaluationSettings(samples=3, variance_images=4, variance_draws=3, reconstructions=2)
@@ -269,7 +270,8 @@ def test_another_evaluation_is_made_where_it_is_asked_for(tiny, store, trained):
 def test_a_stop_keeps_what_is_done(tiny, store, trained):
     pack = grid(tiny, "learnable/reinforce", epochs=4)
     undisturbed = run(tiny, pack, RunStore(store.root.parent / "undisturbed"))
-    answers = iter([False] * 4 + [True])  # asked after each of 3 epochs of the first run, then in the second
+    # Asked after each of the first run's 16 steps but for the last one, then in the second run.
+    answers = iter([False] * 15 + [True])
     with pytest.raises(Interrupted):
         run(tiny, pack, store, stop=lambda: next(answers))
     assert store.find(pack.members[0].name, pack.members[0].id) is not None
@@ -358,6 +360,38 @@ def test_a_terminated_job_goes_on_to_the_result_of_an_undisturbed_one(tiny, tmp_
     ]
     assert len(weights) == 2
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_time_limit_leaves_time_for_what_may_come():
+    now = 0.0
+    limit = TimeLimit(100.0, clock=lambda: now)
+    answers = {}
+    for now in (1.0, 2.0, 3.0, 23.0, 24.0, 60.0, 61.0):
+        answers[now] = limit()
+    # After something that took 20 s, 30 s are kept; after 36 s, 54 s.
+    assert [moment for moment, stop in answers.items() if stop] == [60.0, 61.0]
+    now = 0.0
+    short = TimeLimit(15.0, clock=lambda: now)
+    now = 4.0
+    assert not short()
+    now = 6.0
+    assert short()
+    now = 1e9
+    assert not TimeLimit(math.inf, clock=lambda: now)()
+
+
+def test_a_pack_that_stops_at_its_time_limit_says_so_and_goes_on(tiny, tmp_path, command_line, capsys):
+    pack = grid(tiny, "learnable/reinforce", rates=(1e-3,), epochs=3)
+    arguments = command_line(tiny, pack, "limited")
+    # Less than the reserve: it stops after every step.
+    codes = []
+    while not codes or codes[-1] == cli.EXIT_TIME_LIMIT:
+        codes.append(cli.main([*arguments, "--time-limit", "0.01"]))
+    assert codes == [75] * 11 + [0]
+    message = "stopped before the limit of 0.01 minutes; the same command goes on from the checkpoint"
+    assert message in capsys.readouterr().err.splitlines()
+    assert cli.main(command_line(tiny, pack, "undisturbed")) == 0
+    assert (tmp_path / "limited.json").read_bytes() == (tmp_path / "undisturbed.json").read_bytes()
 
 
 def test_the_second_signal_does_not_wait(command_line):

@@ -10,6 +10,7 @@ from silent_gradients.store import RunStore
 PLAN = Plan(params.resolve(config, Path("presets")))
 STORE = RunStore(PLAN.results / "store")
 MIRROR = [f"--mirror={PLAN.params.data.mirror}"] if PLAN.params.data.mirror else []
+TIME_LIMIT = [f"--time-limit={PLAN.params.execution.time_limit}"] if PLAN.params.execution.time_limit else []
 
 
 wildcard_constraints:

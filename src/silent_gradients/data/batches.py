@@ -102,7 +102,7 @@ class DeviceBatches:
         return len(self) // size if drop_last else -(-len(self) // size)
 
     def epoch(
-        self, order: torch.Generator, noise: torch.Generator, batch_size: int, drop_last: bool = True
+        self, order: torch.Generator, noise: torch.Generator, batch_size: int, drop_last: bool = True, first: int = 0
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Every image once, in a fresh random order and with fresh dequantization noise.
 
@@ -113,6 +113,7 @@ class DeviceBatches:
             noise: Source of the dequantization noise, on the images' device.
             batch_size: Images per batch; fewer images than that are one batch.
             drop_last: Leave out the images that do not fill a batch (others each time).
+            first: Number of the batch to begin with; ``noise`` is in the state in which the one before left it.
 
         Yields:
             x, float32 ``[B, C, H, W]`` (``[B, D]`` when flattened) in ``[0, 1)``, and the images' positions, int64
@@ -123,7 +124,7 @@ class DeviceBatches:
         """
         size = self._size(batch_size)
         permutation = torch.randperm(len(self), generator=order, device=self.device)
-        for batch in range(self.number_of_batches(batch_size, drop_last)):
+        for batch in range(first, self.number_of_batches(batch_size, drop_last)):
             index = permutation[batch * size : (batch + 1) * size]
             yield dequantize(self.images.index_select(0, index), self.levels, noise), index
 

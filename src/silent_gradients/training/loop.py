@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,13 @@ class _Sums:
         loss, log_likelihood, kl, guide = torch.zeros(4, device=device, dtype=torch.float64)
         return cls(loss, log_likelihood, kl, guide)
 
+    @classmethod
+    def restored(cls, saved: dict[str, Any], device: torch.device) -> _Sums:
+        sums: dict[str, Any] = {
+            name: value.to(device) if isinstance(value, Tensor) else value for name, value in saved.items()
+        }
+        return cls(**sums)
+
 
 @dataclass
 class Trainer:
@@ -58,8 +65,12 @@ class Trainer:
         folder: Where curve, checkpoints and snapshots go; made if missing.
         device: Device that trains.
         checkpoint_seconds: Wall time between checkpoints.
-        stop: Asked after every epoch; True saves a checkpoint and raises ``Interrupted``.
+        stop: Asked after every step and every epoch; True saves a checkpoint and raises ``Interrupted``.
         report: Told of every epoch's curve entry.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Steps done in the epoch after these.
     """
 
     settings: RunSettings
@@ -70,6 +81,7 @@ class Trainer:
     stop: Callable[[], bool] = lambda: False
     report: Callable[[dict[str, Any]], None] = lambda _entry: None
     epoch: int = 0
+    step: int = 0
     diverged_epoch: int | None = None
     seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -82,6 +94,8 @@ class Trainer:
         self.generators = {stream: generator(settings.seed, stream, self.device) for stream in STREAMS}
         estimator = self.vae.estimator
         self.state = {} if estimator is None else estimator.initial_state(self.device)
+        self.sums = _Sums.zeros(self.device)
+        self.order = self.generators["order"].get_state()
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> dict[str, Any]:
@@ -96,38 +110,53 @@ class Trainer:
         (self.folder / "curve.jsonl").write_text("".join(_line(entry) for entry in self.curve))
         last_save = started = time.monotonic()
         before = self.seconds
-        while self.epoch < self.settings.epochs and self.diverged_epoch is None:
-            self.train_epoch()
-            self.report(self.curve[-1])
-            now = time.monotonic()
-            self.seconds = before + now - started
-            finished = self.epoch == self.settings.epochs or self.diverged_epoch is not None
-            stopping = not finished and self.stop()
-            if stopping or (not finished and now - last_save > self.checkpoint_seconds):
+
+        def pause() -> None:
+            """Save where it is time to, and stop where that was asked for."""
+            nonlocal last_save
+            stopping, now = self.stop(), time.monotonic()
+            if stopping or now - last_save > self.checkpoint_seconds:
+                self.seconds = before + now - started
                 checkpoint.save(self.folder, self._state())
                 last_save = time.monotonic()
             if stopping:
                 raise Interrupted
+
+        while self.epoch < self.settings.epochs and self.diverged_epoch is None:
+            self.train_epoch(pause)
+            self.report(self.curve[-1])
+            self.seconds = before + time.monotonic() - started
+            if self.epoch < self.settings.epochs and self.diverged_epoch is None:
+                pause()
         return self._result()
 
-    def train_epoch(self) -> None:
-        """Train one epoch, evaluate where it is due and add to the curve."""
-        settings, schedule = self.settings, self.schedule
+    def train_epoch(self, pause: Callable[[], None] = lambda: None) -> None:
+        """Train an epoch, or the rest of one that was interrupted; evaluate where it is due and add to the curve.
+
+        Args:
+            pause: Called between steps, where the state may be saved.
+        """
+        settings, schedule, batches = self.settings, self.schedule, self.data.batches
         frozen = schedule is not None and schedule.frozen(self.epoch)
         self.vae.train()
         if frozen:
             self.vae.encoder.eval()
-        sums = _Sums.zeros(self.device)
-        steps = self.data.batches.number_of_batches(settings.batch_size)
+        order, noise = self.generators["order"], self.generators["dequantization"]
+        if self.step == 0:
+            self.sums, self.order = _Sums.zeros(self.device), order.get_state()
+        else:  # the interrupted epoch's order, once more
+            order.set_state(self.order)
+        steps = batches.number_of_batches(settings.batch_size)
         alpha = 0.0
-        batches = self.data.batches.epoch(
-            self.generators["order"], self.generators["dequantization"], settings.batch_size
-        )
-        for number, (x, index) in enumerate(batches):
-            alpha = 0.0 if schedule is None else schedule.weight(self.epoch + number / steps)
-            self._step(x, index, alpha, frozen, sums)
+        for x, index in batches.epoch(order, noise, settings.batch_size, first=self.step):
+            alpha = 0.0 if schedule is None else schedule.weight(self.epoch + self.step / steps)
+            self._step(x, index, alpha, frozen, self.sums)
+            self.step += 1
+            if self.step < steps:
+                pause()
+        self.step = 0
         self.epoch += 1
-        self.curve.append(self._curve_entry(sums, 0.0 if frozen else alpha, frozen))
+        self.curve.append(self._curve_entry(self.sums, 0.0 if frozen else alpha, frozen))
         with (self.folder / "curve.jsonl").open("a") as file:
             file.write(_line(self.curve[-1]))
         if self.diverged_epoch is None and self.epoch in settings.snapshot_epochs:
@@ -195,6 +224,9 @@ class Trainer:
         return self.snapshot() | {
             "run": self.settings.id,
             "epoch": self.epoch,
+            "step": self.step,
+            "sums": asdict(self.sums),
+            "order": self.order,
             "seconds": self.seconds,
             "curve": json.dumps(self.curve),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -208,7 +240,9 @@ class Trainer:
             )
         self.vae.load_state_dict(saved["vae"])
         self.state = {name: value.to(self.device) for name, value in saved["state"].items()}
-        self.epoch, self.seconds, self.curve = saved["epoch"], saved["seconds"], json.loads(saved["curve"])
+        self.epoch, self.step, self.order = saved["epoch"], saved["step"], saved["order"]
+        self.sums = _Sums.restored(saved["sums"], self.device)
+        self.seconds, self.curve = saved["seconds"], json.loads(saved["curve"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(saved["optimizers"][name])
         for stream, source in self.generators.items():

@@ -35,14 +35,14 @@ from silent_gradients.store import (
     as_json,
 )
 from silent_gradients.training import checkpoint
-from silent_gradients.training.loop import Trainer
+from silent_gradients.training.loop import Interrupted, Trainer
 
 REPORT_SECONDS = 5.0
 """A run in training says as often what epoch it is in."""
 
 
 class StopSignal:
-    """Turns the first SIGTERM or SIGINT into a request to stop at the next epoch's end."""
+    """Turns the first SIGTERM or SIGINT into a request to stop at the next checkpoint."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -50,13 +50,38 @@ class StopSignal:
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is not None:  # asked twice: do not wait for the epoch's end
+        if self.number is not None:  # asked twice: do not wait for a checkpoint
             raise KeyboardInterrupt
         self.number = number
 
     def __call__(self) -> bool:
         """Whether a signal has come."""
         return self.number is not None
+
+
+class TimeLimit:
+    """Asks for a stop so long before a limit that whatever was done between two questions could be done once more.
+
+    Args:
+        seconds: The limit, counted from now.
+        clock: Tells the time in seconds.
+    """
+
+    RESERVE = 10.0
+    """Seconds kept for saving a checkpoint, at least."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.last = clock()
+        self.end = self.last + seconds
+        self.longest = 0.0
+
+    def __call__(self) -> bool:
+        """Whether it is time to stop."""
+        now = self.clock()
+        self.longest = max(self.longest, now - self.last)
+        self.last = now
+        return now + max(self.RESERVE, 1.5 * self.longest) > self.end
 
 
 class EpochReport:
@@ -99,7 +124,7 @@ def run_pack(
         data_folder: Folder of the prepared data set.
         device: Device that trains and evaluates.
         checkpoint_seconds: Wall time between a run's checkpoints.
-        stop: Asked after every epoch; True saves a checkpoint and ends the pack.
+        stop: Asked after every step and before every evaluation; True saves a checkpoint and ends the pack.
 
     Raises:
         Interrupted: ``stop`` said so; everything done so far is kept.
@@ -124,6 +149,8 @@ def run_pack(
     evaluations: list[str | None] = [None] * len(members)
     if spec.evaluation is not None:
         for position, (run, settings) in enumerate(zip(members, spec.members, strict=True)):
+            if stop():
+                raise Interrupted
             evaluate_selected(run, settings, spec.evaluation, prepared, data, device)
             evaluations[position] = sha256_of(run.folder / EVALUATION)
     if not needs_weights:
