@@ -41,8 +41,10 @@ from measuring import (
     undisturbed,
     whole_batches,
 )
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import to_tensor
 
 from silent_gradients.data.run_data import RunData
 from silent_gradients.decoders import Decoder, FixedVarianceDecoder
@@ -77,7 +79,7 @@ class Task:
 
 
 class UnsignedImages(Dataset[Tensor]):
-    """uint8 images and a transform, as torchvision's data sets hold them, without their detour over PIL."""
+    """uint8 images and a transform, as torchvision's data sets hold them."""
 
     def __init__(self, images: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
         self.images, self.transform = images, transform
@@ -87,6 +89,14 @@ class UnsignedImages(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Any:
         return self.transform(self.images[index])
+
+
+class PilImages(UnsignedImages):
+    """The same by way of PIL, as torchvision's data sets hand images to a transform."""
+
+    def __getitem__(self, index: int) -> Any:
+        image = Image.fromarray(self.images[index].permute(1, 2, 0).squeeze(2).numpy())
+        return self.transform(to_tensor(image) * 255)
 
 
 @dataclass(frozen=True)
@@ -133,16 +143,16 @@ def ours(task: Task) -> Contender:
     return train
 
 
-def loader(task: Task, workers: int) -> DataLoader[Tensor]:
+def loader(task: Task, workers: int, kind: type[UnsignedImages] = UnsignedImages) -> DataLoader[Tensor]:
     """A DataLoader over the same images; beside the workers and a shuffle all of it is its default."""
     batches = task.data.batches
-    images = UnsignedImages(batches.images.cpu(), Dequantize(batches.levels))
+    images = kind(batches.images.cpu(), Dequantize(batches.levels))
     return DataLoader(images, task.settings.batch_size, shuffle=True, num_workers=workers)
 
 
-def plain(task: Task, workers: int) -> Contender:
+def plain(task: Task, workers: int, kind: type[UnsignedImages] = UnsignedImages) -> Contender:
     """A loop as it is written by hand."""
-    vae, settings, device, batches = task.vae(), task.settings, task.device, loader(task, workers)
+    vae, settings, device, batches = task.vae(), task.settings, task.device, loader(task, workers, kind)
     model = PlainVAE(vae.encoder, vae.decoder)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, **task.optimizer_options)
 
@@ -273,6 +283,7 @@ def contenders(task: Task) -> dict[str, Contender]:
     """Everyone who can train the task, by name; ours first."""
     makers: dict[str, Callable[[Task], Contender]] = {OURS: ours}
     makers |= {f"plain loop, {workers} workers": partial(plain, workers=workers) for workers in (0, 2)}
+    makers["plain loop, PIL, 0 workers"] = partial(plain, workers=0, kind=PilImages)
     if _version("lightning"):
         makers |= {f"lightning, {workers} workers": partial(lightning, workers=workers) for workers in (0, 2)}
     # Its losses have no variance that is learned.
