@@ -9,7 +9,7 @@ import torch
 
 from silent_gradients.decoders import ConvolutionalDecoder, FixedVarianceDecoder, LinearPrecisionDecoder
 from silent_gradients.methods import METHODS
-from silent_gradients.model import build_optimizers, build_schedule, build_vae, load_snapshot, standardization
+from silent_gradients.model import build_optimizers, build_vae, load_snapshot, standardization
 
 CELLS = [f"{experiment}/{method}" for experiment, methods in METHODS.items() for method in methods]
 CPU = torch.device("cpu")
@@ -121,17 +121,6 @@ def test_every_weight_has_one_optimizer_at_its_rate(tiny, cell):
     for name, weight in named.items():
         (rate,) = [rate for prefix, rate in expected.items() if name.startswith(prefix + ".")]
         assert rates[weight] == rate, name
-
-
-def test_the_schedule_is_that_of_the_settings(tiny):
-    assert build_schedule(tiny.settings("learnable/reinforce")) is None
-    silent = {"plateau_epochs": 2.0, "annealing_rate": 0.25, "cutoff_epoch": 3}
-    schedule = build_schedule(tiny.settings("learnable/reinforce+silent", silent=silent))
-    assert [schedule.weight(epoch) for epoch in (0, 2, 3, 6)] == [1.0, 1.0, 0.75, 0.0]
-    assert [schedule.frozen(epoch) for epoch in (2, 3)] == [False, True]
-    alone = build_schedule(tiny.settings("learnable/silent-gaussian"))
-    assert [alone.weight(epoch) for epoch in (0, 100)] == [1.0, 1.0]
-    assert not alone.frozen(100)
 
 
 def test_a_snapshot_is_read_back(tiny, tmp_path):

@@ -50,3 +50,14 @@ def test_frozen_from_the_cutoff_on():
 def test_impossible_numbers_are_named(settings, named):
     with pytest.raises(ValueError, match=named):
         SilentSchedule(**settings)
+
+
+def test_the_schedule_is_that_of_the_settings(tiny):
+    assert SilentSchedule.of(tiny.settings("learnable/reinforce").silent) is None
+    silent = {"plateau_epochs": 2.0, "annealing_rate": 0.25, "cutoff_epoch": 3}
+    schedule = SilentSchedule.of(tiny.settings("learnable/reinforce+silent", silent=silent).silent)
+    assert [schedule.weight(epoch) for epoch in (0, 2, 3, 6)] == [1.0, 1.0, 0.75, 0.0]
+    assert [schedule.frozen(epoch) for epoch in (2, 3)] == [False, True]
+    alone = SilentSchedule.of(tiny.settings("learnable/silent-gaussian").silent)
+    assert [alone.weight(epoch) for epoch in (0, 100)] == [1.0, 1.0]
+    assert not alone.frozen(100)

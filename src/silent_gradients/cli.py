@@ -71,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(plan)
     plan.set_defaults(run=_plan)
 
+    pace = verbs.add_parser("pace", help="measure how long the plan's training steps take here; plan then tells hours")
+    _add_config(pace)
+    pace.add_argument("--rounds", type=int, default=20, help="steps measured per method and phase (default: 20)")
+    pace.set_defaults(run=_pace)
+
     train = verbs.add_parser("train", help="train one pack of runs")
     train.add_argument("--pack", required=True, help="the pack as JSON, or a file that holds it")
     train.add_argument("--data", type=Path, required=True, help="folder of the prepared data set")
@@ -183,6 +188,34 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def _pace(options: argparse.Namespace) -> int:
+    from silent_gradients.training.lease import acquire
+
+    with acquire() as lease:
+        import torch
+
+        from silent_gradients.files import write_text_atomically
+        from silent_gradients.pace import PACE
+        from silent_gradients.training.stopwatch import measured_pace
+
+        _settle_torch()
+        pace = measured_pace(
+            _load_plan(options).one_run_per_cell(), Path("data/prepared"), torch.device(lease.device), options.rounds
+        )
+    write_text_atomically(options.results / PACE, pace.to_json())
+    print(f"{pace.hardware}: {len(pace.steps)} kinds of steps in {options.results / PACE}; see: silent-gradients plan")
+    return 0
+
+
+def _settle_torch() -> None:
+    """How every training process uses torch."""
+    import torch
+
+    torch.set_num_threads(1)
+    # Saturated posteriors are full of denormal numbers, which are several times slower.
+    torch.set_flush_denormal(True)
+
+
 def _train(options: argparse.Namespace) -> int:
     from silent_gradients.training.lease import acquire
 
@@ -200,9 +233,7 @@ def _train_on(device: str, options: argparse.Namespace) -> int:
     from silent_gradients.training.loop import Interrupted
     from silent_gradients.training.pack import StopSignal, TimeLimit, run_pack
 
-    torch.set_num_threads(1)
-    # Saturated posteriors are full of denormal numbers, which are several times slower.
-    torch.set_flush_denormal(True)
+    _settle_torch()
     text = Path(options.pack).read_text() if not options.pack.startswith("{") else options.pack
     document: dict[str, Any] = json.loads(text)
     signalled = StopSignal()

@@ -22,7 +22,6 @@ from silent_gradients.encoders import encoder
 from silent_gradients.estimators.contract import State
 from silent_gradients.optimizer import AdamW
 from silent_gradients.posteriors import FAMILIES
-from silent_gradients.schedules import SilentSchedule
 from silent_gradients.seeds import derived_seed
 from silent_gradients.settings import RunSettings
 from silent_gradients.vae import VAE
@@ -97,14 +96,6 @@ def load_snapshot(
     vae = build_vae(settings, mean, deviation).to(device)
     vae.load_state_dict(saved["vae"])
     return vae, saved["state"]
-
-
-def build_schedule(settings: RunSettings) -> SilentSchedule | None:
-    """The schedule of the silent gradient; None for a run without a guide."""
-    silent = settings.silent
-    if silent is None:
-        return None
-    return SilentSchedule(silent.only, silent.plateau_epochs, silent.annealing_rate, silent.cutoff_epoch)
 
 
 def build_optimizers(settings: RunSettings, vae: VAE) -> dict[str, AdamW]:

@@ -7,7 +7,6 @@ A point's run with the first seed is the same run in its grid and among the seed
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, product
@@ -111,15 +110,30 @@ class Plan:
             for values in product(*(getattr(grid, name) for name in names))
         ]
 
-    def most_runs(self, cell: Cell, round_: Round) -> int:
-        """Number of runs that a round asks of a cell before anything is selected; a run of two rounds counts in each.
+    def possible_runs(self, cell: Cell, round_: Round) -> list[list[RunSettings]]:
+        """The runs that a round may ask of a cell, known before anything is selected.
 
-        Points that come to the same run, and cells whose every point diverges, make it fewer.
+        Cells whose every point diverges make it fewer.
+
+        Returns:
+            A list of runs for each run of the round: which of them it will be depends on the selection.
         """
+        section, seeds = self._section(cell), self.params.seeds
+        # An annealed cell takes over one of its baseline's rates.
+        known = tuple(axis for axis in ("learning_rate",) if axis not in cell.axes)
+        axes = (*known, *cell.axes)
+        points = [dict(zip(axes, values, strict=True)) for values in product(*(getattr(section.grid, a) for a in axes))]
         if round_ == "seeds":
-            return len(self.params.seeds)
-        grid = self._section(cell).grid
-        return math.prod(len(getattr(grid, name)) for name in cell.axes)
+            return [[self.run(cell, point, seed) for point in points] for seed in seeds]
+        by_point: dict[tuple[Any, ...], list[RunSettings]] = {}
+        for point in points:
+            key = tuple(point[axis] for axis in cell.axes)
+            by_point.setdefault(key, []).append(self.run(cell, point, seeds[0]))
+        return list(by_point.values())
+
+    def one_run_per_cell(self) -> list[RunSettings]:
+        """Some run of every cell: those of a cell differ in what no step's time depends on."""
+        return [self.possible_runs(cell, "seeds")[0][0] for cell in self.cells()]
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
         """The resolved settings of one run."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from silent_gradients.settings import SilentSettings
+
 
 @dataclass(frozen=True)
 class SilentSchedule:
@@ -31,6 +33,13 @@ class SilentSchedule:
             raise ValueError(f"plateau_epochs: expected 0 or more, got {self.plateau_epochs}")
         if self.cutoff_epoch is not None and self.cutoff_epoch < 1:
             raise ValueError(f"cutoff_epoch: expected 1 or more, or null for never, got {self.cutoff_epoch}")
+
+    @classmethod
+    def of(cls, settings: SilentSettings | None) -> SilentSchedule | None:
+        """The schedule that a run's settings ask for; None for a run without a guide."""
+        if settings is None:
+            return None
+        return cls(settings.only, settings.plateau_epochs, settings.annealing_rate, settings.cutoff_epoch)
 
     def weight(self, epochs_done: float) -> float:
         """Alpha after ``epochs_done`` epochs (a fraction inside an epoch), in [0, 1]."""

@@ -134,7 +134,7 @@ def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatc
         pass
 
     steps = 0
-    step = Trainer._step
+    step = Trainer.train_step
 
     def killed(self, *arguments):
         nonlocal steps
@@ -144,7 +144,7 @@ def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatc
         step(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", killed)
+        patch.setattr(Trainer, "train_step", killed)
         with pytest.raises(Killed):
             train(tiny, settings, tmp_path / "killed", checkpoint_seconds=math.inf)
     assert len(curve_on_disk(tmp_path / "killed")) == 3

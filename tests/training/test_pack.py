@@ -384,7 +384,7 @@ def test_a_pack_that_stops_at_its_time_limit_says_so_and_goes_on(tiny, tmp_path,
     pack = grid(tiny, "learnable/reinforce", rates=(1e-3,), epochs=3)
     arguments = command_line(tiny, pack, "limited")
     # Less than the reserve: it stops after every step.
-    codes = []
+    codes: list[int] = []
     while not codes or codes[-1] == cli.EXIT_TIME_LIMIT:
         codes.append(cli.main([*arguments, "--time-limit", "0.01"]))
     assert codes == [75] * 11 + [0]

@@ -3,6 +3,7 @@ from pathlib import Path
 
 from silent_gradients import params
 from silent_gradients.gathered import is_current
+from silent_gradients.pace import PACE, Pace, runtime_minutes
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
 from silent_gradients.selection import evaluated_otherwise
 from silent_gradients.store import RunStore
@@ -78,3 +79,8 @@ def pack_of(wildcards):
         if pack.id == wildcards.id:
             return pack
     raise KeyError(f"no pack {wildcards.id} in round {wildcards.round}")
+
+
+def runtime_of(wildcards):
+    """Minutes that a scheduler should grant a pack; the device's pace, if it was measured, says."""
+    return runtime_minutes(pack_of(wildcards), Pace.read(PLAN.results / PACE), PLAN.params.execution.time_limit)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from silent_gradients.data.run_data import RunData
 from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate
-from silent_gradients.model import build_optimizers, build_schedule, build_vae
+from silent_gradients.model import build_optimizers, build_vae
+from silent_gradients.schedules import SilentSchedule
 from silent_gradients.seeds import Purpose, generator
 from silent_gradients.settings import RunSettings
 from silent_gradients.store import snapshot_file
@@ -90,7 +91,7 @@ class Trainer:
         settings = self.settings
         self.vae = build_vae(settings, self.data.mean, self.data.deviation).to(self.device)
         self.optimizers = build_optimizers(settings, self.vae)
-        self.schedule = build_schedule(settings)
+        self.schedule = SilentSchedule.of(settings.silent)
         self.generators = {stream: generator(settings.seed, stream, self.device) for stream in STREAMS}
         estimator = self.vae.estimator
         self.state = {} if estimator is None else estimator.initial_state(self.device)
@@ -150,7 +151,7 @@ class Trainer:
         alpha = 0.0
         for x, index in batches.epoch(order, noise, settings.batch_size, first=self.step):
             alpha = 0.0 if schedule is None else schedule.weight(self.epoch + self.step / steps)
-            self._step(x, index, alpha, frozen, self.sums)
+            self.train_step(x, index, alpha, frozen)
             self.step += 1
             if self.step < steps:
                 pause()
@@ -162,7 +163,16 @@ class Trainer:
         if self.diverged_epoch is None and self.epoch in settings.snapshot_epochs:
             torch.save(self.snapshot(), self.folder / snapshot_file(self.epoch))
 
-    def _step(self, x: Tensor, index: Tensor, alpha: float, frozen: bool, sums: _Sums) -> None:
+    def train_step(self, x: Tensor, index: Tensor, alpha: float, frozen: bool) -> None:
+        """One step on a batch; nothing here waits for the device.
+
+        Args:
+            x: Dequantized images [B, C, H, W].
+            index: [B], their positions in the training set.
+            alpha: Weight of the silent gradient.
+            frozen: Whether the encoder is frozen.
+        """
+        sums = self.sums
         step = self.vae.training_step(
             x, state=self.state, alpha=alpha, frozen=frozen, index=index, generator=self.generators["latent"]
         )

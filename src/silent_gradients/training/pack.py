@@ -244,18 +244,22 @@ def _print_summary(number: int, total: int, action: str, run: StoredRun) -> None
 def _provenance(trainer: Trainer, started: datetime) -> dict[str, Any]:
     device, seconds = trainer.device, trainer.seconds
     images = trainer.epoch * len(trainer.data.batches)
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "images_per_second": round(images / seconds, 1) if seconds > 0 else None,
         "device": device.type,
-        "hardware": hardware,
+        "hardware": hardware_of(device),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "source": source_revision(),
     }
+
+
+def hardware_of(device: torch.device) -> str:
+    """Name of a device, as results and paces have it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:
