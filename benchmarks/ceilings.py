@@ -41,7 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from silent_gradients.data.run_data import RunData
 from silent_gradients.settings import RunSettings
-from silent_gradients.training.loop import Trainer, _Sums
+from silent_gradients.training.loop import Trainer
 
 SQUARE = 1024
 COPIED_BYTES = 2**28
@@ -92,7 +92,7 @@ class MethodTimer:
                 trainer.generators["order"], trainer.generators["dequantization"], trainer.settings.batch_size
             )
             x, index = next(batches)
-            trainer._step(x, index, alpha, False, _Sums.zeros(trainer.device))
+            trainer.train_step(x, index, alpha, False)
         return Step(operations.get_total_flops(), moved.total)
 
     def seconds(self) -> float:
