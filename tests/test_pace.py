@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
 import torch
 
+from silent_gradients import cli
 from silent_gradients.overview import overview
 from silent_gradients.pace import DEFAULT_MINUTES, PACE, Pace, Steps, architecture, epochs_by_phase, runtime_minutes
 from silent_gradients.packs import PackSpec
@@ -146,3 +148,21 @@ def test_a_device_is_measured_once_per_kind_of_step(tiny, tmp_path):
     assert set(pace.steps) == {architecture(run) for run in runs}
     assert len(pace.steps) == 2
     assert (pace.device, pace.torch) == ("cpu", torch.__version__)
+
+
+def test_the_command_line_measures_what_the_plan_then_tells(plan, study, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn")
+    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "presets").symlink_to(study)
+    config = ["--config", json.dumps({"preset": "study"})]
+    try:
+        for command in (["prepare", "digits"], ["dequantize", "digits"], ["pace", *config, "--rounds", "1"]):
+            assert cli.main(command) == 0
+    finally:
+        torch.set_flush_denormal(False)
+    assert "13 kinds of steps in results/pace.json" in capsys.readouterr().out
+    assert cli.main(["plan", *config]) == 0
+    total = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"in all: \d+ trainings, \d+\.\d\d hours", total)
