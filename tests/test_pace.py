@@ -112,7 +112,7 @@ def test_a_pace_is_read_back(plan, tmp_path):
 
 def test_the_overview_tells_hours_once_they_are_known(plan):
     assert overview(plan).endswith("how long: not known before this device is measured: silent-gradients pace")
-    runs = plan.one_run_per_cell()
+    runs = [plan.first_run(cell) for cell in plan.cells()]
     (plan.results / PACE).write_text(pace_of(runs).to_json())
     lines = overview(plan).splitlines()
     # By hand: a grid of two rates, two more seeds, three evaluations; all of 60 epochs, evaluated after each.

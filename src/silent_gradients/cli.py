@@ -199,9 +199,9 @@ def _pace(options: argparse.Namespace) -> int:
         from silent_gradients.training.stopwatch import measured_pace
 
         _settle_torch()
-        pace = measured_pace(
-            _load_plan(options).one_run_per_cell(), Path("data/prepared"), torch.device(lease.device), options.rounds
-        )
+        plan = _load_plan(options)
+        runs = [plan.first_run(cell) for cell in plan.cells()]
+        pace = measured_pace(runs, Path("data/prepared"), torch.device(lease.device), options.rounds)
     write_text_atomically(options.results / PACE, pace.to_json())
     print(f"{pace.hardware}: {len(pace.steps)} kinds of steps in {options.results / PACE}; see: silent-gradients plan")
     return 0
@@ -248,12 +248,11 @@ def _train_on(device: str, options: argparse.Namespace) -> int:
             stop=lambda: signalled() or limit(),
         )
     except (Interrupted, KeyboardInterrupt) as reason:
-        why = "stopped"
+        goes_on = "the same command goes on from the checkpoint"
         if isinstance(reason, Interrupted) and signalled.number is None:
-            why = f"stopped before the limit of {options.time_limit:g} minutes"
-        print(f"{why}; the same command goes on from the checkpoint", file=sys.stderr)
-        if why != "stopped":
+            print(f"stopped before the limit of {options.time_limit:g} minutes; {goes_on}", file=sys.stderr)
             return EXIT_TIME_LIMIT
+        print(f"stopped; {goes_on}", file=sys.stderr)
         return SIGNAL_BASE + (signalled.number or 2)
     write_text_atomically(options.manifest, as_json(manifest))
     return 0

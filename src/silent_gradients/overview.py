@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from silent_gradients.pace import PACE, Pace
@@ -57,7 +57,8 @@ def _hours(plan: Plan) -> Iterator[str]:
         yield "how long: not known before this device is measured: silent-gradients pace"
         return
     yield f"at most, on {pace.hardware} (torch {pace.torch}), one job at a time:"
-    works = {cell.name: _work(plan, cell, pace) for cell in plan.cells()}
+    selected = _selected_runs(plan)
+    works = {cell.name: _work(plan, cell, pace, selected) for cell in plan.cells()}
     for name, work in works.items():
         yield f"  {name}: {_in_words(work)}"
     total = _Work(sum(work.trainings for work in works.values()), sum(work.done for work in works.values()))
@@ -72,33 +73,40 @@ def _in_words(work: _Work) -> str:
     return f"{work.trainings} trainings{done}, {time}"
 
 
-def _work(plan: Plan, cell: Cell, pace: Pace) -> _Work:
+def _selected_runs(plan: Plan) -> dict[Round, dict[str, list[list[RunSettings]]]]:
+    """The runs by cell of every round whose selections are made, in the form of ``Plan.possible_runs``."""
+    found: dict[Round, dict[str, list[list[RunSettings]]]] = {}
+    for round_ in ROUNDS:
+        try:
+            packs = plan.packs(round_, plan.selections(round_))
+        except SelectionMissingError:
+            break
+        cells = found.setdefault(round_, {})
+        for pack in packs:
+            for run in pack.members:
+                cells.setdefault(run.cell, []).append([run])
+    return found
+
+
+def _work(plan: Plan, cell: Cell, pace: Pace, selected: Mapping[Round, Mapping[str, list[list[RunSettings]]]]) -> _Work:
     store, work, counted = RunStore(plan.results / "store"), _Work(), set[str]()
     asked = plan.params.evaluation.resolved()
     for round_ in ROUNDS:
         if cell not in plan.cells_of(round_):
             continue
-        for candidates in _asked(plan, cell, round_):
+        known = selected.get(round_)
+        for candidates in plan.possible_runs(cell, round_) if known is None else known.get(cell.name, ()):
             # A seed's run may be one of the grid's, whichever point is selected.
             if not all(run.name in counted for run in candidates):
                 if all(store.is_finished(run.name) for run in candidates):
                     work.done += 1
                 else:
                     work.trainings += 1
-                    work.add(_longest(candidates, lambda run: pace.training(run)))
+                    work.add(_longest(candidates, pace.training))
                 counted.update(run.name for run in candidates)
             if round_ == "seeds":
                 work.add(_longest(candidates, lambda run: pace.evaluation(run, asked)))
     return work
-
-
-def _asked(plan: Plan, cell: Cell, round_: Round) -> list[list[RunSettings]]:
-    """The runs of a round where its selections are made, else all that they may be."""
-    try:
-        packs = plan.packs(round_, plan.selections(round_))
-    except SelectionMissingError:
-        return plan.possible_runs(cell, round_)
-    return [[run] for pack in packs for run in pack.members if run.cell == cell.name]
 
 
 def _longest(runs: list[RunSettings], seconds: Callable[[RunSettings], float | None]) -> float | None:

@@ -120,8 +120,7 @@ class Plan:
         """
         section, seeds = self._section(cell), self.params.seeds
         # An annealed cell takes over one of its baseline's rates.
-        known = tuple(axis for axis in ("learning_rate",) if axis not in cell.axes)
-        axes = (*known, *cell.axes)
+        axes = cell.axes if "learning_rate" in cell.axes else ("learning_rate", *cell.axes)
         points = [dict(zip(axes, values, strict=True)) for values in product(*(getattr(section.grid, a) for a in axes))]
         if round_ == "seeds":
             return [[self.run(cell, point, seed) for point in points] for seed in seeds]
@@ -131,9 +130,10 @@ class Plan:
             by_point.setdefault(key, []).append(self.run(cell, point, seeds[0]))
         return list(by_point.values())
 
-    def one_run_per_cell(self) -> list[RunSettings]:
-        """Some run of every cell: those of a cell differ in what no step's time depends on."""
-        return [self.possible_runs(cell, "seeds")[0][0] for cell in self.cells()]
+    def first_run(self, cell: Cell) -> RunSettings:
+        """The run of the first value of every axis; a cell's runs differ in what no step's time depends on."""
+        grid = self._section(cell).grid.model_dump()
+        return self.run(cell, {axis: values[0] for axis, values in grid.items()}, self.params.seeds[0])
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
         """The resolved settings of one run."""

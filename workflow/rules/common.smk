@@ -11,6 +11,7 @@ from silent_gradients.store import RunStore
 PLAN = Plan(params.resolve(config, Path("presets")))
 STORE = RunStore(PLAN.results / "store")
 MIRROR = [f"--mirror={PLAN.params.data.mirror}"] if PLAN.params.data.mirror else []
+DEVICE_PACE = Pace.read(PLAN.results / PACE)
 TIME_LIMIT = [f"--time-limit={PLAN.params.execution.time_limit}"] if PLAN.params.execution.time_limit else []
 
 
@@ -83,4 +84,4 @@ def pack_of(wildcards):
 
 def runtime_of(wildcards):
     """Minutes that a scheduler should grant a pack; the device's pace, if it was measured, says."""
-    return runtime_minutes(pack_of(wildcards), Pace.read(PLAN.results / PACE), PLAN.params.execution.time_limit)
+    return runtime_minutes(pack_of(wildcards), DEVICE_PACE, PLAN.params.execution.time_limit)
