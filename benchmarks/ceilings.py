@@ -12,7 +12,6 @@ the limit that its bytes set. Ceilings and methods take turns; shares are those 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import tempfile
@@ -24,8 +23,8 @@ from typing import Any, NamedTuple
 import torch
 from measuring import (
     Spread,
+    arguments,
     cells_by_group,
-    first_run,
     hardware,
     in_turns,
     now,
@@ -133,14 +132,7 @@ def copy(device: torch.device) -> Callable[[], float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="digits")
-    parser.add_argument("--only", default="", help="groups whose data set/experiment contains this")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds that are measured")
-    parser.add_argument("--steps", type=int, default=20, help="most steps of a method per round")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    parser = arguments(__doc__.splitlines()[0], rounds=20, steps=20)
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
@@ -155,7 +147,7 @@ def main() -> None:
         folder = Path(temporary)
         prepare_data(groups, folder)
         for group, cells in groups.items():
-            runs = {cell.method.name: undisturbed(first_run(plan, cell)) for cell in cells}
+            runs = {cell.method.name: undisturbed(plan.first_run(cell)) for cell in cells}
             first = next(iter(runs.values()))
             data = whole_batches(folder / cells[0].dataset, first, options.steps, device)
             timers = {name: MethodTimer(run, data, folder / group / name, device) for name, run in runs.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,8 +18,9 @@ from silent_gradients.data.batches import DeviceBatches
 from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
-from silent_gradients.runs import Cell, Plan, Point
+from silent_gradients.runs import Cell, Plan
 from silent_gradients.settings import RunSettings
+from silent_gradients.training.pack import hardware_of
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_UP = 2
@@ -32,17 +33,6 @@ T = TypeVar("T")
 def preset_plan(preset: str) -> Plan:
     """The plan of a preset as it is."""
     return Plan(params.resolve({"preset": preset}, ROOT / "presets"))
-
-
-def first_point(plan: Plan, cell: Cell) -> Point:
-    """The first value of every axis: steps cost the same at all of them."""
-    grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid
-    return {axis: values[0] for axis, values in grid.model_dump().items()}
-
-
-def first_run(plan: Plan, cell: Cell) -> RunSettings:
-    """The run of the first point."""
-    return plan.run(cell, first_point(plan, cell), seed=0)
 
 
 def undisturbed(settings: RunSettings) -> RunSettings:
@@ -107,15 +97,18 @@ class Spread(NamedTuple):
 
 def hardware(device: torch.device) -> str:
     """What measures."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    return hardware_of(device) + ("" if device.type == "cuda" else f", {threads} thread{'s' if threads > 1 else ''}")
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+def arguments(description: str, rounds: int, steps: int) -> argparse.ArgumentParser:
+    """The options that benchmarks on the networks of a preset have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--preset", default="digits")
+    parser.add_argument("--only", default="", help="groups whose data set/experiment contains this")
+    parser.add_argument("--rounds", type=int, default=rounds, help="rounds that are measured")
+    parser.add_argument("--steps", type=int, default=steps, help="most steps per method and round or epoch")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    return parser

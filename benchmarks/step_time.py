@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from measuring import Spread, cells_by_group, first_run, hardware, in_turns, now, prepare_data, preset_plan, undisturbed
+from measuring import Spread, cells_by_group, hardware, in_turns, now, prepare_data, preset_plan, undisturbed
 
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
@@ -29,7 +29,7 @@ class StepTimer:
 
     def __init__(self, plan: Plan, cell: Cell, prepared: PreparedData, device: torch.device, folder: Path) -> None:
         self.name = cell.method.name
-        settings = undisturbed(first_run(plan, cell))
+        settings = undisturbed(plan.first_run(cell))
         self.trainer = Trainer(settings, RunData.load(prepared, settings, device), folder / self.name, device)
         self.milliseconds: list[float] = []
 

@@ -14,7 +14,6 @@ epoch. Not timed is what happens once per training, nor what pythae does between
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
@@ -31,8 +30,8 @@ from typing import Any
 import torch
 from measuring import (
     Spread,
+    arguments,
     cells_by_group,
-    first_run,
     hardware,
     in_turns,
     now,
@@ -301,15 +300,8 @@ def _version(package: str) -> str | None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="digits")
-    parser.add_argument("--only", default="", help="groups whose data set/experiment contains this")
-    parser.add_argument("--rounds", type=int, default=20, help="rounds that are measured")
+    parser = arguments(__doc__.splitlines()[0], rounds=20, steps=100)
     parser.add_argument("--epochs", type=int, default=1, help="epochs per round")
-    parser.add_argument("--steps", type=int, default=100, help="most steps of an epoch")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="file to write the numbers to")
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(options.threads)
@@ -337,7 +329,7 @@ def main() -> None:
         folder = Path(temporary)
         prepare_data(groups, folder)
         for group, cells in groups.items():
-            settings = undisturbed(first_run(plan, next(cell for cell in cells if cell.method.name == METHOD)))
+            settings = undisturbed(plan.first_run(next(cell for cell in cells if cell.method.name == METHOD)))
             data = whole_batches(folder / cells[0].dataset, settings, options.steps, device)
             everyone = contenders(Task(settings, data, device, folder / group))
             seconds = in_turns([partial(train, options.epochs) for train in everyone.values()], options.rounds)
