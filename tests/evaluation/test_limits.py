@@ -1,12 +1,19 @@
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
-from silent_gradients.evaluation.limits import optimal_variance, pca_limit
+from silent_gradients.evaluation.limits import (
+    _factor_analyses,
+    _moments,
+    factor_analysis_limit,
+    optimal_variance,
+    pca_limit,
+)
 
 LEVELS, D = 9, 6
 Real = NDArray[np.float64]
@@ -129,11 +136,131 @@ def test_no_decoder_nearby_has_a_better_likelihood():
             assert _bits(log_density, x) > limit
 
 
+def _factor_model(latent_dim: int) -> tuple[Real, Real, Real]:
+    """Weights, mean and noise variances of the factor analysis of ``FIT``."""
+    *_, model = _factor_analyses(*_moments(FIT, LEVELS), latent_dim, FLOOR)
+    return np.sqrt(model.noise)[:, None] * model.directions * np.sqrt(model.eigenvalues - 1), model.center, model.noise
+
+
+FLOOR = 1 / (12 * LEVELS**2)
+DIMENSIONS = [0, 1, 2, 3, 4, 6, 10]
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+@pytest.mark.parametrize("evaluated", [FIT, OTHER], ids=["same", "other"])
+def test_factor_analysis_is_that_of_scikit_learn(latent_dim, evaluated):
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    x, y = _dequantized(FIT), _dequantized(evaluated)
+    known = decomposition.FactorAnalysis(latent_dim, tol=1e-12, max_iter=100_000, svd_method="lapack").fit(x)
+    # Its variances have no bound below; here none of them comes near it.
+    assert known.noise_variance_.min() > 1.01 * FLOOR
+    reached = _bits(known.score_samples(y), y)
+    found = factor_analysis_limit(FIT, evaluated, LEVELS, latent_dim).bpd
+    # Other images see the distance that is left to the maximum in the first order.
+    assert found == pytest.approx(reached, abs=1e-6 if evaluated is FIT else 2e-4)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3, 4])
+def test_no_factor_model_within_the_bounds_has_a_better_likelihood(latent_dim):
+    """Quasi-Newton steps in all weights and noise variances, from other starting points."""
+    x = _dequantized(FIT)
+    covariance, generator = np.cov(x.T, bias=True), np.random.default_rng(7)
+
+    def deviance(parameters: Real) -> tuple[float, Real]:
+        W, log_noise = parameters[: D * latent_dim].reshape(D, latent_dim), parameters[D * latent_dim :]
+        model = W @ W.T + np.diag(np.exp(log_noise))
+        inverse = np.linalg.inv(model)
+        slope = inverse - inverse @ covariance @ inverse
+        value = np.linalg.slogdet(model)[1] + np.trace(inverse @ covariance)
+        return value, np.concatenate([(2 * slope @ W).ravel(), np.diag(slope) * np.exp(log_noise)])
+
+    bounds = [(None, None)] * (D * latent_dim) + [(np.log(FLOOR), None)] * D
+    best = min(
+        optimize.minimize(
+            deviance,
+            np.concatenate([0.1 * generator.normal(size=D * latent_dim), np.log(np.diag(covariance))]),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": 5000, "ftol": 1e-14, "gtol": 1e-9},
+        ).fun
+        for _ in range(5)
+    )
+    reached = np.log2(LEVELS) + (D * np.log(2 * np.pi) + best) / (2 * D * np.log(2))
+    assert factor_analysis_limit(FIT, FIT, LEVELS, latent_dim).bpd == pytest.approx(reached, abs=1e-6)
+
+
+@pytest.mark.parametrize("latent_dim", DIMENSIONS)
+@pytest.mark.parametrize("evaluated", [FIT, OTHER], ids=["same", "other"])
+def test_terms_of_factor_analysis_are_those_of_its_exact_posterior(latent_dim, evaluated):
+    W, b, noise = _factor_model(latent_dim)
+    x = _dequantized(evaluated)
+    k = W.shape[1]
+    covariance = np.linalg.inv(np.eye(k) + (W.T / noise) @ W)
+    # A mean-field encoder can have it.
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max(initial=0) < 1e-12
+    mean = (x - b) / noise @ W @ covariance
+    kl = 0.5 * ((mean**2).sum(axis=1) + np.trace(covariance) - k - np.linalg.slogdet(covariance)[1])
+    residual = (x - b - mean @ W.T) ** 2
+    spread = ((W @ covariance) * W).sum(axis=1)
+    bound = -0.5 * (np.log(2 * np.pi * noise).sum() + ((residual + spread) / noise).sum(axis=1)) - kl
+    log_density = stats.multivariate_normal(b, W @ W.T + np.diag(noise)).logpdf(x)
+
+    limit = factor_analysis_limit(FIT, evaluated, LEVELS, latent_dim)
+    assert limit.bpd == pytest.approx(_bits(log_density, x), rel=1e-9)
+    assert limit.bpd == pytest.approx(_bits(bound, x), rel=1e-9)
+    assert limit.kl == pytest.approx(kl.mean(), rel=1e-9, abs=1e-12)
+    assert limit.mean_decoded_squared_error == pytest.approx(residual.sum(axis=1).mean(), rel=1e-8)
+    assert limit.expected_squared_error == pytest.approx(residual.sum(axis=1).mean() + spread.sum(), rel=1e-8)
+    assert limit.used_directions == k <= latent_dim
+
+
+@pytest.mark.parametrize("latent_dim", DIMENSIONS)
+def test_factor_analysis_ascends_within_its_bounds_and_beats_probabilistic_pca(latent_dim):
+    models = list(_factor_analyses(*_moments(FIT, LEVELS), latent_dim, FLOOR))
+    deviances = [model.deviance for model in models]
+    assert all(after < before for before, after in pairwise(deviances))
+    assert all((model.noise >= FLOOR * (1 - 1e-9)).all() for model in models)
+    if latent_dim < D:
+        variance = optimal_variance(FIT, LEVELS, latent_dim)
+        pca = pca_limit(FIT, FIT, LEVELS, latent_dim, variance).bpd
+        assert factor_analysis_limit(FIT, FIT, LEVELS, latent_dim).bpd <= pca
+
+
+def test_more_factors_are_never_worse_and_all_of_them_are_the_normal_law_itself():
+    found = [factor_analysis_limit(FIT, FIT, LEVELS, k).bpd for k in range(D + 1)]
+    assert all(after <= before + 1e-7 for before, after in pairwise(found))
+    x = _dequantized(FIT)
+    normal = stats.multivariate_normal(x.mean(axis=0), np.cov(x.T, bias=True)).logpdf(x)
+    assert found[-1] == pytest.approx(_bits(normal, x), abs=1e-7)
+
+
+def test_a_pixel_that_never_changes_costs_its_dequantization_noise_alone():
+    constant = np.full((40, 1, 2, 3), 4, dtype=np.uint8)
+    limit = factor_analysis_limit(constant, constant, LEVELS, 2)
+    assert limit.bpd == pytest.approx(0.5 * np.log2(2 * np.pi * np.e / 12), rel=1e-9)
+    assert (limit.kl, limit.used_directions) == (0, 0)
+    assert limit.expected_squared_error == pytest.approx(D * FLOOR, rel=1e-9)
+
+
+def test_a_true_factor_model_is_found():
+    generator = np.random.default_rng(3)
+    W, noise = generator.normal(size=(12, 3)), generator.uniform(0.2, 2.0, 12)
+    covariance = W @ W.T + np.diag(noise)
+    *_, model = _factor_analyses(np.zeros(12), covariance, 3, 1e-3)
+    assert model.noise == pytest.approx(noise, rel=1e-3)
+    assert model.deviance == pytest.approx(np.linalg.slogdet(covariance)[1] + 12, abs=1e-6)
+
+
 def test_impossible_arguments_are_refused():
     with pytest.raises(ValueError, match="positive variance"):
         pca_limit(FIT, FIT, LEVELS, 2, 0.0)
     with pytest.raises(ValueError, match="k >= 0"):
         pca_limit(FIT, FIT, LEVELS, -1, 0.1)
+    with pytest.raises(ValueError, match="positive variance"):
+        pca_limit(FIT, FIT, LEVELS, 2, float("nan"))
+    with pytest.raises(ValueError, match="k >= 0"):
+        factor_analysis_limit(FIT, FIT, LEVELS, -1)
     for latent_dim in (-1, D):
         with pytest.raises(ValueError, match="0 <= k < 6"):
             optimal_variance(FIT, LEVELS, latent_dim)

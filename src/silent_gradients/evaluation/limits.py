@@ -1,11 +1,12 @@
-"""Closed-form limits of Gaussian latents with a linear decoder of fixed variance: probabilistic PCA.
+"""Closed-form limits of linear decoders: probabilistic PCA with a fixed variance, and factor analysis.
 
-Pixels are dequantized as ``x = (y + u) / levels``, ``u ~ U[0, 1)``, and u is integrated out.
+Pixels are dequantized as ``x = (y + u) / levels``, ``u ~ U[0, 1)``, and u is integrated out. Everything is float64.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,13 @@ from silent_gradients.evaluation.metrics import bits_per_dimension
 
 Levels = NDArray[np.uint8]
 Real = NDArray[np.float64]
+
+CONVERGED = 1e-8
+"""Gain of one step of factor analysis, in bits/dim, below which it has converged."""
+MOST_STEPS = 1000
+_LARGEST_LOG_STEP = 1.0
+_RIDGE = 1e-9
+_AT_THE_FLOOR = 1e-12
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Limit:
         kl: KL divergence of the posterior to the standard normal prior, nats per image.
         expected_squared_error: ``E_q |x - m(z)|^2``, summed over pixels, x in ``[0, 1)``.
         mean_decoded_squared_error: ``|x - m(E_q z)|^2``, likewise.
-        used_directions: Latent dimensions that carry anything, ``min(k, #{eigenvalues above the variance})``.
+        used_directions: Latent dimensions that carry anything.
     """
 
     bpd: float
@@ -40,9 +48,10 @@ def pca_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_
     """The best decoder and encoder for one set of images, valued on another (or on the same).
 
     Let ``l_1 >= .. >= l_D`` and U be the eigenvalues and eigenvectors of the fitted images' covariance, b their mean,
-    s the variance and q the number of used directions. The optimum (Tipping and Bishop 1999) has the orthogonal weights
-    ``W = U_q (L_q - s)^(1/2)``; hence its exact posterior ``N(L_q^-1 W'(x - b), diag(s / l_i))`` is one that a
-    mean-field encoder can have, and its bound is the likelihood (Lucas et al. 2019). Valued on the same images it is::
+    s the variance and ``q = min(k, #{l_i > s})`` the number of used directions. The optimum (Tipping and Bishop 1999)
+    has the orthogonal weights ``W = U_q (L_q - s)^(1/2)``; hence its exact posterior
+    ``N(L_q^-1 W'(x - b), diag(s / l_i))`` is one that a mean-field encoder can have, and its bound is the likelihood
+    (Lucas et al. 2019). Valued on the same images it is::
 
         ELBO = -1/2 [D log(2 pi) + sum_(i <= q) log l_i + (D - q) log s + q + sum_(i > q) l_i / s],
 
@@ -59,37 +68,41 @@ def pca_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_
     Raises:
         ValueError: The variance is not positive, or the latent dimension is negative.
     """
-    if variance <= 0 or latent_dim < 0:
+    if not variance > 0 or latent_dim < 0:
         raise ValueError(f"expected a positive variance and k >= 0, found {variance} and {latent_dim}")
-    center, covariance = _moments(images_fit, levels)
-    eigenvalues, eigenvectors = np.linalg.eigh(covariance)
-    used = min(latent_dim, int((eigenvalues > variance).sum()))
-    fitted, directions = eigenvalues[::-1][:used], eigenvectors[:, ::-1][:, :used]
+    fitted = _moments(images_fit, levels)
+    best = _LinearModel.best(*fitted, np.full(len(fitted[0]), float(variance)), latent_dim)
+    return best.limit(*_moments(images_evaluated, levels), levels)
 
-    center_evaluated, covariance_evaluated = _moments(images_evaluated, levels)
-    shift = center_evaluated - center
-    scatter = covariance_evaluated + np.outer(shift, shift)
-    # E (u_i'(x - b))^2 over the evaluated images: the eigenvalues again where those are the fitted ones.
-    spread = (directions * (scatter @ directions)).sum(axis=0)
-    rest = float(np.trace(scatter) - spread.sum())
 
-    dimensions = len(center)
-    elbo = -0.5 * float(
-        dimensions * math.log(2 * math.pi)
-        + (np.log(fitted) + spread / fitted).sum()
-        + (dimensions - used) * math.log(variance)
-        + rest / variance
-    )
-    shrinkage = variance / fitted
-    kl = 0.5 * float(((1 - shrinkage) * spread / fitted + shrinkage - 1 - np.log(shrinkage)).sum())
-    mean_decoded = float((shrinkage**2 * spread).sum()) + rest
-    return Limit(
-        bpd=bits_per_dimension(elbo, dimensions, levels),
-        kl=kl,
-        expected_squared_error=mean_decoded + variance * float((1 - shrinkage).sum()),
-        mean_decoded_squared_error=mean_decoded,
-        used_directions=used,
-    )
+def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_dim: int) -> Limit:
+    """Factor analysis of one set of images, valued on another (or on the same).
+
+    The model is ``x ~ N(b, W W' + diag(noise))``; its log-likelihood is maximised over W, b and the noise variances, of
+    which none may be below that of the dequantization noise, ``1 / (12 levels^2)``. W is determined up to a rotation of
+    the latent variables, and most rotations have a posterior that is not mean-field. In the one that makes
+    ``W' diag(noise)^-1 W`` diagonal it is, with a mean linear in x and a constant variance, so that an encoder can have
+    it: the likelihood is then an evidence lower bound, with the KL divergence and the errors given here.
+
+    What it is a limit of: linear means with a learnable variance per pixel that is the same for every image. It bounds
+    nothing that has more freedom. Decoders whose precision depends on z contain it (zero weights in the precision), so
+    that with Gaussian latents and enough training they must be at least as good. The likelihood may have several
+    maxima; this is the one that ascent from Jöreskog's (1967) starting point finds.
+
+    Args:
+        images_fit: Images whose model it is, uint8 ``[N, ...]``.
+        images_evaluated: Images on which it is valued, uint8 ``[M, ...]``.
+        levels: Number of grey levels.
+        latent_dim: Latent dimension k.
+
+    Raises:
+        ValueError: The latent dimension is negative.
+    """
+    if latent_dim < 0:
+        raise ValueError(f"expected k >= 0, found {latent_dim}")
+    fitted = _moments(images_fit, levels)
+    *_, best = _factor_analyses(*fitted, latent_dim, 1 / (12 * levels**2))
+    return best.limit(*_moments(images_evaluated, levels), levels)
 
 
 def optimal_variance(images: Levels, levels: int, latent_dim: int) -> float:
@@ -111,6 +124,110 @@ def optimal_variance(images: Levels, levels: int, latent_dim: int) -> float:
     if not 0 <= latent_dim < dimensions:
         raise ValueError(f"expected 0 <= k < {dimensions}, found {latent_dim}")
     return float(np.linalg.eigvalsh(covariance)[: dimensions - latent_dim].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class _LinearModel:
+    """The maximum-likelihood model ``N(b, W W' + diag(noise))`` for given noise variances.
+
+    The covariance C is whitened by the noise, ``diag(noise)^(-1/2) C diag(noise)^(-1/2)``, with eigenvalues ``l_i`` and
+    eigenvectors U. Then ``W = diag(noise)^(1/2) U_q (L_q - 1)^(1/2)``, where q counts the eigenvalues above 1, at most
+    k of them.
+
+    Attributes:
+        center: Mean b, ``[D]``.
+        whitened: The whitened covariance, ``[D, D]``.
+        noise: Noise variances, ``[D]``.
+        eigenvalues: The q used ones, ``[q]``.
+        directions: Their eigenvectors, ``[D, q]``.
+    """
+
+    center: Real
+    whitened: Real
+    noise: Real
+    eigenvalues: Real
+    directions: Real
+
+    @classmethod
+    def best(cls, center: Real, covariance: Real, noise: Real, latent_dim: int) -> _LinearModel:
+        """The model with these noise variances for data of this mean and population covariance."""
+        whitened = covariance / np.sqrt(np.outer(noise, noise))
+        eigenvalues, eigenvectors = np.linalg.eigh(whitened)
+        used = min(latent_dim, int((eigenvalues > 1).sum()))
+        return cls(center, whitened, noise, eigenvalues[::-1][:used], eigenvectors[:, ::-1][:, :used])
+
+    @property
+    def deviance(self) -> float:
+        """Minus twice the mean log-likelihood of the fitted data in nats, but for ``D log(2 pi)``."""
+        unexplained = np.trace(self.whitened) - self.eigenvalues.sum()
+        return float(np.log(self.noise).sum() + (np.log(self.eigenvalues) + 1).sum() + unexplained)
+
+    def limit(self, center: Real, covariance: Real, levels: int) -> Limit:
+        """The value on data of this mean and population covariance."""
+        noise, directions, eigenvalues = self.noise, self.directions, self.eigenvalues
+        shift = center - self.center
+        scatter = (covariance + np.outer(shift, shift)) / np.sqrt(np.outer(noise, noise))
+        projected = scatter @ directions
+        # E (u_i' diag(noise)^(-1/2) (x - b))^2: the eigenvalues again where the data are the fitted ones.
+        spread = (directions * projected).sum(axis=0)
+        dimensions, variance = len(noise), 1 / eigenvalues
+        elbo = -0.5 * float(
+            dimensions * math.log(2 * math.pi)
+            + np.log(noise).sum()
+            + (np.log(eigenvalues) + spread * variance).sum()
+            + np.trace(scatter)
+            - spread.sum()
+        )
+        # The mean decodes to x - b multiplied by the shrunk projection, whose shrinkage is that of the posterior mean.
+        shrunk = directions * (1 - variance)
+        errors = np.diag(scatter) + (shrunk * (shrunk @ (directions.T @ projected) - 2 * projected)).sum(axis=1)
+        mean_decoded = float((noise * errors).sum())
+        weights_squared = noise[:, None] * directions**2 * (eigenvalues - 1)
+        return Limit(
+            bpd=bits_per_dimension(elbo, dimensions, levels),
+            kl=0.5 * float(((1 - variance) * spread * variance + variance - 1 + np.log(eigenvalues)).sum()),
+            expected_squared_error=mean_decoded + float((weights_squared * variance).sum()),
+            mean_decoded_squared_error=mean_decoded,
+            used_directions=len(eigenvalues),
+        )
+
+
+def _factor_analyses(center: Real, covariance: Real, latent_dim: int, floor: float) -> Iterator[_LinearModel]:
+    """Models of ever higher likelihood, the last of which has converged.
+
+    With the best W for given noise variances (an eigendecomposition) the likelihood is a function of their logarithms
+    alone. Its gradient is known, and with P the projection onto the directions that are not used and R the part of the
+    whitened covariance in them, P * R (entry by entry) approximates its curvature, as P * P does where the model fits
+    (Jöreskog 1967). Where such a step of Newton's method, kept within the bounds, does not raise the likelihood, it is
+    replaced by ``noise = diag(C - W W')``, which is a step of expectation maximisation and never lowers it.
+    """
+    lowest, highest = math.log(floor), np.log(np.diag(covariance).clip(min=floor))
+    dimensions = len(center)
+    share = 1 - latent_dim / (2 * dimensions)
+    start = np.clip(share / np.diag(np.linalg.inv(covariance)), floor, None)
+    model = _LinearModel.best(center, covariance, start, latent_dim)
+    yield model
+    for _ in range(MOST_STEPS):
+        used = model.directions @ model.directions.T
+        unused = np.eye(dimensions) - used
+        rest = model.whitened - (model.directions * model.eigenvalues) @ model.directions.T
+        gradient = np.diag(unused) - np.diag(rest)
+        log_noise = np.log(model.noise)
+        free = (log_noise > lowest + _AT_THE_FLOOR) | (gradient < 0)
+        curvature = (unused * rest)[np.ix_(free, free)] + _RIDGE * np.eye(int(free.sum()))
+        step = np.zeros(dimensions)
+        step[free] = -np.linalg.solve(curvature, gradient[free])
+        newton = np.clip(log_noise + step.clip(-_LARGEST_LOG_STEP, _LARGEST_LOG_STEP), lowest, highest)
+        fixed_point = np.maximum(model.noise * (np.diag(used) + np.diag(rest)), floor)
+        for noise in (np.exp(newton), fixed_point):
+            candidate = _LinearModel.best(center, covariance, noise, latent_dim)
+            gain = (model.deviance - candidate.deviance) / (2 * dimensions * math.log(2))
+            if gain > 0:
+                model = candidate
+                yield model
+                break
+        if gain < CONVERGED:
+            return
 
 
 def _moments(images: Levels, levels: int) -> tuple[Real, Real]:
