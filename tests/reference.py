@@ -96,6 +96,13 @@ def linear_precision_log_density(z: Tensor, x: Tensor, heads: tuple[Tensor, Tens
     return density
 
 
+def log_linear_precision_log_density(z: Tensor, x: Tensor, heads: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """Log density of x [B, D] under N(m, e^(-2 l)) with m and l linear in z, per dimension: [S, B, D]."""
+    mean, log_precision = linear_heads(z, heads)
+    density: Tensor = Normal(mean, torch.exp(-log_precision)).log_prob(x)
+    return density
+
+
 def bivariate_expectation(
     mean: tuple[float, float], covariance: tuple[float, float, float], function: Callable[[Tensor, Tensor], Tensor]
 ) -> float:

@@ -17,7 +17,7 @@ from tests.reference import (
 from torch import distributions
 from torch.distributions import kl_divergence
 
-from silent_gradients.posteriors import FAMILIES, Bernoulli, Gaussian
+from silent_gradients.posteriors import FAMILIES, Bernoulli, Gaussian, Posterior
 
 B, K, D = 3, 6, 4
 PARAMETERS = {"bernoulli": normal(B, K, seed=1, scale=2.0), "gaussian": normal(B, 2 * 2, seed=2)}
@@ -193,6 +193,35 @@ def test_linear_cumulants(name):
         assert actual[3] is not None
         assert relative(actual[2], third) < 1e-12
         assert relative(actual[3], fourth - 3 * second**2) < 1e-11
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_tilted_moments(name):
+    latent_dim = PARAMETERS[name].shape[1] // FAMILIES[name].parameters_per_latent
+    weight, exponent = normal(D, latent_dim, seed=13), normal(D, latent_dim, seed=14, scale=0.7)
+
+    def tilted(function):
+        return expectation(name, PARAMETERS[name], lambda z: (z @ exponent.T).exp() * function(z @ weight.T))
+
+    normalizer = tilted(torch.ones_like)
+    mean = tilted(lambda m: m) / normalizer
+    variance = tilted(lambda m: (m - mean) ** 2) / normalizer
+    found = FAMILIES[name](PARAMETERS[name]).tilted_moments(weight, exponent)
+    for actual, expected in zip(found, (normalizer.log(), mean, variance), strict=True):
+        assert actual.shape == (B, D)
+        assert relative(actual, expected) < 1e-12
+
+
+def test_a_family_without_a_generating_function_says_so():
+    class Heavy(Bernoulli):
+        name = "heavy"
+        tilted_moments = Posterior.tilted_moments
+
+    assert Bernoulli.has_tilted_moments()
+    assert Gaussian.has_tilted_moments()
+    assert not Heavy.has_tilted_moments()
+    with pytest.raises(NotImplementedError, match="heavy"):
+        Heavy(torch.zeros(1, 2)).tilted_moments(torch.zeros(3, 2), torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

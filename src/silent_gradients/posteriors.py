@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from silent_gradients.tilting import tilted_bits
+
 
 class JointCumulants(NamedTuple):
     """Joint cumulants of m = A z and s = B z, all of shape [B, D]; ``k12`` to ``k22`` are None where they vanish.
@@ -38,6 +40,22 @@ class JointCumulants(NamedTuple):
     k12: Tensor | None = None
     k21: Tensor | None = None
     k22: Tensor | None = None
+
+
+class TiltedMoments(NamedTuple):
+    """What q(z|x) tilted by e^t, t = T z, makes of m = A z; all of shape [B, D].
+
+    For every function f, E[e^t f(m)] = E[e^t] times the mean of f(m) under the tilted law q e^t / E[e^t].
+
+    Attributes:
+        log_normalizer: log E[e^t], the cumulant generating function of z at each row of T.
+        mean: Mean of m under the tilted law.
+        variance: Variance of m under the tilted law.
+    """
+
+    log_normalizer: Tensor
+    mean: Tensor
+    variance: Tensor
 
 
 class Posterior(ABC):
@@ -138,6 +156,23 @@ class Posterior(ABC):
             k22=F.linear(fourth, squared_m * squared_s),
         )
 
+    def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
+        """Moments of m = A z under the law tilted by e^t, t = T z, where the family has a generating function.
+
+        Args:
+            weight_m: A, shape [D, k].
+            exponent: T, shape [D, k].
+
+        Raises:
+            NotImplementedError: The family gives none.
+        """
+        raise NotImplementedError(f"a {self.name} posterior has no tilted moments")
+
+    @classmethod
+    def has_tilted_moments(cls) -> bool:
+        """Whether the family gives ``tilted_moments``."""
+        return cls.tilted_moments is not Posterior.tilted_moments
+
 
 class Gaussian(Posterior):
     """Normal posterior with prior N(0, I); ``parameters`` [B, 2k] hold the means, then the log variances."""
@@ -166,6 +201,15 @@ class Gaussian(Posterior):
     @property
     def fourth_cumulant(self) -> Tensor:
         return torch.zeros_like(self._mean)
+
+    def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
+        """A tilted normal law is the same one with another mean: five matrix products."""
+        mean, variance = self._mean, self._variance
+        return TiltedMoments(
+            F.linear(mean, exponent) + 0.5 * F.linear(variance, exponent.square()),
+            F.linear(mean, weight_m) + F.linear(variance, weight_m * exponent),
+            F.linear(variance, weight_m.square()),
+        )
 
     def kl_divergence(self) -> Tensor:
         return 0.5 * (self._mean.square() + self._variance - 1 - self.log_variance).sum(1)
@@ -212,6 +256,10 @@ class Bernoulli(Posterior):
     @property
     def fourth_cumulant(self) -> Tensor:
         return self._variance * (1 - 6 * self._variance)
+
+    def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
+        """Tilted bits have other probabilities in every dimension: linear in k, but elementwise over [B, D, k]."""
+        return TiltedMoments(*tilted_bits(self.logits, weight_m, exponent))
 
     def kl_divergence(self) -> Tensor:
         # The entropy in |logit|: p log p would be 0 * inf for a saturated bit.

@@ -11,6 +11,7 @@ from tests.reference import (
     fixed_variance_log_density,
     gradients,
     linear_precision_log_density,
+    log_linear_precision_log_density,
     normal,
     seeded,
 )
@@ -20,6 +21,7 @@ from silent_gradients.decoders import (
     ExactObjective,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
     Objective,
     Standardization,
 )
@@ -88,7 +90,24 @@ def precision_problem(family):
     return Problem(decoder.objective, list(heads), lambda z: linear_precision_log_density(z, X, heads).sum(-1))
 
 
-PROBLEMS = {"smooth": smooth_problem, "fixed-variance": fixed_problem, "linear-precision": precision_problem}
+def log_linear_problem(family):
+    decoder = LogLinearPrecisionDecoder(LATENTS[family], Standardization.identity(DIMENSIONS, 1000.0)).double()
+    with torch.no_grad():
+        decoder.mean_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=87, scale=0.5))
+        decoder.mean_head.bias.copy_(normal(DIMENSIONS, seed=88))
+        decoder.precision_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=89, scale=0.2))
+        decoder.precision_head.bias.copy_(normal(DIMENSIONS, seed=90, scale=0.2))
+    mean_head, precision_head = decoder.mean_head, decoder.precision_head
+    heads = (mean_head.weight, mean_head.bias, precision_head.weight, precision_head.bias)
+    return Problem(decoder.objective, list(heads), lambda z: log_linear_precision_log_density(z, X, heads).sum(-1))
+
+
+PROBLEMS = {
+    "smooth": smooth_problem,
+    "fixed-variance": fixed_problem,
+    "linear-precision": precision_problem,
+    "log-linear-precision": log_linear_problem,
+}
 
 
 def variants():

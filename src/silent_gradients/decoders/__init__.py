@@ -4,6 +4,7 @@ from silent_gradients.decoders.convolutional import ConvolutionalDecoder
 from silent_gradients.decoders.fixed_variance import FixedVarianceDecoder
 from silent_gradients.decoders.likelihood import Decoder, ExactObjective, GaussianLikelihood, Objective, Standardization
 from silent_gradients.decoders.linear_precision import LinearPrecisionDecoder
+from silent_gradients.decoders.log_linear_precision import LogLinearPrecisionDecoder
 
 __all__ = [
     "ConvolutionalDecoder",
@@ -12,6 +13,7 @@ __all__ = [
     "FixedVarianceDecoder",
     "GaussianLikelihood",
     "LinearPrecisionDecoder",
+    "LogLinearPrecisionDecoder",
     "Objective",
     "Standardization",
 ]

@@ -6,17 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from silent_gradients.decoders import log_terms
-from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE
-from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, SampledObjective, Standardization
+from silent_gradients.decoders.likelihood import GaussianLikelihood, SampledObjective, Standardization
+from silent_gradients.decoders.linear_heads import LinearHeadsDecoder
 from silent_gradients.posteriors import JointCumulants, Posterior
 
 LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
 
 
-class LinearPrecisionDecoder(Decoder):
+class LinearPrecisionDecoder(LinearHeadsDecoder):
     """p(x|z) = N(m, s^-2) with m = mean + scale (A z + a) and s = (B z + c) / scale, per dimension.
 
     ``s`` is the reciprocal of the standard deviation and may have either sign: only its square enters the density.
@@ -29,9 +29,6 @@ class LinearPrecisionDecoder(Decoder):
         small_weights: Start with small weights and c = 1, so that s is far from 0; otherwise PyTorch's default.
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(
         self,
         latent_dim: int,
@@ -40,21 +37,12 @@ class LinearPrecisionDecoder(Decoder):
         *,
         small_weights: bool = True,
     ) -> None:
-        super().__init__()
-        dimensions = len(standardization.mean)
+        super().__init__(latent_dim, standardization, initial_precision_bias=1.0, small_weights=small_weights)
         self.log_term: LogTerm = log_term
-        self.register_buffer("mean", standardization.mean.clone())
-        self.register_buffer("scale", standardization.scale.clone())
-        self.mean_head = nn.Linear(latent_dim, dimensions)
-        self.precision_head = nn.Linear(latent_dim, dimensions)
-        if small_weights:
-            for head, bias in ((self.mean_head, 0.0), (self.precision_head, 1.0)):
-                nn.init.normal_(head.weight, std=INITIAL_WEIGHT_SCALE)
-                nn.init.constant_(head.bias, bias)
 
     def likelihood(self, z: Tensor) -> GaussianLikelihood:
         precision = self.precision_head(z) / self.scale
-        return GaussianLikelihood(self.mean + self.scale * self.mean_head(z), precision.abs().log(), precision.square())
+        return GaussianLikelihood(self.mean_at(z), precision.abs().log(), precision.square())
 
     def objective(self, x: Tensor) -> LinearPrecisionObjective:
         return LinearPrecisionObjective(self, x)
@@ -99,8 +87,7 @@ class LinearPrecisionObjective(SampledObjective):
         """
         decoder = self.decoder
         cumulants = q.joint_cumulants(decoder.mean_head.weight, decoder.precision_head.weight)
-        # In float32 with the biases added last: r is a small difference of numbers of order one.
-        residual = (self.x - decoder.mean) / decoder.scale - (cumulants.mean_m + decoder.mean_head.bias)
+        residual = decoder.residual(self.x, cumulants.mean_m)
         precision = cumulants.mean_s + decoder.precision_head.bias
         covariance = cumulants.covariance
         error = (residual.square() + cumulants.variance_m) * (precision.square() + cumulants.variance_s)
