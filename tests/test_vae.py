@@ -28,6 +28,8 @@ SERVED = [
     if estimator.serves(FAMILIES[family]) and not estimator.exact
 ]
 
+ALONE = [(name, family) for name, family in SERVED if not REGISTRY[name].needs_control]
+
 
 def images(architecture="plain"):
     return torch.rand(BATCH, *SHAPES[architecture], generator=seeded(120), dtype=DOUBLE)
@@ -59,7 +61,7 @@ def slopes(module):
 
 
 def step(vae, x, seed=121, **options):
-    state = {} if vae.estimator is None else vae.estimator.initial_state(CPU)
+    state = {} if vae.estimator is None else vae.estimator.initial_state(CPU, BATCH)
     index = torch.arange(len(x))
     return vae.training_step(x, state=state, index=index, generator=seeded(seed), **options)
 
@@ -82,7 +84,7 @@ def separate_gradients(vae, x, seed=121):
                 control=None if own.guide is None else own.guide.objective(pixels),
                 index=torch.arange(len(x)),
                 generator=seeded(seed),
-                state=own.estimator.initial_state(CPU),
+                state=own.estimator.initial_state(CPU, BATCH),
             ).surrogate
         (q.kl_divergence() - log_likelihood).mean().backward()
         found.append(own)
@@ -108,14 +110,14 @@ def test_one_backward_pass_is_the_mixture_of_two(architecture, estimator, family
     mixture = {name: alpha * of_guide[name] + (1 - alpha) * of_decoder[name] for name in of_guide}
     assert_same(slopes(vae.encoder), mixture)
     assert_same(slopes(vae.decoder), slopes(decoder.decoder))
-    if alpha > 0:
+    if alpha > 0 or vae.estimator.needs_control:
         assert_same(slopes(vae.guide), slopes(guide.guide))
     else:
         assert all(weight.grad is None for weight in vae.guide.parameters())
     assert max(float(slope.abs().max()) for slope in mixture.values()) > 0
 
 
-@pytest.mark.parametrize(("estimator", "family"), SERVED)
+@pytest.mark.parametrize(("estimator", "family"), ALONE)
 def test_without_a_guide_alpha_changes_nothing(estimator, family):
     vae, x = make(estimator, family, guide=False), images()
     other = copy.deepcopy(vae)
@@ -182,7 +184,7 @@ def buffers(module):
 @pytest.mark.parametrize(("estimator", "family"), [*SERVED, (None, "gaussian"), (None, "bernoulli")])
 @pytest.mark.parametrize("guide", [True, False])
 def test_frozen(estimator, family, guide):
-    if estimator is None and not guide:
+    if not guide and (estimator, family) not in ALONE:
         return
     vae, x = make(estimator, family, "strided", guide=guide), images("strided")
     vae.train()
@@ -271,6 +273,12 @@ def test_estimator_and_family_must_fit(estimator, family):
 def test_something_must_train_the_encoder():
     with pytest.raises(EstimatorError, match="guide"):
         make(None, "gaussian", guide=False)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in REGISTRY.items() if kind.needs_control])
+def test_a_control_needs_a_guide(name):
+    with pytest.raises(EstimatorError, match=rf"guide.*'{name}'"):
+        make(name, "bernoulli", guide=False)
 
 
 def test_another_estimator_may_steer_by_the_guide():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from silent_gradients.decoders.likelihood import Decoder
+from silent_gradients.decoders.likelihood import Decoder, ExactObjective
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.posteriors import Posterior
@@ -53,11 +53,11 @@ class VAE(nn.Module):
         decoder: The decoder that is reported.
         estimator: Estimator of its gradient; None where the guide alone trains the encoder, and the decoder learns
             from detached samples.
-        guide: Linear decoder of the silent gradient.
+        guide: Linear decoder of the silent gradient, and the control of an estimator that needs one.
         guide_estimator: Estimator of the guide's gradient.
 
     Raises:
-        EstimatorError: An estimator does not serve the family, or nothing trains the encoder.
+        EstimatorError: An estimator does not serve the family or lacks its control, or nothing trains the encoder.
     """
 
     def __init__(
@@ -80,10 +80,17 @@ class VAE(nn.Module):
                 )
         if estimator is None and guide is None:
             raise EstimatorError("a VAE needs an estimator or a guide to train its encoder")
+        if estimator is not None and estimator.needs_control and guide is None:
+            raise EstimatorError(f"guide: estimator {estimator.name!r} needs one for its control, got None")
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(z|x) of the images x [B, C, H, W]."""
         return self.family(self.encoder(x))
+
+    def control(self, pixels: Tensor) -> ExactObjective | None:
+        """The guide as a function with a known expectation, for the images ``pixels`` [B, D]; None without one."""
+        objective = None if self.guide is None else self.guide.objective(pixels)
+        return objective if isinstance(objective, ExactObjective) else None
 
     def training_step(
         self,
@@ -104,10 +111,11 @@ class VAE(nn.Module):
         Args:
             x: Images [B, C, H, W] in [0, 1).
             state: The estimator's state.
-            alpha: Weight of the guide's gradient in the encoder's. At 0 the guide is skipped.
+            alpha: Weight of the guide's gradient in the encoder's. At 0 the guide is skipped, unless the estimator
+                needs it for a control: then it trains on its own exact gradient all the same.
             frozen: The encoder is frozen: no gradient reaches it, and the guide is skipped. The caller keeps the
                 encoder in evaluation mode, or its BatchNorm statistics would go on moving.
-            index: [B], number of each image in the training set.
+            index: [B], number of each image in the training set, each at most once.
             generator: Source of the latent samples.
         """
         pixels = x.flatten(1)
@@ -119,7 +127,8 @@ class VAE(nn.Module):
         q = self.family(parameters)
         kl = q.kl_divergence()
         objective = self.decoder.objective(pixels)
-        guided = self.guide is not None and alpha > 0 and not frozen
+        needed = self.estimator is not None and self.estimator.needs_control
+        guided = self.guide is not None and not frozen and (alpha > 0 or needed)
 
         if self.estimator is None or frozen:
             # Nothing asks for a gradient through z: genuine samples train the decoder without bias.
@@ -127,11 +136,10 @@ class VAE(nn.Module):
             value = surrogate.detach()
         else:
             share = 1.0 - alpha if guided else 1.0
-            control = self.guide.objective(pixels) if self.guide is not None else None
             value, surrogate, state = self.estimator(
                 self.family(scale_gradient(parameters, share)),
                 objective,
-                control=control,  # type: ignore[arg-type]
+                control=self.control(pixels) if needed else None,
                 index=index,
                 generator=generator,
                 state=state,

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.reference import (
+    DOUBLE,
     expectation,
     fixed_variance_log_density,
     gradients,
@@ -171,7 +174,7 @@ def test_mean_gradient_and_value_are_the_true_ones(name, options, family, proble
     truth = expectation(family, parameters, setting.definition)
     exact = torch.cat([truth.detach(), *(g.flatten() for g in gradients(truth.sum(), *wanted))])
 
-    state, generator, estimates = estimator.initial_state(CPU), seeded(80), []
+    state, generator, estimates = estimator.initial_state(CPU, COPIES * IMAGES), seeded(80), []
     for _ in range(2 if estimator.exact else CALLS):
         value, surrogate, state = call(estimator, family, parameters.repeat(COPIES, 1), objective, state, generator)
         slopes = gradients(surrogate.sum() / COPIES, *wanted)
@@ -209,17 +212,19 @@ def test_shapes_value_and_evaluations(name, options, family, problem):
             assert isinstance(inner, ExactObjective)
             return inner.is_exact(q)
 
-    value, surrogate, state = call(estimator, family, parameters, Counting(), estimator.initial_state(CPU), seeded(81))
+    value, surrogate, state = call(
+        estimator, family, parameters, Counting(), estimator.initial_state(CPU, IMAGES), seeded(81)
+    )
     assert value.shape == surrogate.shape == (IMAGES,)
     assert not value.requires_grad
     assert surrogate.requires_grad
-    assert sum(counted) == estimator.evaluations
-    assert estimator.exact == (estimator.evaluations == 0)
+    assert sum(counted) == estimator.evaluations(LATENTS[family])
+    assert estimator.exact == (sum(counted) == 0)
     for slope in gradients(surrogate.sum(), parameters, *setting.parameters):
         assert torch.isfinite(slope).all()
         assert slope.abs().max() > 0
     assert all(isinstance(entry, Tensor) and not entry.requires_grad for entry in state.values())
-    assert state.keys() == estimator.initial_state(CPU).keys()
+    assert state.keys() == estimator.initial_state(CPU, IMAGES).keys()
 
 
 @pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
@@ -229,7 +234,7 @@ def test_generator_decides_everything(name, options, family, problem):
     parameters = PARAMETERS[family].clone().requires_grad_()
 
     def estimate(seed):
-        state, generator, found = estimator.initial_state(CPU), seeded(seed), []
+        state, generator, found = estimator.initial_state(CPU, IMAGES), seeded(seed), []
         for _ in range(3):
             value, surrogate, state = call(estimator, family, parameters, objective, state, generator)
             found += [value, *gradients(surrogate.sum(), parameters, *setting.parameters), *state.values()]
@@ -246,7 +251,7 @@ def test_generator_decides_everything(name, options, family, problem):
 def test_a_step_leaves_the_state_it_was_given_alone(name, options, family, problem):
     estimator = create(name, options)
     objective = PROBLEMS[problem](family).objective(X)
-    before = estimator.initial_state(CPU)
+    before = estimator.initial_state(CPU, IMAGES)
     kept = {key: entry.clone() for key, entry in before.items()}
     call(estimator, family, PARAMETERS[family].clone().requires_grad_(), objective, before, seeded(82))
     assert before.keys() == kept.keys()
@@ -265,11 +270,99 @@ def test_float32_and_a_single_image(name):
             control=decoder.objective(X[:1].float()),
             index=torch.zeros(1, dtype=torch.long),
             generator=seeded(83),
-            state=estimator.initial_state(CPU),
+            state=estimator.initial_state(CPU, IMAGES),
         )
         assert estimate.value.dtype == estimate.surrogate.dtype == torch.float32
         (slope,) = gradients(estimate.surrogate.sum(), parameters)
         assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
+def test_the_parameters_of_the_control_get_no_gradient(name, options, family, problem):
+    estimator, setting = create(name, options), PROBLEMS[problem](family)
+    state, generator = estimator.initial_state(CPU, IMAGES), seeded(87)
+    parameters = PARAMETERS[family].clone().requires_grad_()
+    for _ in range(2):
+        _, surrogate, state = call(estimator, family, parameters, setting.objective(X), state, generator)
+        for slope in gradients(surrogate.sum(), *CONTROLS[family].parameters):
+            assert torch.equal(slope, torch.zeros_like(slope))
+
+
+@pytest.mark.parametrize("name", [name for name, estimator in REGISTRY.items() if estimator.needs_control])
+def test_a_missing_control_is_named(name):
+    estimator, family = create(name), served(name)[0]
+    objective = smooth_problem(family).objective(X)
+    for missing in (None, objective):
+        with pytest.raises(EstimatorError, match=rf"control.*'{name}'.*{type(missing).__name__}"):
+            estimator(
+                FAMILIES[family](PARAMETERS[family]),
+                objective,
+                control=missing,
+                generator=seeded(88),
+                state=estimator.initial_state(CPU, IMAGES),
+            )
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_float32_is_close_to_float64(name, monkeypatch):
+    """The same noise in both."""
+    for source in ("rand", "randn"):
+        draw = getattr(torch, source)
+        single = lambda shape, *, dtype, draw=draw, **options: draw(shape, dtype=torch.float32, **options).to(dtype)  # noqa: E731
+        monkeypatch.setattr(torch, source, single)
+    for family in served(name):
+        estimator, found = create(name), []
+        for dtype in (torch.float32, DOUBLE):
+            decoder = FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5).to(dtype)
+            with torch.no_grad():
+                decoder.linear.weight.copy_(CONTROLS[family].parameters[0])
+                decoder.linear.bias.copy_(CONTROLS[family].parameters[1])
+            parameters = PARAMETERS[family].to(dtype).requires_grad_()
+            state, generator = estimator.initial_state(CPU, IMAGES), seeded(89)
+            for _ in range(3):
+                value, surrogate, state = estimator(
+                    FAMILIES[family](parameters),
+                    decoder.objective(X.to(dtype)),
+                    control=decoder.objective(X.to(dtype) + 0.1),
+                    index=torch.arange(IMAGES),
+                    generator=generator,
+                    state=state,
+                )
+            found.append([value, *gradients(surrogate.sum(), parameters, *decoder.parameters())])
+        for single, double in zip(*found, strict=True):
+            assert single.dtype == torch.float32
+            torch.testing.assert_close(single.double(), double, rtol=2e-4, atol=2e-4)
+
+
+LOGITS = st.sampled_from([-1e4, -104.0, -88.0, -17.0, -1.0, 0.0, 1e-30, 1.0, 17.0, 88.0, 104.0, 1e4])
+LOG_VARIANCES = st.sampled_from([-20.0, -5.0, 0.0, 5.0, 20.0])
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_extreme_posteriors_stay_finite(name, data):
+    for family in served(name):
+        drawn = [
+            data.draw(LOGITS if family == "bernoulli" or column < 2 else LOG_VARIANCES)
+            for _ in range(IMAGES)
+            for column in range(4)
+        ]
+        for dtype in (torch.float32, DOUBLE):
+            parameters = torch.tensor(drawn, dtype=dtype).view(IMAGES, 4).requires_grad_()
+            estimator, decoder = create(name), FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.01).to(dtype)
+            state, generator = estimator.initial_state(CPU, IMAGES), seeded(data.draw(st.integers(0, 1000)))
+            for _ in range(2):
+                value, surrogate, state = estimator(
+                    FAMILIES[family](parameters),
+                    decoder.objective(X.to(dtype)),
+                    control=decoder.objective(X.to(dtype) + 1),
+                    index=torch.arange(IMAGES),
+                    generator=generator,
+                    state=state,
+                )
+                for found in (value, *gradients(surrogate.sum(), parameters, *decoder.parameters()), *state.values()):
+                    assert torch.isfinite(found).all()
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -278,7 +371,7 @@ def test_posteriors_that_are_not_served_are_refused(name):
     for family in set(FAMILIES) - set(served(name)):
         objective = fixed_problem(family).objective(X)
         with pytest.raises((EstimatorError, NotImplementedError), match=family):
-            call(estimator, family, PARAMETERS[family], objective, estimator.initial_state(CPU), seeded(84))
+            call(estimator, family, PARAMETERS[family], objective, estimator.initial_state(CPU, IMAGES), seeded(84))
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -306,6 +399,10 @@ SAMPLED = [name for name, options in variants() if options]
 def test_impossible_numbers_of_samples(name, samples):
     with pytest.raises(EstimatorError, match="samples"):
         create(name, {"samples": samples})
+    least = getattr(REGISTRY[name], "least_samples", 1)
+    create(name, {"samples": least})
+    with pytest.raises(EstimatorError, match=f"samples.*{least} or more"):
+        create(name, {"samples": least - 1})
 
 
 @pytest.mark.parametrize("name", SAMPLED)
@@ -316,7 +413,9 @@ def test_a_whole_number_of_samples_may_be_a_float(name):
     for samples in (2, 2.0):
         estimator = create(name, {"samples": samples})
         parameters, objective = PARAMETERS[family], fixed_problem(family).objective(X)
-        values.append(call(estimator, family, parameters, objective, estimator.initial_state(CPU), seeded(85)).value)
+        values.append(
+            call(estimator, family, parameters, objective, estimator.initial_state(CPU, IMAGES), seeded(85)).value
+        )
     assert torch.equal(*values)
 
 

@@ -65,6 +65,21 @@ def test_the_variance_is_that_of_plain_differentiation(tiny, cell):
     assert found.per_image_mean == found.batch_mean * 24
 
 
+def test_the_guide_serves_as_control(tiny):
+    vae, x, _ = model(tiny, "learnable/reinforce+silent", estimator="reinforce-silent-baseline")
+    control, q = vae.control(x.flatten(1)), vae.posterior(x)
+    state = {"average": torch.tensor(-2.0), "weight": torch.tensor(0.5)}
+    generator, gradients = seeded(4), []
+    for _ in range(12):
+        z = q.sample(1, generator)
+        value = vae.decoder.objective(x.flatten(1)).sampled(z)
+        weight = (value - control.expectation(q) + 4.0).detach()
+        parts = torch.autograd.grad(-(weight * q.log_prob(z)).mean(), list(vae.encoder.parameters()), retain_graph=True)
+        gradients.append(np.concatenate([part.double().numpy().ravel() for part in parts]))
+    found = gradient_variance(vae, vae.estimator, x, state, 12, seeded(4))
+    assert found.batch_mean == pytest.approx(np.var(gradients, axis=0, ddof=1).sum(), rel=1e-4)
+
+
 def test_the_kl_divergence_has_no_part_in_it(tiny):
     """Nor has anything else that is the same in every draw: the guide, and the state, which is not moved."""
     vae, x, state = model(tiny, "learnable/reinforce+silent")

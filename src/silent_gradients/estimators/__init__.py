@@ -1,10 +1,13 @@
 """Gradient estimators of E_q[objective], one file each; importing the package fills the registry."""
 
-from silent_gradients.estimators import gumbel_softmax, reinforce, reparameterization, silent
 from silent_gradients.estimators.contract import REGISTRY, Estimate, Estimator, EstimatorError, State, create
 from silent_gradients.estimators.gumbel_softmax import GumbelSoftmax
 from silent_gradients.estimators.reinforce import Reinforce
+from silent_gradients.estimators.reinforce_no_baseline import ReinforceNoBaseline
+from silent_gradients.estimators.reinforce_per_datum import ReinforcePerDatum
+from silent_gradients.estimators.reinforce_silent_baseline import ReinforceSilentBaseline
 from silent_gradients.estimators.reparameterization import Reparameterization
+from silent_gradients.estimators.rloo import Rloo
 from silent_gradients.estimators.silent import Silent
 
 __all__ = [
@@ -14,12 +17,12 @@ __all__ = [
     "EstimatorError",
     "GumbelSoftmax",
     "Reinforce",
+    "ReinforceNoBaseline",
+    "ReinforcePerDatum",
+    "ReinforceSilentBaseline",
     "Reparameterization",
+    "Rloo",
     "Silent",
     "State",
     "create",
-    "gumbel_softmax",
-    "reinforce",
-    "reparameterization",
-    "silent",
 ]

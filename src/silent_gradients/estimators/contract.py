@@ -44,17 +44,18 @@ class Estimator(ABC):
         name: Name in the registry and in cell names.
         unbiased: Whether the expected gradient is the true one.
         exact: Whether it needs the objective's closed-form expectation and draws nothing.
+        needs_control: Whether it needs a ``control``.
         posteriors: Names of the posterior families it serves; None is all.
     """
 
     name: ClassVar[str]
     unbiased: ClassVar[bool]
     exact: ClassVar[bool] = False
+    needs_control: ClassVar[bool] = False
     posteriors: ClassVar[frozenset[str] | None] = None
 
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of the objective per step."""
+    def evaluations(self, latent_dim: int) -> int:
+        """Evaluations of the objective per image and step, for k latent variables."""
         return 1
 
     @classmethod
@@ -62,9 +63,27 @@ class Estimator(ABC):
         """Whether the estimator can differentiate through posteriors of this family."""
         return cls.posteriors is None or family.name in cls.posteriors
 
-    def initial_state(self, device: torch.device) -> State:
-        """State before the first step."""
+    def initial_state(self, device: torch.device, images: int = 0) -> State:
+        """State before the first step.
+
+        Args:
+            device: Where it lies.
+            images: Number of images in the training set, for state per image.
+        """
         return {}
+
+    def checked(self, control: ExactObjective | None) -> ExactObjective:
+        """The control that the estimator needs.
+
+        Raises:
+            EstimatorError: It is missing, or its expectation is not known.
+        """
+        if not isinstance(control, ExactObjective):
+            raise EstimatorError(
+                f"control: estimator {self.name!r} needs one with a known expectation, as linear decoders give; "
+                f"got {type(control).__name__}"
+            )
+        return control
 
     @abstractmethod
     def __call__(
@@ -82,10 +101,15 @@ class Estimator(ABC):
         Args:
             q: Posterior of B images.
             objective: Function of z to average.
-            control: A function with a known expectation that resembles the objective, for control variates.
-            index: [B], number of each image in the training set, for per-image state.
+            control: A function with a known expectation that resembles the objective, for baselines and control
+                variates. Its own parameters get no gradient.
+            index: [B], number of each image in the training set, each at most once, for state per image; None for
+                images from elsewhere.
             generator: Source of the latent samples.
             state: ``initial_state`` at first, then that of the last estimate.
+
+        Raises:
+            EstimatorError: The estimator cannot serve the posterior, the objective or the control.
         """
 
 
@@ -93,19 +117,25 @@ class Estimator(ABC):
 class SampledEstimator(Estimator):
     """An estimator that averages over latent samples, each evaluated once.
 
+    Class attributes:
+        least_samples: Fewest samples it works with.
+
     Attributes:
         samples: Samples per image and step.
     """
 
     samples: int = dataclasses.field(default=1, kw_only=True)
 
+    least_samples: ClassVar[int] = 1
+
     def __post_init__(self) -> None:
         """Raise ``EstimatorError`` where an option has an impossible value."""
-        if not isinstance(self.samples, int) or self.samples < 1:
-            raise EstimatorError(f"samples: expected a whole number of 1 or more, got {self.samples}")
+        if not isinstance(self.samples, int) or self.samples < self.least_samples:
+            raise EstimatorError(
+                f"samples: expected a whole number of {self.least_samples} or more, got {self.samples}"
+            )
 
-    @property
-    def evaluations(self) -> int:
+    def evaluations(self, latent_dim: int) -> int:
         return self.samples
 
 

@@ -50,12 +50,14 @@ def gradient_variance(
     with evaluation_mode(vae), torch.enable_grad():
         parameters = vae.encoder(x)
         objective = vae.decoder.objective(x.flatten(1))
+        control = vae.control(x.flatten(1)) if estimator.needs_control else None
         gradients = []
         for _ in range(draws):
             # A leaf at the posterior: the decoder's backward pass stops there, and one product with the encoder's
             # Jacobian follows.
             leaf = parameters.detach().requires_grad_()
-            surrogate = estimator(vae.family(leaf), objective, generator=generator, state=state).surrogate
+            q = vae.family(leaf)
+            surrogate = estimator(q, objective, control=control, generator=generator, state=state).surrogate
             (cotangent,) = torch.autograd.grad(-surrogate.mean(), leaf)
             # As a scalar: handed over as a cotangent, it would make torch load sympy, which takes seconds.
             parts = torch.autograd.grad((parameters * cotangent).sum(), weights, retain_graph=True)
