@@ -99,12 +99,30 @@ def test_gradient_accuracy_over_the_whole_range(dtype):
     pairs = [(float(np.float32(t * math.sqrt(v))), float(np.float32(v))) for t in T for v in V]
     exact = torch.tensor([expected_log_abs_slopes(*pair) for pair in pairs], dtype=DOUBLE)
     mean, variance = torch.tensor(pairs, dtype=dtype).unbind(1)
-    mean.requires_grad_()
+    second_moment = mean.double() ** 2 + variance.double()
     variance.requires_grad_()
-    by_mean, by_variance = torch.autograd.grad(log_terms.normal(mean, variance).sum(), (mean, variance))
-    second_moment = mean.detach().double() ** 2 + variance.detach().double()
-    assert ((by_mean.double() - exact[:, 0]) * second_moment.sqrt()).abs().max() < 4e-5
-    assert ((by_variance.double() - exact[:, 1]) * second_moment).abs().max() < 4e-5
+    for sign in (1, -1):
+        signed = (sign * mean).requires_grad_()
+        by_mean, by_variance = torch.autograd.grad(log_terms.normal(signed, variance).sum(), (signed, variance))
+        assert by_mean.dtype == dtype
+        assert ((sign * by_mean.double() - exact[:, 0]) * second_moment.sqrt()).abs().max() < 1e-6
+        assert ((by_variance.double() - exact[:, 1]) * second_moment).abs().max() < 2e-6
+
+
+def test_second_derivatives_of_the_normal_term():
+    """By the heat equation d/dV = 1/2 d^2/dS^2, and the third derivative of g is -t g'' - g'."""
+    variance = torch.tensor(V, dtype=DOUBLE).repeat_interleave(len(T)).requires_grad_()
+    mean = (torch.tensor(T, dtype=DOUBLE).repeat(len(V)) * variance.detach().sqrt()).requires_grad_()
+    pairs = zip(mean.tolist(), variance.tolist(), strict=True)
+    by_mean, by_variance = torch.tensor([expected_log_abs_slopes(*pair) for pair in pairs], dtype=DOUBLE).unbind(1)
+    v, root = variance.detach(), variance.detach().sqrt()
+    t = mean.detach() / root
+    third = torch.where(t < 50, -t * 2 * by_variance * v - by_mean * root, 2 / t**3 + 12 / t**5 + 90 / t**7)
+    second_moment = mean.detach() ** 2 + v
+    slopes = torch.autograd.grad(log_terms.normal(mean, variance).sum(), (mean, variance), create_graph=True)
+    twice = torch.autograd.grad(slopes[0].sum(), (mean, variance), retain_graph=True)
+    assert ((twice[0] - 2 * by_variance) * second_moment).abs().max() < 1e-5
+    assert ((twice[1] - third / (2 * root**3)) * second_moment**1.5).abs().max() < 4e-5
 
 
 def test_limit_of_no_variance():

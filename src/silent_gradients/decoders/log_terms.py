@@ -5,6 +5,8 @@ Every form takes the first cumulants of s as tensors of one shape and returns na
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,30 @@ _DENOMINATOR = (
     155693.67104124403,
     50829.697631982235,
 )
+# P(w) = -2 R'(w), which both derivatives of E log|s| are made of, within 2.8e-6 on [0, 1]. The derivatives of the fit
+# above would be off by up to 4e-5.
+_SLOPE_NUMERATOR = (
+    2.0000027954482054,
+    -38.83122676737908,
+    926.1692595526496,
+    -3179.3365159250748,
+    112099.14288531222,
+    -479800.2072327865,
+    21113963.987912476,
+    -20626414.50124329,
+    -117584.26430771407,
+)
+_SLOPE_DENOMINATOR = (
+    1.0,
+    -22.4123357534262,
+    515.031057722847,
+    -2722.6495923457337,
+    44700.59513646981,
+    104554.37652267977,
+    1861402.55589634,
+    7763345.570971695,
+    21126198.697224382,
+)
 _TINY = 1e-20
 """Keeps S = V = 0 finite; far below any float32 precision that occurs."""
 _TAYLOR_TINY = 1e-16
@@ -46,13 +72,34 @@ def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
 
 
 def normal(mean: Tensor, variance: Tensor) -> Tensor:
-    """E log|s| of s ~ N(mean, variance), exact to 4e-7 nats in float32, smooth through mean = 0 and variance = 0.
+    """E log|s| of s ~ N(mean, variance), smooth through mean = 0 and variance = 0.
+
+    Exact to 4e-7 nats in float32. The derivatives have a fit of their own: that by the mean is within
+    1e-6 / sqrt(E s^2), that by the variance within 2e-6 / E s^2. Second derivatives are those of this fit, within 4e-5.
 
     For a sum of many independent terms that is not normal this is the central-limit form.
     """
-    second_moment = mean.square() + variance + _TINY
-    w = variance / second_moment
-    return 0.5 * second_moment.log() + w * _polynomial(_NUMERATOR, w) / _polynomial(_DENOMINATOR, w)
+    return _Normal.apply(mean, variance)
+
+
+class _Normal(torch.autograd.Function):
+    """``normal`` and its derivatives S / q (1 + w P) and (1 - (1 - w) P) / (2 q), where q = S^2 + V and w = V / q."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, variance: Tensor) -> Tensor:
+        ctx.save_for_backward(mean, variance)
+        second_moment = mean.square() + variance + _TINY
+        w = variance / second_moment
+        return 0.5 * second_moment.log() + w * _polynomial(_NUMERATOR, w) / _polynomial(_DENOMINATOR, w)
+
+    @staticmethod
+    def backward(ctx: Any, by_value: Tensor) -> tuple[Tensor, Tensor]:
+        mean, variance = ctx.saved_tensors
+        second_moment = mean.square() + variance + _TINY
+        w = variance / second_moment
+        slope = _polynomial(_SLOPE_NUMERATOR, w) / _polynomial(_SLOPE_DENOMINATOR, w)
+        by_second_moment = by_value / second_moment
+        return by_second_moment * mean * (1 + w * slope), 0.5 * by_second_moment * (1 - (1 - w) * slope)
 
 
 def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourth: Tensor | None) -> Tensor:
