@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from silent_gradients.decoders.likelihood import ExactObjective, Objective
-from silent_gradients.estimators.contract import Estimate, EstimatorError, SampledEstimator, State, register
-from silent_gradients.posteriors import Bernoulli, Posterior
+from silent_gradients.decoders.likelihood import Objective
+from silent_gradients.estimators.bits import BitEstimator
+from silent_gradients.estimators.contract import EstimatorError, register
+from silent_gradients.posteriors import Bernoulli
 
 
 def relaxed_sample(q: Bernoulli, samples: int, temperature: float, generator: torch.Generator | None) -> Tensor:
@@ -23,7 +24,7 @@ def relaxed_sample(q: Bernoulli, samples: int, temperature: float, generator: to
 
 @register
 @dataclass(frozen=True)
-class GumbelSoftmax(SampledEstimator):
+class GumbelSoftmax(BitEstimator):
     """Pathwise gradient through relaxed bits; biased, since the objective is averaged over other values than {0, 1}.
 
     Its ``value`` is that of the relaxed objective and no bound on the likelihood.
@@ -36,24 +37,12 @@ class GumbelSoftmax(SampledEstimator):
 
     name = "gumbel-softmax"
     unbiased = False
-    posteriors = frozenset({"bernoulli"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.temperature > 0:
             raise EstimatorError(f"temperature: expected a positive number, got {self.temperature}")
 
-    def __call__(
-        self,
-        q: Posterior,
-        objective: Objective,
-        *,
-        control: ExactObjective | None = None,
-        index: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        state: State,
-    ) -> Estimate:
-        if not isinstance(q, Bernoulli):
-            raise EstimatorError(f"estimator 'gumbel-softmax' serves bernoulli posteriors, got {q.name}")
+    def estimate(self, q: Bernoulli, objective: Objective, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         value = objective.sampled(relaxed_sample(q, self.samples, self.temperature, generator)).mean(0)
-        return Estimate(value.detach(), value, state)
+        return value, value

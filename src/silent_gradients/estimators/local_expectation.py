@@ -1,0 +1,54 @@
+"""Local expectations (Titsias and Lázaro-Gredilla 2015) with a shared sample, IndeCateR (De Smet et al. 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from silent_gradients.decoders.likelihood import Objective
+from silent_gradients.estimators.bits import BitEstimator
+from silent_gradients.estimators.contract import EstimatorError, register
+from silent_gradients.posteriors import Bernoulli
+
+
+@register
+@dataclass(frozen=True)
+class LocalExpectation(BitEstimator):
+    """p_i (1 - p_i) {f(z with z_i = 1) - f(z with z_i = 0)} for every bit i: each bit is averaged over exactly.
+
+    One of the two values is f(z) itself. It is computed anew with every group of flipped bits, since BatchNorm makes a
+    value depend on what it is evaluated together with. Flipped bits are evaluated without a gradient; the objective's
+    own gradient is that at z.
+
+    Attributes:
+        bits_at_once: Flipped bits that are evaluated together; memory grows with it, the estimate is the same.
+    """
+
+    bits_at_once: int = 16
+
+    name = "local-expectation"
+    unbiased = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.bits_at_once, int) or self.bits_at_once < 1:
+            raise EstimatorError(f"bits_at_once: expected a whole number of 1 or more, got {self.bits_at_once}")
+
+    def evaluations(self, latent_dim: int) -> int:
+        return self.samples * (1 + latent_dim + -(-latent_dim // self.bits_at_once))
+
+    def estimate(self, q: Bernoulli, objective: Objective, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        z = q.sample(self.samples, generator)
+        value = objective.sampled(z).mean(0)
+        differences = []
+        with torch.no_grad():
+            for flips in torch.eye(q.latent_dim, dtype=z.dtype, device=z.device).split(self.bits_at_once):
+                points = (z - F.pad(flips, (0, 0, 1, 0))[:, None, None]).abs()  # [1 + bits, S, B, k]; the first is z
+                values = objective.sampled(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+                differences.append(values[0] - values[1:])
+            difference = torch.cat(differences).movedim(0, -1)  # f(z) - f(z with bit i flipped), [S, B, k]
+            slope = q.variance * ((2 * z - 1) * difference).mean(0)
+        return value, value + (slope * q.logits).sum(1)
