@@ -70,6 +70,8 @@ class Posterior(ABC):
 
     name: ClassVar[str]
     parameters_per_latent: ClassVar[int]
+    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    """Least and largest value of a latent variable."""
     is_gaussian: ClassVar[bool] = False
     """Whether linear functions of z are exactly normal, so that all cumulants beyond the second vanish."""
 
@@ -233,6 +235,7 @@ class Bernoulli(Posterior):
 
     name = "bernoulli"
     parameters_per_latent = 1
+    support = (0.0, 1.0)
 
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)

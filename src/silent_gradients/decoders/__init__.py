@@ -5,6 +5,7 @@ from silent_gradients.decoders.fixed_variance import FixedVarianceDecoder
 from silent_gradients.decoders.likelihood import Decoder, ExactObjective, GaussianLikelihood, Objective, Standardization
 from silent_gradients.decoders.linear_precision import LinearPrecisionDecoder
 from silent_gradients.decoders.log_linear_precision import LogLinearPrecisionDecoder
+from silent_gradients.decoders.positive_precision import PositivePrecisionDecoder
 
 __all__ = [
     "ConvolutionalDecoder",
@@ -15,5 +16,6 @@ __all__ = [
     "LinearPrecisionDecoder",
     "LogLinearPrecisionDecoder",
     "Objective",
+    "PositivePrecisionDecoder",
     "Standardization",
 ]

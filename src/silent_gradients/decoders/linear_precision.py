@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from silent_gradients.decoders import log_terms
@@ -40,12 +41,21 @@ class LinearPrecisionDecoder(LinearHeadsDecoder):
         super().__init__(latent_dim, standardization, initial_precision_bias=1.0, small_weights=small_weights)
         self.log_term: LogTerm = log_term
 
+    @property
+    def precision_bias(self) -> Tensor:
+        """c, shape [D]."""
+        return self.precision_head.bias
+
     def likelihood(self, z: Tensor) -> GaussianLikelihood:
-        precision = self.precision_head(z) / self.scale
+        precision = F.linear(z, self.precision_head.weight, self.precision_bias) / self.scale
         return GaussianLikelihood(self.mean_at(z), precision.abs().log(), precision.square())
 
     def objective(self, x: Tensor) -> LinearPrecisionObjective:
         return LinearPrecisionObjective(self, x)
+
+    def has_exact_log_term(self, q: Posterior) -> bool:
+        """Whether ``expected_log_precision`` is the true one under ``q``: of a normal precision, and not expanded."""
+        return q.is_gaussian and self.log_term in ("auto", "exact", "central-limit")
 
     def expected_log_precision(self, q: Posterior, cumulants: JointCumulants) -> Tensor:
         """E log|s| in nats in the decoder's ``log_term``, shape [B, D]; ``cumulants`` are those of (A z, B z).
@@ -53,7 +63,7 @@ class LinearPrecisionDecoder(LinearHeadsDecoder):
         Raises:
             ValueError: ``exact`` is asked for a posterior under which s is not normal.
         """
-        mean, variance = cumulants.mean_s + self.precision_head.bias, cumulants.variance_s
+        mean, variance = cumulants.mean_s + self.precision_bias, cumulants.variance_s
         match self.log_term:
             case "exact" if not q.is_gaussian:
                 raise ValueError(f"log_term: 'exact' needs a gaussian posterior, got {q.name}; use 'central-limit'")
@@ -76,8 +86,8 @@ class LinearPrecisionObjective(SampledObjective):
     decoder: LinearPrecisionDecoder
 
     def is_exact(self, q: Posterior) -> bool:
-        """Whether ``expectation`` is the true one under ``q``: with a normal precision and the exact log term."""
-        return q.is_gaussian and self.decoder.log_term in ("auto", "exact", "central-limit")
+        """Whether ``expectation`` is the true one under ``q``: where the log term is."""
+        return self.decoder.has_exact_log_term(q)
 
     def expectation(self, q: Posterior) -> Tensor:
         """E_q log p(x|z) in nats, shape [B]; exact but for the log term (paper, Eq. 7).
@@ -88,7 +98,7 @@ class LinearPrecisionObjective(SampledObjective):
         decoder = self.decoder
         cumulants = q.joint_cumulants(decoder.mean_head.weight, decoder.precision_head.weight)
         residual = decoder.residual(self.x, cumulants.mean_m)
-        precision = cumulants.mean_s + decoder.precision_head.bias
+        precision = cumulants.mean_s + decoder.precision_bias
         covariance = cumulants.covariance
         error = (residual.square() + cumulants.variance_m) * (precision.square() + cumulants.variance_s)
         error = error + covariance * (2 * covariance - 4 * residual * precision)

@@ -102,6 +102,28 @@ class _Normal(torch.autograd.Function):
         return by_second_moment * mean * (1 + w * slope), 0.5 * by_second_moment * (1 - (1 - w) * slope)
 
 
+_NEAR = 0.1
+"""Below this 1 - L/S the excess of the lower bound is a power series: its closed form cancels."""
+_POWER_SERIES = tuple(1 / (n + 2) for n in range(14))
+
+
+def lower_bound(mean: Tensor, variance: Tensor, least: Tensor) -> Tensor:
+    """Lower bound of E log s for any s >= ``least`` > 0 that has this mean and variance.
+
+    log S - V / S^2 theta(L / S) with theta(r) = (r - 1 - log r) / (1 - r)^2, which is 1/2, the coefficient of the
+    second-order expansion, at r = 1 and larger below. The parabola in s that touches log s at S and meets it at L stays
+    below it on [L, inf): their difference has a double zero at S, one at L, and a third derivative of one sign.
+    """
+    distance = (1 - least / mean).clamp_min(0)
+    near = distance < _NEAR
+    # Either form gets harmless numbers where the other one is taken, or its gradient would be infinity times zero.
+    far = torch.where(near, 0.5, distance)
+    ratio = torch.where(near, 0.5, least / mean)
+    series = _polynomial(_POWER_SERIES, torch.where(near, distance, 0))
+    theta = torch.where(near, series, -(far + ratio.log()) / far.square())
+    return mean.log() - variance / mean / mean * theta
+
+
 def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourth: Tensor | None) -> Tensor:
     """Second-order expansion of 1/2 E log s^2 around E s^2 (Teh et al. 2006): the paper's term, as read here.
 
