@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from silent_gradients.packs import Round
+from silent_gradients.settings import Protocol
 
 if TYPE_CHECKING:
     from silent_gradients.runs import Plan
@@ -75,6 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(pace)
     pace.add_argument("--rounds", type=int, default=20, help="steps measured per method and phase (default: 20)")
     pace.set_defaults(run=_pace)
+
+    limit = verbs.add_parser("limit", help="what linear models reach on a data set: probabilistic PCA, factor analysis")
+    limit.add_argument("dataset")
+    limit.add_argument("--latent-dim", type=int, required=True, metavar="K", help="number of latent variables")
+    limit.add_argument("--variance", type=float, help="fixed variance of the likelihood, besides the optimal one")
+    limit.add_argument("--protocol", choices=get_args(Protocol), default="holdout", help="default: %(default)s")
+    limit.add_argument("--holdout", type=int, help="training images that are set aside (default: the data set's own)")
+    limit.add_argument("--folder", type=Path, help="default: data/prepared/<dataset>")
+    limit.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
+    limit.set_defaults(run=_limit)
 
     train = verbs.add_parser("train", help="train one pack of runs")
     train.add_argument("--pack", required=True, help="the pack as JSON, or a file that holds it")
@@ -204,6 +215,28 @@ def _pace(options: argparse.Namespace) -> int:
         pace = measured_pace(runs, Path("data/prepared"), torch.device(lease.device), options.rounds)
     write_text_atomically(options.results / PACE, pace.to_json())
     print(f"{pace.hardware}: {len(pace.steps)} kinds of steps in {options.results / PACE}; see: silent-gradients plan")
+    return 0
+
+
+def _limit(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from silent_gradients.data.prepared import PreparedData
+    from silent_gradients.data.sources import source_named
+    from silent_gradients.files import write_text_atomically
+    from silent_gradients.known_limits import as_table, known_limits
+    from silent_gradients.store import as_json
+
+    holdout = source_named(options.dataset).holdout if options.holdout is None else options.holdout
+    prepared = PreparedData.open(_prepared_folder(options))
+    splits = prepared.split(options.protocol, holdout)
+    limits = known_limits(splits, prepared.levels, options.latent_dim, options.variance)
+    asked = {"protocol": options.protocol, "holdout": len(prepared.train) - len(splits.train), "k": options.latent_dim}
+    about = ", ".join(f"{name} {value}" for name, value in {"data set": prepared.name, **asked}.items())
+    Console(highlight=False).print(as_table(limits, about))
+    if options.json is not None:
+        document = {"dataset": prepared.name, "sha256": prepared.sha256, **asked}
+        write_text_atomically(options.json, as_json(document | {"limits": [known.to_json() for known in limits]}))
     return 0
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 from silent_gradients import gathered
 from silent_gradients.files import write_text_atomically
+from silent_gradients.known_limits import kept_factor_analysis
 from silent_gradients.report.gather import gather
 from silent_gradients.report.records import Context, Record, load
 from silent_gradients.revision import source_revision
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, Selections
 from silent_gradients.selection import verified_runs
 from silent_gradients.store import RunStore, as_json, read_json
+
+PREPARED = Path("data/prepared")
+"""Folder of the prepared data sets."""
 
 _SETTINGS_OF_AXES = {
     "fixed": {},
@@ -59,7 +63,14 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
         datasets={name: _data_manifest(name) for name in plan.datasets()},
         revision=source_revision()["revision"],
         overrides=overrides,
+        factor_analysis=_factor_analysis(plan),
     )
+
+
+def _factor_analysis(plan: Plan) -> dict[str, dict[str, Any]]:
+    gaussian = [cell for cell in plan.cells() if cell.experiment == "learnable" and cell.method.posterior == "gaussian"]
+    runs = {cell.dataset: plan.first_run(cell) for cell in gaussian}
+    return {name: kept_factor_analysis(run, PREPARED / name, plan.results) for name, run in runs.items()}
 
 
 def _setting_names(cell: Cell) -> tuple[str, ...]:
@@ -67,5 +78,5 @@ def _setting_names(cell: Cell) -> tuple[str, ...]:
 
 
 def _data_manifest(dataset: str) -> dict[str, Any]:
-    document: dict[str, Any] = read_json(Path("data/prepared") / dataset / "manifest.json")
+    document: dict[str, Any] = read_json(PREPARED / dataset / "manifest.json")
     return document

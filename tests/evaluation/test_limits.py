@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from silent_gradients.evaluation.limits import (
-    _factor_analyses,
-    _moments,
+    LinearModel,
+    Moments,
     factor_analysis_limit,
     optimal_variance,
     pca_limit,
@@ -138,8 +138,8 @@ def test_no_decoder_nearby_has_a_better_likelihood():
 
 def _factor_model(latent_dim: int) -> tuple[Real, Real, Real]:
     """Weights, mean and noise variances of the factor analysis of ``FIT``."""
-    *_, model = _factor_analyses(*_moments(FIT, LEVELS), latent_dim, FLOOR)
-    return np.sqrt(model.noise)[:, None] * model.directions * np.sqrt(model.eigenvalues - 1), model.center, model.noise
+    model = LinearModel.with_learnt_variances(Moments.of(FIT, LEVELS), latent_dim)
+    return np.sqrt(model.noise)[:, None] * model.directions * np.sqrt(model.eigenvalues - 1), model.mean, model.noise
 
 
 FLOOR = 1 / (12 * LEVELS**2)
@@ -217,7 +217,7 @@ def test_terms_of_factor_analysis_are_those_of_its_exact_posterior(latent_dim, e
 
 @pytest.mark.parametrize("latent_dim", DIMENSIONS)
 def test_factor_analysis_ascends_within_its_bounds_and_beats_probabilistic_pca(latent_dim):
-    models = list(_factor_analyses(*_moments(FIT, LEVELS), latent_dim, FLOOR))
+    models = list(LinearModel.factor_analyses(Moments.of(FIT, LEVELS), latent_dim))
     deviances = [model.deviance for model in models]
     assert all(after < before for before, after in pairwise(deviances))
     assert all((model.noise >= FLOOR * (1 - 1e-9)).all() for model in models)
@@ -247,7 +247,7 @@ def test_a_true_factor_model_is_found():
     generator = np.random.default_rng(3)
     W, noise = generator.normal(size=(12, 3)), generator.uniform(0.2, 2.0, 12)
     covariance = W @ W.T + np.diag(noise)
-    *_, model = _factor_analyses(np.zeros(12), covariance, 3, 1e-3)
+    model = LinearModel.with_learnt_variances(Moments(np.zeros(12), covariance, LEVELS), 3)
     assert model.noise == pytest.approx(noise, rel=1e-3)
     assert model.deviance == pytest.approx(np.linalg.slogdet(covariance)[1] + 12, abs=1e-6)
 

@@ -66,6 +66,27 @@ def test_bernoulli_latents_have_no_closed_form(builder, make_context):
     assert math.isnan(row(frame)["closed_form"])
 
 
+def test_the_learnable_tables_have_factor_analysis_beside_the_measurements(builder, make_context):
+    names = [f"digits/learnable/{method}" for method in ("reparameterization", "reinforce")]
+    for name in names:
+        three_seeds(builder, name, values=(2.1, 2.2, 2.3))
+    context = make_context(names, factor_analysis={"digits": LIMIT})
+    found = cells(builder.records, context)
+    for metric, expected in (("bpd", 6.7), ("kl", 198.0)):
+        frame = tables.measurements(found, context, "learnable", (metric,))
+        assert row(frame, method="reparameterization")["closed_form"] == expected
+        assert math.isnan(row(frame, method="reinforce")["closed_form"])  # a discrete code does not contain it
+    laid_out = {table.name: table for table in layout.layout(found, [], builder.records, context)}
+    for name, text in (("table-3-bits-per-dimension", "6.700"), ("table-4-kl-divergence", "198.00")):
+        frame = laid_out[name].parts[0].frame
+        (line,) = frame[frame[("", "Estimator")] == "Factor analysis"].to_dict("records")
+        assert line[("", "Posterior")] == "Continuous"
+        assert line[("digits", "without SG")] == text
+        assert any("Factor analysis: " in note for note in laid_out[name].notes)
+    without = layout.layout(found, [], builder.records, make_context(names))
+    assert not any("Factor analysis" in layout.markdown(table) for table in without)
+
+
 def test_every_row_names_preset_protocol_and_data(study):
     records, context = study
     found = cells(records, context)

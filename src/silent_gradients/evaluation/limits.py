@@ -6,6 +6,7 @@ Pixels are dequantized as ``x = (y + u) / levels``, ``u ~ U[0, 1)``, and u is in
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -68,11 +69,9 @@ def pca_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_
     Raises:
         ValueError: The variance is not positive, or the latent dimension is negative.
     """
-    if not variance > 0 or latent_dim < 0:
-        raise ValueError(f"expected a positive variance and k >= 0, found {variance} and {latent_dim}")
-    fitted = _moments(images_fit, levels)
-    best = _LinearModel.best(*fitted, np.full(len(fitted[0]), float(variance)), latent_dim)
-    return best.limit(*_moments(images_evaluated, levels), levels)
+    return LinearModel.with_variance(Moments.of(images_fit, levels), latent_dim, variance).limit(
+        Moments.of(images_evaluated, levels)
+    )
 
 
 def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_dim: int) -> Limit:
@@ -98,11 +97,9 @@ def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: 
     Raises:
         ValueError: The latent dimension is negative.
     """
-    if latent_dim < 0:
-        raise ValueError(f"expected k >= 0, found {latent_dim}")
-    fitted = _moments(images_fit, levels)
-    *_, best = _factor_analyses(*fitted, latent_dim, 1 / (12 * levels**2))
-    return best.limit(*_moments(images_evaluated, levels), levels)
+    return LinearModel.with_learnt_variances(Moments.of(images_fit, levels), latent_dim).limit(
+        Moments.of(images_evaluated, levels)
+    )
 
 
 def optimal_variance(images: Levels, levels: int, latent_dim: int) -> float:
@@ -119,15 +116,49 @@ def optimal_variance(images: Levels, levels: int, latent_dim: int) -> float:
     Raises:
         ValueError: k is negative or leaves no direction to average over.
     """
-    _, covariance = _moments(images, levels)
-    dimensions = len(covariance)
-    if not 0 <= latent_dim < dimensions:
-        raise ValueError(f"expected 0 <= k < {dimensions}, found {latent_dim}")
-    return float(np.linalg.eigvalsh(covariance)[: dimensions - latent_dim].mean())
+    return Moments.of(images, levels).optimal_variance(latent_dim)
 
 
 @dataclass(frozen=True, eq=False)
-class _LinearModel:
+class Moments:
+    """What a linear model sees of a set of dequantized images.
+
+    Attributes:
+        mean: ``[D]``.
+        covariance: Population covariance, ``[D, D]``.
+        levels: Number of grey levels.
+    """
+
+    mean: Real
+    covariance: Real
+    levels: int
+
+    @classmethod
+    def of(cls, images: Levels, levels: int) -> Moments:
+        """The moments of images, uint8 ``[N, ...]``, with the dequantization noise integrated out."""
+        pixels = images.reshape(len(images), -1)
+        count, dimensions = pixels.shape
+        total, products = np.zeros(dimensions), np.zeros((dimensions, dimensions))
+        # Sums of integers are exact in float64, so nothing is lost by subtracting the mean afterwards; pieces bound
+        # memory.
+        for start in range(0, count, 8192):
+            piece = pixels[start : start + 8192].astype(np.float64)
+            total += piece.sum(axis=0)
+            products += piece.T @ piece
+        mean = total / count
+        covariance = products / count - np.outer(mean, mean) + np.eye(dimensions) / 12
+        return cls((mean + 0.5) / levels, covariance / levels**2, levels)
+
+    def optimal_variance(self, latent_dim: int) -> float:
+        """See ``optimal_variance``."""
+        dimensions = len(self.mean)
+        if not 0 <= latent_dim < dimensions:
+            raise ValueError(f"expected 0 <= k < {dimensions}, found {latent_dim}")
+        return float(np.linalg.eigvalsh(self.covariance)[: dimensions - latent_dim].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
     """The maximum-likelihood model ``N(b, W W' + diag(noise))`` for given noise variances.
 
     The covariance C is whitened by the noise, ``diag(noise)^(-1/2) C diag(noise)^(-1/2)``, with eigenvalues ``l_i`` and
@@ -135,26 +166,40 @@ class _LinearModel:
     k of them.
 
     Attributes:
-        center: Mean b, ``[D]``.
+        mean: Mean b, ``[D]``.
         whitened: The whitened covariance, ``[D, D]``.
         noise: Noise variances, ``[D]``.
         eigenvalues: The q used ones, ``[q]``.
         directions: Their eigenvectors, ``[D, q]``.
     """
 
-    center: Real
+    mean: Real
     whitened: Real
     noise: Real
     eigenvalues: Real
     directions: Real
 
     @classmethod
-    def best(cls, center: Real, covariance: Real, noise: Real, latent_dim: int) -> _LinearModel:
-        """The model with these noise variances for data of this mean and population covariance."""
-        whitened = covariance / np.sqrt(np.outer(noise, noise))
+    def with_variance(cls, fitted: Moments, latent_dim: int, variance: float) -> LinearModel:
+        """Probabilistic PCA: the same variance for every pixel; see ``pca_limit``."""
+        if not variance > 0 or latent_dim < 0:
+            raise ValueError(f"expected a positive variance and k >= 0, found {variance} and {latent_dim}")
+        return cls._best(fitted, np.full(len(fitted.mean), float(variance)), latent_dim)
+
+    @classmethod
+    def with_learnt_variances(cls, fitted: Moments, latent_dim: int) -> LinearModel:
+        """Factor analysis; see ``factor_analysis_limit``."""
+        if latent_dim < 0:
+            raise ValueError(f"expected k >= 0, found {latent_dim}")
+        # A model is as large as the covariance: only the last one is kept.
+        return deque(cls.factor_analyses(fitted, latent_dim), maxlen=1).pop()
+
+    @classmethod
+    def _best(cls, fitted: Moments, noise: Real, latent_dim: int) -> LinearModel:
+        whitened = fitted.covariance / np.sqrt(np.outer(noise, noise))
         eigenvalues, eigenvectors = np.linalg.eigh(whitened)
         used = min(latent_dim, int((eigenvalues > 1).sum()))
-        return cls(center, whitened, noise, eigenvalues[::-1][:used], eigenvectors[:, ::-1][:, :used])
+        return cls(fitted.mean, whitened, noise, eigenvalues[::-1][:used], eigenvectors[:, ::-1][:, :used])
 
     @property
     def deviance(self) -> float:
@@ -162,11 +207,11 @@ class _LinearModel:
         unexplained = np.trace(self.whitened) - self.eigenvalues.sum()
         return float(np.log(self.noise).sum() + (np.log(self.eigenvalues) + 1).sum() + unexplained)
 
-    def limit(self, center: Real, covariance: Real, levels: int) -> Limit:
-        """The value on data of this mean and population covariance."""
+    def limit(self, evaluated: Moments) -> Limit:
+        """What the model reaches on other images, or on the fitted ones."""
         noise, directions, eigenvalues = self.noise, self.directions, self.eigenvalues
-        shift = center - self.center
-        scatter = (covariance + np.outer(shift, shift)) / np.sqrt(np.outer(noise, noise))
+        shift = evaluated.mean - self.mean
+        scatter = (evaluated.covariance + np.outer(shift, shift)) / np.sqrt(np.outer(noise, noise))
         projected = scatter @ directions
         # E (u_i' diag(noise)^(-1/2) (x - b))^2: the eigenvalues again where the data are the fitted ones.
         spread = (directions * projected).sum(axis=0)
@@ -184,62 +229,47 @@ class _LinearModel:
         mean_decoded = float((noise * errors).sum())
         weights_squared = noise[:, None] * directions**2 * (eigenvalues - 1)
         return Limit(
-            bpd=bits_per_dimension(elbo, dimensions, levels),
+            bpd=bits_per_dimension(elbo, dimensions, evaluated.levels),
             kl=0.5 * float(((1 - variance) * spread * variance + variance - 1 + np.log(eigenvalues)).sum()),
             expected_squared_error=mean_decoded + float((weights_squared * variance).sum()),
             mean_decoded_squared_error=mean_decoded,
             used_directions=len(eigenvalues),
         )
 
+    @classmethod
+    def factor_analyses(cls, fitted: Moments, latent_dim: int) -> Iterator[LinearModel]:
+        """Models of ever higher likelihood, the last of which has converged.
 
-def _factor_analyses(center: Real, covariance: Real, latent_dim: int, floor: float) -> Iterator[_LinearModel]:
-    """Models of ever higher likelihood, the last of which has converged.
-
-    With the best W for given noise variances (an eigendecomposition) the likelihood is a function of their logarithms
-    alone. Its gradient is known, and with P the projection onto the directions that are not used and R the part of the
-    whitened covariance in them, P * R (entry by entry) approximates its curvature, as P * P does where the model fits
-    (Jöreskog 1967). Where such a step of Newton's method, kept within the bounds, does not raise the likelihood, it is
-    replaced by ``noise = diag(C - W W')``, which is a step of expectation maximisation and never lowers it.
-    """
-    lowest, highest = math.log(floor), np.log(np.diag(covariance).clip(min=floor))
-    dimensions = len(center)
-    share = 1 - latent_dim / (2 * dimensions)
-    start = np.clip(share / np.diag(np.linalg.inv(covariance)), floor, None)
-    model = _LinearModel.best(center, covariance, start, latent_dim)
-    yield model
-    for _ in range(MOST_STEPS):
-        used = model.directions @ model.directions.T
-        unused = np.eye(dimensions) - used
-        rest = model.whitened - (model.directions * model.eigenvalues) @ model.directions.T
-        gradient = np.diag(unused) - np.diag(rest)
-        log_noise = np.log(model.noise)
-        free = (log_noise > lowest + _AT_THE_FLOOR) | (gradient < 0)
-        curvature = (unused * rest)[np.ix_(free, free)] + _RIDGE * np.eye(int(free.sum()))
-        step = np.zeros(dimensions)
-        step[free] = -np.linalg.solve(curvature, gradient[free])
-        newton = np.clip(log_noise + step.clip(-_LARGEST_LOG_STEP, _LARGEST_LOG_STEP), lowest, highest)
-        fixed_point = np.maximum(model.noise * (np.diag(used) + np.diag(rest)), floor)
-        for noise in (np.exp(newton), fixed_point):
-            candidate = _LinearModel.best(center, covariance, noise, latent_dim)
-            gain = (model.deviance - candidate.deviance) / (2 * dimensions * math.log(2))
-            if gain > 0:
-                model = candidate
-                yield model
-                break
-        if gain < CONVERGED:
-            return
-
-
-def _moments(images: Levels, levels: int) -> tuple[Real, Real]:
-    """Mean ``[D]`` and population covariance ``[D, D]`` of the dequantized images, the noise integrated out."""
-    pixels = images.reshape(len(images), -1)
-    count, dimensions = pixels.shape
-    total, products = np.zeros(dimensions), np.zeros((dimensions, dimensions))
-    # Sums of integers are exact in float64, so nothing is lost by subtracting the mean afterwards; pieces bound memory.
-    for start in range(0, count, 8192):
-        piece = pixels[start : start + 8192].astype(np.float64)
-        total += piece.sum(axis=0)
-        products += piece.T @ piece
-    mean = total / count
-    covariance = products / count - np.outer(mean, mean) + np.eye(dimensions) / 12
-    return (mean + 0.5) / levels, covariance / levels**2
+        With the best W for given noise variances (an eigendecomposition) the likelihood is a function of their
+        logarithms alone. Its gradient is known, and with P the projection onto the directions that are not used and R
+        the part of the whitened covariance in them, P * R (entry by entry) approximates its curvature, as P * P does
+        where the model fits (Jöreskog 1967). Where such a step of Newton's method, kept within the bounds, does not
+        raise the likelihood, it is replaced by ``noise = diag(C - W W')``, which is a step of expectation maximisation
+        and never lowers it.
+        """
+        floor, dimensions = 1 / (12 * fitted.levels**2), len(fitted.mean)
+        lowest, highest = math.log(floor), np.log(np.diag(fitted.covariance).clip(min=floor))
+        share = 1 - latent_dim / (2 * dimensions)
+        model = cls._best(fitted, (share / np.diag(np.linalg.inv(fitted.covariance))).clip(min=floor), latent_dim)
+        yield model
+        for _ in range(MOST_STEPS):
+            used = model.directions @ model.directions.T
+            unused = np.eye(dimensions) - used
+            rest = model.whitened - (model.directions * model.eigenvalues) @ model.directions.T
+            gradient = np.diag(unused) - np.diag(rest)
+            log_noise = np.log(model.noise)
+            free = (log_noise > lowest + _AT_THE_FLOOR) | (gradient < 0)
+            curvature = (unused * rest)[np.ix_(free, free)] + _RIDGE * np.eye(int(free.sum()))
+            step = np.zeros(dimensions)
+            step[free] = -np.linalg.solve(curvature, gradient[free])
+            newton = np.clip(log_noise + step.clip(-_LARGEST_LOG_STEP, _LARGEST_LOG_STEP), lowest, highest)
+            fixed_point = np.maximum(model.noise * (np.diag(used) + np.diag(rest)), floor)
+            for noise in (np.exp(newton), fixed_point):
+                candidate = cls._best(fitted, noise, latent_dim)
+                gain = (model.deviance - candidate.deviance) / (2 * dimensions * math.log(2))
+                if gain > 0:
+                    model = candidate
+                    yield model
+                    break
+            if gain < CONVERGED:
+                return

@@ -109,6 +109,8 @@ class Context:
         datasets: By data set, its prepared ``manifest.json``.
         revision: Source revision that gathers; ``None`` outside a repository.
         overrides: Settings that deviate from the preset, by dotted name.
+        factor_analysis: By data set, what factor analysis reaches with the learnable experiment's latent dimension, as
+            the fields of ``Limit``.
     """
 
     preset: str
@@ -120,6 +122,7 @@ class Context:
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     revision: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    factor_analysis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def title(self, dataset: str) -> str:
         """A data set as readers see it, e.g. ``Tiny ImageNet at 32x32``; its name where it has no manifest."""
