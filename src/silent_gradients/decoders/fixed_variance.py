@@ -45,8 +45,8 @@ class FixedVarianceDecoder(Decoder):
         precision_squared = torch.full((1,), 1 / self.variance, dtype=z.dtype, device=z.device)
         return GaussianLikelihood(self.linear(z), 0.5 * precision_squared.log(), precision_squared)
 
-    def objective(self, x: Tensor) -> FixedVarianceObjective:
-        return FixedVarianceObjective(self, x)
+    def objective(self, x: Tensor, noise_variance: float = 0.0) -> FixedVarianceObjective:
+        return FixedVarianceObjective(self, x, noise_variance)
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,6 @@ class FixedVarianceObjective(SampledObjective):
         linear, variance = self.decoder.linear, self.decoder.variance
         mean_error = (self.x - F.linear(q.mean, linear.weight, linear.bias)).square().sum(1)
         column_norms = linear.weight.square().sum(0)
-        expected_error = mean_error + q.variance @ column_norms
-        return -0.5 * (expected_error / variance + self.x.shape[1] * math.log(2 * math.pi * variance))
+        dimensions = self.x.shape[1]
+        expected_error = mean_error + q.variance @ column_norms + dimensions * self.noise_variance
+        return -0.5 * (expected_error / variance + dimensions * math.log(2 * math.pi * variance))

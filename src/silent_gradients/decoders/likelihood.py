@@ -44,9 +44,9 @@ class GaussianLikelihood(NamedTuple):
     log_precision: Tensor
     precision_squared: Tensor
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log p(x|z) in nats of x [B, D], summed over D, shape [S, B]."""
-        weighted = (x - self.mean).square() * self.precision_squared
+    def log_prob(self, x: Tensor, noise_variance: float = 0.0) -> Tensor:
+        """Log p(x|z) in nats of x [B, D], summed over D, shape [S, B]; see ``Decoder.objective`` for the noise."""
+        weighted = ((x - self.mean).square() + noise_variance) * self.precision_squared
         return (self.log_precision - 0.5 * weighted).sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
 
 
@@ -78,9 +78,19 @@ class Decoder(nn.Module, ABC):
     def likelihood(self, z: Tensor) -> GaussianLikelihood:
         """The likelihood at z [S, B, k]."""
 
-    def objective(self, x: Tensor) -> Objective:
-        """Log p(x|z) of the images x [B, D] as a function of z."""
-        return SampledObjective(self, x)
+    def objective(self, x: Tensor, noise_variance: float = 0.0) -> Objective:
+        """Log p(x|z) of the images x [B, D] as a function of z.
+
+        Args:
+            x: [B, D].
+            noise_variance: Variance of independent noise of mean 0 on every dimension, over which log p(x + noise|z) is
+                averaged: log p is quadratic in x, so that the average of (x - m)^2 s^2 is (x - m)^2 s^2 + variance s^2.
+                With x = (y + 1/2) / levels and 1 / (12 levels^2) dequantization noise is integrated out.
+
+        Raises:
+            ValueError: ``noise_variance`` is negative or no number.
+        """
+        return SampledObjective(self, x, noise_variance)
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,13 @@ class SampledObjective:
 
     decoder: Decoder
     x: Tensor
+    noise_variance: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` where no noise has that variance."""
+        if not self.noise_variance >= 0:
+            raise ValueError(f"noise_variance: expected a number of 0 or more, got {self.noise_variance}")
 
     def sampled(self, z: Tensor) -> Tensor:
         """Log p(x|z) in nats at z [S, B, k], shape [S, B]."""
-        return self.decoder.likelihood(z).log_prob(self.x)
+        return self.decoder.likelihood(z).log_prob(self.x, self.noise_variance)

@@ -50,8 +50,8 @@ class LinearPrecisionDecoder(LinearHeadsDecoder):
         precision = F.linear(z, self.precision_head.weight, self.precision_bias) / self.scale
         return GaussianLikelihood(self.mean_at(z), precision.abs().log(), precision.square())
 
-    def objective(self, x: Tensor) -> LinearPrecisionObjective:
-        return LinearPrecisionObjective(self, x)
+    def objective(self, x: Tensor, noise_variance: float = 0.0) -> LinearPrecisionObjective:
+        return LinearPrecisionObjective(self, x, noise_variance)
 
     def has_exact_log_term(self, q: Posterior) -> bool:
         """Whether ``expected_log_precision`` is the true one under ``q``: of a normal precision, and not expanded."""
@@ -100,7 +100,8 @@ class LinearPrecisionObjective(SampledObjective):
         residual = decoder.residual(self.x, cumulants.mean_m)
         precision = cumulants.mean_s + decoder.precision_bias
         covariance = cumulants.covariance
-        error = (residual.square() + cumulants.variance_m) * (precision.square() + cumulants.variance_s)
+        noise = self.noise_variance / decoder.scale.square()
+        error = (residual.square() + cumulants.variance_m + noise) * (precision.square() + cumulants.variance_s)
         error = error + covariance * (2 * covariance - 4 * residual * precision)
         if cumulants.k12 is not None and cumulants.k21 is not None and cumulants.k22 is not None:
             error = error - 2 * residual * cumulants.k12 + 2 * precision * cumulants.k21 + cumulants.k22

@@ -30,8 +30,8 @@ class LogLinearPrecisionDecoder(LinearHeadsDecoder):
         log_precision = self.precision_head(z) - self.scale.log()
         return GaussianLikelihood(self.mean_at(z), log_precision, (2 * log_precision).exp())
 
-    def objective(self, x: Tensor) -> LogLinearPrecisionObjective:
-        return LogLinearPrecisionObjective(self, x)
+    def objective(self, x: Tensor, noise_variance: float = 0.0) -> LogLinearPrecisionObjective:
+        return LogLinearPrecisionObjective(self, x, noise_variance)
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class LogLinearPrecisionObjective(SampledObjective):
         residual = self.decoder.residual(self.x, tilted.mean)
         # The root of E s^2 on either side of the error: it overflows only where the product does.
         root = (0.5 * tilted.log_normalizer + precision_head.bias).exp()
-        error = (residual * root).square() + tilted.variance * root * root
+        variance = tilted.variance + self.noise_variance / scale.square()
+        error = (residual * root).square() + variance * root * root
         log_precision = q.mean @ precision_head.weight.sum(0) + (precision_head.bias - scale.log()).sum()
         return log_precision - 0.5 * error.sum(1) - 0.5 * self.x.shape[1] * math.log(2 * math.pi)
