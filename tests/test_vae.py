@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from tests.reference import DOUBLE, linear_precision_log_density, normal, seeded
+from tests.reference import DOUBLE, expectation, gradients, linear_precision_log_density, normal, seeded
 from torch import nn
 
 from silent_gradients.decoders import (
@@ -61,9 +61,8 @@ def slopes(module):
 
 
 def step(vae, x, seed=121, **options):
-    state = {} if vae.estimator is None else vae.estimator.initial_state(CPU, BATCH)
     index = torch.arange(len(x))
-    return vae.training_step(x, state=state, index=index, generator=seeded(seed), **options)
+    return vae.training_step(x, state=vae.initial_state(CPU, len(x)), index=index, generator=seeded(seed), **options)
 
 
 def separate_gradients(vae, x, seed=121):
@@ -202,7 +201,7 @@ def test_frozen(estimator, family, guide):
     assert vae.guide is None or all(weight.grad is None for weight in vae.guide.parameters())
     assert all(torch.equal(encoder_before[name], tensor) for name, tensor in vae.encoder.named_buffers())
     assert any(not torch.equal(decoder_before[name], tensor) for name, tensor in vae.decoder.named_buffers())
-    assert result.state is state
+    assert result.state == state
 
     # The decoder's gradient is that of the density at genuine samples.
     (z,) = seen
@@ -215,11 +214,41 @@ def test_frozen(estimator, family, guide):
     assert max(float(slope.abs().max()) for slope in slopes(vae.decoder).values()) > 0
 
 
-def test_encoder_statistics_are_updated_once_per_step():
-    vae, x = make("reinforce", "bernoulli", "strided"), images("strided")
-    step(vae, x, alpha=0.5)
-    norms = [m for part in (vae.encoder, vae.decoder) for m in part.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert {int(norm.num_batches_tracked) for norm in norms if norm.num_batches_tracked is not None} == {1}
+@pytest.mark.parametrize(("estimator", "family"), [*SERVED, (None, "gaussian"), (None, "bernoulli")])
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_running_statistics_are_those_of_one_pass(estimator, family, alpha):
+    """However often the estimator evaluates the decoder; and the next step counts again."""
+    vae, x = make(estimator, family, "strided"), images("strided")
+    vae.train()
+    expected = copy.deepcopy(vae)
+    for seed in (1, 2):
+        passes: list[torch.Tensor] = []
+        hook = vae.decoder.network.register_forward_pre_hook(lambda _, inputs, seen=passes: seen.append(inputs[0]))
+        step(vae, x, seed=seed, alpha=alpha)
+        hook.remove()
+        expected.encoder(x)
+        expected.decoder.network(passes[0])
+        for part in ("encoder", "decoder"):
+            found, wanted = buffers(getattr(vae, part)), buffers(getattr(expected, part))
+            assert found.keys() == wanted.keys()
+            assert all(torch.equal(found[name], wanted[name]) for name in found)
+    norms = [m for m in vae.decoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert all(norm.track_running_stats and not norm._forward_hooks for norm in norms)
+
+
+def test_batch_norm_counts_again_after_an_error():
+    vae, x = make("local-expectation", "bernoulli", "strided"), images("strided")
+    hook = vae.decoder.network[-1].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        step(vae, x)
+    hook.remove()
+    norms = [m for m in vae.decoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(norm.track_running_stats and not norm._forward_hooks for norm in norms)
+    before = buffers(vae.decoder)
+    vae.eval()
+    step(vae, x)
+    assert all(torch.equal(before[name], tensor) for name, tensor in vae.decoder.named_buffers())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -281,18 +310,91 @@ def test_a_control_needs_a_guide(name):
         make(name, "bernoulli", guide=False)
 
 
-def test_another_estimator_may_steer_by_the_guide():
-    """Eq. 8 with a sampled gradient of the guide: the comparison that isolates zero variance."""
-    parts, x = make(None, "gaussian"), images()
-    vae = VAE(parts.encoder, parts.family, parts.decoder, None, parts.guide, create("reparameterization"))
+def sampled_guide(guide_estimator, family, estimator=None):
+    """A VAE whose guide has precisions far from 0 and a sampled gradient."""
+    parts = make(estimator, family)
     assert isinstance(parts.guide, LinearPrecisionDecoder)
     with torch.no_grad():
+        parts.guide.precision_head.weight.mul_(0.05)
         parts.guide.precision_head.bias.fill_(1.0)
-    values = [step(vae, x, seed=seed, alpha=1.0).guide_log_likelihood for seed in (1, 1, 2)]
-    assert all(value is not None for value in values)
-    first, again, other = (value for value in values if value is not None)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    return VAE(
+        parts.encoder, parts.family, parts.decoder, parts.estimator, parts.guide, create(guide_estimator)
+    ).double()
+
+
+@pytest.mark.parametrize(("guide_estimator", "family"), ALONE)
+def test_another_estimator_may_steer_by_the_guide(guide_estimator, family):
+    """Eq. 8 with a sampled gradient of the guide, the comparison that isolates zero variance: step after step the
+    gradients are those of the estimator by itself, its state included."""
+    vae, x = sampled_guide(guide_estimator, family), images()
+    other = copy.deepcopy(vae)
+    assert vae.guide_estimator is not None
+    assert other.guide is not None
+    state, own = vae.initial_state(CPU, BATCH), vae.guide_estimator.initial_state(CPU, BATCH)
+    assert state.keys() == {f"guide.{name}" for name in own}
+    index = torch.arange(BATCH)
+    for seed in (1, 2, 3):
+        vae.zero_grad()
+        other.zero_grad()
+        result = vae.training_step(x, state=state, alpha=1.0, index=index, generator=seeded(seed))
+        result.loss.backward()
+        generator, q = seeded(seed), other.posterior(x)
+        q.sample(1, generator)  # the decoder's
+        value, surrogate, own = vae.guide_estimator(
+            q, other.guide.objective(x.flatten(1)), index=index, generator=generator, state=own
+        )
+        (q.kl_divergence() - surrogate).mean().backward()
+        assert_same(slopes(vae.encoder), slopes(other.encoder))
+        assert_same(slopes(vae.guide), slopes(other.guide))
+        torch.testing.assert_close(result.guide_log_likelihood, value)
+        state = result.state
+        assert all(torch.equal(state[f"guide.{name}"], own[name]) for name in own)
+
+
+@pytest.mark.parametrize(("guide_estimator", "family"), [("reparameterization", "gaussian"), ("rloo", "bernoulli")])
+def test_a_sampled_gradient_of_the_guide_is_the_exact_one_in_the_mean(guide_estimator, family):
+    vae, x = sampled_guide(guide_estimator, family), images()
+    assert isinstance(vae.guide, LinearPrecisionDecoder)
+    layer = vae.encoder[-1]
+    assert isinstance(layer, nn.Linear)
+    q, heads = vae.posterior(x), (*vae.guide.mean_head.parameters(), *vae.guide.precision_head.parameters())
+
+    def definition(z):
+        return linear_precision_log_density(z, x.flatten(1), heads).sum(-1)  # type: ignore[arg-type]
+
+    exact = (q.kl_divergence() - expectation(family, q.parameters, definition)).mean()
+    (wanted,) = gradients(exact, layer.bias)
+    generator, drawn = seeded(127), []
+    for _ in range(2000):
+        loss = vae.training_step(x, state={}, alpha=1.0, generator=generator).loss
+        drawn += gradients(loss, layer.bias)
+    found = torch.stack(drawn)
+    error = found.std(0) / 2000**0.5
+    assert error.min() > 0
+    assert ((found.mean(0) - wanted) / error).abs().max() < 5
+    assert 5 * error.max() < 0.2 * wanted.abs().max()
+
+
+def test_both_estimators_keep_their_state():
+    vae, x = sampled_guide("reinforce", "bernoulli", "reinforce"), images()
+    state = vae.initial_state(CPU, BATCH)
+    assert set(state) == {"average", "weight", "guide.average", "guide.weight"}
+    result = vae.training_step(x, state=state, alpha=0.5, generator=seeded(128))
+    assert result.guide_log_likelihood is not None
+    for prefix, value in (("", result.log_likelihood), ("guide.", result.guide_log_likelihood)):
+        average = result.state[f"{prefix}average"] / result.state[f"{prefix}weight"]
+        assert float(average) == pytest.approx(float(value.mean()), rel=1e-5)
+    unguided = vae.training_step(x, state=result.state, generator=seeded(129)).state
+    assert torch.equal(unguided["guide.average"], result.state["guide.average"])
+    assert not torch.equal(unguided["average"], result.state["average"])
+    frozen = vae.training_step(x, state=unguided, frozen=True, generator=seeded(129)).state
+    assert frozen == unguided
+
+
+@pytest.mark.parametrize("name", [name for name, kind in REGISTRY.items() if kind.needs_control])
+def test_a_guide_has_no_control(name):
+    with pytest.raises(EstimatorError, match=rf"guide_estimator: '{name}'"):
+        sampled_guide(name, "bernoulli")
 
 
 def test_gradient_of_the_mixture_by_finite_differences():

@@ -6,10 +6,13 @@ Figure 1 and Algorithm 1). Both decoders' gradients reach the encoder in one bac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from silent_gradients.decoders.likelihood import Decoder, ExactObjective
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
@@ -25,6 +28,28 @@ def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
     return constant if factor == 0.0 else constant + factor * (tensor - constant)
 
 
+@contextmanager
+def first_pass_counts(network: nn.Module) -> Iterator[None]:
+    """Within, BatchNorm takes a network's first pass into its running statistics, and no further one.
+
+    Estimators evaluate a decoder a different number of times, at samples and at points that no sample is; its
+    statistics in evaluation are those of one pass per step for all of them.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+
+    def close(norm: _BatchNorm, *_: object) -> None:
+        norm.track_running_stats = False
+
+    hooks = [norm.register_forward_hook(close) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm in norms:
+            norm.track_running_stats = True
+
+
 class Step(NamedTuple):
     """What one training step computes.
 
@@ -34,7 +59,7 @@ class Step(NamedTuple):
         log_likelihood: [B], the estimator's value of E_q log p(x|z) under the reported decoder, in nats.
         kl: [B], in nats.
         guide_log_likelihood: [B], E_q log p(x|z) under the guide, or None where it is not used.
-        state: The estimator's state after the step.
+        state: The estimators' state after the step.
     """
 
     loss: Tensor
@@ -54,7 +79,8 @@ class VAE(nn.Module):
         estimator: Estimator of its gradient; None where the guide alone trains the encoder, and the decoder learns
             from detached samples.
         guide: Linear decoder of the silent gradient, and the control of an estimator that needs one.
-        guide_estimator: Estimator of the guide's gradient.
+        guide_estimator: Estimator of the guide's gradient; ``silent`` unless given. A sampled one tells what the
+            absence of variance is worth. The pathwise gradient of log|s| has no mean where s may vanish.
 
     Raises:
         EstimatorError: An estimator does not serve the family or lacks its control, or nothing trains the encoder.
@@ -72,7 +98,7 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder, self.family, self.decoder, self.guide = encoder, family, decoder, guide
         self.estimator = estimator
-        self.guide_estimator = (guide_estimator or Silent()) if guide is not None else None
+        self.guide_estimator: Estimator | None = (guide_estimator or Silent()) if guide is not None else None
         for used in (self.estimator, self.guide_estimator):
             if used is not None and not used.serves(family):
                 raise EstimatorError(
@@ -82,6 +108,16 @@ class VAE(nn.Module):
             raise EstimatorError("a VAE needs an estimator or a guide to train its encoder")
         if estimator is not None and estimator.needs_control and guide is None:
             raise EstimatorError(f"guide: estimator {estimator.name!r} needs one for its control, got None")
+        if guide_estimator is not None and guide_estimator.needs_control:
+            raise EstimatorError(f"guide_estimator: {guide_estimator.name!r} needs a control, and a guide has none")
+
+    def initial_state(self, device: torch.device, images: int = 0) -> State:
+        """State before the first step, of the estimator and of the guide's; see ``Estimator.initial_state``."""
+        own, guides = (
+            {} if used is None else used.initial_state(device, images)
+            for used in (self.estimator, self.guide_estimator)
+        )
+        return _joined(own, guides)
 
     def posterior(self, x: Tensor) -> Posterior:
         """q(z|x) of the images x [B, C, H, W]."""
@@ -110,7 +146,7 @@ class VAE(nn.Module):
 
         Args:
             x: Images [B, C, H, W] in [0, 1).
-            state: The estimator's state.
+            state: ``initial_state`` at first, then that of the last step.
             alpha: Weight of the guide's gradient in the encoder's. At 0 the guide is skipped, unless the estimator
                 needs it for a control: then it trains on its own exact gradient all the same.
             frozen: The encoder is frozen: no gradient reaches it, and the guide is skipped. The caller keeps the
@@ -130,29 +166,44 @@ class VAE(nn.Module):
         needed = self.estimator is not None and self.estimator.needs_control
         guided = self.guide is not None and not frozen and (alpha > 0 or needed)
 
+        own_state, guide_state = _parted(state)
         if self.estimator is None or frozen:
             # Nothing asks for a gradient through z: genuine samples train the decoder without bias.
             surrogate = objective.sampled(q.sample(1, generator))[0]
             value = surrogate.detach()
         else:
             share = 1.0 - alpha if guided else 1.0
-            value, surrogate, state = self.estimator(
-                self.family(scale_gradient(parameters, share)),
-                objective,
-                control=self.control(pixels) if needed else None,
-                index=index,
-                generator=generator,
-                state=state,
-            )
+            with first_pass_counts(self.decoder):
+                value, surrogate, own_state = self.estimator(
+                    self.family(scale_gradient(parameters, share)),
+                    objective,
+                    control=self.control(pixels) if needed else None,
+                    index=index,
+                    generator=generator,
+                    state=own_state,
+                )
         loss = kl - surrogate
         guide_value = None
         if guided and self.guide is not None and self.guide_estimator is not None:
-            guide_value, guide_surrogate, _ = self.guide_estimator(
+            guide_value, guide_surrogate, guide_state = self.guide_estimator(
                 self.family(scale_gradient(parameters, alpha)),
                 self.guide.objective(pixels),
                 index=index,
                 generator=generator,
-                state={},
+                state=guide_state,
             )
             loss = loss - guide_surrogate
-        return Step(loss.mean(), value, kl.detach(), guide_value, state)
+        return Step(loss.mean(), value, kl.detach(), guide_value, _joined(own_state, guide_state))
+
+
+_GUIDE = "guide."
+"""What the names of the guide's state begin with."""
+
+
+def _joined(own: State, guides: State) -> State:
+    return own | {_GUIDE + name: value for name, value in guides.items()}
+
+
+def _parted(state: State) -> tuple[State, State]:
+    guides = {name.removeprefix(_GUIDE): value for name, value in state.items() if name.startswith(_GUIDE)}
+    return {name: value for name, value in state.items() if not name.startswith(_GUIDE)}, guides

@@ -17,6 +17,8 @@ from silent_gradients.data.batches import DeviceBatches
 from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
+from silent_gradients.estimators import create
+from silent_gradients.model import build_vae
 from silent_gradients.runs import Plan
 from silent_gradients.training import checkpoint
 from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
@@ -33,6 +35,8 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
     "sampled, clipped": ("learnable/reparameterization", {"gradient_clip": 0.5}),
     "running average": ("learnable/reinforce", {"seed": 3}),
     "average and annealing": ("learnable/reinforce+silent", {"silent": {"plateau_epochs": 1.5, "annealing_rate": 0.3}}),
+    "average per image": ("learnable/reinforce", {"estimator": "reinforce-per-datum"}),
+    "silent baseline": ("learnable/reinforce+silent", {"estimator": "reinforce-silent-baseline"}),
     "annealing, frozen": ("learnable/gumbel-softmax+silent", {"silent": {"cutoff_epoch": 3}, "gradient_clip": 1.0}),
     "silent alone, frozen": ("learnable/silent-bernoulli", {"silent": {"cutoff_epoch": 2}, "snapshot_epochs": (1, 4)}),
     "PyTorch's start": ("learnable/silent-gaussian", {"initialization": "torch", "seed": 8}),
@@ -105,6 +109,20 @@ def test_interrupted_training_is_undisturbed_training_bit_for_bit(tiny, run_sett
             interrupt(tiny, run_settings, tmp_path / f"{number}", epoch)
         assert_same_training(undisturbed, train(tiny, run_settings, tmp_path / f"{number}"))
     assert curve_on_disk(tmp_path / "undisturbed") == undisturbed[0].curve
+
+
+def test_the_state_of_a_sampled_guide_is_in_the_checkpoint(tiny, tmp_path, monkeypatch):
+    def sampled(*given):
+        vae = build_vae(*given)
+        vae.guide_estimator = create("reinforce")
+        return vae
+
+    monkeypatch.setattr("silent_gradients.training.loop.build_vae", sampled)
+    settings = tiny.settings("learnable/reinforce+silent")
+    undisturbed = train(tiny, settings, tmp_path / "undisturbed")
+    assert float(undisturbed[0].state["guide.weight"]) > 0
+    interrupt(tiny, settings, tmp_path / "interrupted", 2)
+    assert_same_training(undisturbed, train(tiny, settings, tmp_path / "interrupted"))
 
 
 def test_training_that_stops_after_every_step_is_undisturbed_training(tiny, run_settings, tmp_path):

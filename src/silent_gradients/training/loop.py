@@ -93,8 +93,7 @@ class Trainer:
         self.optimizers = build_optimizers(settings, self.vae)
         self.schedule = SilentSchedule.of(settings.silent)
         self.generators = {stream: generator(settings.seed, stream, self.device) for stream in STREAMS}
-        estimator = self.vae.estimator
-        self.state = {} if estimator is None else estimator.initial_state(self.device, len(self.data.batches))
+        self.state = self.vae.initial_state(self.device, len(self.data.batches))
         self.sums = _Sums.zeros(self.device)
         self.order = self.generators["order"].get_state()
         self.folder.mkdir(parents=True, exist_ok=True)
