@@ -1,5 +1,6 @@
 """How long a plan takes: the times of steps, multiplied by hand."""
 
+import dataclasses
 import json
 import math
 import re
@@ -66,6 +67,8 @@ def test_a_trainings_time_is_that_of_its_steps_and_evaluations(plan):
     assert pace_of([run]).training(run) == pytest.approx(steps + 41 * 237 * 4 * 0.01)
     # Two splits of 360 images, and no snapshot to measure the gradient's variance at.
     assert pace_of([run]).evaluation(run, ASKED) == pytest.approx(2 * 360 * 5 * 0.01)
+    weighted = dataclasses.replace(ASKED, importance_samples=50)
+    assert pace_of([run]).evaluation(run, weighted) == pytest.approx(360 * (2 * 5 + 50) * 0.01)
     (fixed, *_) = first(plan, "digits/fixed/reinforce")
     assert pace_of([fixed]).evaluation(fixed, ASKED) == pytest.approx(2 * 360 * 5 * 0.01 + 3 * 10 * 0.5 * 2.0)
 

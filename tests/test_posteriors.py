@@ -282,6 +282,15 @@ def test_gaussian_linear_functions_are_jointly_normal():
             assert pair == pytest.approx(float(law[image, pixel]), abs=2e-6)
 
 
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_divergence_is_the_mean_log_ratio_to_the_prior(name):
+    q = FAMILIES[name](PARAMETERS[name])
+    z = q.sample(20_000, torch.Generator().manual_seed(0))
+    ratio = q.log_prob(z) - q.prior_log_prob(z)
+    error = ratio.std(0) / math.sqrt(len(z))
+    assert bool(((ratio.mean(0) - q.kl_divergence()).abs() < 4 * error + 1e-9).all())
+
+
 def test_gaussian_density_integrates_to_one():
     parameters = torch.tensor([[0.7, -1.2]], dtype=DOUBLE)
     total, _ = integrate.quad(

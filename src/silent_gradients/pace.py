@@ -122,7 +122,8 @@ class Pace:
         *_, report = _images(settings)
         # A draw of the gradient variance costs about what a step does for as many images.
         draws = len(settings.snapshot_epochs) * asked.variance_draws * asked.variance_images / settings.batch_size
-        return 2 * report * asked.samples * times.evaluated + draws * times.plain
+        evaluated = report * (2 * asked.samples + asked.importance_samples)
+        return evaluated * times.evaluated + draws * times.plain
 
     def pack(self, pack: PackSpec) -> float | None:
         """Seconds that a pack takes if the store has none of its runs; None where not all of it was measured."""

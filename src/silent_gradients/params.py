@@ -104,6 +104,9 @@ class EvaluationParams(_Strict):
     variance_images: PositiveInt = Field(64, description="Images of the gradient variance's fixed batch.")
     variance_draws: int = Field(100, ge=2, description="Latent draws of the gradient variance.")
     reconstructions: PositiveInt = Field(10, description="Images reconstructed for the figures.")
+    importance_samples: int = Field(
+        0, ge=0, description="Latent samples per image of the importance-weighted bound; 0 is none."
+    )
 
     def resolved(self) -> EvaluationSettings:
         """As the training process reads it."""

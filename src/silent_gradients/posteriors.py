@@ -116,6 +116,11 @@ class Posterior(ABC):
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z|x) in nats of z [S, B, k], summed over the latent variables, shape [S, B]."""
 
+    def prior_log_prob(self, z: Tensor) -> Tensor:
+        """Log p(z) in nats of z [S, B, k] under the prior, summed over the latent variables, shape [S, B]."""
+        # In every family parameters of zero make the prior.
+        return type(self)(torch.zeros_like(self.parameters)).log_prob(z)
+
     def rsample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Samples [S, B, k] that are differentiable functions of the parameters, where the family has them.
 

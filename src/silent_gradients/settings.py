@@ -100,12 +100,14 @@ class EvaluationSettings:
         variance_images: Images of the gradient variance's fixed batch.
         variance_draws: Its latent draws.
         reconstructions: Images that are reconstructed for the figures.
+        importance_samples: Latent samples per image of the importance-weighted bound; 0 is none.
     """
 
     samples: int
     variance_images: int
     variance_draws: int
     reconstructions: int
+    importance_samples: int = 0
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> EvaluationSettings:

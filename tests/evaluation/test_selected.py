@@ -10,6 +10,7 @@ import torch
 from silent_gradients.data.batches import dequantize
 from silent_gradients.data.evaluation_noise import EVALUATION_NOISE_SEED
 from silent_gradients.evaluation.gradient_variance import gradient_variance
+from silent_gradients.evaluation.importance_weighted import importance_weighted
 from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
 from silent_gradients.evaluation.selected import evaluate_selected
@@ -29,9 +30,9 @@ def evaluation_images(images):
     return dequantize(torch.tensor(images), 17, torch.Generator().manual_seed(EVALUATION_NOISE_SEED))
 
 
-def evaluated(place, store, settings):
+def evaluated(place, store, settings, asked=ASKED):
     """Train and evaluate one selected run; the run, its data and its evaluation."""
-    pack = PackSpec("seeds", f"tiny/{settings.experiment}", (settings,), ASKED)
+    pack = PackSpec("seeds", f"tiny/{settings.experiment}", (settings,), asked)
     run_pack(pack, store, place.folder, CPU, checkpoint_seconds=3600.0, stop=lambda: False)
     run = store.verified(settings.name, settings.id)
     return run, place.load(settings), json.loads((run.folder / "evaluation.json").read_text())
@@ -78,6 +79,17 @@ def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
         assert set(pictures) == names
         assert all(pictures[name].shape == (2, 1, 4, 4) for name in names)
         np.testing.assert_array_equal(pictures["originals"], evaluation_images(prepared.test[:2]).numpy())
+
+
+def test_the_importance_weighted_bound_stands_beside_the_reports_metrics(tiny, store):
+    asked = dataclasses.replace(ASKED, importance_samples=20)
+    settings = tiny.settings("learnable/reinforce", epochs=2)
+    run, data, document = evaluated(tiny, store, settings, asked)
+    vae, _ = load_snapshot(settings, data.mean, data.deviation, run.folder / "weights.pt", CPU)
+    expected = importance_weighted(vae, data.report, 17, 20, generator(0, "evaluation", CPU)).to_json()
+    assert {name: document["report"][name] for name in expected} == expected
+    assert not set(document["train"]) & set(expected)
+    assert document["settings"]["importance_samples"] == 20
 
 
 def test_the_papers_protocol_selects_and_reports_on_the_test_images(tiny, store):

@@ -87,6 +87,36 @@ def test_the_learnable_tables_have_factor_analysis_beside_the_measurements(build
     assert not any("Factor analysis" in layout.markdown(table) for table in without)
 
 
+def test_an_importance_weighted_bound_is_shown_where_there_is_one(builder, make_context):
+    names = [
+        f"digits/{method}" for method in ("fixed/reinforce", "learnable/reinforce", "learnable/reparameterization")
+    ]
+    weighted = {
+        "importance_samples": 500,
+        "importance_weighted_bpd": 2.4444,
+        "importance_weighted_mc_error": 0.003,
+        "effective_samples": 20.0,
+    }
+    for name in names:
+        builder.add(name)
+    context = make_context(names)
+    plain = [layout.markdown(table) for table in layout.layout(cells(builder.records, context), [], [], context)]
+    assert not any("mportance-weighted" in text for text in plain)
+    for record in builder.records[:2]:
+        record.evaluation["report"] |= weighted
+    found = cells(builder.records, context)
+    laid_out = {table.name: table for table in layout.layout(found, [], builder.records, context)}
+    for stem, name in (("table-2-fixed-variance", "reinforce"), ("table-3-bits-per-dimension", "reinforce")):
+        bound = row(laid_out[stem].data, method=name, metric="importance_weighted_bpd")
+        assert (bound["measured"], bound["monte_carlo_error"]) == (2.4444, 0.003)
+        assert "2.444 ± 0.0030" in layout.markdown(laid_out[stem])
+        assert any("the bound of 500 samples" in note for note in laid_out[stem].notes)
+    assert "mportance-weighted" not in layout.markdown(laid_out["table-4-kl-divergence"])
+    tree = tables.metrics(found, context)["digits"]
+    assert tree["fixed"]["reinforce"]["importance_weighted_bpd"] == 2.4444
+    assert "importance_weighted_bpd" not in tree["learnable"]["reparameterization"]
+
+
 def test_every_row_names_preset_protocol_and_data(study):
     records, context = study
     found = cells(records, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -68,10 +68,14 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data; a number that is not finite becomes null."""
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
+        return finite_or_null(asdict(self))
+
+
+def finite_or_null(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with None in the place of every number that is not finite, which JSON does not have."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 @contextmanager

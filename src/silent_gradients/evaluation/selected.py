@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
 from silent_gradients.evaluation.gradient_variance import gradient_variance
+from silent_gradients.evaluation.importance_weighted import importance_weighted
 from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
 from silent_gradients.evaluation.reconstructions import reconstruct
@@ -71,6 +72,10 @@ def evaluate_selected(
         for split, images, name in (("report", data.report, "test"), ("train", data.train, "train")):
             latent = generator(0, "evaluation", device)
             document[split] = evaluate(vae, images, levels, name, samples, latent).to_json()
+        if evaluation.importance_samples:
+            latent = generator(0, "evaluation", device)
+            weighted = importance_weighted(vae, data.report, levels, evaluation.importance_samples, latent)
+            document["report"] |= weighted.to_json()
         pictures = reconstruct(
             vae,
             data.report[: evaluation.reconstructions],

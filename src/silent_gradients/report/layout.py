@@ -145,6 +145,23 @@ def _about_published(data: pd.DataFrame) -> list[str]:
     ]
 
 
+def _about_weighted(cells: Sequence[Cell], experiment: str) -> list[str]:
+    if not tables.importance_weighted(cells, experiment):
+        return []
+    reports = [run.evaluation["report"] for cell in cells for run in cell.evaluated if run.evaluation]
+    samples = described([report["importance_samples"] for report in reports if "importance_samples" in report])
+    return [
+        f"Importance-weighted: the bound of {samples} samples per image (Burda et al. 2016), in expectation no looser "
+        "than the evidence lower bound; with its Monte-Carlo error."
+    ]
+
+
+def _weighted(row: dict[str, Any] | None) -> str:
+    if row is None or math.isnan(row["measured"]):
+        return NOTHING
+    return f"{number(row['measured'])} ± {number(row['monte_carlo_error'], 4)}"
+
+
 def _claims(found: Sequence[Claim], context: Context) -> Table:
     data = tables.claim_table(found, context)
     groups: dict[tuple[str, str], list[dict[str, str]]] = {}
@@ -225,7 +242,8 @@ def _table_1(cells: Sequence[Cell], context: Context) -> Table:
 
 
 def _table_2(cells: Sequence[Cell], context: Context) -> Table:
-    data = tables.measurements(cells, context, "fixed", tables.FIXED_METRICS)
+    weighted = tables.importance_weighted(cells, "fixed")
+    data = tables.measurements(cells, context, "fixed", (*tables.FIXED_METRICS, *weighted))
     groups: dict[str, list[dict[tuple[str, str], str]]] = {}
     for (dataset, name), group in _grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in _rows(group)}
@@ -242,6 +260,7 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
                 ("BPD", "difference"): number(bpd["difference"], sign=True),
                 ("BPD", "closed form"): number(bpd["closed_form"]),
                 ("BPD", "Monte-Carlo error"): monte_carlo(bpd["monte_carlo_error"]),
+                ("BPD", "importance-weighted"): _weighted(by_metric.get(tables.IMPORTANCE_WEIGHTED)),
                 ("KL", "mean"): number(kl["measured"], 2),
                 ("KL", "95% interval"): interval(kl["low"], kl["high"], kl["seeds"], 2),
                 ("KL", "closed form"): number(kl["closed_form"], 2),
@@ -262,6 +281,7 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
         "numbers best, so its interval, the published value and the difference stand there.",
         *_about_published(data),
     ]
+    notes += _about_weighted(cells, "fixed")
     if len(data) and data["closed_form"].notna().any():
         notes.append(
             "Closed form: the best linear decoder and encoder for Gaussian latents (probabilistic PCA with the same "
@@ -275,12 +295,14 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
 
 
 def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], context: Context) -> Table:
-    data = tables.measurements(cells, context, "learnable", (metric,))
+    weighted = tables.importance_weighted(cells, "learnable") if metric == "bpd" else ()
+    data = tables.measurements(cells, context, "learnable", (metric, *weighted))
     digits, label = _DIGITS[metric], METRIC_LABELS[metric]
     rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     details: dict[str, list[dict[str, str]]] = {}
-    for row in _rows(data):
-        method = MethodName.of("learnable", row["method"])
+    for (_, name_of_method), group_of_rows in _grouped(data, "dataset", "method"):
+        by_metric = {row["metric"]: row for row in _rows(group_of_rows)}
+        row, method = by_metric[metric], MethodName.of("learnable", name_of_method)
         guidance = "with SG" if method.silent else "without SG"
         key = (method.space, method.estimator_label)
         cell = rows.setdefault(key, {("", "Posterior"): key[0], ("", "Estimator"): key[1]})
@@ -297,6 +319,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
                 "Published": number(row["published"], 2),
                 "Difference": number(row["difference"], digits, sign=True),
                 **({"Monte-Carlo error": monte_carlo(row["monte_carlo_error"])} if metric == "bpd" else {}),
+                "Importance-weighted": _weighted(by_metric.get(tables.IMPORTANCE_WEIGHTED)),
                 **{column: text for (_, column), text in _made_from(row).items()},
             }
         )
@@ -313,6 +336,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         "in its details below, says more.",
         *_about_published(data),
     ]
+    notes += _about_weighted(cells, "learnable") if weighted else []
     if len(data) and data["closed_form"].notna().any():
         notes.append(
             "Factor analysis: a linear mean and a variance per pixel, the same for every image, with the same latent "
@@ -391,12 +415,15 @@ def _group_name(dataset: str, experiment: str, context: Context) -> str:
     return f"{context.title(dataset)}, {experiment} variance"
 
 
+_MAY_BE_EMPTY = ("published", "difference", "closed form", "importance-weighted")
+
+
 def _filled(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame without the columns on the paper where the paper has nothing for any row."""
+    """A frame without columns that may be empty, as those on the paper, where they are."""
 
     def is_empty(column: tuple[str, str] | str) -> bool:
         name = (column[1] if isinstance(column, tuple) else column).lower()
-        return name.startswith(("published", "difference", "closed form")) and bool(frame[column].eq(NOTHING).all())
+        return name.startswith(_MAY_BE_EMPTY) and bool(frame[column].eq(NOTHING).all())
 
     # A difference of two methods that were not run is news; one to a paper that has no number is not.
     empty = [column for column in frame.columns if is_empty(column) and "Verdict" not in frame.columns]

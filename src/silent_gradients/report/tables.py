@@ -20,7 +20,8 @@ from silent_gradients.report.summary import Cell, described, mean_error, revisio
 
 FIXED_METRICS = ("bpd", "kl", "mse_mean_decoded", "mse_sampled", "mse_sampled_clamped")
 REDUCTIONS = ("batch_mean", "per_image_mean")
-_ERRORS = {"bpd": "bpd_mc_error"}
+IMPORTANCE_WEIGHTED = "importance_weighted_bpd"
+_ERRORS = {"bpd": "bpd_mc_error", IMPORTANCE_WEIGHTED: "importance_weighted_mc_error"}
 _LIMITS = {
     "bpd": "bpd",
     "kl": "kl",
@@ -72,6 +73,12 @@ def measurements(cells: Sequence[Cell], context: Context, experiment: str, metri
                 }
             )
     return _ordered(pd.DataFrame(rows), last=("split", "images", "samples", "epochs", "configurations", "status"))
+
+
+def importance_weighted(cells: Sequence[Cell], experiment: str) -> tuple[str, ...]:
+    """The importance-weighted bound's name as a metric, where some run of the experiment was evaluated with one."""
+    measured = any(cell.values(IMPORTANCE_WEIGHTED) for cell in cells if cell.experiment == experiment)
+    return (IMPORTANCE_WEIGHTED,) if measured else ()
 
 
 def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
@@ -239,10 +246,12 @@ def metrics(cells: Sequence[Cell], context: Context) -> dict[str, Any]:
     """
     tree: dict[str, Any] = {"preset": context.preset, "protocol": context.protocol}
     for cell in cells:
-        values = {name: summarize(list(cell.values(name).values())) for name in ("bpd", "kl", PUBLISHED_MSE)}
+        names = ("bpd", "kl", PUBLISHED_MSE, IMPORTANCE_WEIGHTED)
+        values = {name: summarize(list(cell.values(name).values())) for name in names}
         entry: dict[str, Any] = {
             "bpd": values["bpd"].mean,
             "bpd_sd": values["bpd"].sd,
+            IMPORTANCE_WEIGHTED: values[IMPORTANCE_WEIGHTED].mean,
             "kl": values["kl"].mean,
             "mse": values[PUBLISHED_MSE].mean,
             "seeds": values["bpd"].n,
