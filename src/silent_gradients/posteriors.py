@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from silent_gradients import latent_noise
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.tilting import tilted_bits
 
 
@@ -109,7 +111,7 @@ class Posterior(ABC):
         """KL(q || prior) in nats, summed over the latent variables, shape [B]."""
 
     @abstractmethod
-    def sample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         """Genuine (hard) samples without a gradient, shape [S, B, k]."""
 
     @abstractmethod
@@ -121,7 +123,7 @@ class Posterior(ABC):
         # In every family parameters of zero make the prior.
         return type(self)(torch.zeros_like(self.parameters)).log_prob(z)
 
-    def rsample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         """Samples [S, B, k] that are differentiable functions of the parameters, where the family has them.
 
         Raises:
@@ -221,13 +223,13 @@ class Gaussian(Posterior):
     def kl_divergence(self) -> Tensor:
         return 0.5 * (self._mean.square() + self._variance - 1 - self.log_variance).sum(1)
 
-    def sample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         with torch.no_grad():
             return self.rsample(samples, generator)
 
-    def rsample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         mean = self._mean
-        noise = torch.randn((samples, *mean.shape), generator=generator, dtype=mean.dtype, device=mean.device)
+        noise = latent_noise.normal((samples, *mean.shape), mean, generator)
         return mean + (0.5 * self.log_variance).exp() * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -275,10 +277,10 @@ class Bernoulli(Posterior):
         entropy = F.softplus(-magnitude) + magnitude * (-magnitude).sigmoid()
         return (math.log(2) - entropy).sum(1)
 
-    def sample(self, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         with torch.no_grad():
             p = self._mean
-            uniform = torch.rand((samples, *p.shape), generator=generator, dtype=p.dtype, device=p.device)
+            uniform = latent_noise.uniform((samples, *p.shape), p, generator)
             return (uniform < p).to(p.dtype)
 
     def log_prob(self, z: Tensor) -> Tensor:

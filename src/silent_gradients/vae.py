@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from silent_gradients.decoders.likelihood import Decoder, ExactObjective
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Posterior
 
 
@@ -136,7 +137,7 @@ class VAE(nn.Module):
         alpha: float = 0.0,
         frozen: bool = False,
         index: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource | None = None,
     ) -> Step:
         """The loss whose single backward pass gives every parameter its gradient.
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from silent_gradients import latent_noise
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.bits import BitEstimator
 from silent_gradients.estimators.contract import register
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Bernoulli
 
 
@@ -37,10 +39,10 @@ class AntitheticBits(BitEstimator):
             pair: 1[u > 1 - p] and 1[u < p], each [S, B, k].
         """
 
-    def estimate(self, q: Bernoulli, objective: Objective, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def estimate(self, q: Bernoulli, objective: Objective, generator: NoiseSource | None) -> tuple[Tensor, Tensor]:
         logits = q.logits.detach()
         shape = (self.samples, *logits.shape)
-        uniform = torch.rand(shape, generator=generator, dtype=logits.dtype, device=logits.device)
+        uniform = latent_noise.uniform(shape, logits, generator)
         pair = (uniform > (-logits).sigmoid()).to(logits.dtype), (uniform < logits.sigmoid()).to(logits.dtype)
         value = objective.sampled(torch.cat(pair))
         first, second = value.detach().chunk(2)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.estimators.contract import Estimate, EstimatorError, SampledEstimator, State
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Bernoulli, Posterior
 
 
@@ -20,7 +20,7 @@ class BitEstimator(SampledEstimator):
     posteriors = frozenset({"bernoulli"})
 
     @abstractmethod
-    def estimate(self, q: Bernoulli, objective: Objective, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def estimate(self, q: Bernoulli, objective: Objective, generator: NoiseSource | None) -> tuple[Tensor, Tensor]:
         """The value and the surrogate of an ``Estimate``, each [B]; the value may have a gradient."""
 
     def __call__(
@@ -30,7 +30,7 @@ class BitEstimator(SampledEstimator):
         *,
         control: ExactObjective | None = None,
         index: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
         if not isinstance(q, Bernoulli):

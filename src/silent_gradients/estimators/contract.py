@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Posterior
 
 State = dict[str, Tensor]
@@ -93,7 +94,7 @@ class Estimator(ABC):
         *,
         control: ExactObjective | None = None,
         index: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
         """Estimate E_q[objective] and its gradient.

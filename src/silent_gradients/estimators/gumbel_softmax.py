@@ -7,16 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from silent_gradients import latent_noise
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.bits import BitEstimator
 from silent_gradients.estimators.contract import EstimatorError, register
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Bernoulli
 
 
-def relaxed_sample(q: Bernoulli, samples: int, temperature: float, generator: torch.Generator | None) -> Tensor:
+def relaxed_sample(q: Bernoulli, samples: int, temperature: float, generator: NoiseSource | None) -> Tensor:
     """sigmoid((logits + logistic noise) / temperature), shape [S, B, k], with a gradient to the logits."""
     logits = q.logits
-    uniform = torch.rand((samples, *logits.shape), generator=generator, dtype=logits.dtype, device=logits.device)
+    uniform = latent_noise.uniform((samples, *logits.shape), logits, generator)
     # rand may return 0, whose logit is infinite.
     uniform = uniform.clamp(min=torch.finfo(logits.dtype).tiny)
     return ((logits + uniform.log() - torch.log1p(-uniform)) / temperature).sigmoid()
@@ -43,6 +45,6 @@ class GumbelSoftmax(BitEstimator):
         if not self.temperature > 0:
             raise EstimatorError(f"temperature: expected a positive number, got {self.temperature}")
 
-    def estimate(self, q: Bernoulli, objective: Objective, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def estimate(self, q: Bernoulli, objective: Objective, generator: NoiseSource | None) -> tuple[Tensor, Tensor]:
         value = objective.sampled(relaxed_sample(q, self.samples, self.temperature, generator)).mean(0)
         return value, value

@@ -11,6 +11,7 @@ from torch import Tensor
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.bits import BitEstimator
 from silent_gradients.estimators.contract import EstimatorError, register
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Bernoulli
 
 
@@ -40,7 +41,7 @@ class LocalExpectation(BitEstimator):
     def evaluations(self, latent_dim: int) -> int:
         return self.samples * (1 + latent_dim + -(-latent_dim // self.bits_at_once))
 
-    def estimate(self, q: Bernoulli, objective: Objective, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def estimate(self, q: Bernoulli, objective: Objective, generator: NoiseSource | None) -> tuple[Tensor, Tensor]:
         z = q.sample(self.samples, generator)
         value = objective.sampled(z).mean(0)
         differences = []

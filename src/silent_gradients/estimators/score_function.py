@@ -10,6 +10,7 @@ from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.estimators.contract import Estimate, SampledEstimator, State
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Posterior
 
 
@@ -43,7 +44,7 @@ class ScoreFunction(SampledEstimator):
         *,
         control: ExactObjective | None = None,
         index: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
         z = q.sample(self.samples, generator)

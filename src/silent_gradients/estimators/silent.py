@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.estimators.contract import Estimate, Estimator, EstimatorError, State, register
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Posterior
 
 
@@ -31,7 +31,7 @@ class Silent(Estimator):
         *,
         control: ExactObjective | None = None,
         index: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
         if not isinstance(objective, ExactObjective):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.bits import BitEstimator
 from silent_gradients.estimators.contract import register
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Bernoulli
 
 
@@ -25,6 +25,6 @@ class StraightThrough(BitEstimator):
     name = "straight-through"
     unbiased = False
 
-    def estimate(self, q: Bernoulli, objective: Objective, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def estimate(self, q: Bernoulli, objective: Objective, generator: NoiseSource | None) -> tuple[Tensor, Tensor]:
         value = objective.sampled(q.sample(self.samples, generator) + (q.mean - q.mean.detach())).mean(0)
         return value, value

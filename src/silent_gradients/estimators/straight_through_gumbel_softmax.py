@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.contract import register
 from silent_gradients.estimators.gumbel_softmax import GumbelSoftmax, relaxed_sample
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Bernoulli
 
 
@@ -23,7 +23,7 @@ class StraightThroughGumbelSoftmax(GumbelSoftmax):
 
     name = "straight-through-gumbel-softmax"
 
-    def estimate(self, q: Bernoulli, objective: Objective, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def estimate(self, q: Bernoulli, objective: Objective, generator: NoiseSource | None) -> tuple[Tensor, Tensor]:
         relaxed = relaxed_sample(q, self.samples, self.temperature, generator)
         constant = relaxed.detach()
         value = objective.sampled(constant.round() + (relaxed - constant)).mean(0)

@@ -1,0 +1,85 @@
+"""The noise of latent samples: drawn from a generator, or drawn beforehand.
+
+A step of many runs at once (``training/stack.py``) draws the noise of each from its own generator beforehand, so that a
+run sees the same noise as it would alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["normal", "uniform"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Noise that was asked for: N(0, 1), or uniform on [0, 1)."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def draw(self, generator: torch.Generator | None, device: torch.device) -> Tensor:
+        """The noise, from ``generator`` (None: PyTorch's own)."""
+        draw = torch.randn if self.kind == "normal" else torch.rand
+        return draw(self.shape, generator=generator, dtype=self.dtype, device=device)
+
+
+@dataclass
+class RecordedNoise:
+    """Notes what is asked for and hands out constants: what a step will need, without drawing anything."""
+
+    requests: list[Request] = field(default_factory=list)
+
+    def take(self, request: Request, device: torch.device) -> Tensor:
+        """A constant in the place of the noise."""
+        self.requests.append(request)
+        return torch.full(request.shape, 0.5, dtype=request.dtype, device=device)
+
+
+class PreparedNoise:
+    """Hands out noise that was drawn beforehand, in the order in which it is asked for.
+
+    Args:
+        requests: What will be asked for.
+        noise: The noise, one tensor for each.
+    """
+
+    def __init__(self, requests: Sequence[Request], noise: Iterable[Tensor]) -> None:
+        self._left = list(zip(requests, noise, strict=True))
+
+    def take(self, request: Request, device: torch.device) -> Tensor:
+        """The next of the noise.
+
+        Raises:
+            ValueError: Something else was expected to be asked for.
+        """
+        expected, noise = self._left.pop(0) if self._left else (None, torch.empty(0))
+        if request != expected:
+            raise ValueError(f"noise: prepared for {expected}, asked for {request}")
+        return noise
+
+
+NoiseSource = torch.Generator | RecordedNoise | PreparedNoise
+"""Where latent noise comes from."""
+
+
+def normal(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> Tensor:
+    """N(0, 1) noise of the type and on the device of ``like``."""
+    return _noise(Request("normal", shape, like.dtype), like.device, source)
+
+
+def uniform(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> Tensor:
+    """Uniform noise on [0, 1), of the type and on the device of ``like``."""
+    return _noise(Request("uniform", shape, like.dtype), like.device, source)
+
+
+def _noise(request: Request, device: torch.device, source: NoiseSource | None) -> Tensor:
+    if source is None or isinstance(source, torch.Generator):
+        return request.draw(source, device)
+    return source.take(request, device)
