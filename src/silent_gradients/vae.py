@@ -124,10 +124,10 @@ class VAE(nn.Module):
         """q(z|x) of the images x [B, C, H, W]."""
         return self.family(self.encoder(x))
 
-    def control(self, pixels: Tensor) -> ExactObjective | None:
+    def control(self, pixels: Tensor, q: Posterior) -> ExactObjective | None:
         """The guide as a function with a known expectation, for the images ``pixels`` [B, D]; None without one."""
-        objective = None if self.guide is None else self.guide.objective(pixels)
-        return objective if isinstance(objective, ExactObjective) else None
+        control = None if self.guide is None else self.guide.control(pixels, q)
+        return control if isinstance(control, ExactObjective) else None
 
     def training_step(
         self,
@@ -178,7 +178,7 @@ class VAE(nn.Module):
                 value, surrogate, own_state = self.estimator(
                     self.family(scale_gradient(parameters, share)),
                     objective,
-                    control=self.control(pixels) if needed else None,
+                    control=self.control(pixels, q) if needed else None,
                     index=index,
                     generator=generator,
                     state=own_state,

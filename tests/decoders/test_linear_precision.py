@@ -347,3 +347,76 @@ def test_a_precision_that_hangs_on_one_saturating_bit_stays_finite(log_term):
     assert torch.isfinite(value).all()
     for slope in torch.autograd.grad(value.sum(), (logits, *decoder.parameters())):
         assert torch.isfinite(slope).all()
+
+
+def tangent(s, second_moment):
+    """The line that touches 1/2 log s^2, as a function of s^2, at the second moment."""
+    return 0.5 * second_moment.log() + (s.square() - second_moment) / (2 * second_moment)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_control_by_its_definition_and_its_expectation_by_enumeration(name):
+    """A polynomial in z: exact under every posterior, also under another one than it was made for."""
+    scale = normal(D, seed=46).exp()
+    decoder = decoder_with(LATENTS[name], standardization=Standardization(normal(D, seed=47), scale, 1000.0), bias=0.1)
+    q = FAMILIES[name](PARAMETERS[name])
+    control = decoder.control(X, q)
+    assert isinstance(control, ExactObjective)
+    assert control.is_exact(q)
+
+    def density(z, fixed):
+        m, s = linear_heads(z, heads(decoder))
+        m, s = decoder.mean + scale * m, s / scale
+        return (tangent(s, fixed) - 0.5 * (X - m).square() * s.square() - NORMALIZER).sum(-1)
+
+    def squared_precision(z):
+        return (linear_heads(z, heads(decoder))[1] / scale).square()
+
+    fixed = expectation(name, PARAMETERS[name], squared_precision).detach()
+    z = q.sample(7, torch.Generator().manual_seed(48))
+    assert relative(control.sampled(z), density(z, fixed)) < 1e-11
+    for shift in (0.0, 0.3):
+        parameters = (PARAMETERS[name] + shift).requires_grad_()
+        found = control.expectation(FAMILIES[name](parameters))
+        exact = expectation(name, parameters, lambda z: density(z, fixed))
+        assert relative(found, exact) < 1e-11
+        for slope, truth in zip(
+            gradients(found.sum(), parameters, *heads(decoder)),
+            gradients(exact.sum(), parameters, *heads(decoder)),
+            strict=True,
+        ):
+            assert relative(slope, truth) < 1e-10
+
+
+def test_the_control_is_above_the_objective_and_touches_it_where_the_precision_is_certain():
+    decoder = decoder_with(6)
+    logits = torch.full((B, 6), 40.0, dtype=DOUBLE)
+    q = Bernoulli(logits)
+    z = torch.ones(1, B, 6, dtype=DOUBLE)
+    objective = decoder.objective(X)
+    torch.testing.assert_close(decoder.control(X, q).sampled(z), objective.sampled(z), rtol=1e-9, atol=1e-9)
+    q = Bernoulli(PARAMETERS["bernoulli"])
+    drawn = codes(6)[:, None].expand(-1, B, -1)
+    assert (decoder.control(X, q).sampled(drawn) >= objective.sampled(drawn) - 1e-9).all()
+
+
+def test_the_control_stays_finite_where_the_precision_vanishes():
+    decoder = LinearPrecisionDecoder(2, identity(), small_weights=False)
+    with torch.no_grad():
+        decoder.precision_head.weight.zero_()
+        decoder.precision_head.bias.zero_()
+    for name in PARAMETERS:
+        columns = 2 * FAMILIES[name].parameters_per_latent
+        parameters = torch.full((B, columns), -60.0, requires_grad=True)
+        q = FAMILIES[name](parameters)
+        control = decoder.control(X.float(), q)
+        z = torch.zeros(1, B, 2, requires_grad=True)
+        for value, wanted in ((control.expectation(q), parameters), (control.sampled(z), z)):
+            assert torch.isfinite(value).all()
+            assert torch.isfinite(torch.autograd.grad(value.sum(), wanted, retain_graph=True)[0]).all()
+
+
+def test_other_decoders_are_their_own_control():
+    decoder = FixedVarianceDecoder(2, D, 0.3).double()
+    control = decoder.control(X, Gaussian(PARAMETERS["gaussian"]))
+    assert control == decoder.objective(X)

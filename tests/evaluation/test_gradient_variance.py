@@ -67,7 +67,8 @@ def test_the_variance_is_that_of_plain_differentiation(tiny, cell):
 
 def test_the_guide_serves_as_control(tiny):
     vae, x, _ = model(tiny, "learnable/reinforce+silent", estimator="reinforce-silent-baseline")
-    control, q = vae.control(x.flatten(1)), vae.posterior(x)
+    q = vae.posterior(x)
+    control = vae.control(x.flatten(1), q)
     state = {"average": torch.tensor(-2.0), "weight": torch.tensor(0.5)}
     generator, gradients = seeded(4), []
     for _ in range(12):

@@ -92,6 +92,13 @@ class Decoder(nn.Module, ABC):
         """
         return SampledObjective(self, x, noise_variance)
 
+    def control(self, x: Tensor, q: Posterior) -> Objective:
+        """A function of z that resembles the objective of x [B, D], with an exact expectation if the decoder has one.
+
+        It is the objective itself unless that one's expectation under q is an approximation.
+        """
+        return self.objective(x)
+
 
 @dataclass(frozen=True)
 class SampledObjective:

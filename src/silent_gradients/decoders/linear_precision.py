@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from silent_gradients.decoders import log_terms
 from silent_gradients.decoders.likelihood import GaussianLikelihood, SampledObjective, Standardization
 from silent_gradients.decoders.linear_heads import LinearHeadsDecoder
 from silent_gradients.posteriors import JointCumulants, Posterior
+
+_TINY = 1e-20
+"""Keeps the second moment of a precision that is 0 in every sample positive; far below any that occurs."""
 
 LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
 
@@ -53,6 +57,14 @@ class LinearPrecisionDecoder(LinearHeadsDecoder):
     def objective(self, x: Tensor, noise_variance: float = 0.0) -> LinearPrecisionObjective:
         return LinearPrecisionObjective(self, x, noise_variance)
 
+    def control(self, x: Tensor, q: Posterior) -> LinearPrecisionControl:
+        """The objective with log|s| expanded; see ``LinearPrecisionControl``."""
+        weight = self.precision_head.weight
+        with torch.no_grad():
+            mean = F.linear(q.mean, weight) + self.precision_bias
+            second_moment = mean.square() + F.linear(q.variance, weight.square())
+        return LinearPrecisionControl(self, x, second_moment=second_moment.clamp_min(_TINY))
+
     def has_exact_log_term(self, q: Posterior) -> bool:
         """Whether ``expected_log_precision`` is the true one under ``q``: of a normal precision, and not expanded."""
         return q.is_gaussian and self.log_term in ("auto", "exact", "central-limit")
@@ -89,6 +101,10 @@ class LinearPrecisionObjective(SampledObjective):
         """Whether ``expectation`` is the true one under ``q``: where the log term is."""
         return self.decoder.has_exact_log_term(q)
 
+    def expected_log_precision(self, q: Posterior, cumulants: JointCumulants) -> Tensor:
+        """The log term of ``expectation``, [B, D]."""
+        return self.decoder.expected_log_precision(q, cumulants)
+
     def expectation(self, q: Posterior) -> Tensor:
         """E_q log p(x|z) in nats, shape [B]; exact but for the log term (paper, Eq. 7).
 
@@ -105,5 +121,36 @@ class LinearPrecisionObjective(SampledObjective):
         error = error + covariance * (2 * covariance - 4 * residual * precision)
         if cumulants.k12 is not None and cumulants.k21 is not None and cumulants.k22 is not None:
             error = error - 2 * residual * cumulants.k12 + 2 * precision * cumulants.k21 + cumulants.k22
-        log_precision = decoder.expected_log_precision(q, cumulants)
+        log_precision = self.expected_log_precision(q, cumulants)
         return (log_precision - 0.5 * error).sum(1) - 0.5 * self.x.shape[1] * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class LinearPrecisionControl(LinearPrecisionObjective):
+    """The objective with log|s| replaced by a polynomial in s, so that its expectation is exact for every mean-field q.
+
+    log|s| = 1/2 log s^2 becomes 1/2 (log e + s^2 / e - 1), its tangent in s^2 at a fixed e. Unlike that of log|s|, its
+    slope is bounded where s vanishes.
+
+    Attributes:
+        second_moment: e, [B, D], in units of 1 / scale^2: E s^2 under the posterior that the control was made for.
+    """
+
+    second_moment: Tensor = field(kw_only=True)
+
+    def is_exact(self, q: Posterior) -> bool:
+        """Whether ``expectation`` is the true one under ``q``: always."""
+        return True
+
+    def sampled(self, z: Tensor) -> Tensor:
+        likelihood = self.decoder.likelihood(z)
+        squared = likelihood.precision_squared * self.decoder.scale.square()
+        return likelihood._replace(log_precision=self._tangent(squared)).log_prob(self.x, self.noise_variance)
+
+    def expected_log_precision(self, q: Posterior, cumulants: JointCumulants) -> Tensor:
+        mean = cumulants.mean_s + self.decoder.precision_bias
+        return self._tangent(mean.square() + cumulants.variance_s)
+
+    def _tangent(self, squared: Tensor) -> Tensor:
+        second_moment = self.second_moment
+        return 0.5 * (second_moment.log() + squared / second_moment - 1) - self.decoder.scale.log()

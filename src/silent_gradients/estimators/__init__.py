@@ -9,8 +9,11 @@ from silent_gradients.estimators.reinforce import Reinforce
 from silent_gradients.estimators.reinforce_no_baseline import ReinforceNoBaseline
 from silent_gradients.estimators.reinforce_per_datum import ReinforcePerDatum
 from silent_gradients.estimators.reinforce_silent_baseline import ReinforceSilentBaseline
+from silent_gradients.estimators.reinforce_silent_control import ReinforceSilentControl
 from silent_gradients.estimators.reparameterization import Reparameterization
+from silent_gradients.estimators.reparameterization_silent_control import ReparameterizationSilentControl
 from silent_gradients.estimators.rloo import Rloo
+from silent_gradients.estimators.rloo_silent_control import RlooSilentControl
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.estimators.straight_through import StraightThrough
 from silent_gradients.estimators.straight_through_gumbel_softmax import StraightThroughGumbelSoftmax
@@ -28,8 +31,11 @@ __all__ = [
     "ReinforceNoBaseline",
     "ReinforcePerDatum",
     "ReinforceSilentBaseline",
+    "ReinforceSilentControl",
     "Reparameterization",
+    "ReparameterizationSilentControl",
     "Rloo",
+    "RlooSilentControl",
     "Silent",
     "State",
     "StraightThrough",

@@ -33,7 +33,8 @@ class Reinforce(ScoreFunction):
             raise EstimatorError(f"decay: expected a number in [0, 1), got {self.decay}")
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
-        return {"average": torch.zeros((), device=device), "weight": torch.zeros((), device=device)}
+        zero = torch.zeros((), device=device)
+        return super().initial_state(device, images) | {"average": zero, "weight": zero.clone()}
 
     def baseline(self, observed: Tensor, expected: Tensor, index: Tensor | None, state: State) -> tuple[Tensor, State]:
         per_image = observed.mean(0)

@@ -50,7 +50,7 @@ def gradient_variance(
     with evaluation_mode(vae), torch.enable_grad():
         parameters = vae.encoder(x)
         objective = vae.decoder.objective(x.flatten(1))
-        control = vae.control(x.flatten(1)) if estimator.needs_control else None
+        control = vae.control(x.flatten(1), vae.family(parameters)) if estimator.needs_control else None
         gradients = []
         for _ in range(draws):
             # A leaf at the posterior: the decoder's backward pass stops there, and one product with the encoder's
