@@ -10,6 +10,7 @@ from torch import Tensor
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.estimators.contract import Estimate, State, register
 from silent_gradients.estimators.silent_control import SilentControl, repeated
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Posterior
 
 
@@ -31,7 +32,7 @@ class ReparameterizationSilentControl(SilentControl):
         *,
         control: ExactObjective | None = None,
         index: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
         control, _, exact = self.exact_gradient(q, control)

@@ -16,6 +16,7 @@ from torch import Tensor
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.estimators.contract import Estimate, EstimatorError, SampledEstimator, State
 from silent_gradients.estimators.score_function import ScoreFunction
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Posterior
 
 
@@ -103,7 +104,7 @@ class ScoreFunctionSilentControl(SilentControl, ScoreFunction):
         *,
         control: ExactObjective | None = None,
         index: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
         control, expected, exact = self.exact_gradient(q, control)
