@@ -1,4 +1,4 @@
-"""Variance of an estimator's gradient with respect to the encoder (paper, Table 1 and Appendix B.3)."""
+"""Variance and bias of estimators' gradients with respect to the encoder (paper, Table 1 and Appendix B.3)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from silent_gradients.estimators.contract import Estimator, State
-from silent_gradients.evaluation.metrics import evaluation_mode
+from silent_gradients.decoders.likelihood import ExactObjective
+from silent_gradients.estimators.contract import REGISTRY, Estimator, EstimatorError, State, create
+from silent_gradients.evaluation.mean_difference import mean_difference
+from silent_gradients.evaluation.metrics import DECODED_PER_CHUNK, evaluation_mode
+from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.vae import VAE
+
+SETTLING_STEPS = 100
+"""Steps on the fixed batch after which an estimator that was not trained with has its running averages."""
+_REFERENCES = ("reparameterization", "disarm", "rloo")
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,36 @@ class GradientVariance:
     draws: int
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the expected gradient is taken to be.
+
+    Attributes:
+        estimator: Name of the estimator that gave it.
+        cotangents: Its gradients with respect to the posterior's parameters, [M, B, p k]; [1, B, p k] where exact.
+    """
+
+    estimator: str
+    cotangents: Tensor
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What an estimator's gradient is like on one fixed batch.
+
+    Attributes:
+        variance: Its variance.
+        bias: Norm of its bias over that of the expected gradient, both with respect to the posterior's parameters.
+        bias_z: How certain a bias is; see ``MeanDifference``.
+    """
+
+    variance: GradientVariance
+    bias: float
+    bias_z: float
+
+
 def gradient_variance(
-    vae: VAE, estimator: Estimator, x: Tensor, state: State, draws: int, generator: torch.Generator | None = None
+    vae: VAE, estimator: Estimator, x: Tensor, state: State, draws: int, generator: NoiseSource | None = None
 ) -> GradientVariance:
     """Measure the gradient variance by the paper's protocol.
 
@@ -46,21 +81,139 @@ def gradient_variance(
         draws: Number of draws, at least 2.
         generator: Source of the latent samples.
     """
-    weights = list(vae.encoder.parameters())
+    with evaluation_mode(vae), torch.enable_grad():
+        parameters = vae.encoder(x)
+        return _variance(vae, parameters, _cotangents(vae, estimator, x, parameters, state, draws, generator))
+
+
+def reference_gradient(vae: VAE, x: Tensor, draws: int, generator: NoiseSource | None = None) -> Reference:
+    """The gradient that estimators are compared with: the exact one where the decoder has it, else many estimates.
+
+    The estimates are those of the first that serves the posterior of reparameterization, DisARM and leave-one-out
+    REINFORCE, which are unbiased and of a low variance.
+
+    Args:
+        vae: The model.
+        x: Fixed batch of dequantized images [B, C, H, W].
+        draws: Number of estimates where the gradient is not known, at least 4.
+        generator: Source of the latent samples.
+    """
     with evaluation_mode(vae), torch.enable_grad():
         parameters = vae.encoder(x)
         objective = vae.decoder.objective(x.flatten(1))
-        control = vae.control(x.flatten(1), vae.family(parameters)) if estimator.needs_control else None
-        gradients = []
-        for _ in range(draws):
-            # A leaf at the posterior: the decoder's backward pass stops there, and one product with the encoder's
-            # Jacobian follows.
-            leaf = parameters.detach().requires_grad_()
-            q = vae.family(leaf)
-            surrogate = estimator(q, objective, control=control, generator=generator, state=state).surrogate
-            (cotangent,) = torch.autograd.grad(-surrogate.mean(), leaf)
-            # As a scalar: handed over as a cotangent, it would make torch load sympy, which takes seconds.
-            parts = torch.autograd.grad((parameters * cotangent).sum(), weights, retain_graph=True)
-            gradients.append(torch.cat([part.flatten() for part in parts]))
-    variance = float(torch.stack(gradients).double().var(0).sum())
-    return GradientVariance(variance, variance * len(x), len(x), draws)
+        if isinstance(objective, ExactObjective) and objective.is_exact(vae.family(parameters)):
+            name, draws = "silent", 1
+        else:
+            name = next(name for name in _REFERENCES if REGISTRY[name].serves(vae.family))
+        return Reference(name, _cotangents(vae, create(name), x, parameters, {}, draws, generator))
+
+
+def settled_state(vae: VAE, estimator: Estimator, x: Tensor, generator: NoiseSource | None = None) -> State:
+    """The state of an estimator that was not trained with, after ``SETTLING_STEPS`` steps on the fixed batch.
+
+    State per image is that of the batch: the images' ``index`` is their place in it.
+    """
+    state = estimator.initial_state(x.device, len(x))
+    if not state:
+        return state
+    # With gradients: coefficients of control variates are fitted to them.
+    with evaluation_mode(vae), torch.enable_grad():
+        q, objective = vae.family(vae.encoder(x).detach()), vae.decoder.objective(x.flatten(1))
+        control = vae.control(x.flatten(1), q) if estimator.needs_control else None
+        index = torch.arange(len(x), device=x.device)
+        for _ in range(SETTLING_STEPS):
+            state = estimator(q, objective, control=control, index=index, generator=generator, state=state).state
+    return state
+
+
+def assess(
+    vae: VAE,
+    estimator: Estimator,
+    x: Tensor,
+    state: State,
+    draws: int,
+    reference: Reference,
+    generator: NoiseSource | None = None,
+    *,
+    index: Tensor | None = None,
+) -> Assessment:
+    """Measure the variance as ``gradient_variance`` does, and the bias from the same draws.
+
+    Args:
+        vae: The model.
+        estimator: Estimator of the reported decoder's gradient.
+        x: Fixed batch of dequantized images [B, C, H, W].
+        state: The estimator's state; the same for every draw.
+        draws: Number of draws, at least 4.
+        reference: The gradient of the same batch to compare with.
+        generator: Source of the latent samples; not those that the reference was drawn with.
+        index: [B], number of each image for state per image; None for images from elsewhere.
+
+    Raises:
+        EstimatorError: The estimator does not serve the posterior, or lacks its control or a closed form.
+    """
+    if not estimator.serves(vae.family):
+        raise EstimatorError(f"estimator {estimator.name!r} does not serve {vae.family.name} posteriors")
+    with evaluation_mode(vae), torch.enable_grad():
+        parameters = vae.encoder(x)
+        cotangents = _cotangents(vae, estimator, x, parameters, state, draws, generator, index)
+        variance = _variance(vae, parameters, cotangents)
+    found = mean_difference(cotangents.flatten(1), reference.cotangents.flatten(1))
+    return Assessment(variance, found.relative, found.z)
+
+
+def _cotangents(
+    vae: VAE,
+    estimator: Estimator,
+    x: Tensor,
+    parameters: Tensor,
+    state: State,
+    draws: int,
+    generator: NoiseSource | None,
+    index: Tensor | None = None,
+) -> Tensor:
+    """Gradients [draws, B, p k] of the batch's mean loss with respect to the posterior's parameters [B, p k].
+
+    Draws are images of one large batch: in evaluation mode they do not see each other.
+    """
+    drawn = 1 if estimator.exact else draws
+    images, width = parameters.shape
+    evaluations = max(1, estimator.evaluations(width // vae.family.parameters_per_latent))
+    at_once = max(1, DECODED_PER_CHUNK // (images * evaluations))
+    pixels, found = x.flatten(1), []
+    for start in range(0, drawn, at_once):
+        count = min(at_once, drawn - start)
+        # A leaf at the posterior: the decoder's backward pass stops there.
+        leaf = parameters.detach().repeat(count, 1).requires_grad_()
+        many = pixels.repeat(count, 1)
+        q = vae.family(leaf)
+        surrogate = estimator(
+            q,
+            vae.decoder.objective(many),
+            control=vae.control(many, q) if estimator.needs_control else None,
+            index=None if index is None else index.repeat(count),
+            generator=generator,
+            state=state,
+        ).surrogate
+        (cotangent,) = torch.autograd.grad(-surrogate.sum() / images, leaf)
+        found.append(cotangent.view(count, images, width))
+    return torch.cat(found).expand(draws, -1, -1)
+
+
+def _variance(vae: VAE, parameters: Tensor, cotangents: Tensor) -> GradientVariance:
+    """The variance of the encoder's gradient, one product with its Jacobian per draw.
+
+    The products are linear: those of the deviations from the mean are the gradients' deviations, of which nothing but
+    the squares has to be kept.
+    """
+    draws, images, _ = cotangents.shape
+    # The first draw is taken off before the mean, so that equal draws deviate by nothing, not by rounding.
+    deviations = cotangents - cotangents[0]
+    deviations = deviations - deviations.mean(0)
+    weights, total = list(vae.encoder.parameters()), 0.0
+    for deviation in deviations:
+        # As a scalar: handed over as a cotangent, it would make torch load sympy, which takes seconds.
+        parts = torch.autograd.grad((parameters * deviation).sum(), weights, retain_graph=True)
+        total += float(sum(part.square().sum(dtype=torch.float64) for part in parts))
+    variance = total / (draws - 1)
+    return GradientVariance(variance, variance * images, images, draws)
