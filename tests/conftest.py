@@ -75,7 +75,7 @@ class TinyStudy:
 
     def settings(self, cell: str = "learnable/reinforce", silent: Any = None, **changes: Any) -> RunSettings:
         """Settings of a run of ``experiment/method``; ``silent`` changes the guide's settings."""
-        experiment: Experiment = "fixed" if cell.startswith("fixed/") else "learnable"
+        experiment: Experiment = cell.partition("/")[0]  # type: ignore[assignment]
         method = METHODS[experiment][cell.partition("/")[2]]
         prepared = self.prepared
         guide = {
@@ -85,27 +85,30 @@ class TinyStudy:
             "cutoff_epoch": None,
             "mean_rate": 2e-3,
             "precision_rate": 1e-3,
+            "guide": "linear",
             "log_term": "taylor-square",
         }
         encoder, decoder = CHANNELS[self.architecture]
-        fixed = experiment == "fixed"
+        linear = experiment != "learnable"
         values: dict[str, Any] = {
             "experiment": experiment,
             "method": method.name,
             "data": DataSettings("tiny", prepared.sha256, prepared.shape, LEVELS, "holdout", len(prepared.train) // 4),
             "posterior": method.posterior,
             "latent_dim": 3,
-            "network": NetworkSettings(self.architecture, encoder, () if fixed else decoder),  # type: ignore[arg-type]
+            "network": NetworkSettings(self.architecture, encoder, () if linear else decoder),  # type: ignore[arg-type]
             "initialization": "standardized",
+            "precision": "float32",
             "estimator": method.estimator,
             "estimator_options": {option: {"temperature": 0.8, "decay": 0.9}[option] for option in method.options},
             "silent": None if method.guide == "none" else SilentSettings(**guide | (silent or {})),
-            "variance": 0.02 if fixed else None,
+            "variance": 0.02 if experiment == "fixed" else None,
             "seed": 0,
             "epochs": 5,
             "batch_size": 16,
             "learning_rate": 1e-3,
-            "mean_rate": 2e-3 if fixed else None,
+            "mean_rate": 2e-3 if linear else None,
+            "precision_rate": 5e-4 if experiment == "log-linear" else None,
             "betas": (0.9, 0.999),
             "weight_decay": 0.01,
             "gradient_clip": None,

@@ -7,11 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from silent_gradients.decoders import ConvolutionalDecoder, FixedVarianceDecoder, LinearPrecisionDecoder
+from silent_gradients.decoders import (
+    ConvolutionalDecoder,
+    Decoder,
+    FixedVarianceDecoder,
+    LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
+)
 from silent_gradients.methods import METHODS
 from silent_gradients.model import build_optimizers, build_vae, load_snapshot, standardization
 
 CELLS = [f"{experiment}/{method}" for experiment, methods in METHODS.items() for method in methods]
+DECODERS: dict[str, type[Decoder]] = {
+    "fixed": FixedVarianceDecoder,
+    "learnable": ConvolutionalDecoder,
+    "log-linear": LogLinearPrecisionDecoder,
+}
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 MEAN, DEVIATION = RNG.uniform(0.2, 0.8, 16), RNG.uniform(0.05, 0.3, 16)
@@ -29,8 +40,8 @@ def state(settings):
 def test_every_method_has_its_parts(tiny, cell):
     settings = tiny.settings(cell)
     vae = build(settings)
-    fixed, guided = cell.startswith("fixed"), settings.silent is not None
-    assert isinstance(vae.decoder, FixedVarianceDecoder if fixed else ConvolutionalDecoder)
+    guided = settings.silent is not None
+    assert isinstance(vae.decoder, DECODERS[settings.experiment])
     assert isinstance(vae.guide, LinearPrecisionDecoder) == guided
     assert vae.family.name == settings.posterior
     assert (vae.estimator is None) == (settings.estimator == "none")
@@ -43,6 +54,17 @@ def test_every_method_has_its_parts(tiny, cell):
     assert vae.decoder.likelihood(q.sample(2)).log_prob(x.flatten(1)).shape == (2, 5)
     if guided:
         assert vae.guide.log_term == settings.silent.log_term
+
+
+@pytest.mark.parametrize("cell", ["learnable/silent-bernoulli", "learnable/reparameterization+silent"])
+def test_a_log_linear_guide_has_its_parts(tiny, cell):
+    settings = tiny.settings(cell, silent={"guide": "log-linear"})
+    vae = build(settings)
+    assert isinstance(vae.guide, LogLinearPrecisionDecoder)
+    rates = {id(weight): part.rate for part in build_optimizers(settings, vae).values() for weight in part.parameters}
+    heads = {vae.guide.mean_head: 0.002, vae.guide.precision_head: 0.001}
+    assert {rates[id(weight)] for head in heads for weight in head.parameters()} == {0.002, 0.001}
+    assert all(rates[id(weight)] == rate for head, rate in heads.items() for weight in head.parameters())
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -70,10 +92,12 @@ def test_the_standardized_start_is_the_data(tiny):
         assert np.abs(deviation).max() < close
         q = vae.posterior(x[None])
         assert float(q.kl_divergence().detach()) < 3 * 0.1  # close to the prior
-    vae = build(tiny.settings("learnable/silent-gaussian"))
-    likelihood = vae.guide.likelihood(torch.zeros(1, 1, 3))
-    np.testing.assert_allclose(likelihood.mean[0, 0].detach().numpy(), MEAN, rtol=1e-6)
-    np.testing.assert_allclose(likelihood.precision_squared[0, 0].detach().numpy(), DEVIATION**-2, rtol=1e-5)
+    guide = build(tiny.settings("learnable/silent-gaussian")).guide
+    log_linear_guide = build(tiny.settings("learnable/silent-gaussian", silent={"guide": "log-linear"})).guide
+    for decoder in (guide, log_linear_guide, build(tiny.settings("log-linear/reinforce")).decoder):
+        likelihood = decoder.likelihood(torch.zeros(1, 1, 3))
+        np.testing.assert_allclose(likelihood.mean[0, 0].detach().numpy(), MEAN, rtol=1e-6)
+        np.testing.assert_allclose(likelihood.precision_squared[0, 0].detach().numpy(), DEVIATION**-2, rtol=1e-5)
 
 
 def test_pytorchs_start_leaves_outputs_raw(tiny):
@@ -114,8 +138,10 @@ def test_every_weight_has_one_optimizer_at_its_rate(tiny, cell):
         for weight in optimizer.parameters:
             assert weight not in rates
             rates[weight] = optimizer.rate
-    expected = {"encoder": 0.1, "decoder": 0.002 if cell.startswith("fixed") else 0.1}
-    expected |= {"guide.mean_head": 0.002, "guide.precision_head": 0.001}
+    linear = {"decoder.mean_head": 0.002, "decoder.precision_head": 0.0005}
+    reported = {"fixed": {"decoder": 0.002}, "learnable": {"decoder": 0.1}, "log-linear": linear}
+    expected = {"encoder": 0.1, "guide.mean_head": 0.002, "guide.precision_head": 0.001}
+    expected |= reported[settings.experiment]
     named = dict(vae.named_parameters())
     assert set(named.values()) == set(rates)
     for name, weight in named.items():

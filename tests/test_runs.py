@@ -210,6 +210,7 @@ def test_guided_methods_train_at_their_baselines_rate(plan, selections):
     ("experiment", "method", "expected"),
     [
         *(("fixed", method, {"learning_rate", "mean_rate", "variance"}) for method in METHODS["fixed"]),
+        *(("log-linear", method, {"learning_rate", "mean_rate", "precision_rate"}) for method in METHODS["log-linear"]),
         *(("learnable", method, {"learning_rate"}) for method in BASELINES),
         *(("learnable", method, {"learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"}) for method in SILENT),
         *(
@@ -263,6 +264,39 @@ def test_a_null_rate_is_the_learning_rate(make):
         if run.silent is not None:
             assert run.silent.precision_rate == run.learning_rate
             assert run.silent.mean_rate in (run.learning_rate, 0.002)
+
+
+def test_the_log_linear_experiment_has_rates_of_both_heads(make):
+    methods = ["silent-gaussian", "reinforce"]
+    asked = {
+        "methods": methods,
+        "epochs": 3,
+        "batch_size": 64,
+        "latent_dim": 5,
+        "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2] * 5},
+        "grid": {"learning_rate": [0.001, 0.002], "mean_rate": [None], "precision_rate": [None, 0.01]},
+    }
+    runs = runs_of(make({"experiments": {"log-linear": {"digits": asked}}}), "baselines")
+    own = [run for run in runs if run.experiment == "log-linear"]
+    rates = {(run.method, run.learning_rate, run.mean_rate, run.precision_rate) for run in own}
+    assert rates == {
+        (method, rate, rate, other) for method in methods for rate in (0.001, 0.002) for other in (rate, 0.01)
+    }
+    assert len(own) == 8
+    for run in own:
+        assert (run.variance, run.silent, run.network.decoder_channels) == (None, None, ())
+    assert all(run.precision_rate is None for run in runs if run.experiment != "log-linear")
+
+
+def test_precision_and_guide_reach_the_runs(make):
+    over = {"precision": "tf32", "overrides": {"silent-bernoulli": {"guide": "log-linear"}}}
+    for run in runs_of(make(section("learnable", **over)), "baselines"):
+        if run.experiment == "learnable":
+            assert run.precision == "tf32"
+            guide = {"silent-gaussian": "linear", "silent-bernoulli": "log-linear"}.get(run.method)
+            assert (run.silent and run.silent.guide) == guide
+        else:
+            assert run.precision == "float32"
 
 
 def test_a_round_before_its_selection_is_an_error(make, plan, selections, tmp_path):

@@ -22,6 +22,7 @@ SILENT = SilentSettings(
     cutoff_epoch=20,
     mean_rate=1e-3,
     precision_rate=1e-2,
+    guide="linear",
     log_term="taylor-square",
 )
 RUN = RunSettings(
@@ -32,6 +33,7 @@ RUN = RunSettings(
     latent_dim=16,
     network=NetworkSettings("plain", (8, 16, 16), (8, 16, 16, 8, 8)),
     initialization="standardized",
+    precision="float32",
     estimator="reinforce",
     estimator_options={"decay": 0.99, "samples": 1},
     silent=SILENT,
@@ -41,6 +43,7 @@ RUN = RunSettings(
     batch_size=64,
     learning_rate=1e-3,
     mean_rate=None,
+    precision_rate=None,
     betas=(0.9, 0.999),
     weight_decay=0.01,
     gradient_clip=None,
@@ -91,6 +94,7 @@ def reversed_keys(document: Any) -> Any:
 VARIANTS = [
     RUN,
     dataclasses.replace(RUN, silent=None, variance=0.01, mean_rate=1e-2, experiment="fixed", gradient_clip=5.0),
+    dataclasses.replace(RUN, silent=None, mean_rate=1e-2, precision_rate=1e-3, experiment="log-linear"),
     dataclasses.replace(RUN, estimator_options={}, snapshot_epochs=(), threshold_bpd=None),
 ]
 
@@ -187,6 +191,8 @@ def test_name_is_the_cell_and_ends_in_the_id():
 def test_name_of_a_run_without_a_guide():
     fixed = dataclasses.replace(RUN, silent=None, variance=0.01, mean_rate=0.02, seed=4)
     assert fixed.name == f"digits/learnable/reinforce+silent/lr=0.001,mean=0.02,var=0.01,seed=4-{fixed.id}"
+    run = dataclasses.replace(RUN, silent=None, experiment="log-linear", mean_rate=0.02, precision_rate=0.004)
+    assert run.name == f"digits/log-linear/reinforce+silent/lr=0.001,mean=0.02,precision=0.004,seed=0-{run.id}"
 
 
 def test_evaluation_settings_round_trip():

@@ -15,6 +15,7 @@ import pytest
 
 from silent_gradients import store as module
 from silent_gradients.files import sha256_of
+from silent_gradients.settings import NUMERICS_VERSION
 from silent_gradients.store import RECORD, WEIGHTS, RunStore, StoreError, as_json, read_json, snapshot_file
 
 
@@ -163,8 +164,8 @@ def test_settings_that_were_altered_with_their_digest_are_found(store, settings,
 
 
 def test_a_run_of_other_numerics_is_another_run(store, settings, run, monkeypatch):
-    monkeypatch.setattr("silent_gradients.settings.NUMERICS_VERSION", 2)
-    monkeypatch.setattr(module, "NUMERICS_VERSION", 2)
+    monkeypatch.setattr("silent_gradients.settings.NUMERICS_VERSION", NUMERICS_VERSION + 1)
+    monkeypatch.setattr(module, "NUMERICS_VERSION", NUMERICS_VERSION + 1)
     assert find(store, settings) is None
 
 

@@ -21,6 +21,7 @@ PREPARED = Path("data/prepared")
 
 _SETTINGS_OF_AXES = {
     "fixed": {},
+    "log-linear": {},
     "learnable": {axis: f"silent.{axis}" for axis in ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch")},
 }
 
@@ -68,9 +69,9 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
 
 
 def _factor_analysis(plan: Plan) -> dict[str, dict[str, Any]]:
-    gaussian = [cell for cell in plan.cells() if cell.experiment == "learnable" and cell.method.posterior == "gaussian"]
-    runs = {cell.dataset: plan.first_run(cell) for cell in gaussian}
-    return {name: kept_factor_analysis(run, PREPARED / name, plan.results) for name, run in runs.items()}
+    gaussian = [cell for cell in plan.cells() if cell.experiment != "fixed" and cell.method.posterior == "gaussian"]
+    runs = {cell.group: plan.first_run(cell) for cell in gaussian}
+    return {group: kept_factor_analysis(run, PREPARED / run.data.name, plan.results) for group, run in runs.items()}
 
 
 def _setting_names(cell: Cell) -> tuple[str, ...]:

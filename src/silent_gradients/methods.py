@@ -36,15 +36,13 @@ _BASELINES = (
     Method("reinforce", "bernoulli", "reinforce", options=("decay",)),
 )
 
+_EXACT = (
+    Method("silent-gaussian", "gaussian", "silent"),
+    Method("silent-bernoulli", "bernoulli", "silent"),
+)
+
 METHODS: dict[Experiment, dict[str, Method]] = {
-    "fixed": {
-        method.name: method
-        for method in (
-            Method("silent-gaussian", "gaussian", "silent"),
-            Method("silent-bernoulli", "bernoulli", "silent"),
-            *_BASELINES,
-        )
-    },
+    "fixed": {method.name: method for method in (*_EXACT, *_BASELINES)},
     "learnable": {
         method.name: method
         for method in (
@@ -57,6 +55,7 @@ METHODS: dict[Experiment, dict[str, Method]] = {
             ),
         )
     },
+    "log-linear": {method.name: method for method in (*_EXACT, *_BASELINES)},
 }
 """The methods of each experiment by name."""
 
@@ -65,6 +64,8 @@ def axes(experiment: Experiment, method: Method) -> tuple[str, ...]:
     """The grid's axes that concern a method; an annealed one takes its learning rate from its baseline."""
     if experiment == "fixed":
         return ("learning_rate", "mean_rate", "variance")
+    if experiment == "log-linear":
+        return ("learning_rate", "mean_rate", "precision_rate")
     return {
         "none": ("learning_rate",),
         "only": ("learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"),

@@ -16,8 +16,10 @@ from silent_gradients.decoders import (
     Decoder,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
     Standardization,
 )
+from silent_gradients.decoders.linear_heads import LinearHeadsDecoder
 from silent_gradients.encoders import encoder
 from silent_gradients.estimators.contract import State
 from silent_gradients.optimizer import AdamW
@@ -66,6 +68,8 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
             raise ValueError("variance: the fixed-variance experiment needs a number, got null")
         start = _float32(mean) if small else None
         decoder = FixedVarianceDecoder(settings.latent_dim, settings.data.dimensions, settings.variance, start)
+    elif settings.experiment == "log-linear":
+        decoder = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
     else:
         decoder = ConvolutionalDecoder(
             network.architecture,
@@ -75,8 +79,10 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
             scale,
             small_last_layer=small,
         )
-    guide = None
-    if settings.silent is not None:
+    guide: Decoder | None = None
+    if settings.silent is not None and settings.silent.guide == "log-linear":
+        guide = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
+    elif settings.silent is not None:
         guide = LinearPrecisionDecoder(settings.latent_dim, scale, settings.silent.log_term, small_weights=small)
     estimator = None
     if settings.estimator != "none":
@@ -99,13 +105,16 @@ def load_snapshot(
 
 
 def build_optimizers(settings: RunSettings, vae: VAE) -> dict[str, AdamW]:
-    """One AdamW each for the encoder, the reported decoder and the guide's mean and precision parts."""
-    decoder_rate = settings.learning_rate if settings.mean_rate is None else settings.mean_rate
-    parts: dict[str, tuple[nn.Module, float]] = {
-        "encoder": (vae.encoder, settings.learning_rate),
-        "decoder": (vae.decoder, decoder_rate),
-    }
-    if settings.silent is not None and isinstance(vae.guide, LinearPrecisionDecoder):
+    """One AdamW each for the encoder and the decoders, for the mean and the precision part of one with linear heads."""
+    rate = settings.learning_rate
+    mean_rate, precision_rate = settings.mean_rate or rate, settings.precision_rate or rate
+    parts: dict[str, tuple[nn.Module, float]] = {"encoder": (vae.encoder, rate)}
+    if isinstance(vae.decoder, LinearHeadsDecoder):
+        parts["decoder_mean"] = (vae.decoder.mean_head, mean_rate)
+        parts["decoder_precision"] = (vae.decoder.precision_head, precision_rate)
+    else:
+        parts["decoder"] = (vae.decoder, mean_rate)
+    if settings.silent is not None and isinstance(vae.guide, LinearHeadsDecoder):
         parts["guide_mean"] = (vae.guide.mean_head, settings.silent.mean_rate)
         parts["guide_precision"] = (vae.guide.precision_head, settings.silent.precision_rate)
     return {

@@ -20,8 +20,10 @@ from silent_gradients.settings import (
     Architecture,
     EvaluationSettings,
     Experiment,
+    GuideDecoder,
     Initialization,
     LogTerm,
+    Precision,
     Protocol,
     SettingsError,
 )
@@ -53,7 +55,7 @@ class GridParams(_Strict):
         [None], min_length=1, description="Rate of the linear decoder's mean part; null is the learning rate."
     )
     precision_rate: list[Rate | None] = Field(
-        [None], min_length=1, description="Rate of the guide's precision part; null is the learning rate."
+        [None], min_length=1, description="Rate of the linear decoder's precision part; null is the learning rate."
     )
     annealing_rate: list[PositiveFloat] = Field(
         [0.02], min_length=1, description="Decrease of the silent gradient's weight per epoch (annealed methods)."
@@ -68,7 +70,9 @@ class NetworkParams(_Strict):
 
     architecture: Architecture
     encoder_channels: list[PositiveInt] = Field(description="Three (plain) or four (strided).")
-    decoder_channels: list[PositiveInt] = Field(description="Five (plain) or four (strided); unused when fixed.")
+    decoder_channels: list[PositiveInt] = Field(
+        description="Five (plain) or four (strided); unused where the decoder is linear."
+    )
 
 
 class ExperimentParams(_Strict):
@@ -81,7 +85,13 @@ class ExperimentParams(_Strict):
     latent_dim: PositiveInt = Field(description="k")
     network: NetworkParams
     initialization: Initialization = "standardized"
-    log_term: LogTerm = Field("taylor-square", description="E log|s| of the guide; taylor-square is the paper's.")
+    precision: Precision = Field(
+        "float32",
+        description="Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the "
+        "analytic heads are float32.",
+    )
+    guide: GuideDecoder = Field("linear", description="Precision of the guide; linear is the paper's.")
+    log_term: LogTerm = Field("taylor-square", description="E log|s| of a linear guide; taylor-square is the paper's.")
     plateau_epochs: float = Field(0.0, ge=0, description="Epochs with the silent gradient alone before annealing.")
     temperature: PositiveFloat = Field(1.0, description="Of Gumbel-Softmax.")
     decay: float = Field(0.99, ge=0, lt=1, description="Of REINFORCE's running average.")
@@ -309,7 +319,8 @@ def _check(params: Params) -> None:
             for name in section.methods:
                 method, own = METHODS[experiment][name], _apply_overrides(section, name, where)
                 _check_epochs(own, f"{where} ({name})")
-                if own.log_term == "exact" and method.guide != "none" and method.posterior != "gaussian":
+                linear = method.guide != "none" and own.guide == "linear"
+                if own.log_term == "exact" and linear and method.posterior != "gaussian":
                     raise SettingsError(
                         f"{where} ({name}): log_term 'exact' needs a gaussian posterior; use 'auto' or 'central-limit'"
                     )

@@ -156,9 +156,10 @@ class Plan:
                 cutoff_epoch=None if cutoff is None else int(cutoff),
                 mean_rate=rate("mean_rate"),
                 precision_rate=rate("precision_rate"),
+                guide=section.guide,
                 log_term=section.log_term,
             )
-        fixed = cell.experiment == "fixed"
+        linear = cell.experiment != "learnable"
         return RunSettings(
             experiment=cell.experiment,
             method=method.name,
@@ -175,18 +176,20 @@ class Plan:
             network=NetworkSettings(
                 section.network.architecture,
                 tuple(section.network.encoder_channels),
-                () if fixed else tuple(section.network.decoder_channels),
+                () if linear else tuple(section.network.decoder_channels),
             ),
             initialization=section.initialization,
+            precision=section.precision,
             estimator=method.estimator,
             estimator_options={option: float(getattr(section, option)) for option in method.options},
             silent=silent,
-            variance=point["variance"] if fixed else None,
+            variance=point["variance"] if cell.experiment == "fixed" else None,
             seed=seed,
             epochs=section.epochs,
             batch_size=section.batch_size,
             learning_rate=learning_rate,
-            mean_rate=rate("mean_rate") if fixed else None,
+            mean_rate=rate("mean_rate") if linear else None,
+            precision_rate=rate("precision_rate") if cell.experiment == "log-linear" else None,
             betas=section.betas,
             weight_decay=section.weight_decay,
             gradient_clip=section.gradient_clip,

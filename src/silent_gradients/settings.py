@@ -13,13 +13,15 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 """Raised by hand when a change of the code alters the results of settings that stay the same."""
 
-Experiment = Literal["fixed", "learnable"]
+Experiment = Literal["fixed", "learnable", "log-linear"]
 PosteriorFamily = Literal["gaussian", "bernoulli"]
 Architecture = Literal["plain", "strided"]
 Initialization = Literal["standardized", "torch"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+GuideDecoder = Literal["linear", "log-linear"]
 LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
 Protocol = Literal["holdout", "paper"]
 
@@ -79,7 +81,8 @@ class SilentSettings:
         cutoff_epoch: Epoch after which the encoder is frozen; ``None`` is never.
         mean_rate: Learning rate of the linear decoder's mean part.
         precision_rate: Learning rate of its precision part.
-        log_term: How ``E log|s|`` is computed.
+        guide: The linear decoder: ``linear`` or ``log-linear`` precision.
+        log_term: How ``E log|s|`` is computed (``linear`` only).
     """
 
     only: bool
@@ -88,6 +91,7 @@ class SilentSettings:
     cutoff_epoch: int | None
     mean_rate: float
     precision_rate: float
+    guide: GuideDecoder
     log_term: LogTerm
 
 
@@ -123,9 +127,12 @@ class RunSettings:
         estimator: Gradient estimator of the decoder that is reported; ``none`` where the silent guide alone trains
             the encoder.
         estimator_options: Options of that estimator, e.g. ``{"temperature": 1.0}``.
+        precision: Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the analytic
+            heads are float32.
         variance: Fixed variance of the likelihood (``fixed`` only).
-        learning_rate: Rate of encoder and reported decoder (``fixed``: of the encoder).
-        mean_rate: Rate of the linear decoder's mean part (``fixed`` only).
+        learning_rate: Rate of encoder and reported decoder (of the encoder alone where that decoder is linear).
+        mean_rate: Rate of the reported decoder's mean part (``fixed`` and ``log-linear`` only).
+        precision_rate: Rate of its precision part (``log-linear`` only).
         gradient_clip: Largest global gradient norm of an optimizer's parameters; ``None`` is no clipping.
         snapshot_epochs: Epochs after which the weights are kept for the gradient variance.
         threshold_bpd: Epochs until the selection bound falls to this are counted; ``None`` counts nothing.
@@ -138,6 +145,7 @@ class RunSettings:
     latent_dim: int
     network: NetworkSettings
     initialization: Initialization
+    precision: Precision
     estimator: str
     estimator_options: dict[str, float]
     silent: SilentSettings | None
@@ -147,6 +155,7 @@ class RunSettings:
     batch_size: int
     learning_rate: float
     mean_rate: float | None
+    precision_rate: float | None
     betas: tuple[float, float]
     weight_decay: float
     gradient_clip: float | None
@@ -163,7 +172,8 @@ class RunSettings:
     @property
     def name(self) -> str:
         """Name in the run store: the cell, what a reader tells runs apart by, and the id."""
-        parts = {"lr": self.learning_rate, "mean": self.mean_rate, "var": self.variance}
+        parts = {"lr": self.learning_rate, "mean": self.mean_rate}
+        parts |= {"precision": self.precision_rate, "var": self.variance}
         if self.silent is not None:
             parts |= {"mean": self.silent.mean_rate, "precision": self.silent.precision_rate}
             parts |= {"anneal": None if self.silent.only else self.silent.annealing_rate}

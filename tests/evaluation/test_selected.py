@@ -43,7 +43,9 @@ def store(tmp_path):
     return RunStore(tmp_path / "store")
 
 
-@pytest.mark.parametrize("cell", ["fixed/reinforce", "learnable/reinforce+silent", "learnable/silent-gaussian"])
+@pytest.mark.parametrize(
+    "cell", ["fixed/reinforce", "learnable/reinforce+silent", "learnable/silent-gaussian", "log-linear/reinforce"]
+)
 def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
     settings = tiny.settings(cell, epochs=4, snapshot_epochs=(2, 4))
     run, data, document = evaluated(tiny, store, settings)
@@ -59,6 +61,8 @@ def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
         assert document["limit"] == dataclasses.asdict(limit)
     else:
         assert document["limit"] is None
+    if cell.startswith("log-linear"):
+        assert document["report"]["bpd_mc_error"] == 0
     if vae.estimator is None:
         assert document["gradient_variance"] == []
     else:

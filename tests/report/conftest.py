@@ -37,6 +37,7 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
         "latent_dim": 16,
         "network": {"architecture": "plain", "encoder_channels": [8, 8, 8], "decoder_channels": [8, 8, 8, 8]},
         "initialization": "standardized",
+        "precision": "float32",
         "estimator": kind.estimator,
         "estimator_options": dict.fromkeys(kind.options, 1.0),
         "silent": {
@@ -46,6 +47,7 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
             "cutoff_epoch": None,
             "mean_rate": 1e-3,
             "precision_rate": 1e-3,
+            "guide": "linear",
             "log_term": "auto",
         }
         if kind.guide != "none"
@@ -55,7 +57,8 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
         "epochs": epochs,
         "batch_size": 64,
         "learning_rate": 1e-3,
-        "mean_rate": 1e-3 if experiment == "fixed" else None,
+        "mean_rate": 1e-3 if experiment != "learnable" else None,
+        "precision_rate": 1e-3 if experiment == "log-linear" else None,
         "betas": [0.9, 0.999],
         "weight_decay": 0.01,
         "gradient_clip": None,
@@ -157,7 +160,7 @@ def write_run(
             "images_per_second": 1234.5,
             "started": f"2026-01-0{seed + 1}T00:00:00+00:00",
         },
-        "record": {"id": identity, "name": name, "numerics_version": 1, "files": {}, "replaces": None},
+        "record": {"id": identity, "name": name, "numerics_version": 2, "files": {}, "replaces": None},
     }
     if selected and not diverged:
         if gradient_variance is None:
@@ -183,7 +186,7 @@ def write_run(
         channels, height, width = document["data"]["shape"]
         shape = (8, channels, height, width)
         arrays = {"originals": generator.random(shape), "means": generator.random(shape)}
-        if document["experiment"] == "learnable":
+        if document["experiment"] != "fixed":
             arrays["standard_deviations"] = generator.random(shape) * 0.2
         single: dict[str, Any] = {key: value.astype(np.float32) for key, value in arrays.items()}
         np.savez(folder / "reconstructions.npz", **single)

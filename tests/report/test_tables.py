@@ -38,8 +38,8 @@ def test_table_2_is_mean_interval_published_difference_and_closed_form(builder, 
     cell = "mnist/fixed/silent-gaussian"
     three_seeds(builder, cell, limit=LIMIT)
     context = make_context([cell], selections={cell: {"configurations": 6}})
-    frame = tables.measurements(cells(builder.records, context), context, "fixed", tables.FIXED_METRICS)
-    assert frame["metric"].tolist() == list(tables.FIXED_METRICS)
+    frame = tables.measurements(cells(builder.records, context), context, "fixed", tables.ALL_METRICS)
+    assert frame["metric"].tolist() == list(tables.ALL_METRICS)
     values = [6.71, 6.72, 6.74]
     bpd = row(frame, metric="bpd")
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
@@ -70,7 +70,7 @@ def test_the_learnable_tables_have_factor_analysis_beside_the_measurements(build
     names = [f"digits/learnable/{method}" for method in ("reparameterization", "reinforce")]
     for name in names:
         three_seeds(builder, name, values=(2.1, 2.2, 2.3))
-    context = make_context(names, factor_analysis={"digits": LIMIT})
+    context = make_context(names, factor_analysis={"digits/learnable": LIMIT})
     found = cells(builder.records, context)
     for metric, expected in (("bpd", 6.7), ("kl", 198.0)):
         frame = tables.measurements(found, context, "learnable", (metric,))
@@ -121,7 +121,7 @@ def test_every_row_names_preset_protocol_and_data(study):
     records, context = study
     found = cells(records, context)
     for frame in (
-        tables.measurements(found, context, "fixed", tables.FIXED_METRICS),
+        tables.measurements(found, context, "fixed", tables.ALL_METRICS),
         tables.measurements(found, context, "learnable", ("bpd",)),
         tables.gradient_variance(found, context),
     ):
@@ -285,3 +285,28 @@ def test_markdown_escapes_what_would_break_a_row():
     text = layout.markdown(layout.Table("t", "Title", ("A note.",), pd.DataFrame(), (part,)))
     assert "| A | G b |" in text
     assert "| x\\|y | line line |" in text
+
+
+def test_the_log_linear_experiment_has_tables_of_its_own(builder, make_context):
+    names = [f"digits/{experiment}/reparameterization" for experiment in ("fixed", "learnable", "log-linear")]
+    for name, bpd in zip(names, (2.1, 2.2, 2.3), strict=True):
+        for seed in range(3):
+            builder.add(name, seed=seed, bpd=bpd + seed / 100)
+    limits = {"digits/learnable": LIMIT, "digits/log-linear": LIMIT | {"bpd": 2.25}}
+    context = make_context(names, factor_analysis=limits)
+    laid_out = {t.name: t for t in layout.layout(cells(builder.records, context), [], builder.records, context)}
+    table = laid_out["log-linear-precision"]
+    assert row(table.data, metric="bpd")["closed_form"] == 2.25
+    (line,) = table.parts[0].frame.to_dict("records")
+    assert line["BPD", "mean"] == "2.310"
+    assert line["BPD", "closed form"] == "2.250"
+    assert ("BPD", "published") not in line
+    assert table.parts[0].caption == "digits, log-linear precision, linear decoder"
+    assert table.title.startswith("Beyond the paper")
+    variances = laid_out["log-linear-gradient-variance"]
+    assert set(variances.data["experiment"]) == {"log-linear"}
+    for name, other in laid_out.items():
+        if not name.startswith("log-linear") and name != "grid":
+            assert "log-linear" not in set(other.data.get("experiment", []))
+    without = make_context(names[:2])
+    assert not any("log-linear" in t.name for t in layout.layout(cells([], without), [], [], without))

@@ -39,6 +39,9 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
     "silent baseline": ("learnable/reinforce+silent", {"estimator": "reinforce-silent-baseline"}),
     "annealing, frozen": ("learnable/gumbel-softmax+silent", {"silent": {"cutoff_epoch": 3}, "gradient_clip": 1.0}),
     "silent alone, frozen": ("learnable/silent-bernoulli", {"silent": {"cutoff_epoch": 2}, "snapshot_epochs": (1, 4)}),
+    "log-linear, silent": ("log-linear/silent-bernoulli", {}),
+    "log-linear, discrete": ("log-linear/reinforce", {"gradient_clip": 1.0}),
+    "log-linear guide": ("learnable/reparameterization+silent", {"silent": {"guide": "log-linear"}}),
     "PyTorch's start": ("learnable/silent-gaussian", {"initialization": "torch", "seed": 8}),
 }
 

@@ -74,6 +74,8 @@ def _orderings(cell: Cell) -> Iterator[tuple[str, str, int]]:
             yield other, PUBLISHED_MSE, -1
         if method == "silent-gaussian":
             yield "reparameterization", "epochs_to_threshold", -1
+    elif cell.experiment != "learnable":
+        return
     elif cell.method.silent and cell.method.estimator != "none":
         yield cell.method.estimator, "bpd", -1
         yield cell.method.estimator, "kl", 1

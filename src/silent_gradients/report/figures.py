@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 
 from silent_gradients.report import tables
 from silent_gradients.report.image_grids import GREY, reconstructions
+from silent_gradients.report.naming import EXPERIMENTS
 from silent_gradients.report.published import published
 from silent_gradients.report.records import Context
 from silent_gradients.report.summary import Cell
@@ -96,12 +97,12 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
         groups.setdefault((cell.dataset, cell.experiment), []).append(cell)
     drawings = []
     for (dataset, experiment), members in groups.items():
-        colours, title_end = _colours(members), f"{context.title(dataset)}, {experiment} variance"
+        colours, title_end = _colours(members), f"{context.title(dataset)}, {EXPERIMENTS[experiment]}"
         made: list[tuple[str, str, str, Callable[[], Figure | None]]] = [
             (
                 "reconstructions.png",
                 f"Reconstructions, {title_end}",
-                _RECONSTRUCTIONS[experiment == "learnable"],
+                _RECONSTRUCTIONS[experiment != "fixed"],
                 partial(reconstructions, members),
             ),
             (

@@ -11,7 +11,7 @@ import pandas as pd
 
 from silent_gradients.report import tables
 from silent_gradients.report.claims import Claim
-from silent_gradients.report.naming import MethodName
+from silent_gradients.report.naming import EXPERIMENTS, MethodName
 from silent_gradients.report.published import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, described
@@ -88,7 +88,7 @@ def significant(value: float) -> str:
 
 
 def layout(cells: Sequence[Cell], found: Sequence[Claim], records: Sequence[Record], context: Context) -> list[Table]:
-    """Every table of the report, in its order: claims, Tables 1 to 4, the grids."""
+    """Every table of the report, in its order: claims, Tables 1 to 4, what is beyond the paper, the grids."""
     return [
         _claims(found, context),
         _table_1(cells, context),
@@ -97,6 +97,7 @@ def layout(cells: Sequence[Cell], found: Sequence[Claim], records: Sequence[Reco
             "table-3-bits-per-dimension", "Table 3: learnable variance, bits per dimension", "bpd", cells, context
         ),
         _by_guidance("table-4-kl-divergence", "Table 4: learnable variance, KL divergence", "kl", cells, context),
+        *_log_linear(cells, context),
         _grid(records, context),
     ]
 
@@ -205,14 +206,21 @@ def _claims(found: Sequence[Claim], context: Context) -> Table:
 
 
 def _table_1(cells: Sequence[Cell], context: Context) -> Table:
-    data = tables.gradient_variance(cells, context)
-    notes = (
-        *facts(data, context),
-        "Variance of the gradient with respect to the encoder's parameters when only the code is drawn again, summed "
-        "over parameters, of the reconstruction loss in nats; mean over seeds. Batch mean: gradient of the loss "
-        "averaged over the images. Per-image mean: each image's own variance, then averaged.",
-        TABLE_1_NOTE,
+    data = tables.gradient_variance([cell for cell in cells if cell.experiment != "log-linear"], context)
+    notes = (*facts(data, context), _ABOUT_GRADIENT_VARIANCE, TABLE_1_NOTE)
+    return Table(
+        "table-1-gradient-variance", "Table 1: gradient variance", notes, data, _gradient_variances(data, context)
     )
+
+
+_ABOUT_GRADIENT_VARIANCE = (
+    "Variance of the gradient with respect to the encoder's parameters when only the code is drawn again, summed over "
+    "parameters, of the reconstruction loss in nats; mean over seeds. Batch mean: gradient of the loss averaged over "
+    "the images. Per-image mean: each image's own variance, then averaged."
+)
+
+
+def _gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...]:
     parts = []
     for (dataset, experiment), group in _grouped(data, "dataset", "experiment"):
         epochs = sorted({int(epoch) for epoch in group["epoch"].dropna()})
@@ -229,8 +237,9 @@ def _table_1(cells: Sequence[Cell], context: Context) -> Table:
                     key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
                     row[key] = significant(values.get(epoch, math.nan))
             zero = points["published"].eq(0).any()
+            lost = dataset == "mnist" and experiment != "log-linear"
             row |= {
-                ("Paper", "published"): "0" if zero else "lost" if dataset == "mnist" else NOTHING,
+                ("Paper", "published"): "0" if zero else "lost" if lost else NOTHING,
                 ("Runs", "Seeds"): str(points["seeds"].max()),
                 ("Runs", "Status"): points["status"].iloc[0],
             }
@@ -238,17 +247,67 @@ def _table_1(cells: Sequence[Cell], context: Context) -> Table:
         caption = f"{_group_name(dataset, experiment, context)}: gradient variance by epoch"
         # The paper's table is the one of the fixed variance; the other goes beyond it.
         parts.append(Part(caption, _filled(pd.DataFrame(rows)), headers=2, folded=experiment != "fixed"))
-    return Table("table-1-gradient-variance", "Table 1: gradient variance", notes, data, tuple(parts))
+    return tuple(parts)
 
 
 def _table_2(cells: Sequence[Cell], context: Context) -> Table:
     weighted = tables.importance_weighted(cells, "fixed")
-    data = tables.measurements(cells, context, "fixed", (*tables.FIXED_METRICS, *weighted))
+    data = tables.measurements(cells, context, "fixed", (*tables.ALL_METRICS, *weighted))
+    notes = [
+        *facts(data, context),
+        _UNITS,
+        "The paper does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other "
+        "numbers best, so its interval, the published value and the difference stand there.",
+        *_about_published(data),
+        *_about_weighted(cells, "fixed"),
+    ]
+    if len(data) and data["closed_form"].notna().any():
+        notes.append(
+            "Closed form: the best linear decoder and encoder for Gaussian latents (probabilistic PCA with the same "
+            "latent dimension and variance), fitted to the training images and valued on the report split."
+        )
+    return Table(
+        "table-2-fixed-variance", "Table 2: fixed variance", tuple(notes), data, _all_metrics(data, "fixed", context)
+    )
+
+
+def _log_linear(cells: Sequence[Cell], context: Context) -> Iterator[Table]:
+    """The experiment with a log-linear precision, where the plan has it: measurements, then gradient variances."""
+    own = [cell for cell in cells if cell.experiment == "log-linear"]
+    if not own:
+        return
+    weighted = tables.importance_weighted(own, "log-linear")
+    data = tables.measurements(own, context, "log-linear", (*tables.ALL_METRICS, *weighted))
+    notes = [
+        "Beyond the paper: a linear decoder whose precision is the exponential of a linear function of the code. Its "
+        "expectation is exact for both posteriors.",
+        *facts(data, context),
+        _UNITS,
+        *_about_weighted(own, "log-linear"),
+    ]
+    if data["closed_form"].notna().any():
+        notes.append(f"Closed form: factor analysis, {_ABOUT_FACTOR_ANALYSIS}")
+    title = "Beyond the paper: log-linear precision"
+    yield Table("log-linear-precision", title, tuple(notes), data, _all_metrics(data, "log-linear", context))
+    variances = tables.gradient_variance(own, context)
+    parts = _gradient_variances(variances, context)
+    if parts:
+        notes = [*facts(variances, context), _ABOUT_GRADIENT_VARIANCE]
+        yield Table("log-linear-gradient-variance", f"{title}, gradient variance", tuple(notes), variances, parts)
+
+
+_UNITS = (
+    "BPD in bits/dim, KL in nats per image, MSE summed over the D pixels on the [0, 1) scale (times 1000 / D: mean per "
+    "pixel in thousandths). Means over seeds."
+)
+
+
+def _all_metrics(data: pd.DataFrame, experiment: str, context: Context) -> tuple[Part, ...]:
     groups: dict[str, list[dict[tuple[str, str], str]]] = {}
     for (dataset, name), group in _grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in _rows(group)}
         bpd, kl, mse = by_metric["bpd"], by_metric["kl"], by_metric[PUBLISHED_MSE]
-        method = MethodName.of("fixed", name)
+        method = MethodName.of(experiment, name)
         groups.setdefault(dataset, []).append(
             {
                 ("", "Posterior"): method.space,
@@ -273,25 +332,10 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
                 **_made_from(bpd),
             }
         )
-    notes = [
-        *facts(data, context),
-        "BPD in bits/dim, KL in nats per image, MSE summed over the D pixels on the [0, 1) scale (times 1000 / D: mean "
-        "per pixel in thousandths). Means over seeds.",
-        "The paper does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other "
-        "numbers best, so its interval, the published value and the difference stand there.",
-        *_about_published(data),
-    ]
-    notes += _about_weighted(cells, "fixed")
-    if len(data) and data["closed_form"].notna().any():
-        notes.append(
-            "Closed form: the best linear decoder and encoder for Gaussian latents (probabilistic PCA with the same "
-            "latent dimension and variance), fitted to the training images and valued on the report split."
-        )
-    parts = [
-        Part(f"{_group_name(dataset, 'fixed', context)}, linear decoder", _filled(pd.DataFrame(rows)), headers=2)
+    return tuple(
+        Part(f"{_group_name(dataset, experiment, context)}, linear decoder", _filled(pd.DataFrame(rows)), headers=2)
         for dataset, rows in groups.items()
-    ]
-    return Table("table-2-fixed-variance", "Table 2: fixed variance", tuple(notes), data, tuple(parts))
+    )
 
 
 def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], context: Context) -> Table:
@@ -324,7 +368,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
             }
         )
     for dataset in dict.fromkeys(row["dataset"] for row in _rows(data)):
-        reached = tables.factor_analysis(context, dataset, metric)
+        reached = tables.factor_analysis(context, dataset, "learnable", metric)
         if not math.isnan(reached):
             key = ("Continuous", "Factor analysis")
             cell = rows.setdefault(key, {("", "Posterior"): key[0], ("", "Estimator"): key[1]})
@@ -338,11 +382,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     ]
     notes += _about_weighted(cells, "learnable") if weighted else []
     if len(data) and data["closed_form"].notna().any():
-        notes.append(
-            "Factor analysis: a linear mean and a variance per pixel, the same for every image, with the same latent "
-            "dimension; fitted to the training images and valued on the report split. Decoders whose variance depends "
-            "on a continuous code contain it, and should come out no worse."
-        )
+        notes.append(f"Factor analysis: {_ABOUT_FACTOR_ANALYSIS}")
     groups = [(group, column) for group in details for column in _GUIDANCE]
     compact = [{column: row.get(column, NOTHING) for column in (*_ROW_NAMES, *groups)} for row in rows.values()]
     parts = (
@@ -355,6 +395,11 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     return Table(name, title, tuple(notes), data, tuple(parts))
 
 
+_ABOUT_FACTOR_ANALYSIS = (
+    "a linear mean and a variance per pixel, the same for every image, with the same latent dimension; fitted "
+    "to the training images and valued on the report split. Decoders whose variance depends on a continuous code "
+    "contain it, and should come out no worse."
+)
 _ROW_NAMES = (("", "Posterior"), ("", "Estimator"))
 _GUIDANCE = ("without SG", "with SG", "published without SG", "published with SG")
 
@@ -412,7 +457,7 @@ def _pairs_interval(low: float, high: float, pairs: int, digits: int) -> str:
 
 
 def _group_name(dataset: str, experiment: str, context: Context) -> str:
-    return f"{context.title(dataset)}, {experiment} variance"
+    return f"{context.title(dataset)}, {EXPERIMENTS[experiment]}"
 
 
 _MAY_BE_EMPTY = ("published", "difference", "closed form", "importance-weighted")

@@ -16,6 +16,13 @@ _ESTIMATORS = {
 }
 _ORDER = tuple(_ESTIMATORS)
 
+EXPERIMENTS = {
+    "fixed": "fixed variance",
+    "learnable": "learnable variance",
+    "log-linear": "log-linear precision",
+}
+"""The experiments in the order of the report, as readers know them."""
+
 
 @dataclass(frozen=True)
 class MethodName:

@@ -109,8 +109,8 @@ class Context:
         datasets: By data set, its prepared ``manifest.json``.
         revision: Source revision that gathers; ``None`` outside a repository.
         overrides: Settings that deviate from the preset, by dotted name.
-        factor_analysis: By data set, what factor analysis reaches with the learnable experiment's latent dimension, as
-            the fields of ``Limit``.
+        factor_analysis: By ``data set/experiment``, what factor analysis reaches with the experiment's latent
+            dimension, as the fields of ``Limit``.
     """
 
     preset: str

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from silent_gradients.report.naming import MethodName
+from silent_gradients.report.naming import EXPERIMENTS, MethodName
 from silent_gradients.report.records import Context, Record
 
 CONFIDENCE = 0.95
-_EXPERIMENTS = ("fixed", "learnable")
 
 
 @dataclass(frozen=True)
@@ -162,5 +161,4 @@ def described(values: Sequence[Any]) -> str:
 
 
 def _rank(cell: Cell) -> tuple[Any, ...]:
-    known = _EXPERIMENTS.index(cell.experiment) if cell.experiment in _EXPERIMENTS else len(_EXPERIMENTS)
-    return (cell.dataset, known, cell.experiment, cell.method.rank)
+    return (cell.dataset, list(EXPERIMENTS).index(cell.experiment), cell.method.rank)

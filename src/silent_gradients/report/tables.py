@@ -18,7 +18,7 @@ from silent_gradients.report.published import PUBLISHED_MSE, published
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, described, mean_error, revision, summarize
 
-FIXED_METRICS = ("bpd", "kl", "mse_mean_decoded", "mse_sampled", "mse_sampled_clamped")
+ALL_METRICS = ("bpd", "kl", "mse_mean_decoded", "mse_sampled", "mse_sampled_clamped")
 REDUCTIONS = ("batch_mean", "per_image_mean")
 IMPORTANCE_WEIGHTED = "importance_weighted_bpd"
 _ERRORS = {"bpd": "bpd_mc_error", IMPORTANCE_WEIGHTED: "importance_weighted_mc_error"}
@@ -35,17 +35,18 @@ _MADE_BY = ("revision", "device", "hardware", "seconds", "images_per_second", "s
 def measurements(cells: Sequence[Cell], context: Context, experiment: str, metrics: Sequence[str]) -> pd.DataFrame:
     """Reported metrics beside the published values: one row per cell of an experiment and metric.
 
-    Table 2 is ``("fixed", FIXED_METRICS)``, Table 3 ``("learnable", ["bpd"])`` and Table 4 ``("learnable", ["kl"])``.
+    Table 2 is ``("fixed", ALL_METRICS)``, Table 3 ``("learnable", ["bpd"])``, Table 4 ``("learnable", ["kl"])``; that
+    of the log-linear precision is ``("log-linear", ALL_METRICS)``.
 
     Args:
         cells: Cells of the plan with their runs.
         context: The plan.
-        experiment: ``fixed`` or ``learnable``.
+        experiment: ``fixed``, ``learnable`` or ``log-linear``.
         metrics: Names of metrics, as an evaluation has them.
 
     Returns:
         Measured mean over seeds, sd, interval, published value, difference to it, Monte-Carlo error of the mean,
-        value of the linear model with a known optimum (fixed variance: probabilistic PCA; learnable: factor analysis),
+        value of the linear model with a known optimum (fixed variance: probabilistic PCA; otherwise factor analysis),
         and what the numbers were made from.
     """
     rows = []
@@ -303,17 +304,17 @@ def _circumstances(cell: Cell) -> dict[str, Any]:
     }
 
 
-def factor_analysis(context: Context, dataset: str, metric: str) -> float:
+def factor_analysis(context: Context, dataset: str, experiment: str, metric: str) -> float:
     """What factor analysis reaches on a data set; ``nan`` where it was not asked for."""
-    return _number(context.factor_analysis.get(dataset, {}).get(_LIMITS[metric]))
+    return _number(context.factor_analysis.get(f"{dataset}/{experiment}", {}).get(_LIMITS[metric]))
 
 
 def _limit(cell: Cell, metric: str, context: Context) -> float:
     """What the linear model of the experiment reaches in a metric; only Gaussian latents have one."""
     if metric not in _LIMITS or cell.method.posterior != "gaussian":
         return math.nan
-    if cell.experiment == "learnable":
-        return factor_analysis(context, cell.dataset, metric)
+    if cell.experiment != "fixed":
+        return factor_analysis(context, cell.dataset, cell.experiment, metric)
     limits = [(run.evaluation or {}).get("limit") for run in cell.evaluated]
     return summarize([limit[_LIMITS[metric]] for limit in limits if limit]).mean
 
