@@ -126,7 +126,7 @@ def test_exactly_unbiased_over_all_joint_draws(name, options, started):
     state = create(name, options).initial_state(CPU, 2)
     if started:
         past = {"average": 2.0, "weight": 0.5, "image_average": [3.0, 0.0], "image_weight": [0.75, 0.0]}
-        past |= {"control_covariance": [0.3, -2.0], "control_variance": [0.5, 1.0]}
+        past |= {"control_covariance": 0.3, "control_variance": 0.5}
         state = {key: torch.tensor(past[key]) for key in state}
     found, p = enumerated_mean(name, options, state)
     v = p * (1 - p)

@@ -36,6 +36,7 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
     "running average": ("learnable/reinforce", {"seed": 3}),
     "average and annealing": ("learnable/reinforce+silent", {"silent": {"plateau_epochs": 1.5, "annealing_rate": 0.3}}),
     "average per image": ("learnable/reinforce", {"estimator": "reinforce-per-datum"}),
+    "silent control": ("learnable/reinforce+silent", {"estimator": "reinforce-silent-control"}),
     "silent baseline": ("learnable/reinforce+silent", {"estimator": "reinforce-silent-baseline"}),
     "annealing, frozen": ("learnable/gumbel-softmax+silent", {"silent": {"cutoff_epoch": 3}, "gradient_clip": 1.0}),
     "silent alone, frozen": ("learnable/silent-bernoulli", {"silent": {"cutoff_epoch": 2}, "snapshot_epochs": (1, 4)}),

@@ -19,7 +19,7 @@ from silent_gradients.posteriors import Posterior
 class ReparameterizationSilentControl(SilentControl):
     """Pathwise gradient, less what the control's pathwise gradient at the same sample is off by.
 
-    The coefficients are fitted to gradients, which costs a second backward pass through the objective, down to z.
+    The coefficient is fitted to gradients, which costs a second backward pass through the objective, down to z.
     """
 
     name = "reparameterization-silent-control"

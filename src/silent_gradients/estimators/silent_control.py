@@ -1,9 +1,9 @@
 """The silent control variate: a linear decoder's sampled gradient, of which the exact mean is known.
 
 With g_f the sampled gradient of the objective, g_h that of the control at the same sample and G = grad E[h] its exact
-one, g_f - c (g_h - G) has the mean of g_f for every c that is independent of the sample. It has the least variance for
-c = Cov(g_f, g_h) / Var(g_h), which running averages of earlier steps tell, for each posterior parameter by itself.
-Gradients are those by the posterior's parameters, [B, p k]: the control's own parameters get none.
+one, g_f - c (g_h - G) has the mean of g_f for every c that is independent of the sample. It has the least variance,
+summed over parameters, for c = Cov(g_f, g_h) / Var(g_h), which running averages of earlier steps tell. Gradients are
+those by the posterior's parameters, [B, p k]: the control's own parameters get none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SilentControl(SampledEstimator):
     """An estimator with a silent control variate.
 
     Attributes:
-        control_decay: Decay of the running averages that the coefficients come from, in [0, 1).
+        control_decay: Decay of the running averages that the coefficient comes from, in [0, 1).
     """
 
     control_decay: float = 0.99
@@ -74,13 +74,13 @@ class SilentControl(SampledEstimator):
             state: The state before this step.
         """
         covariance, variance = state["control_covariance"], state["control_variance"]
-        # No coefficient before the first step, nor for a parameter whose gradient never varied.
+        # No coefficient before the first step, nor while the control's gradient has never varied.
         varied = variance > 0
         coefficient = torch.where(varied, covariance / torch.where(varied, variance, 1), 0).to(gradient.dtype)
         decay, dtype = self.control_decay, covariance.dtype
         return (gradient - coefficient * excess).mean(0), state | {
-            "control_covariance": decay * covariance + (1 - decay) * (gradient * excess).mean((0, 1)).to(dtype),
-            "control_variance": decay * variance + (1 - decay) * excess.square().mean((0, 1)).to(dtype),
+            "control_covariance": decay * covariance + (1 - decay) * (gradient * excess).mean().to(dtype),
+            "control_variance": decay * variance + (1 - decay) * excess.square().mean().to(dtype),
         }
 
 
