@@ -108,7 +108,7 @@ def test_a_gathering_asks_for_the_learnable_experiments_of_gaussian_codes(study,
 
     monkeypatch.setattr(gathering, "kept_factor_analysis", keep)
     plan = Plan(resolve({"preset": "study"}, study), tmp_path)
-    assert _factor_analysis(plan) == {"digits": {}}
+    assert _factor_analysis(plan) == {"digits/learnable": {}}
     ((run, data),) = asked
     assert (run.cell.split("/")[1], run.latent_dim, data.name) == ("learnable", 32, "digits")
     discrete = {"fixed": None, "learnable": {"digits": {"methods": ["reinforce"], "overrides": {"reinforce": {}}}}}

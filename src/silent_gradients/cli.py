@@ -87,6 +87,24 @@ def _parser() -> argparse.ArgumentParser:
     limit.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
     limit.set_defaults(run=_limit)
 
+    variance = verbs.add_parser("variance", help="compare estimators' gradients at the snapshots of a run")
+    variance.add_argument("run_folder", type=Path, help="folder of a run in the store that keeps its weights")
+    variance.add_argument(
+        "--estimators",
+        metavar="A,B,..",
+        help="names, each with its options as in gumbel-softmax:temperature=0.5 (default: all that serve the run)",
+    )
+    variance.add_argument("--draws", type=int, default=100, help="latent draws of each (default: %(default)s)")
+    variance.add_argument(
+        "--reference-draws", type=int, default=1000, help="of the reference, if it is not exact (default: %(default)s)"
+    )
+    variance.add_argument("--images", type=int, default=64, help="images of the fixed batch (default: %(default)s)")
+    variance.add_argument("--data", type=Path, help="folder of the prepared data set (default: in data/prepared)")
+    variance.add_argument(
+        "--out", type=Path, default=Path("results/variance"), help="folder of the JSON file and the plot"
+    )
+    variance.set_defaults(run=_variance)
+
     train = verbs.add_parser("train", help="train one pack of runs")
     train.add_argument("--pack", required=True, help="the pack as JSON, or a file that holds it")
     train.add_argument("--data", type=Path, required=True, help="folder of the prepared data set")
@@ -237,6 +255,40 @@ def _limit(options: argparse.Namespace) -> int:
     if options.json is not None:
         document = {"dataset": prepared.name, "sha256": prepared.sha256, **asked}
         write_text_atomically(options.json, as_json(document | {"limits": [known.to_json() for known in limits]}))
+    return 0
+
+
+def _variance(options: argparse.Namespace) -> int:
+    from silent_gradients.training.lease import acquire
+
+    with acquire() as lease:
+        import torch
+
+        from silent_gradients.estimator_comparison import compare_estimators
+
+        _settle_torch()
+        found = compare_estimators(
+            options.run_folder,
+            options.data,
+            None if options.estimators is None else options.estimators.split(","),
+            draws=options.draws,
+            reference_draws=options.reference_draws,
+            images=options.images,
+            device=torch.device(lease.device),
+        )
+    from rich.console import Console
+
+    from silent_gradients.estimator_comparison import as_table
+    from silent_gradients.files import write_bytes_atomically, write_text_atomically
+    from silent_gradients.report.figures import estimators_along_training
+    from silent_gradients.store import as_json
+
+    print(f"{found.run}: {found.draws} draws, {found.images} images, bias against {found.points[0].reference}")
+    Console(highlight=False).print(as_table(found))
+    name = found.run.rpartition("/")[2]
+    write_text_atomically(options.out / f"{name}.json", as_json(found.to_json()))
+    write_bytes_atomically(options.out / f"{name}.svg", estimators_along_training(found.to_json()["points"]))
+    print(f"numbers and plot: {options.out / name}.json, .svg")
     return 0
 
 

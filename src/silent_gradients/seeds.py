@@ -7,7 +7,16 @@ from typing import Literal
 
 import torch
 
-Purpose = Literal["initialization", "order", "dequantization", "latent", "gradient-variance", "evaluation"]
+Purpose = Literal[
+    "initialization",
+    "order",
+    "dequantization",
+    "latent",
+    "gradient-variance",
+    "gradient-reference",
+    "gradient-settling",
+    "evaluation",
+]
 
 
 def derived_seed(seed: int, purpose: Purpose) -> int:

@@ -112,7 +112,11 @@ def settled_state(vae: VAE, estimator: Estimator, x: Tensor, generator: NoiseSou
     """The state of an estimator that was not trained with, after ``SETTLING_STEPS`` steps on the fixed batch.
 
     State per image is that of the batch: the images' ``index`` is their place in it.
+
+    Raises:
+        EstimatorError: The estimator does not serve the posterior, or lacks its control.
     """
+    _check_serves(estimator, vae)
     state = estimator.initial_state(x.device, len(x))
     if not state:
         return state
@@ -152,14 +156,18 @@ def assess(
     Raises:
         EstimatorError: The estimator does not serve the posterior, or lacks its control or a closed form.
     """
-    if not estimator.serves(vae.family):
-        raise EstimatorError(f"estimator {estimator.name!r} does not serve {vae.family.name} posteriors")
+    _check_serves(estimator, vae)
     with evaluation_mode(vae), torch.enable_grad():
         parameters = vae.encoder(x)
         cotangents = _cotangents(vae, estimator, x, parameters, state, draws, generator, index)
         variance = _variance(vae, parameters, cotangents)
     found = mean_difference(cotangents.flatten(1), reference.cotangents.flatten(1))
     return Assessment(variance, found.relative, found.z)
+
+
+def _check_serves(estimator: Estimator, vae: VAE) -> None:
+    if not estimator.serves(vae.family):
+        raise EstimatorError(f"estimator {estimator.name!r} does not serve {vae.family.name} posteriors")
 
 
 def _cotangents(

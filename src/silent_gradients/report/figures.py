@@ -7,7 +7,7 @@ labelled in a middle grey, and a plot's ink follows the reader's colour scheme.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,6 +63,8 @@ _MARKERS = {"with SG": "o", "without SG": "X"}
 _POINTS_PER_CURVE = 120
 # Below this share of the largest, a variance is rounding of an exact gradient and would only stretch the axis.
 _NUMERICAL_ZERO = 1e-10
+# A bias whose z-score is higher is no accident.
+_BIAS_SEEN = 4
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,45 @@ def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str
     if zeros:
         figure.supxlabel(f"Zero up to rounding, not drawn: {', '.join(zeros)}", fontsize=8, color=_INK)
     return figure
+
+
+def estimators_along_training(points: Sequence[Mapping[str, Any]]) -> bytes:
+    """Variance and bias of estimators by epoch of one run, as SVG; zeros are named instead.
+
+    Args:
+        points: The points of a ``Comparison``.
+    """
+    data = pd.DataFrame(list(points))
+    names = list(dict.fromkeys(data["estimator"]))
+    colours = {name: _PALETTE[number % len(_PALETTE)] for number, name in enumerate(names)}
+    kinds: Any = ((None, None), (3, 1.5), (1, 1))
+    dashes = {name: kinds[number // len(_PALETTE) % len(kinds)] for number, name in enumerate(names)}
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(7.4, 2.9), layout="constrained")
+        variance, bias = figure.subplots(1, 2)
+        zeros = []
+        for name in names:
+            part = data[data["estimator"] == name]
+            look = {"color": colours[name], "dashes": dashes[name], "marker": "o", "markersize": 4, "label": name}
+            if (part["per_image_mean"] > 0).all():
+                variance.plot(part["epoch"], part["per_image_mean"], **look)
+            else:
+                zeros.append(name)
+            bias.plot(part["epoch"], part["bias_z"], **look)
+        bias.axhline(_BIAS_SEEN, color=GREY, linewidth=0.8)
+        if variance.lines:
+            variance.set_yscale("log")
+        bias.set_yscale("symlog", linthresh=_BIAS_SEEN)
+        ends = data["bias_z"].min(), data["bias_z"].max()
+        ticks = [sign * size for size in (_BIAS_SEEN, *(10**power for power in range(1, 9))) for sign in (-1, 1)]
+        shown = sorted({0, _BIAS_SEEN, *(tick for tick in ticks if ends[0] <= tick <= ends[1])})
+        bias.set_yticks(shown, [f"{tick:g}" for tick in shown])
+        variance.set(xlabel="epoch", ylabel="gradient variance (nats²)", title="per-image mean")
+        bias.set(xlabel="epoch", ylabel="z", title="bias; seen above the line")
+        figure.legend(*bias.get_legend_handles_labels(), loc="outside right upper")
+        if zeros:
+            figure.supxlabel(f"Zero, not drawn: {', '.join(zeros)}", fontsize=8, color=_INK)
+        return _bytes(figure, "svg")
 
 
 def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | None:

@@ -1,0 +1,184 @@
+"""Estimators compared along a run's training: the numbers are those of a fresh measurement at each snapshot."""
+
+import json
+import shutil
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from rich.console import Console
+
+from silent_gradients.cli import main
+from silent_gradients.data.errors import DataError
+from silent_gradients.estimator_comparison import as_table, compare_estimators
+from silent_gradients.estimators import create
+from silent_gradients.evaluation.gradient_variance import assess, reference_gradient, settled_state
+from silent_gradients.model import load_snapshot
+from silent_gradients.packs import PackSpec
+from silent_gradients.seeds import generator
+from silent_gradients.settings import EvaluationSettings, SettingsError
+from silent_gradients.store import RunStore, StoreError
+from silent_gradients.training.pack import run_pack
+
+CPU = torch.device("cpu")
+EVALUATION = EvaluationSettings(samples=2, variance_images=8, variance_draws=6, reconstructions=1)
+
+
+@pytest.fixture(scope="module")
+def store(tiny, tmp_path_factory):
+    """A store with a run of each kind; not to be changed."""
+    store = RunStore(tmp_path_factory.mktemp("results") / "store")
+    for cell in ("fixed/reinforce", "learnable/reparameterization+silent"):
+        settings = tiny.settings(cell, epochs=4, snapshot_epochs=(2, 4), silent={"log_term": "exact"})
+        pack = PackSpec("seeds", f"tiny/{settings.experiment}", (settings,), EVALUATION)
+        run_pack(pack, store, tiny.folder, CPU, checkpoint_seconds=3600.0, stop=lambda: False)
+    return store
+
+
+def folder_of(store, tiny, cell):
+    (name,) = (name for name in store.names() if name.startswith(f"tiny/{cell}/"))
+    return store.folder(name)
+
+
+def compare(folder, tiny, asked, **changes):
+    numbers = {"draws": 6, "reference_draws": 10, "images": 8, **changes}
+    return compare_estimators(folder, tiny.folder, asked, device=CPU, **numbers)
+
+
+def test_numbers_are_those_of_a_fresh_measurement(tiny, store):
+    folder = folder_of(store, tiny, "fixed/reinforce")
+    found = compare(folder, tiny, ["reinforce", "silent", "gumbel-softmax:temperature=0.5"])
+    settings = tiny.settings("fixed/reinforce", epochs=4, snapshot_epochs=(2, 4))
+    data = tiny.load(settings)
+    assert found.run == settings.name
+    assert [(point.epoch, point.estimator) for point in found.points] == [
+        (epoch, name) for epoch in (2, 4) for name in ("reinforce", "silent", "gumbel-softmax:temperature=0.5")
+    ]
+    x = data.selection[:8]
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    for point in found.points:
+        path = folder / f"snapshot-{point.epoch}.pt"
+        vae, state = load_snapshot(settings, data.mean, data.deviation, path, CPU)
+        reference = reference_gradient(vae, x, 10)
+        assert point.reference == reference.estimator == "silent"
+        if point.estimator == "reinforce":
+            # The state of its own training, and the numbers of the run's evaluation.
+            estimator = vae.estimator
+            (entry,) = (entry for entry in evaluation["gradient_variance"] if entry["epoch"] == point.epoch)
+            assert point.batch_mean == entry["estimators"]["reinforce"]["batch_mean"]
+        else:
+            name, _, temperature = point.estimator.partition(":temperature=")
+            estimator, state = create(name, {"temperature": float(temperature)} if temperature else {}), {}
+        assert estimator is not None
+        expected = assess(vae, estimator, x, state, 6, reference, generator(0, "gradient-variance", CPU))
+        assert point.batch_mean == expected.variance.batch_mean
+        assert point.per_image_mean == expected.variance.per_image_mean
+        assert (point.bias, point.bias_z) == (expected.bias, expected.bias_z)
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["points"][1]["batch_mean"] == 0
+
+
+def test_estimators_that_were_not_trained_with_are_settled_first(tiny, store):
+    folder = folder_of(store, tiny, "learnable/reparameterization+silent")
+    found = compare(folder, tiny, ["reinforce-per-datum"])
+    settings = tiny.settings(
+        "learnable/reparameterization+silent", epochs=4, snapshot_epochs=(2, 4), silent={"log_term": "exact"}
+    )
+    data = tiny.load(settings)
+    vae, _ = load_snapshot(settings, data.mean, data.deviation, folder / "snapshot-4.pt", CPU)
+    x, estimator = data.selection[:8], create("reinforce-per-datum")
+    expected = assess(
+        vae,
+        estimator,
+        x,
+        settled_state(vae, estimator, x, generator(0, "gradient-settling", CPU)),
+        6,
+        reference_gradient(vae, x, 10, generator(0, "gradient-reference", CPU)),
+        generator(0, "gradient-variance", CPU),
+        index=torch.arange(8),
+    )
+    assert found.points[1].batch_mean == expected.variance.batch_mean
+    assert (found.points[1].bias, found.points[1].bias_z) == (expected.bias, expected.bias_z)
+    assert found.points[1].reference == "reparameterization"
+
+
+def test_all_estimators_that_serve_are_compared(tiny, store):
+    fixed = {point.estimator for point in compare(folder_of(store, tiny, "fixed/reinforce"), tiny, None).points}
+    assert {"silent", "reinforce", "disarm", "gumbel-softmax", "rloo"} <= fixed
+    assert not {"reparameterization", "reinforce-silent-baseline"} & fixed  # other codes; no guide
+    folder = folder_of(store, tiny, "learnable/reparameterization+silent")
+    learnable = {point.estimator for point in compare(folder, tiny, None).points}
+    assert {"reparameterization", "reinforce-silent-baseline", "rloo"} <= learnable
+    assert not {"silent", "disarm"} & learnable  # a nonlinear decoder; bits
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["reinforze"], "estimators: .*reinforze"),
+        (["reparameterization"], "estimators: .*'reparameterization' does not serve bernoulli"),
+        (["reinforce-silent-baseline"], "estimators: .*control"),
+        (["gumbel-softmax:temperature=-1"], "estimators: temperature"),
+        (["gumbel-softmax:temperature"], "estimators: expected name:option=number"),
+        (["rloo:size=3"], "estimators: .*unknown options"),
+    ],
+)
+def test_an_estimator_that_cannot_serve_is_named(tiny, store, asked, message):
+    with pytest.raises(SettingsError, match=message):
+        compare(folder_of(store, tiny, "fixed/reinforce"), tiny, asked)
+
+
+@pytest.mark.parametrize("number", ["draws", "reference_draws", "images"])
+def test_impossible_numbers_are_named(tiny, store, number):
+    with pytest.raises(SettingsError, match=f"{number}: expected"):
+        compare(folder_of(store, tiny, "fixed/reinforce"), tiny, ["rloo"], **{number: 0})
+
+
+def test_a_folder_that_is_no_run_with_weights_is_named(tiny, store, tmp_path):
+    with pytest.raises(StoreError, match=r"expected the folder of a run, found no settings\.json"):
+        compare(tmp_path, tiny, None)
+    folder = folder_of(store, tiny, "fixed/reinforce")
+    copy = RunStore(tmp_path / "store")
+    name = folder.relative_to(store.root).as_posix()
+    shutil.copytree(folder, copy.folder(name))
+    run = copy.verified(name, folder.name.rpartition("-")[2])
+    with pytest.raises(DataError, match="prepare"):
+        compare_estimators(copy.folder(name), tmp_path / "none", None, draws=4, reference_draws=4, images=4, device=CPU)
+    copy.drop_weights(run)
+    with pytest.raises(StoreError, match="keeps no weights"):
+        compare(copy.folder(name), tiny, None)
+
+
+@pytest.fixture
+def settled():
+    """The command makes denormal numbers zero in this whole process, which other tests need."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.usefixtures("settled")
+def test_the_command_prints_and_writes_them(tiny, store, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = folder_of(store, tiny, "fixed/reinforce")
+    arguments = ["variance", str(folder), "--data", str(tiny.folder), "--draws", "5", "--images", "4"]
+    assert main([*arguments, "--estimators", "silent,reinforce"]) == 0
+    output = capsys.readouterr().out
+    (numbers,) = (tmp_path / "results" / "variance").glob("*.json")
+    document = json.loads(numbers.read_text())
+    assert (document["draws"], document["images"], len(document["points"])) == (5, 4, 4)
+    assert all(f"{point['batch_mean']:.3g}" in output for point in document["points"])
+    plot = numbers.with_suffix(".svg").read_text()
+    ElementTree.fromstring(plot)
+    assert "not drawn: silent" in plot
+    assert "reinforce" in plot
+    assert main([*arguments, "--estimators", "reinforze"]) == 1
+    assert capsys.readouterr().err.startswith("silent-gradients variance: estimators: estimator: expected one of")
+
+
+def test_the_table_has_a_row_for_every_point(tiny, store):
+    found = compare(folder_of(store, tiny, "fixed/reinforce"), tiny, ["rloo", "disarm"])
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(as_table(found))
+    rows = capture.get().splitlines()[-4:]
+    for row, point in zip(rows, found.points, strict=True):
+        assert row.split()[:3] == [str(point.epoch), point.estimator, f"{point.batch_mean:.3g}"]
