@@ -18,6 +18,7 @@ from silent_gradients.methods import METHODS
 from silent_gradients.settings import DataSettings, Experiment, NetworkSettings, RunSettings, SilentSettings
 
 CPU = torch.device("cpu")
+OPTIONS = {"temperature": 0.8, "decay": 0.9}
 LEVELS = 17
 CHANNELS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "plain": ((2, 3, 2), (2, 3, 2, 2, 3)),
@@ -79,9 +80,10 @@ class TinyStudy:
         method = METHODS[experiment][cell.partition("/")[2]]
         prepared = self.prepared
         guide = {
-            "only": method.guide == "only",
+            "role": method.guide,
+            "sampled": method.sampled,
             "plateau_epochs": 0.0,
-            "annealing_rate": 0.0 if method.guide == "only" else 0.2,
+            "annealing_rate": 0.2 if method.guide == "annealed" else 0.0,
             "cutoff_epoch": None,
             "mean_rate": 2e-3,
             "precision_rate": 1e-3,
@@ -100,7 +102,10 @@ class TinyStudy:
             "initialization": "standardized",
             "precision": "float32",
             "estimator": method.estimator,
-            "estimator_options": {option: {"temperature": 0.8, "decay": 0.9}[option] for option in method.options},
+            "estimator_options": {
+                **method.options,
+                **{option: value for option, value in OPTIONS.items() if option in method.options},
+            },
             "silent": None if method.guide == "none" else SilentSettings(**guide | (silent or {})),
             "variance": 0.02 if experiment == "fixed" else None,
             "seed": 0,

@@ -14,6 +14,7 @@ from silent_gradients.decoders import (
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
 )
+from silent_gradients.estimators import Silent
 from silent_gradients.methods import METHODS
 from silent_gradients.model import build_optimizers, build_vae, load_snapshot, standardization
 
@@ -43,6 +44,8 @@ def test_every_method_has_its_parts(tiny, cell):
     guided = settings.silent is not None
     assert isinstance(vae.decoder, DECODERS[settings.experiment])
     assert isinstance(vae.guide, LinearPrecisionDecoder) == guided
+    if settings.silent is not None:
+        assert vae.guide_estimator == (vae.estimator if settings.silent.sampled else Silent())
     assert vae.family.name == settings.posterior
     assert (vae.estimator is None) == (settings.estimator == "none")
     if vae.estimator is not None:
@@ -54,6 +57,10 @@ def test_every_method_has_its_parts(tiny, cell):
     assert vae.decoder.likelihood(q.sample(2)).log_prob(x.flatten(1)).shape == (2, 5)
     if guided:
         assert vae.guide.log_term == settings.silent.log_term
+    step = vae.training_step(x, state=vae.initial_state(CPU, 5), alpha=0.5 if guided else 0.0, index=torch.arange(5))
+    step.loss.backward()
+    # The precision's weights may get a gradient of zero, and no weight is left without one.
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in vae.parameters())
 
 
 @pytest.mark.parametrize("cell", ["learnable/silent-bernoulli", "learnable/reparameterization+silent"])

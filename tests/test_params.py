@@ -109,8 +109,29 @@ BAD = {
     "mistyped precision": (at("l/precision", "float16"), ["digits.precision", "'float16'", "'bfloat16'"]),
     "mistyped log term": (at("l/log_term", "tailor"), ["log_term", "'tailor'", "'taylor'"]),
     # Impossible values.
-    "no temperature": (at("f/temperature", 0), ["fixed.digits.temperature", "greater than 0", "got 0"]),
-    "decay of 1": (at("f/decay", 1.0), ["fixed.digits.decay", "less than 1", "got 1.0"]),
+    "no temperature": (
+        at("f/estimator_options", {"temperature": 0}),
+        ["fixed.digits.estimator_options (gumbel-softmax)", "temperature", "positive", "got 0"],
+    ),
+    "decay of 1": (
+        at("l/overrides", {"reinforce": {"estimator_options": {"decay": 1.0}}}),
+        ["learnable.digits.estimator_options (reinforce)", "decay", "[0, 1)", "got 1.0"],
+    ),
+    "half a sample": (at("f/estimator_options", {"samples": 1.5}), ["samples", "whole number", "got 1.5"]),
+    "truth value for an option": (at("f/estimator_options", {"samples": True}), ["estimator_options", "truth value"]),
+    "words for an option": (at("f/estimator_options", {"samples": "two"}), ["estimator_options.samples", "'two'"]),
+    "mistyped option": (
+        at("f/estimator_options", {"temprature": 1.0}),
+        ["fixed.digits.estimator_options", "'temprature'", "'temperature'"],
+    ),
+    "option of another method": (
+        at("l/overrides", {"reinforce": {"estimator_options": {"temperature": 1.0}}}),
+        ["overrides.reinforce.estimator_options", "'temperature'", "known: samples, decay"],
+    ),
+    "option of a method without an estimator": (
+        at("l/overrides", {"silent-bernoulli": {"estimator_options": {"samples": 2}}}),
+        ["overrides.silent-bernoulli.estimator_options", "'samples'", "known: none"],
+    ),
     "negative rate": (at("f/grid/learning_rate", [0.1, -0.1]), ["grid.learning_rate.1", "greater than 0", "got -0.1"]),
     "rate of zero": (at("f/grid/mean_rate", [0]), ["grid.mean_rate.0", "greater than 0"]),
     "infinite rate": (at("f/grid/learning_rate", [float("inf")]), ["grid.learning_rate.0", "finite", "got inf"]),
@@ -188,8 +209,8 @@ BAD = {
         ["overrides.gumbel-softmax.epohs", "'epochs'"],
     ),
     "bad value in an override": (
-        at("f/overrides", {"gumbel-softmax": {"temperature": -1}}),
-        ["overrides.gumbel-softmax.temperature", "got -1"],
+        at("f/overrides", {"gumbel-softmax": {"weight_decay": -1}}),
+        ["overrides.gumbel-softmax.weight_decay", "got -1"],
     ),
     "override that is no mapping": (at("f/overrides", {"gumbel-softmax": None}), ["overrides.gumbel-softmax", "None"]),
     "override ends before the cut-off": (
@@ -241,14 +262,14 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(presets, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(
         "preset: small\n"
-        "experiments: {fixed: {digits: {temperature: 5e-1,\n"
+        "experiments: {fixed: {digits: {estimator_options: {temperature: 5e-1},\n"
         "  grid: {learning_rate: [1e-3, 3E-4], mean_rate: [null, 1e-2]}}}}\n"
     )
     assert params.read_yaml(path)["experiments"]["fixed"]["digits"]["grid"]["learning_rate"] == ["1e-3", "3E-4"]
     section = params.load(path, presets).experiments["fixed"]["digits"]
     assert section.grid.learning_rate == [0.001, 0.0003]
     assert section.grid.mean_rate == [None, 0.01]
-    assert section.temperature == 0.5
+    assert section.estimator_options == {"temperature": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The one list of what is to be run, counted by hand, and the identities that follow from it."""
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections import Counter
@@ -139,8 +140,14 @@ def test_settings_of_the_section_reach_every_run(plan, selections):
         assert run.network.decoder_channels == (() if run.experiment == "fixed" else (8,) * 5)
         assert run.snapshot_epochs == ((5, 20, 60) if run.experiment == "fixed" else ())
         assert run.gradient_clip == (None if run.experiment == "fixed" else 50)
-        expected = {"gumbel-softmax": {"temperature": 1.0}, "reinforce": {"decay": 0.99}}
-        assert run.estimator_options == expected.get(run.estimator, {})
+        expected: dict[str, dict[str, float]] = {
+            "none": {},
+            "silent": {},
+            "reparameterization": {"samples": 1},
+            "gumbel-softmax": {"samples": 1, "temperature": 1.0},
+            "reinforce": {"samples": 1, "decay": 0.99},
+        }
+        assert run.estimator_options == expected[run.estimator]
         assert run.posterior == METHODS[run.experiment][run.method].posterior
 
 
@@ -209,8 +216,8 @@ def test_guided_methods_train_at_their_baselines_rate(plan, selections):
 @pytest.mark.parametrize(
     ("experiment", "method", "expected"),
     [
-        *(("fixed", method, {"learning_rate", "mean_rate", "variance"}) for method in METHODS["fixed"]),
-        *(("log-linear", method, {"learning_rate", "mean_rate", "precision_rate"}) for method in METHODS["log-linear"]),
+        *(("fixed", method, {"learning_rate", "mean_rate", "variance"}) for method in (*SILENT, *BASELINES)),
+        *(("log-linear", method, {"learning_rate", "mean_rate", "precision_rate"}) for method in (*SILENT, *BASELINES)),
         *(("learnable", method, {"learning_rate"}) for method in BASELINES),
         *(("learnable", method, {"learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"}) for method in SILENT),
         *(
@@ -238,7 +245,7 @@ def test_an_axis_multiplies_the_methods_that_it_concerns_alone(make):
     chosen = selection_of_first_points(plan)
     counts = Counter((run.experiment, run.method) for run in runs_of(plan, "baselines"))
     assert counts == {
-        **{("fixed", method): 3 * 2 * 2 for method in METHODS["fixed"]},
+        **{("fixed", method): 3 * 2 * 2 for method in (*SILENT, *BASELINES)},
         **{("learnable", method): 3 for method in BASELINES},
         **{("learnable", method): 3 * 2 * 2 * 2 for method in SILENT},
     }
@@ -297,6 +304,46 @@ def test_precision_and_guide_reach_the_runs(make):
             assert (run.silent and run.silent.guide) == guide
         else:
             assert run.precision == "float32"
+
+
+def test_estimator_options_reach_the_methods_that_have_them(make):
+    over = {
+        "estimator_options": {"temperature": 0.5, "samples": 3},
+        "overrides": {"reinforce": {"estimator_options": {"samples": 2}}},
+    }
+    runs = [run for run in runs_of(make(section("fixed", **over)), "baselines") if run.experiment == "fixed"]
+    assert {run.method: run.estimator_options for run in runs} == {
+        "silent-gaussian": {},
+        "silent-bernoulli": {},
+        "reparameterization": {"samples": 3},
+        "gumbel-softmax": {"samples": 3, "temperature": 0.5},
+        "reinforce": {"samples": 2, "decay": 0.99},
+    }
+
+
+def test_a_sampled_guide_and_a_control_reach_the_runs(make):
+    control = "reinforce-silent-control"
+    methods = ["reinforce", "reinforce+silent", "reinforce+sampled", control, f"{control}+silent"]
+    plan = make(section("learnable", methods=methods, overrides={"reinforce": None, "reinforce+silent": None}))
+    chosen = selection_of_first_points(plan)
+    first = {run.method: run for run in runs_of(plan, "seeds", chosen) if run.experiment == "learnable"}
+    roles = {name: run.silent and (run.silent.role, run.silent.sampled) for name, run in first.items()}
+    assert roles == {
+        "reinforce": None,
+        "reinforce+silent": ("annealed", False),
+        "reinforce+sampled": ("annealed", True),
+        control: ("control", False),
+        f"{control}+silent": ("annealed", False),
+    }
+    silent, sampled = first["reinforce+silent"].silent, first["reinforce+sampled"].silent
+    assert dataclasses.replace(silent, sampled=True) == sampled
+    # The guide of a control has rates, and no schedule: nothing anneals and nothing is frozen.
+    counts = Counter(run.method for run in runs_of(plan, "baselines") if run.experiment == "learnable")
+    assert counts == {"reinforce": 2, control: 2}
+    found = first[control].silent
+    assert (found.plateau_epochs, found.annealing_rate, found.cutoff_epoch) == (0.0, 0.0, None)
+    assert found.mean_rate == found.precision_rate == first[control].learning_rate
+    assert {run.method for run in runs_of(plan, "guided", chosen)} == set(methods) - {"reinforce", control}
 
 
 def test_a_round_before_its_selection_is_an_error(make, plan, selections, tmp_path):

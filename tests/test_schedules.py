@@ -54,6 +54,7 @@ def test_impossible_numbers_are_named(settings, named):
 
 def test_the_schedule_is_that_of_the_settings(tiny):
     assert SilentSchedule.of(tiny.settings("learnable/reinforce").silent) is None
+    assert SilentSchedule.of(tiny.settings("learnable/reinforce-silent-baseline").silent) is None
     silent = {"plateau_epochs": 2.0, "annealing_rate": 0.25, "cutoff_epoch": 3}
     schedule = SilentSchedule.of(tiny.settings("learnable/reinforce+silent", silent=silent).silent)
     assert [schedule.weight(epoch) for epoch in (0, 2, 3, 6)] == [1.0, 1.0, 0.75, 0.0]

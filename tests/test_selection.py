@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from silent_gradients import params
-from silent_gradients.methods import METHODS
 from silent_gradients.runs import Plan
 from silent_gradients.selection import select
 from silent_gradients.store import RunStore, StoreError, as_json
@@ -57,6 +56,16 @@ def write_results(plan: Plan, round_: Any, selections: Any, bpd_of: Any) -> RunS
 
 
 FIXED_GRID = {"learning_rate": [0.001, 0.002, 0.003], "variance": [0.01, 0.1, 1.0]}
+LEARNABLE_METHODS = [
+    "silent-gaussian",
+    "reparameterization",
+    "reparameterization+silent",
+    "silent-bernoulli",
+    "gumbel-softmax",
+    "gumbel-softmax+silent",
+    "reinforce",
+    "reinforce+silent",
+]
 FIXED_METHODS = ["silent-gaussian", "reparameterization", "reinforce"]
 
 
@@ -178,7 +187,7 @@ LEARNABLE_GRID = {
 
 def test_a_shared_axis_settles_the_methods_that_have_it(tmp_path):
     """``mean_rate`` concerns the guides alone; in each round its own methods settle it."""
-    methods = list(METHODS["learnable"])
+    methods = LEARNABLE_METHODS
     plan = make_plan(tmp_path, "learnable", LEARNABLE_GRID, ["mean_rate"], methods)
 
     def bpd_of(run):

@@ -16,7 +16,8 @@ from silent_gradients.settings import (
 )
 
 SILENT = SilentSettings(
-    only=False,
+    role="annealed",
+    sampled=False,
     plateau_epochs=2.0,
     annealing_rate=0.1,
     cutoff_epoch=20,

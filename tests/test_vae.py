@@ -314,6 +314,22 @@ def test_a_control_needs_a_guide(name, family):
 
 
 @pytest.mark.parametrize(("name", "family"), CONTROLLED)
+def test_a_reported_decoder_with_an_expectation_is_its_own_control(name, family):
+    vae, x = make(name, family, guide=False, exact_decoder=True), images()
+    q, objective = vae.posterior(x), vae.decoder.objective(x.flatten(1))
+    control = vae.control(x.flatten(1), q)
+    assert control is not None
+    assert torch.equal(control.expectation(q), objective.expectation(q))
+    step(vae, x).loss.backward()
+    # The decoder gets its sampled gradient once, and none from being the control.
+    found, samples = slopes(vae.decoder), create(name).evaluations(LATENT_DIM)
+    vae.zero_grad()
+    z = (q.rsample if name.startswith("reparameterization") else q.sample)(samples, seeded(121))
+    objective.sampled(z.detach()).mean().neg().backward()
+    assert_same(found, slopes(vae.decoder))
+
+
+@pytest.mark.parametrize(("name", "family"), CONTROLLED)
 def test_the_guide_of_a_control_is_trained_and_steers_nothing(name, family):
     """At alpha 0 the guide follows its own exact gradient; the encoder's is the estimator's alone."""
     vae, x = make(name, family), images()

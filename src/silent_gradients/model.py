@@ -87,7 +87,8 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
     estimator = None
     if settings.estimator != "none":
         estimator = estimators.create(settings.estimator, settings.estimator_options)
-    return VAE(network_encoder, family, decoder, estimator, guide)
+    guide_estimator = estimator if settings.silent is not None and settings.silent.sampled else None
+    return VAE(network_encoder, family, decoder, estimator, guide, guide_estimator)
 
 
 def load_snapshot(

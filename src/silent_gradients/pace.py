@@ -61,7 +61,8 @@ def architecture(settings: RunSettings) -> str:
         [
             [settings.experiment, settings.estimator, settings.posterior, settings.latent_dim, settings.batch_size],
             [settings.data.shape, asdict(settings.network), settings.gradient_clip is not None],
-            [settings.precision, None if silent is None else [silent.guide, silent.log_term]],
+            [settings.precision, settings.estimator_options],
+            None if silent is None else [silent.guide, silent.log_term, silent.sampled],
         ]
     )[:12]
 

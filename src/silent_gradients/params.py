@@ -7,7 +7,7 @@ or impossible is one ``SettingsError`` that names the key, its value and the way
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from silent_gradients.data.sources import SOURCES
-from silent_gradients.methods import METHODS, axes
+from silent_gradients.methods import METHODS, Method, axes
 from silent_gradients.settings import (
     Architecture,
     EvaluationSettings,
@@ -41,7 +41,8 @@ class _Strict(BaseModel):
     @classmethod
     def _no_truth_value(cls, value: Any) -> Any:
         # YAML reads yes, no, on and off as truth values, which would pass for the numbers 1 and 0.
-        if any(isinstance(part, bool) for part in (value if isinstance(value, list) else [value])):
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if any(isinstance(part, bool) for part in parts):
             raise ValueError("no setting is a truth value")
         return value
 
@@ -93,8 +94,9 @@ class ExperimentParams(_Strict):
     guide: GuideDecoder = Field("linear", description="Precision of the guide; linear is the paper's.")
     log_term: LogTerm = Field("taylor-square", description="E log|s| of a linear guide; taylor-square is the paper's.")
     plateau_epochs: float = Field(0.0, ge=0, description="Epochs with the silent gradient alone before annealing.")
-    temperature: PositiveFloat = Field(1.0, description="Of Gumbel-Softmax.")
-    decay: float = Field(0.99, ge=0, lt=1, description="Of REINFORCE's running average.")
+    estimator_options: dict[str, float] = Field(
+        {}, description="Options of estimators, e.g. samples: 2; each holds for the methods whose estimator has it."
+    )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Of AdamW.")
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm per optimizer; null is none.")
@@ -105,6 +107,11 @@ class ExperimentParams(_Strict):
     holdout: PositiveInt | None = Field(None, description="Training images set aside to select; null is the set's own.")
     grid: GridParams
     shared_axes: list[str] = Field([], description="Axes whose value is selected jointly over all methods.")
+
+    def options_of(self, method: Method) -> dict[str, float]:
+        """The options of a method's estimator, set or by default."""
+        chosen = {**method.options, **self.estimator_options}
+        return {option: float(chosen[option]) for option in method.options}
 
 
 class EvaluationParams(_Strict):
@@ -297,9 +304,12 @@ def _check_names(experiments: Any) -> None:
             _require_known("data set", dataset, list(SOURCES), f"experiments.{experiment}")
 
 
-def _require_known(kind: str, name: Any, known: list[str], where: str) -> None:
+def _require_known(kind: str, name: Any, known: Collection[str], where: str) -> None:
     if name not in known:
-        raise SettingsError(f"{where}: unknown {kind} {name!r}{_nearest(str(name), known)}; known: {', '.join(known)}")
+        listed = list(known)
+        raise SettingsError(
+            f"{where}: unknown {kind} {name!r}{_nearest(str(name), listed)}; known: {', '.join(listed) or 'none'}"
+        )
 
 
 def _check(params: Params) -> None:
@@ -320,16 +330,29 @@ def _check(params: Params) -> None:
                 method, own = METHODS[experiment][name], _apply_overrides(section, name, where)
                 _check_epochs(own, f"{where} ({name})")
                 linear = method.guide != "none" and own.guide == "linear"
+                _check_options(method, own, f"{where}.estimator_options ({name})")
                 if own.log_term == "exact" and linear and method.posterior != "gaussian":
                     raise SettingsError(
                         f"{where} ({name}): log_term 'exact' needs a gaussian posterior; use 'auto' or 'central-limit'"
                     )
 
 
+def _check_options(method: Method, section: ExperimentParams, where: str) -> None:
+    if not set(section.estimator_options) & set(method.options):
+        return
+    # Only here: the estimators load torch, which takes seconds.
+    from silent_gradients.estimators import EstimatorError, create
+
+    try:
+        create(method.estimator, section.options_of(method))
+    except EstimatorError as error:
+        raise SettingsError(f"{where}: {error}") from None
+
+
 def _check_methods(experiment: Experiment, section: ExperimentParams, where: str) -> None:
     known = METHODS[experiment]
     for method in section.methods:
-        _require_known("method", method, list(known), f"{where}.methods")
+        _require_known("method", method, known, f"{where}.methods")
         baseline = known[method].baseline
         if baseline is not None and baseline not in section.methods:
             raise SettingsError(f"{where}.methods: {method!r} takes its rate from {baseline!r}; list that as well")
@@ -346,6 +369,11 @@ def _check_methods(experiment: Experiment, section: ExperimentParams, where: str
                 raise SettingsError(
                     f"{where}.overrides.{method}.grid.{axis}: no axis of this method; it has {', '.join(concerning)}"
                 )
+        for option in override.get("estimator_options") or {}:
+            _require_known("option", option, known[method].options, f"{where}.overrides.{method}.estimator_options")
+    every_option = {option: None for method in section.methods for option in known[method].options}
+    for option in section.estimator_options:
+        _require_known("option", option, every_option, f"{where}.estimator_options")
     for axis in section.shared_axes:
         _require_known("axis", axis, list(GridParams.model_fields), f"{where}.shared_axes")
 

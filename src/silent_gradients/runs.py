@@ -147,12 +147,13 @@ class Plan:
 
         silent = None
         if method.guide != "none":
-            only = method.guide == "only"
-            cutoff = point["cutoff_epoch"]
+            annealed = method.guide == "annealed"
+            cutoff = point.get("cutoff_epoch")
             silent = SilentSettings(
-                only=only,
-                plateau_epochs=0.0 if only else section.plateau_epochs,
-                annealing_rate=0.0 if only else float(point["annealing_rate"] or 0.0),
+                role=method.guide,
+                sampled=method.sampled,
+                plateau_epochs=section.plateau_epochs if annealed else 0.0,
+                annealing_rate=float(point["annealing_rate"] or 0.0) if annealed else 0.0,
                 cutoff_epoch=None if cutoff is None else int(cutoff),
                 mean_rate=rate("mean_rate"),
                 precision_rate=rate("precision_rate"),
@@ -181,7 +182,7 @@ class Plan:
             initialization=section.initialization,
             precision=section.precision,
             estimator=method.estimator,
-            estimator_options={option: float(getattr(section, option)) for option in method.options},
+            estimator_options=section.options_of(method),
             silent=silent,
             variance=point["variance"] if cell.experiment == "fixed" else None,
             seed=seed,

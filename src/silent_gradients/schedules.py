@@ -36,10 +36,10 @@ class SilentSchedule:
 
     @classmethod
     def of(cls, settings: SilentSettings | None) -> SilentSchedule | None:
-        """The schedule that a run's settings ask for; None for a run without a guide."""
-        if settings is None:
+        """The schedule that a run's settings ask for; None for a run whose encoder no guide steers."""
+        if settings is None or settings.role == "control":
             return None
-        return cls(settings.only, settings.plateau_epochs, settings.annealing_rate, settings.cutoff_epoch)
+        return cls(settings.role == "only", settings.plateau_epochs, settings.annealing_rate, settings.cutoff_epoch)
 
     def weight(self, epochs_done: float) -> float:
         """Alpha after ``epochs_done`` epochs (a fraction inside an epoch), in [0, 1]."""

@@ -22,6 +22,7 @@ Architecture = Literal["plain", "strided"]
 Initialization = Literal["standardized", "torch"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 GuideDecoder = Literal["linear", "log-linear"]
+GuideRole = Literal["only", "annealed", "control"]
 LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
 Protocol = Literal["holdout", "paper"]
 
@@ -75,9 +76,11 @@ class SilentSettings:
     """The silent (exact) gradient of a linear decoder that guides the encoder; paper Section 4.2.
 
     Attributes:
-        only: The encoder sees the silent gradient alone (the "None" rows) until it is frozen.
-        plateau_epochs: Epochs with weight 1 before the annealing begins (ignored when ``only``).
-        annealing_rate: Decrease of the weight per epoch after the plateau (ignored when ``only``).
+        role: ``only``: the encoder sees the guide's gradient alone (the "None" rows) until it is frozen. ``annealed``:
+            mixed with the reported decoder's. ``control``: not at all; the guide is the control of the estimator.
+        sampled: The guide's gradient is not silent but estimated as the reported decoder's: what silence is worth.
+        plateau_epochs: Epochs with weight 1 before the annealing begins (``annealed`` only).
+        annealing_rate: Decrease of the weight per epoch after the plateau (``annealed`` only).
         cutoff_epoch: Epoch after which the encoder is frozen; ``None`` is never.
         mean_rate: Learning rate of the linear decoder's mean part.
         precision_rate: Learning rate of its precision part.
@@ -85,7 +88,8 @@ class SilentSettings:
         log_term: How ``E log|s|`` is computed (``linear`` only).
     """
 
-    only: bool
+    role: GuideRole
+    sampled: bool
     plateau_epochs: float
     annealing_rate: float
     cutoff_epoch: int | None
@@ -176,7 +180,7 @@ class RunSettings:
         parts |= {"precision": self.precision_rate, "var": self.variance}
         if self.silent is not None:
             parts |= {"mean": self.silent.mean_rate, "precision": self.silent.precision_rate}
-            parts |= {"anneal": None if self.silent.only else self.silent.annealing_rate}
+            parts |= {"anneal": self.silent.annealing_rate if self.silent.role == "annealed" else None}
             parts |= {"cutoff": self.silent.cutoff_epoch}
         parts["seed"] = self.seed
         readable = ",".join(f"{key}={value:g}" for key, value in parts.items() if value is not None)

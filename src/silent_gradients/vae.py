@@ -79,7 +79,8 @@ class VAE(nn.Module):
         decoder: The decoder that is reported.
         estimator: Estimator of its gradient; None where the guide alone trains the encoder, and the decoder learns
             from detached samples.
-        guide: Linear decoder of the silent gradient, and the control of an estimator that needs one.
+        guide: Linear decoder of the silent gradient, and the control of an estimator that needs one; without a guide
+            the reported decoder is its own control.
         guide_estimator: Estimator of the guide's gradient; ``silent`` unless given. A sampled one tells what the
             absence of variance is worth. The pathwise gradient of log|s| has no mean where s may vanish.
 
@@ -107,7 +108,7 @@ class VAE(nn.Module):
                 )
         if estimator is None and guide is None:
             raise EstimatorError("a VAE needs an estimator or a guide to train its encoder")
-        if estimator is not None and estimator.needs_control and guide is None:
+        if estimator is not None and estimator.needs_control and guide is None and not _has_expectation(decoder):
             raise EstimatorError(f"guide: estimator {estimator.name!r} needs one for its control, got None")
         if guide_estimator is not None and guide_estimator.needs_control:
             raise EstimatorError(f"guide_estimator: {guide_estimator.name!r} needs a control, and a guide has none")
@@ -125,8 +126,11 @@ class VAE(nn.Module):
         return self.family(self.encoder(x))
 
     def control(self, pixels: Tensor, q: Posterior) -> ExactObjective | None:
-        """The guide as a function with a known expectation, for the images ``pixels`` [B, D]; None without one."""
-        control = None if self.guide is None else self.guide.control(pixels, q)
+        """A function with a known expectation for the images ``pixels`` [B, D]; None where there is none.
+
+        It is the guide's or, without a guide, the reported decoder's.
+        """
+        control = (self.decoder if self.guide is None else self.guide).control(pixels, q)
         return control if isinstance(control, ExactObjective) else None
 
     def training_step(
@@ -195,6 +199,11 @@ class VAE(nn.Module):
             )
             loss = loss - guide_surrogate
         return Step(loss.mean(), value, kl.detach(), guide_value, _joined(own_state, guide_state))
+
+
+def _has_expectation(decoder: Decoder) -> bool:
+    # An objective computes nothing before it is asked to: of no image it tells what it can do.
+    return isinstance(decoder.objective(torch.empty(0, 0)), ExactObjective)
 
 
 _GUIDE = "guide."

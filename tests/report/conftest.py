@@ -39,9 +39,10 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
         "initialization": "standardized",
         "precision": "float32",
         "estimator": kind.estimator,
-        "estimator_options": dict.fromkeys(kind.options, 1.0),
+        "estimator_options": {option: float(value) for option, value in kind.options.items()},
         "silent": {
-            "only": kind.guide == "only",
+            "role": kind.guide,
+            "sampled": kind.sampled,
             "plateau_epochs": 0.0,
             "annealing_rate": 0.1,
             "cutoff_epoch": None,

@@ -44,7 +44,7 @@ class Stopwatch:
         """One step of each phase and one evaluation."""
         trainer, settings = self.trainer, self.trainer.settings
         phases = {"plain": (0.0, False), "frozen": (0.0, True)}
-        if settings.silent is not None:
+        if trainer.schedule is not None:
             phases = {"guided": (1.0, False), **phases}
         trainer.vae.train()
         streams = trainer.generators

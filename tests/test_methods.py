@@ -1,0 +1,116 @@
+"""Every estimator is a method wherever it can be one, and the paper's are known without torch."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import get_args
+
+import pytest
+
+from silent_gradients.estimators import REGISTRY, create
+from silent_gradients.estimators.contract import Estimate, Estimator, register
+from silent_gradients.methods import _PAPER, METHODS, Kind
+from silent_gradients.posteriors import FAMILIES
+from silent_gradients.report.published import PUBLISHED
+from silent_gradients.settings import Experiment, PosteriorFamily
+
+EXPERIMENTS = get_args(Experiment)
+
+
+def test_the_papers_estimators_are_known_as_they_are():
+    assert all(kind == Kind.of(REGISTRY[kind.name]) for kind in _PAPER)
+
+
+@pytest.mark.parametrize("experiment", ["fixed", "learnable"])
+def test_the_papers_methods_are_there_without_the_registry(experiment):
+    names = {cell.split("/")[2] for cell in PUBLISHED if cell.split("/")[1] == experiment}
+    assert names <= set(METHODS[experiment]._known)
+
+
+@pytest.mark.parametrize("experiment", ["fixed", "log-linear"])
+def test_every_estimator_is_a_method_beside_an_exact_decoder(experiment):
+    served = {(method.estimator, method.posterior) for method in METHODS[experiment].values()}
+    assert served == {
+        (name, family) for name, kind in REGISTRY.items() for family in FAMILIES if kind.serves(FAMILIES[family])
+    }
+    assert all(method.guide == "none" and method.baseline is None for method in METHODS[experiment].values())
+
+
+def test_every_sampled_estimator_is_a_method_beside_any_decoder():
+    methods = METHODS["learnable"]
+    for name, kind in REGISTRY.items():
+        for family in get_args(PosteriorFamily):
+            own = {
+                method.name: method
+                for method in methods.values()
+                if (method.estimator, method.posterior) == (name, family)
+            }
+            if kind.exact or not kind.serves(FAMILIES[family]):
+                assert own == {}
+                continue
+            (alone,) = [method for method in own.values() if method.baseline is None]
+            assert alone.guide == ("control" if kind.needs_control else "none")
+            endings = {"", "+silent"} | (set() if kind.needs_control else {"+sampled"})
+            assert set(own) == {alone.name + ending for ending in endings}
+            for method in own.values():
+                assert method.sampled == method.name.endswith("+sampled")
+                if method is not alone and method != alone:
+                    assert (method.guide, method.baseline) == ("annealed", alone.name)
+
+
+def test_names_tell_posteriors_apart_where_an_estimator_serves_several():
+    posteriors = {name: method.posterior for name, method in METHODS["learnable"].items()}
+    assert posteriors["reinforce"] == posteriors["rloo+sampled"] == "bernoulli"
+    assert posteriors["reinforce-gaussian"] == posteriors["rloo-gaussian+silent"] == "gaussian"
+    assert posteriors["reparameterization"] == posteriors["silent-gaussian"] == "gaussian"
+    assert METHODS["fixed"]["silent-bernoulli"].posterior == "bernoulli"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_default_options_make_the_estimator(experiment):
+    for method in METHODS[experiment].values():
+        if method.estimator != "none":
+            assert create(method.estimator, dict(method.options)) == create(method.estimator)
+
+
+def test_joining_the_registry_makes_a_method():
+    before = dict(REGISTRY)
+    try:
+
+        @register
+        @dataclass(frozen=True)
+        class Late(Estimator):
+            strength: float = 0.25
+            name = "late"
+            unbiased = False
+
+            def __call__(self, q, objective, *, control=None, index=None, generator=None, state):
+                return Estimate(q.mean.sum(1), q.mean.sum(1), state)
+
+        for experiment in EXPERIMENTS:
+            assert METHODS[experiment]["late"].options == {"strength": 0.25}
+            assert METHODS[experiment]["late-gaussian"].posterior == "gaussian"
+        assert "late+sampled" in METHODS["learnable"]
+        assert "late+sampled" not in METHODS["fixed"]
+    finally:
+        REGISTRY.clear()
+        REGISTRY.update(before)
+    assert "late" not in METHODS["fixed"]
+
+
+def test_an_unknown_method_is_a_key_error():
+    with pytest.raises(KeyError):
+        METHODS["fixed"]["reinforce+silent"]
+
+
+def test_planning_the_papers_methods_needs_no_torch(study):
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from silent_gradients import params\n"
+        "from silent_gradients.runs import Plan\n"
+        f"plan = Plan(params.resolve({{'preset': 'study'}}, Path({str(study)!r})))\n"
+        "plan.packs('baselines', {})\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
