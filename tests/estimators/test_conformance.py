@@ -29,6 +29,7 @@ from silent_gradients.decoders import (
     Standardization,
 )
 from silent_gradients.estimators import REGISTRY, EstimatorError, create
+from silent_gradients.latent_noise import PreparedNoise, RecordedNoise
 from silent_gradients.posteriors import FAMILIES
 
 IMAGES, COPIES, CALLS = 2, 256, 60
@@ -257,6 +258,52 @@ def test_a_step_leaves_the_state_it_was_given_alone(name, options, family, probl
     call(estimator, family, PARAMETERS[family].clone().requires_grad_(), objective, before, seeded(82))
     assert before.keys() == kept.keys()
     assert all(torch.equal(before[key], kept[key]) for key in kept)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_steps_of_several_runs_map_into_one(name):
+    """Runs that are trained side by side, each with parameters, state, images and noise of its own."""
+    runs, estimator = 3, create(name)
+    if not estimator.mappable:
+        return
+    for family in served(name):
+        parameters = torch.stack([PARAMETERS[family] + run for run in range(runs)]).requires_grad_()
+        index = torch.tensor([[0, 1], [1, 0], [4, 2]])
+        recorded = RecordedNoise()
+        setting, initial = fixed_problem(family), estimator.initial_state(CPU, 5)
+
+        def estimate(parameters, index, state, generator, family=family, setting=setting):
+            return estimator(
+                FAMILIES[family](parameters),
+                setting.objective(X),
+                control=CONTROLS[family].objective(X),
+                index=index,
+                generator=generator,
+                state=state,
+            )
+
+        # The second step of each run: what is carried differs.
+        states = [estimate(parameters[run], index[run], initial, seeded(run)).state for run in range(runs)]
+        estimate(parameters[0], index[0], initial, recorded)
+        noise = [
+            torch.stack([request.draw(source, CPU) for source in map(seeded, range(10, 10 + runs))])
+            for request in recorded.requests
+        ]
+
+        def mapped(parameters, index, state, noise, estimate=estimate, requests=recorded.requests):
+            return tuple(estimate(parameters, index, state, PreparedNoise(requests, noise)))
+
+        stacked = {key: torch.stack([state[key] for state in states]) for key in initial}
+        value, surrogate, state = torch.vmap(mapped)(parameters, index, stacked, noise)
+        (slopes,) = gradients(surrogate.sum(), parameters)
+        for run in range(runs):
+            alone = PreparedNoise(recorded.requests, [each[run] for each in noise])
+            own = estimate(parameters[run], index[run], states[run], alone)
+            torch.testing.assert_close(value[run], own.value, rtol=1e-12, atol=1e-12)
+            slope = gradients(own.surrogate.sum(), parameters)[0][run]
+            torch.testing.assert_close(slopes[run], slope, rtol=1e-11, atol=1e-11)
+            for key, entry in own.state.items():
+                torch.testing.assert_close(state[key][run], entry)
 
 
 @pytest.mark.parametrize("name", REGISTRY)

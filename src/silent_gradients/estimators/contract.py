@@ -46,6 +46,7 @@ class Estimator(ABC):
         unbiased: Whether the expected gradient is the true one.
         exact: Whether it needs the objective's closed-form expectation and draws nothing.
         needs_control: Whether it needs a ``control``.
+        mappable: Whether ``torch.vmap`` can map it over several runs: not if it differentiates by itself.
         posteriors: Names of the posterior families it serves; None is all.
     """
 
@@ -53,6 +54,7 @@ class Estimator(ABC):
     unbiased: ClassVar[bool]
     exact: ClassVar[bool] = False
     needs_control: ClassVar[bool] = False
+    mappable: ClassVar[bool] = True
     posteriors: ClassVar[frozenset[str] | None] = None
 
     def evaluations(self, latent_dim: int) -> int:

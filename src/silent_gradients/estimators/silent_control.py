@@ -38,6 +38,7 @@ class SilentControl(SampledEstimator):
 
     unbiased = True
     needs_control = True
+    mappable = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
