@@ -17,7 +17,7 @@ from tests.reference import (
 from torch import distributions
 from torch.distributions import kl_divergence
 
-from silent_gradients.posteriors import FAMILIES, Bernoulli, Gaussian, Posterior
+from silent_gradients.posteriors import FAMILIES, Bernoulli, Gaussian, NonFiniteError, Posterior, ShapeError
 
 B, K, D = 3, 6, 4
 PARAMETERS = {"bernoulli": normal(B, K, seed=1, scale=2.0), "gaussian": normal(B, 2 * 2, seed=2)}
@@ -304,8 +304,25 @@ def test_gaussian_density_integrates_to_one():
     [(Gaussian, (4,)), (Gaussian, (4, 3)), (Gaussian, (2, 4, 4)), (Bernoulli, (4,)), (Bernoulli, (2, 3, 4))],
 )
 def test_wrong_shapes_are_refused(family, shape):
-    with pytest.raises(ValueError, match=family.name):
+    with pytest.raises(ShapeError, match=family.name):
         family(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("shape", [(B, 2), (1, 1, 2), (1, B, 1), (1, B, 7), (2, 1, B, 2)])
+def test_samples_of_another_shape_have_no_density(name, shape):
+    parameters = torch.zeros(B, 2 * FAMILIES[name].parameters_per_latent)
+    with pytest.raises(ShapeError, match=rf"z: expected shape \[S, {B}, 2\], got "):
+        FAMILIES[name](parameters).log_prob(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_that_are_no_numbers(name):
+    parameters = PARAMETERS[name].clone()
+    FAMILIES[name](parameters).check_finite()
+    parameters[0, 0], parameters[1, 1] = math.nan, -math.inf
+    with pytest.raises(NonFiniteError, match=rf"parameters.*2 of {parameters.numel()}"):
+        FAMILIES[name](parameters).check_finite()
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

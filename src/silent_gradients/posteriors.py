@@ -20,6 +20,14 @@ from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.tilting import tilted_bits
 
 
+class ShapeError(ValueError):
+    """A tensor has another shape than was expected."""
+
+
+class NonFiniteError(ValueError):
+    """A tensor holds NaN or infinity."""
+
+
 class JointCumulants(NamedTuple):
     """Joint cumulants of m = A z and s = B z, all of shape [B, D]; ``k12`` to ``k22`` are None where they vanish.
 
@@ -67,7 +75,7 @@ class Posterior(ABC):
         parameters: [B, p k], p numbers per latent variable.
 
     Raises:
-        ValueError: ``parameters`` is not a matrix, or its width is no multiple of ``parameters_per_latent``.
+        ShapeError: ``parameters`` is not a matrix, or its width is no multiple of ``parameters_per_latent``.
     """
 
     name: ClassVar[str]
@@ -79,12 +87,31 @@ class Posterior(ABC):
 
     def __init__(self, parameters: Tensor) -> None:
         if parameters.ndim != 2 or parameters.shape[1] % self.parameters_per_latent:
-            raise ValueError(
+            raise ShapeError(
                 f"parameters: expected shape [B, {self.parameters_per_latent} k] for a {self.name} posterior, "
                 f"got {list(parameters.shape)}"
             )
         self.parameters = parameters
         self.latent_dim = parameters.shape[1] // self.parameters_per_latent
+
+    def check_finite(self) -> None:
+        """Refuse parameters that are NaN or infinite.
+
+        This waits for the device, and nothing in a training step does: the loop looks at the sums of an epoch.
+
+        Raises:
+            NonFiniteError: With the number of such parameters.
+        """
+        wrong = int((~self.parameters.isfinite()).sum())
+        if wrong:
+            raise NonFiniteError(
+                f"parameters: expected finite numbers, got {wrong} of {self.parameters.numel()} NaN or infinite"
+            )
+
+    def _checked(self, z: Tensor) -> Tensor:
+        if z.ndim != 3 or z.shape[1:] != self.mean.shape:
+            raise ShapeError(f"z: expected shape [S, {len(self.parameters)}, {self.latent_dim}], got {list(z.shape)}")
+        return z
 
     @property
     @abstractmethod
@@ -116,7 +143,11 @@ class Posterior(ABC):
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
-        """log q(z|x) in nats of z [S, B, k], summed over the latent variables, shape [S, B]."""
+        """log q(z|x) in nats of z [S, B, k], summed over the latent variables, shape [S, B].
+
+        Raises:
+            ShapeError: z has another shape.
+        """
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
         """Log p(z) in nats of z [S, B, k] under the prior, summed over the latent variables, shape [S, B]."""
@@ -233,7 +264,7 @@ class Gaussian(Posterior):
         return mean + (0.5 * self.log_variance).exp() * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        squared = (z - self._mean).square() / self._variance
+        squared = (self._checked(z) - self._mean).square() / self._variance
         return -0.5 * (squared + self.log_variance + math.log(2 * math.pi)).sum(-1)
 
 
@@ -284,7 +315,7 @@ class Bernoulli(Posterior):
             return (uniform < p).to(p.dtype)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return (z * self.logits - F.softplus(self.logits)).sum(-1)
+        return (self._checked(z) * self.logits - F.softplus(self.logits)).sum(-1)
 
 
 FAMILIES: dict[str, type[Posterior]] = {family.name: family for family in (Gaussian, Bernoulli)}

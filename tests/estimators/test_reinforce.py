@@ -201,6 +201,13 @@ def test_an_average_per_image_needs_to_know_how_many_there_are():
         estimator(Bernoulli(LOGITS), Shifted(), index=torch.arange(B), state=estimator.initial_state(CPU))
 
 
+@pytest.mark.parametrize("index", [torch.arange(B + 1), torch.arange(1), torch.zeros(B, 1, dtype=torch.long)])
+def test_an_index_of_another_shape_is_refused(index):
+    estimator = create("reinforce-per-datum")
+    with pytest.raises(EstimatorError, match=rf"index: expected shape \[{B}\], got "):
+        estimator(Bernoulli(LOGITS), Shifted(), index=index, state=estimator.initial_state(CPU, 10))
+
+
 def test_a_silent_baseline_by_hand():
     """The control's expectation plus the running average of what the objective had above it."""
     controls = [Linear()] * 3

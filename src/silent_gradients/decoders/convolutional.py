@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, Standardization
+from silent_gradients.posteriors import ShapeError
 
 LAST_LAYER_SCALE = 0.1
 """Factor on the last layer's initial weights: the decoder starts near a constant Gaussian per pixel, from where
@@ -74,6 +75,7 @@ class ConvolutionalDecoder(Decoder):
         small_last_layer: Start the last layer with small weights and zero bias; otherwise PyTorch's default.
 
     Raises:
+        ShapeError: The standardization is of images of another size.
         ValueError: Unknown architecture, or the number of channels or the image size does not fit it.
     """
 
@@ -90,9 +92,11 @@ class ConvolutionalDecoder(Decoder):
         *,
         small_last_layer: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(latent_dim, len(standardization.mean))
         if architecture not in LAYERS:
             raise ValueError(f"architecture: expected one of {sorted(LAYERS)}, got {architecture!r}")
+        if self.dimensions != math.prod(shape):
+            raise ShapeError(f"standardization: expected D = {math.prod(shape)}, got {self.dimensions}")
         layers = LAYERS[architecture](latent_dim, shape, channels)
         last = layers[-1]
         if small_last_layer and isinstance(last, nn.Conv2d | nn.ConvTranspose2d) and last.bias is not None:

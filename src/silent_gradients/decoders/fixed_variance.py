@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, SampledObjective
-from silent_gradients.posteriors import Posterior
+from silent_gradients.posteriors import Posterior, ShapeError
 
 INITIAL_WEIGHT_SCALE = 0.01
 """Standard deviation of the initial weights. At PyTorch's default the term sum_i Var(z_i) |w_i|^2 / (2 variance) is so
@@ -27,13 +27,16 @@ class FixedVarianceDecoder(Decoder):
         variance: Fixed variance of every dimension, positive.
 
     Raises:
-        ValueError: ``variance`` is not positive.
+        ShapeError: ``mean`` is not [D].
+        ValueError: ``variance`` is not positive and finite.
     """
 
     def __init__(self, latent_dim: int, dimensions: int, variance: float, mean: Tensor | None = None) -> None:
-        super().__init__()
-        if not variance > 0:
+        super().__init__(latent_dim, dimensions)
+        if not 0 < variance < math.inf:
             raise ValueError(f"variance: expected a positive number, got {variance}")
+        if mean is not None and mean.shape != (dimensions,):
+            raise ShapeError(f"mean: expected shape [{dimensions}], got {list(mean.shape)}")
         self.variance = variance
         self.linear = nn.Linear(latent_dim, dimensions)
         if mean is not None:
@@ -64,7 +67,11 @@ class FixedVarianceObjective(SampledObjective):
 
         Summed over pixels, E|x - A z - b|^2 = |x - A E z - b|^2 + sum_i Var(z_i) |a_i|^2: one matrix product, the cost
         of a single decoder evaluation.
+
+        Raises:
+            ShapeError: q is of another number of images or latent variables.
         """
+        self.check_posterior(q)
         linear, variance = self.decoder.linear, self.decoder.variance
         mean_error = (self.x - F.linear(q.mean, linear.weight, linear.bias)).square().sum(1)
         column_norms = linear.weight.square().sum(0)

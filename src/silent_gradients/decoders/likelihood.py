@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from silent_gradients.posteriors import Posterior
+from silent_gradients.posteriors import NonFiniteError, Posterior, ShapeError
 
 
 class Objective(Protocol):
@@ -59,11 +59,27 @@ class Standardization:
         scale: [D], its standard deviation.
         largest_precision: Smooth upper bound of a nonlinear decoder's precision. It lies a little above that of a
             pixel which never changes (levels * sqrt(12): only the dequantization noise is left).
+
+    Raises:
+        ShapeError: Mean and scale are not two vectors of one length.
+        ValueError: A mean is not finite, or a scale or the largest precision not positive and finite.
     """
 
     mean: Tensor
     scale: Tensor
     largest_precision: float
+
+    def __post_init__(self) -> None:
+        if self.mean.ndim != 1 or self.mean.shape != self.scale.shape:
+            raise ShapeError(
+                f"mean, scale: expected shape [D] for both, got {list(self.mean.shape)}, {list(self.scale.shape)}"
+            )
+        if not self.mean.isfinite().all():
+            raise NonFiniteError("mean: expected finite numbers, got NaN or infinity")
+        if not ((self.scale > 0) & self.scale.isfinite()).all():
+            raise ValueError(f"scale: expected positive numbers, got {float(self.scale.min())} for the least")
+        if not 0 < self.largest_precision < math.inf:
+            raise ValueError(f"largest_precision: expected a positive number, got {self.largest_precision}")
 
     @classmethod
     def identity(cls, dimensions: int, largest_precision: float) -> Standardization:
@@ -72,7 +88,16 @@ class Standardization:
 
 
 class Decoder(nn.Module, ABC):
-    """p(x|z) with z of k latent variables and x of D dimensions."""
+    """p(x|z) with z of k latent variables and x of D dimensions.
+
+    Args:
+        latent_dim: k.
+        dimensions: D.
+    """
+
+    def __init__(self, latent_dim: int, dimensions: int) -> None:
+        super().__init__()
+        self.latent_dim, self.dimensions = latent_dim, dimensions
 
     @abstractmethod
     def likelihood(self, z: Tensor) -> GaussianLikelihood:
@@ -88,6 +113,7 @@ class Decoder(nn.Module, ABC):
                 With x = (y + 1/2) / levels and 1 / (12 levels^2) dequantization noise is integrated out.
 
         Raises:
+            ShapeError: x is not [B, D].
             ValueError: ``noise_variance`` is negative or no number.
         """
         return SampledObjective(self, x, noise_variance)
@@ -109,10 +135,25 @@ class SampledObjective:
     noise_variance: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise ``ValueError`` where no noise has that variance."""
+        """Raise ``ShapeError`` or ``ValueError`` where x is of another shape or no noise has that variance."""
+        if self.x.ndim != 2 or self.x.shape[1] != self.decoder.dimensions:
+            raise ShapeError(f"x: expected shape [B, {self.decoder.dimensions}], got {list(self.x.shape)}")
         if not self.noise_variance >= 0:
             raise ValueError(f"noise_variance: expected a number of 0 or more, got {self.noise_variance}")
 
     def sampled(self, z: Tensor) -> Tensor:
-        """Log p(x|z) in nats at z [S, B, k], shape [S, B]."""
+        """Log p(x|z) in nats at z [S, B, k], shape [S, B].
+
+        Raises:
+            ShapeError: z has another shape.
+        """
+        batch, latent_dim = len(self.x), self.decoder.latent_dim
+        if z.ndim != 3 or z.shape[1:] != (batch, latent_dim):
+            raise ShapeError(f"z: expected shape [S, {batch}, {latent_dim}], got {list(z.shape)}")
         return self.decoder.likelihood(z).log_prob(self.x, self.noise_variance)
+
+    def check_posterior(self, q: Posterior) -> None:
+        """Raise ``ShapeError`` where q is of another number of images or latent variables."""
+        expected, found = (len(self.x), self.decoder.latent_dim), (len(q.parameters), q.latent_dim)
+        if found != expected:
+            raise ShapeError(f"q: expected [B, k] = {list(expected)}, got {list(found)}")

@@ -31,8 +31,8 @@ class LinearHeadsDecoder(Decoder, ABC):
         initial_precision_bias: float,
         small_weights: bool,
     ) -> None:
-        super().__init__()
         dimensions = len(standardization.mean)
+        super().__init__(latent_dim, dimensions)
         self.register_buffer("mean", standardization.mean.clone())
         self.register_buffer("scale", standardization.scale.clone())
         self.mean_head = nn.Linear(latent_dim, dimensions)

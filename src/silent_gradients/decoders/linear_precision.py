@@ -110,7 +110,11 @@ class LinearPrecisionObjective(SampledObjective):
 
         The expected weighted error is exact for every mean-field q with finite fourth moments:
         E[(x-m)^2 s^2] = (r^2 + V_m)(S^2 + V_s) - 4 r S C + 2 C^2 - 2 r K12 + 2 S K21 + K22 with r = x - E m.
+
+        Raises:
+            ShapeError: q is of another number of images or latent variables.
         """
+        self.check_posterior(q)
         decoder = self.decoder
         cumulants = q.joint_cumulants(decoder.mean_head.weight, decoder.precision_head.weight)
         residual = decoder.residual(self.x, cumulants.mean_m)

@@ -52,7 +52,9 @@ class LogLinearPrecisionObjective(SampledObjective):
 
         Raises:
             NotImplementedError: The family has no tilted moments.
+            ShapeError: q is of another number of images or latent variables.
         """
+        self.check_posterior(q)
         mean_head, precision_head, scale = self.decoder.mean_head, self.decoder.precision_head, self.decoder.scale
         tilted = q.tilted_moments(mean_head.weight, 2 * precision_head.weight)
         residual = self.decoder.residual(self.x, tilted.mean)

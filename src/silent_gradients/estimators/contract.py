@@ -75,6 +75,13 @@ class Estimator(ABC):
         """
         return {}
 
+    def check_served(self, q: Posterior) -> None:
+        """Raise ``EstimatorError`` where the estimator does not serve the family of q."""
+        if not self.serves(type(q)):
+            raise EstimatorError(
+                f"q: estimator {self.name!r} serves {sorted(self.posteriors or ())} posteriors, got {q.name!r}"
+            )
+
     def checked(self, control: ExactObjective | None) -> ExactObjective:
         """The control that the estimator needs.
 

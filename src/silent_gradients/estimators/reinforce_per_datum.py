@@ -43,6 +43,8 @@ class ReinforcePerDatum(Reinforce):
         baseline, updated = super().baseline(observed, expected, index, state)
         if index is None:
             return baseline, updated
+        if index.shape != observed.shape[1:]:
+            raise EstimatorError(f"index: expected shape {list(observed.shape[1:])}, got {list(index.shape)}")
         if not len(state["image_average"]):
             raise EstimatorError("images: 'reinforce-per-datum' with an index needs initial_state(device, images)")
         decay, average, weight = self.image_decay, state["image_average"][index], state["image_weight"][index]

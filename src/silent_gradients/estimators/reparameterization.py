@@ -31,5 +31,6 @@ class Reparameterization(SampledEstimator):
         generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
+        self.check_served(q)
         value = objective.sampled(q.rsample(self.samples, generator)).mean(0)
         return Estimate(value.detach(), value, state)

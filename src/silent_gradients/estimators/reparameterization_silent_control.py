@@ -35,6 +35,7 @@ class ReparameterizationSilentControl(SilentControl):
         generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
+        self.check_served(q)
         control, _, exact = self.exact_gradient(q, control)
         own, leaf = repeated(q, self.samples)
         path = own.rsample(1, generator)[0]
