@@ -203,7 +203,7 @@ class VAE(nn.Module):
 
 def _has_expectation(decoder: Decoder) -> bool:
     # An objective computes nothing before it is asked to: of no image it tells what it can do.
-    return isinstance(decoder.objective(torch.empty(0, 0)), ExactObjective)
+    return isinstance(decoder.objective(torch.empty(0, decoder.dimensions)), ExactObjective)
 
 
 _GUIDE = "guide."
