@@ -157,6 +157,8 @@ def settled():
 
 @pytest.mark.usefixtures("settled")
 def test_the_command_prints_and_writes_them(tiny, store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "")
     monkeypatch.chdir(tmp_path)
     folder = folder_of(store, tiny, "fixed/reinforce")
     arguments = ["variance", str(folder), "--data", str(tiny.folder), "--draws", "5", "--images", "4"]
