@@ -267,6 +267,10 @@ def test_what_does_not_serve_is_named(tiny):
     reference = reference_gradient(vae, x, 4, seeded(0))
     with pytest.raises(EstimatorError, match="'reparameterization' does not serve bernoulli"):
         assess(vae, create("reparameterization"), x, {}, 5, reference)
-    vae, x, _ = model(tiny, "learnable/reinforce")
+    with pytest.raises(EstimatorError, match="'reparameterization' does not serve bernoulli"):
+        settled_state(vae, create("reparameterization"), x)
+    nonlinear, x, _ = model(tiny, "learnable/reinforce")
     with pytest.raises(EstimatorError, match="control"):
-        assess(vae, create("reinforce-silent-baseline"), x, {}, 5, reference)
+        settled_state(nonlinear, create("reinforce-silent-baseline"), x)
+    with pytest.raises(EstimatorError, match="exact expectation"):
+        assess(nonlinear, create("silent"), x, {}, 5, reference)
