@@ -413,6 +413,15 @@ def test_extreme_posteriors_stay_finite(name, data):
                     assert torch.isfinite(found).all()
 
 
+@pytest.mark.parametrize("name", [name for name in REGISTRY if create(name).initial_state(CPU, IMAGES)])
+def test_the_state_of_something_else_is_refused(name):
+    estimator, family = create(name), served(name)[0]
+    for missing in estimator.initial_state(CPU, IMAGES):
+        state = {key: entry for key, entry in estimator.initial_state(CPU, IMAGES).items() if key != missing}
+        with pytest.raises(EstimatorError, match=rf"state: estimator '{name}' needs '{missing}'"):
+            call(estimator, family, PARAMETERS[family], fixed_problem(family).objective(X), state, seeded(90))
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_posteriors_that_are_not_served_are_refused(name):
     estimator = create(name)

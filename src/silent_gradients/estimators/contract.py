@@ -75,6 +75,14 @@ class Estimator(ABC):
         """
         return {}
 
+    def entry(self, state: State, name: str) -> Tensor:
+        """An entry of the state, or an ``EstimatorError`` where the state is of something else."""
+        if name not in state:
+            raise EstimatorError(
+                f"state: estimator {self.name!r} needs {name!r}, got {sorted(state)}; the first is initial_state()"
+            )
+        return state[name]
+
     def check_served(self, q: Posterior) -> None:
         """Raise ``EstimatorError`` where the estimator does not serve the family of q."""
         if not self.serves(type(q)):

@@ -40,9 +40,9 @@ class Reinforce(ScoreFunction):
         per_image = observed.mean(0)
         # ``weight`` is 1 - decay^steps: dividing by it takes out the average's start at zero.
         batch_mates = (per_image.sum() - per_image) / max(len(per_image) - 1, 1)
-        started = state["weight"] > 0
-        baseline = torch.where(started, state["average"] / state["weight"].clamp(min=1 - self.decay), batch_mates)
+        average, weight = self.entry(state, "average"), self.entry(state, "weight")
+        baseline = torch.where(weight > 0, average / weight.clamp(min=1 - self.decay), batch_mates)
         return baseline, state | {
-            "average": self.decay * state["average"] + (1 - self.decay) * observed.mean().to(state["average"].dtype),
-            "weight": self.decay * state["weight"] + (1 - self.decay),
+            "average": self.decay * average + (1 - self.decay) * observed.mean().to(average.dtype),
+            "weight": self.decay * weight + (1 - self.decay),
         }

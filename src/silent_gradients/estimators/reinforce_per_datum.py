@@ -45,12 +45,13 @@ class ReinforcePerDatum(Reinforce):
             return baseline, updated
         if index.shape != observed.shape[1:]:
             raise EstimatorError(f"index: expected shape {list(observed.shape[1:])}, got {list(index.shape)}")
-        if not len(state["image_average"]):
+        averages, weights = self.entry(state, "image_average"), self.entry(state, "image_weight")
+        if not len(averages):
             raise EstimatorError("images: 'reinforce-per-datum' with an index needs initial_state(device, images)")
-        decay, average, weight = self.image_decay, state["image_average"][index], state["image_weight"][index]
+        decay, average, weight = self.image_decay, averages[index], weights[index]
         baseline = torch.where(weight > 0, average / weight.clamp(min=1 - decay), baseline)
         average = decay * average + (1 - decay) * observed.mean(0).to(average.dtype)
         return baseline, updated | {
-            "image_average": state["image_average"].index_copy(0, index, average),
-            "image_weight": state["image_weight"].index_copy(0, index, decay * weight + (1 - decay)),
+            "image_average": averages.index_copy(0, index, average),
+            "image_weight": weights.index_copy(0, index, decay * weight + (1 - decay)),
         }

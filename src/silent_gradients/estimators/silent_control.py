@@ -74,7 +74,7 @@ class SilentControl(SampledEstimator):
             excess: g_h - G, [S, B, p k].
             state: The state before this step.
         """
-        covariance, variance = state["control_covariance"], state["control_variance"]
+        covariance, variance = self.entry(state, "control_covariance"), self.entry(state, "control_variance")
         # No coefficient before the first step, nor while the control's gradient has never varied.
         varied = variance > 0
         coefficient = torch.where(varied, covariance / torch.where(varied, variance, 1), 0).to(gradient.dtype)
