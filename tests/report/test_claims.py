@@ -91,3 +91,23 @@ def test_every_ordering_of_the_paper_is_asked_for(make_context):
     }
     (epochs,) = [c for c in claims(cells([], make_context(fixed))) if c.metric == "epochs_to_threshold"]
     assert epochs.published_difference == 45 - 90
+
+
+def test_a_silent_guide_against_a_sampled_one_is_a_claim_of_ours(builder, make_context):
+    names = [f"digits/learnable/reinforce{ending}" for ending in ("", "+silent", "+sampled")]
+    for seed in range(3):
+        for name, bpd in zip(names, (2.5, 2.0, 2.2), strict=True):
+            builder.add(name, seed=seed, bpd=bpd + seed * (1 + 0.01 * (name == names[1])))
+    found = orderings(builder, make_context, names)
+    ours = found["reinforce+silent", "reinforce+sampled", "bpd"]
+    assert (ours.expected, ours.basis, ours.of_the_paper, ours.verdict) == (-1, "ours", False, "holds")
+    assert ours.difference.mean == pytest.approx(-0.19)
+    papers = {key for key, claim in found.items() if claim.of_the_paper}
+    assert papers == {("reinforce+silent", "reinforce", "bpd"), ("reinforce+silent", "reinforce", "kl")}
+    assert len(found) == 3
+
+
+def test_the_paper_claims_nothing_of_what_is_beyond_it(make_context):
+    names = [f"digits/learnable/{name}" for name in ("rloo", "rloo+silent", "reinforce", "silent-gaussian")]
+    names += [f"digits/log-linear/{name}" for name in ("silent-bernoulli", "reinforce", "reparameterization")]
+    assert claims(cells([], make_context(names))) == []

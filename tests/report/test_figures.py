@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from silent_gradients.methods import METHODS
 from silent_gradients.report import figures
 from silent_gradients.report.image_grids import reconstructions
 from silent_gradients.report.summary import cells
@@ -73,3 +74,20 @@ def test_a_run_that_diverged_before_its_first_evaluation_has_no_curve(builder, m
     cell = "digits/fixed/reinforce"
     builder.add(cell, diverged_epoch=1)
     assert figures.draw(cells(builder.records, make_context([cell])), make_context([cell])) == []
+
+
+def test_any_number_of_methods_has_colours_of_its_own(builder, make_context):
+    names = [f"digits/learnable/{name}" for name in METHODS["learnable"]]
+    for name in names:
+        builder.add(name, epochs=2)
+    context = make_context(names)
+    found = cells(builder.records, context)
+    colours = figures._colours(found)
+    assert len(set(colours.values())) == len(colours) == len({cell.method.estimator for cell in found})
+    drawings = {drawing.name: drawing.data for drawing in figures.draw(found, context)}
+    assert len(drawings) == 4
+    assert b"with sampled guide" in drawings["digits-learnable-curves.svg"]
+    assert b"REINFORCE, silent control + SG" in drawings["digits-learnable-gradient-variance.svg"]
+    # With as many as the paper has, the colours are those that the colour-blind can tell apart.
+    few = [cell for cell in found if not cell.method.beyond]
+    assert set(figures._colours(few).values()) <= set(figures._PALETTE)

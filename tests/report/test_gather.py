@@ -183,3 +183,15 @@ def test_all_seeds_diverged_is_reported_not_hidden(builder, make_context, tmp_pa
     assert "diverged (3 of 3, epoch 1)" in text
     assert json.loads((out / "metrics.json").read_text())["digits"]["fixed"]["reinforce"]["diverged"] == 3
     assert not list(out.glob("curves/*/*/*.csv"))
+
+
+def test_the_page_counts_our_claims_apart_from_the_papers(builder, make_context, tmp_path):
+    names = [f"digits/learnable/reinforce{ending}" for ending in ("+silent", "+sampled")]
+    for seed in range(3):
+        for name, bpd in zip(names, (2.0, 2.2), strict=True):
+            builder.add(name, seed=seed, bpd=bpd + seed * (1 + 0.01 * (name == names[0])))
+    gather(builder.records, make_context(names), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "This plan has no two cells that the paper orders." in page
+    assert "below a sampled one on equal seeds: holds <b>1</b> time." in page
+    assert "REINFORCE + SG &lt; REINFORCE + sampled guide" in page

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from silent_gradients.estimators import REGISTRY
+from silent_gradients.methods import METHODS
 from silent_gradients.report.naming import MethodName
 from silent_gradients.report.summary import cells, mean_error, summarize
 
@@ -92,8 +94,36 @@ def test_a_cell_whose_whole_grid_diverged_says_so(make_context):
         ("learnable", "silent-gaussian", ("gaussian", "none", True, "Silent (Gaussian)")),
         ("learnable", "reinforce+silent", ("bernoulli", "reinforce", True, "REINFORCE + SG")),
         ("fixed", "reparameterization", ("gaussian", "reparameterization", False, "Reparameterization")),
+        ("learnable", "reinforce+sampled", ("bernoulli", "reinforce", False, "REINFORCE + sampled guide")),
+        ("fixed", "rloo-gaussian", ("gaussian", "rloo", False, "RLOO (Gaussian)")),
+        ("learnable", "rloo-gaussian+silent", ("gaussian", "rloo", True, "RLOO (Gaussian) + SG")),
+        (
+            "learnable",
+            "reinforce-silent-baseline",
+            ("bernoulli", "reinforce-silent-baseline", False, "REINFORCE, silent baseline"),
+        ),
     ],
 )
 def test_methods_read_as_in_the_paper(experiment, name, expected):
     method = MethodName.of(experiment, name)
     assert (method.posterior, method.estimator, method.silent, method.label) == expected
+
+
+def test_what_is_beyond_the_paper_comes_after_it(make_context):
+    names = ["rloo", "reinforce+sampled", "reinforce", "reparameterization+sampled", "silent-bernoulli"]
+    found = cells([], make_context([f"digits/learnable/{name}" for name in names]))
+    ordered = ["silent-bernoulli", "reinforce", "reparameterization+sampled", "reinforce+sampled", "rloo"]
+    assert [cell.method.name for cell in found] == ordered
+    assert [cell.method.beyond for cell in found] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("experiment", list(METHODS))
+def test_no_two_methods_read_the_same(experiment):
+    labels = [MethodName.of(experiment, name).label for name in METHODS[experiment]]
+    assert len(set(labels)) == len(labels)
+
+
+def test_every_estimator_has_a_name_for_readers():
+    for name in REGISTRY:
+        if name != "silent":
+            assert MethodName.of("fixed", name).estimator_label != name

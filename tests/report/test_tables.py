@@ -310,3 +310,41 @@ def test_the_log_linear_experiment_has_tables_of_its_own(builder, make_context):
             assert "log-linear" not in set(other.data.get("experiment", []))
     without = make_context(names[:2])
     assert not any("log-linear" in t.name for t in layout.layout(cells([], without), [], [], without))
+
+
+def test_what_is_beyond_the_paper_stands_below_it_and_says_so(builder, make_context):
+    endings = ("", "+silent", "+sampled")
+    names = [f"mnist/learnable/{estimator}{end}" for estimator in ("reinforce", "rloo") for end in endings]
+    names += [f"mnist/fixed/{name}" for name in ("reinforce", "rloo")]
+    for number, name in enumerate(names):
+        for seed in range(3):
+            builder.add(name, seed=seed, bpd=2 + number / 10)
+    context = make_context(names)
+    found = cells(builder.records, context)
+    laid_out = {t.name: t for t in layout.layout(found, claims(found), builder.records, context)}
+    papers, beyond, *details = laid_out["table-3-bits-per-dimension"].parts
+    (line,) = papers.frame.to_dict("records")
+    columns = ("without SG", "with SG", "with sampled guide (beyond the paper)")
+    assert [line["mnist", column][:5] for column in columns] == ["2.000", "2.100", "2.200"]
+    assert line["mnist", "published with SG"] == "2.94"
+    assert beyond.caption.startswith("Beyond the paper: ")
+    (line,) = beyond.frame.to_dict("records")
+    assert line["", "Estimator"] == "RLOO"
+    assert [line["mnist", column][:5] for column in columns] == ["2.300", "2.400", "2.500"]
+    assert not any("published" in "".join(name) for name in beyond.frame.columns)
+    assert [part.frame["Method"].tolist() for part in details] == [
+        ["REINFORCE", "REINFORCE + SG"],
+        ["REINFORCE + sampled guide", "RLOO", "RLOO + SG", "RLOO + sampled guide"],
+    ]
+    assert ["beyond the paper" in part.caption for part in details] == [False, True]
+    for name in ("table-1-gradient-variance", "table-2-fixed-variance"):
+        parts = [part for part in laid_out[name].parts if "fixed variance" in part.caption]
+        assert [part.frame["", "Method"].unique().tolist() for part in parts] == [["REINFORCE"], ["RLOO"]]
+        assert ["beyond the paper" in part.caption for part in parts] == [False, True]
+    ours = [part for part in laid_out["claims"].parts if "beyond the paper" in part.caption]
+    orderings = ["REINFORCE + SG < REINFORCE + sampled guide", "RLOO + SG < RLOO + sampled guide"]
+    assert [part.frame["Ordering"].tolist() for part in ours] == [orderings]
+    # The numbers say it as well.
+    for table in (laid_out["table-2-fixed-variance"], laid_out["table-3-bits-per-dimension"]):
+        by_method = table.data.groupby("method")["beyond_paper"].all()
+        assert {name for name, marked in by_method.items() if not marked} <= {"reinforce", "reinforce+silent"}

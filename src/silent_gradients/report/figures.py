@@ -55,11 +55,12 @@ _SETTINGS: Any = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"), _INK
     ),
 }
-# Near Okabe and Ito's colours, which the colour-blind can tell apart, of a lightness that both grounds bear.
+# Near Okabe and Ito's colours, which the colour-blind can tell apart, of a lightness that both grounds bear; then as
+# many that others can.
 _PALETTE = ("#2b87d1", "#d9651a", "#12a67c", "#cc79a7", "#b98500", "#7a6ff0")
-_GUIDANCE = {True: "with SG", False: "without SG"}
-_DASHES: dict[str, Any] = {"with SG": "", "without SG": (3, 1.5)}
-_MARKERS = {"with SG": "o", "without SG": "X"}
+_MORE = ("#d6404d", "#6f9e2f", "#12a5b8", "#96705a", "#c44fd0", "#7f8b96")
+_DASHES: dict[str, Any] = {"with SG": "", "without SG": (3, 1.5), "with sampled guide": (1, 1)}
+_MARKERS = {"with SG": "o", "without SG": "X", "with sampled guide": "^"}
 _POINTS_PER_CURVE = 120
 # Below this share of the largest, a variance is rounding of an exact gradient and would only stretch the axis.
 _NUMERICAL_ZERO = 1e-10
@@ -185,7 +186,8 @@ def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str
     data = data[data["seeds"] > 0] if len(data) else data
     if data.empty:
         return None
-    figure = Figure(figsize=(7.4, 2.9), layout="constrained")
+    labels = len(data.drop_duplicates(["method", "estimated_with"]))
+    figure = Figure(figsize=(7.4, _height(labels)), layout="constrained")
     axes = figure.subplots(1, 2)
     named = {cell.method.name: cell for cell in cells}
     zeros: dict[str, None] = {}
@@ -301,7 +303,8 @@ def _panels(
 ) -> Figure:
     """One panel for each kind of posterior, one legend beside them."""
     spaces = [space for space in ("Continuous", "Discrete") if (data["space"] == space).any()]
-    figure = Figure(figsize=(3.0 * len(spaces) + 1.4, 2.9), layout="constrained")
+    handles = list(_legend(data, colours, lines))
+    figure = Figure(figsize=(3.0 * len(spaces) + 1.4, _height(len(handles))), layout="constrained")
     axes = figure.subplots(1, len(spaces), sharey=lines, squeeze=False)
     for axis, space in zip(axes[0], spaces, strict=True):
         plot(axis, data[data["space"] == space])
@@ -309,8 +312,13 @@ def _panels(
         if limits is not None and limits[1] > limits[0]:
             margin = 0.05 * (limits[1] - limits[0])
             axis.set_ylim(limits[0] - margin, limits[1] + margin)
-    figure.legend(handles=list(_legend(data, colours, lines)), loc="outside right upper")
+    figure.legend(handles=handles, loc="outside right upper")
     return figure
+
+
+def _height(labels: int) -> float:
+    """Inches that a legend of so many lines needs, and a plot at least."""
+    return max(2.9, 0.4 + 0.19 * labels)
 
 
 def _legend(data: pd.DataFrame, colours: dict[str, str], lines: bool) -> Iterator[Line2D]:
@@ -318,7 +326,7 @@ def _legend(data: pd.DataFrame, colours: dict[str, str], lines: bool) -> Iterato
     for estimator, colour in colours.items():
         if estimator in present:
             yield _sample(estimator, colour, "" if lines else "s", lines)
-    for guidance in ("with SG", "without SG"):
+    for guidance in _DASHES:
         if (data["guidance"] == guidance).any():
             sample = _sample(guidance, _INK, "" if lines else _MARKERS[guidance], lines)
             if lines and _DASHES[guidance]:
@@ -335,7 +343,7 @@ def _aesthetics(cell: Cell) -> dict[str, str]:
     label = "None (SG alone)" if method.estimator == "none" else method.estimator_label
     return {
         "estimator": label,
-        "guidance": _GUIDANCE[method.silent],
+        "guidance": method.guidance,
         "space": method.space,
     }
 
@@ -344,7 +352,9 @@ def _colours(cells: Sequence[Cell]) -> dict[str, str]:
     estimators = dict.fromkeys(
         _aesthetics(cell)["estimator"] for cell in sorted(cells, key=lambda cell: cell.method.rank)
     )
-    return {estimator: _PALETTE[index % len(_PALETTE)] for index, estimator in enumerate(estimators)}
+    count = len(estimators)
+    palette = (*_PALETTE, *_MORE, *sns.husl_palette(max(0, count - 12), s=0.8, l=0.5).as_hex())
+    return dict(zip(estimators, palette, strict=False))
 
 
 def _bytes(figure: Figure, ending: str) -> bytes:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from silent_gradients.report import tables
 from silent_gradients.report.claims import Claim
-from silent_gradients.report.naming import EXPERIMENTS, MethodName
+from silent_gradients.report.naming import EXPERIMENTS, GUIDANCE, MethodName
 from silent_gradients.report.published import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, described
@@ -165,11 +165,11 @@ def _weighted(row: dict[str, Any] | None) -> str:
 
 def _claims(found: Sequence[Claim], context: Context) -> Table:
     data = tables.claim_table(found, context)
-    groups: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for claim in found:
+    groups: dict[tuple[bool, str, str], list[dict[str, str]]] = {}
+    for claim in sorted(found, key=lambda claim: not claim.of_the_paper):
         digits, difference = _DIGITS.get(claim.metric, 3), claim.difference
         sign = "<" if claim.expected < 0 else ">"
-        groups.setdefault((claim.first.dataset, claim.first.experiment), []).append(
+        groups.setdefault((not claim.of_the_paper, claim.first.dataset, claim.first.experiment), []).append(
             {
                 "Ordering": f"{claim.first.method.label} {sign} {claim.second.method.label}",
                 "Metric": METRIC_LABELS[claim.metric],
@@ -189,6 +189,11 @@ def _claims(found: Sequence[Claim], context: Context) -> Table:
         "Basis: the sign of the difference of the published numbers, or the paper's text where it has no numbers for "
         "the data set.",
     ]
+    if any(beyond for beyond, *_ in groups):
+        notes.append(
+            "Ours: the paper does not compare with a guide of a sampled gradient. If it is the absence of variance "
+            "that helps, and not a second decoder beside the first, a silent guide has the lower BPD."
+        )
     if lost:
         notes.append(
             f"{lost} {'seed' if lost == 1 else 'seeds'} had no pair, because one of the two runs diverged, is missing "
@@ -196,11 +201,11 @@ def _claims(found: Sequence[Claim], context: Context) -> Table:
         )
     parts = [
         Part(
-            f"{_group_name(dataset, experiment, context)}: orderings on equal seeds",
+            f"{_group_name(dataset, experiment, context, beyond)}: orderings on equal seeds",
             _filled(pd.DataFrame(rows)),
             headers=1,
         )
-        for (dataset, experiment), rows in groups.items()
+        for (beyond, dataset, experiment), rows in groups.items()
     ]
     return Table("claims", "Published orderings", tuple(notes), data, tuple(parts))
 
@@ -224,7 +229,7 @@ def _gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...
     parts = []
     for (dataset, experiment), group in _grouped(data, "dataset", "experiment"):
         epochs = sorted({int(epoch) for epoch in group["epoch"].dropna()})
-        rows = []
+        rows: dict[bool, list[dict[tuple[str, str], str]]] = {}
         for (name, estimator), points in _grouped(group, "method", "estimated_with"):
             method = MethodName.of(experiment, name)
             row = {
@@ -237,16 +242,17 @@ def _gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...
                     key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
                     row[key] = significant(values.get(epoch, math.nan))
             zero = points["published"].eq(0).any()
-            lost = dataset == "mnist" and experiment != "log-linear"
+            lost = dataset == "mnist" and experiment != "log-linear" and not method.beyond
             row |= {
                 ("Paper", "published"): "0" if zero else "lost" if lost else NOTHING,
                 ("Runs", "Seeds"): str(points["seeds"].max()),
                 ("Runs", "Status"): points["status"].iloc[0],
             }
-            rows.append(row)
-        caption = f"{_group_name(dataset, experiment, context)}: gradient variance by epoch"
-        # The paper's table is the one of the fixed variance; the other goes beyond it.
-        parts.append(Part(caption, _filled(pd.DataFrame(rows)), headers=2, folded=experiment != "fixed"))
+            rows.setdefault(method.beyond, []).append(row)
+        for beyond, lines in rows.items():
+            caption = f"{_group_name(dataset, experiment, context, beyond)}: gradient variance by epoch"
+            # The paper's table is the one of the fixed variance; the others go beyond it.
+            parts.append(Part(caption, _filled(pd.DataFrame(lines)), headers=2, folded=experiment != "fixed"))
     return tuple(parts)
 
 
@@ -303,12 +309,12 @@ _UNITS = (
 
 
 def _all_metrics(data: pd.DataFrame, experiment: str, context: Context) -> tuple[Part, ...]:
-    groups: dict[str, list[dict[tuple[str, str], str]]] = {}
+    groups: dict[tuple[str, bool], list[dict[tuple[str, str], str]]] = {}
     for (dataset, name), group in _grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in _rows(group)}
         bpd, kl, mse = by_metric["bpd"], by_metric["kl"], by_metric[PUBLISHED_MSE]
         method = MethodName.of(experiment, name)
-        groups.setdefault(dataset, []).append(
+        groups.setdefault((dataset, method.beyond), []).append(
             {
                 ("", "Posterior"): method.space,
                 ("", "Method"): method.label,
@@ -333,8 +339,12 @@ def _all_metrics(data: pd.DataFrame, experiment: str, context: Context) -> tuple
             }
         )
     return tuple(
-        Part(f"{_group_name(dataset, experiment, context)}, linear decoder", _filled(pd.DataFrame(rows)), headers=2)
-        for dataset, rows in groups.items()
+        Part(
+            f"{_group_name(dataset, experiment, context, beyond)}, linear decoder",
+            _filled(pd.DataFrame(rows)),
+            headers=2,
+        )
+        for (dataset, beyond), rows in groups.items()
     )
 
 
@@ -343,17 +353,19 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     data = tables.measurements(cells, context, "learnable", (metric, *weighted))
     digits, label = _DIGITS[metric], METRIC_LABELS[metric]
     rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
-    details: dict[str, list[dict[str, str]]] = {}
+    details: dict[tuple[str, bool], list[dict[str, str]]] = {}
+    papers: set[tuple[str, str]] = {_FACTOR_ANALYSIS}
     for (_, name_of_method), group_of_rows in _grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in _rows(group_of_rows)}
         row, method = by_metric[metric], MethodName.of("learnable", name_of_method)
-        guidance = "with SG" if method.silent else "without SG"
         key = (method.space, method.estimator_label)
+        if not method.beyond:
+            papers.add(key)
         cell = rows.setdefault(key, {("", "Posterior"): key[0], ("", "Estimator"): key[1]})
         group = context.title(row["dataset"])
-        cell[(group, guidance)] = _with_interval(row, digits)
-        cell[(group, f"published {guidance}")] = number(row["published"], 2)
-        details.setdefault(group, []).append(
+        cell[(group, _COLUMNS[method.guidance])] = _with_interval(row, digits)
+        cell[(group, f"published {method.guidance}")] = number(row["published"], 2)
+        details.setdefault((group, method.beyond), []).append(
             {
                 "Posterior": method.space,
                 "Method": method.label,
@@ -370,7 +382,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     for dataset in dict.fromkeys(row["dataset"] for row in _rows(data)):
         reached = tables.factor_analysis(context, dataset, "learnable", metric)
         if not math.isnan(reached):
-            key = ("Continuous", "Factor analysis")
+            key = _FACTOR_ANALYSIS
             cell = rows.setdefault(key, {("", "Posterior"): key[0], ("", "Estimator"): key[1]})
             cell[(context.title(dataset), "without SG")] = number(reached, digits)
     notes = [
@@ -383,15 +395,26 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     notes += _about_weighted(cells, "learnable") if weighted else []
     if len(data) and data["closed_form"].notna().any():
         notes.append(f"Factor analysis: {_ABOUT_FACTOR_ANALYSIS}")
-    groups = [(group, column) for group in details for column in _GUIDANCE]
-    compact = [{column: row.get(column, NOTHING) for column in (*_ROW_NAMES, *groups)} for row in rows.values()]
-    parts = (
-        [Part(f"{label} without and with silent gradients", _filled(pd.DataFrame(compact)), headers=2)] if rows else []
-    )
-    parts += [
-        Part(f"{group}, learnable variance: {label} in detail", _filled(pd.DataFrame(lines)), 2, folded=True)
-        for group, lines in details.items()
-    ]
+    if any(row["guidance"] == "with sampled guide" for row in _rows(data)):
+        notes.append(
+            "Sampled guide: the same guide and schedule with a gradient that is estimated as the reported decoder's; "
+            "what it lacks beside SG is silence alone."
+        )
+    groups = [(group, column) for group in dict.fromkeys(group for group, _ in details) for column in _GUIDANCE]
+    parts = []
+    for beyond in (False, True):
+        compact = [
+            {column: row.get(column, NOTHING) for column in (*_ROW_NAMES, *groups)}
+            for key, row in rows.items()
+            if (key not in papers) == beyond
+        ]
+        if compact:
+            caption = f"{'Beyond the paper: ' if beyond else ''}{label} without and with silent gradients"
+            parts.append(Part(caption, _filled(pd.DataFrame(compact)), headers=2))
+    for (group, beyond), lines in details.items():
+        mark = f", {_BEYOND}" if beyond else ""
+        caption = f"{group}, {EXPERIMENTS['learnable']}{mark}: {label} in detail"
+        parts.append(Part(caption, _filled(pd.DataFrame(lines)), 2, folded=True))
     return Table(name, title, tuple(notes), data, tuple(parts))
 
 
@@ -401,7 +424,10 @@ _ABOUT_FACTOR_ANALYSIS = (
     "contain it, and should come out no worse."
 )
 _ROW_NAMES = (("", "Posterior"), ("", "Estimator"))
-_GUIDANCE = ("without SG", "with SG", "published without SG", "published with SG")
+_FACTOR_ANALYSIS = ("Continuous", "Factor analysis")
+_BEYOND = "beyond the paper"
+_COLUMNS = {guidance: guidance for guidance in GUIDANCE[:2]} | {GUIDANCE[2]: f"{GUIDANCE[2]} ({_BEYOND})"}
+_GUIDANCE = (*_COLUMNS.values(), *(f"published {guidance}" for guidance in GUIDANCE[:2]))
 
 
 def _grid(records: Sequence[Record], context: Context) -> Table:
@@ -456,11 +482,11 @@ def _pairs_interval(low: float, high: float, pairs: int, digits: int) -> str:
     return NOTHING if math.isnan(low) else f"[{number(low, digits, True)}, {number(high, digits, True)}]"
 
 
-def _group_name(dataset: str, experiment: str, context: Context) -> str:
-    return f"{context.title(dataset)}, {EXPERIMENTS[experiment]}"
+def _group_name(dataset: str, experiment: str, context: Context, beyond: bool = False) -> str:
+    return f"{context.title(dataset)}, {EXPERIMENTS[experiment]}{f', {_BEYOND}' if beyond else ''}"
 
 
-_MAY_BE_EMPTY = ("published", "difference", "closed form", "importance-weighted")
+_MAY_BE_EMPTY = ("with sampled guide", "published", "difference", "closed form", "importance-weighted")
 
 
 def _filled(frame: pd.DataFrame) -> pd.DataFrame:

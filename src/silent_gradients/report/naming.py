@@ -6,15 +6,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from silent_gradients.methods import METHODS
+from silent_gradients.report.published import PUBLISHED
 
-# A method that is not named here reads as it is written in the settings.
+# An estimator that is not named here reads as it is written in the settings.
 _ESTIMATORS = {
     "none": "None",
     "reparameterization": "Reparameterization",
+    "reparameterization-silent-control": "Reparameterization, silent control",
     "gumbel-softmax": "Gumbel-Softmax",
+    "straight-through": "Straight-through",
+    "straight-through-gumbel-softmax": "Straight-through Gumbel-Softmax",
+    "arm": "ARM",
+    "disarm": "DisARM",
+    "local-expectation": "Local expectations",
     "reinforce": "REINFORCE",
+    "reinforce-no-baseline": "REINFORCE, no baseline",
+    "reinforce-per-datum": "REINFORCE, baseline per image",
+    "reinforce-silent-baseline": "REINFORCE, silent baseline",
+    "reinforce-silent-control": "REINFORCE, silent control",
+    "rloo": "RLOO",
+    "rloo-silent-control": "RLOO, silent control",
 }
 _ORDER = tuple(_ESTIMATORS)
+_PAPERS = {tuple(cell.split("/")[1:]) for cell in PUBLISHED}
 
 EXPERIMENTS = {
     "fixed": "fixed variance",
@@ -23,22 +37,27 @@ EXPERIMENTS = {
 }
 """The experiments in the order of the report, as readers know them."""
 
+GUIDANCE = ("without SG", "with SG", "with sampled guide")
+"""What steers the encoder besides the estimator: nothing, a guide's silent gradient, or its sampled one."""
+
 
 @dataclass(frozen=True)
 class MethodName:
-    """A row of the paper's tables.
+    """A row of the tables.
 
     Attributes:
         name: Name in cells, e.g. ``reinforce+silent``.
         posterior: ``gaussian`` (the paper's "Continuous") or ``bernoulli`` ("Discrete").
         estimator: Estimator of the sampled gradient; ``none`` where the silent gradient stands alone.
-        silent: Whether a silent gradient trains the encoder, at least at first.
+        guidance: One of ``GUIDANCE``.
+        beyond: Whether it is none of the paper's methods, in an experiment of the paper.
     """
 
     name: str
     posterior: str
     estimator: str
-    silent: bool
+    guidance: str
+    beyond: bool
 
     @classmethod
     def of(cls, experiment: str, name: str) -> MethodName:
@@ -50,7 +69,19 @@ class MethodName:
         known: Any = METHODS
         method = known[experiment][name]
         alone = method.estimator in ("none", "silent")
-        return cls(name, method.posterior, "none" if alone else method.estimator, alone or method.guide != "none")
+        guided = method.guide in ("only", "annealed")
+        return cls(
+            name,
+            method.posterior,
+            "none" if alone else method.estimator,
+            GUIDANCE[2 if method.sampled else 1 if alone or guided else 0],
+            experiment != "log-linear" and (experiment, name) not in _PAPERS,
+        )
+
+    @property
+    def silent(self) -> bool:
+        """Whether a silent gradient trains the encoder, at least at first."""
+        return self.guidance == "with SG"
 
     @property
     def space(self) -> str:
@@ -67,7 +98,10 @@ class MethodName:
         """The method in words, e.g. ``REINFORCE + SG`` or ``Silent (Gaussian)``."""
         if self.estimator == "none":
             return f"Silent ({self.posterior.capitalize()})"
-        return f"{self.estimator_label} + SG" if self.silent else self.estimator_label
+        # Where an estimator serves both posteriors, the name of one of the two methods says which.
+        told_apart = self.name.startswith(f"{self.estimator}-{self.posterior}")
+        label = f"{self.estimator_label} ({self.posterior.capitalize()})" if told_apart else self.estimator_label
+        return label + {"without SG": "", "with SG": " + SG", "with sampled guide": " + sampled guide"}[self.guidance]
 
     def label_with(self, estimator: str) -> str:
         """The label, with the estimator that measured a gradient's variance where it is not the method's own."""
@@ -75,7 +109,7 @@ class MethodName:
         return self.label if own else f"{self.label}, estimated with {estimator}"
 
     @property
-    def rank(self) -> tuple[bool, int, str, bool]:
+    def rank(self) -> tuple[bool, bool, int, str, int]:
         """Sorts methods as the paper's tables do, and others after them."""
         known = _ORDER.index(self.estimator) if self.estimator in _ORDER else len(_ORDER)
-        return (self.posterior != "gaussian", known, self.estimator, self.silent)
+        return (self.beyond, self.posterior != "gaussian", known, self.estimator, GUIDANCE.index(self.guidance))

@@ -46,16 +46,19 @@ def render(
         lstrip_blocks=True,
     )
     unique = sorted({record.name: record for record in records}.values(), key=lambda record: record.name)
-    verdicts = Counter(claim.verdict for claim in claims)
+    papers = [claim for claim in claims if claim.of_the_paper]
+    verdicts = Counter(claim.verdict for claim in papers)
+    ours = Counter(claim.verdict for claim in claims if not claim.of_the_paper)
     by_metric: dict[str, Counter[str]] = {}
-    for claim in claims:
+    for claim in papers:
         by_metric.setdefault(METRIC_LABELS[claim.metric], Counter())[claim.verdict] += 1
     grid = [table for table in tables if table.name == "grid"]
     return environment.get_template("report.html.j2").render(
         context=context,
         verdicts={verdict: verdicts[verdict] for verdict in VERDICTS},
         by_metric=by_metric,
-        claims=len(claims),
+        claims=len(papers),
+        ours={verdict: ours[verdict] for verdict in VERDICTS if ours[verdict]},
         cells=cells,
         measured=[cell for cell in cells if cell.evaluated],
         unmeasured=[cell for cell in cells if not cell.evaluated],

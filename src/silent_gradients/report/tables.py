@@ -98,6 +98,7 @@ def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
                     points.setdefault((entry["epoch"], estimator), []).append({**entry, **values})
         if not points and cell.experiment != "fixed":
             continue
+        known = cell.dataset == "mnist" and cell.method.estimator == "none" and cell.experiment != "log-linear"
         # Without snapshots there is nothing to average; the row stays, so that the cell is not silently left out.
         for (epoch, estimator), entries in sorted(points.items()) or [((math.nan, ""), [])]:
             row = {**_identification(cell, context), "epoch": epoch, "estimated_with": estimator}
@@ -106,7 +107,7 @@ def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
                 row |= {reduction: summary.mean, f"{reduction}_sd": summary.sd}
                 row |= {f"{reduction}_low": summary.low, f"{reduction}_high": summary.high}
             row |= {
-                "published": 0.0 if cell.dataset == "mnist" and cell.method.estimator == "none" else math.nan,
+                "published": 0.0 if known else math.nan,
                 "seeds": len(entries),
                 "images": described([entry["images"] for entry in entries]),
                 "draws": described([entry["draws"] for entry in entries]),
@@ -117,7 +118,7 @@ def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
 
 
 def claim_table(found: Sequence[Claim], context: Context) -> pd.DataFrame:
-    """Paired differences on equal seeds, first minus second, with the verdict on the published ordering."""
+    """Paired differences on equal seeds, first minus second, with the verdict on the ordering."""
     return pd.DataFrame(
         [
             {
@@ -290,6 +291,8 @@ def _identification(cell: Cell, context: Context) -> dict[str, Any]:
         "posterior": cell.method.posterior,
         "estimator": cell.method.estimator,
         "silent": cell.method.silent,
+        "guidance": cell.method.guidance,
+        "beyond_paper": cell.method.beyond or cell.experiment == "log-linear",
         "method": cell.method.name,
     }
 
