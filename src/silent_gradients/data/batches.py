@@ -123,10 +123,18 @@ class DeviceBatches:
             ValueError: ``batch_size`` is below 1.
         """
         size = self._size(batch_size)
-        permutation = torch.randperm(len(self), generator=order, device=self.device)
+        permutation = self.order(order)
         for batch in range(first, self.number_of_batches(batch_size, drop_last)):
             index = permutation[batch * size : (batch + 1) * size]
-            yield dequantize(self.images.index_select(0, index), self.levels, noise), index
+            yield self.at(index, noise), index
+
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """The positions of all images in a random order, int64 ``[N]``; ``generator`` is on the images' device."""
+        return torch.randperm(len(self), generator=generator, device=self.device)
+
+    def at(self, index: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+        """The images at the positions ``index`` ``[B]``, with fresh dequantization noise; see ``epoch``."""
+        return dequantize(self.images.index_select(0, index), self.levels, noise)
 
     def _size(self, batch_size: int) -> int:
         if batch_size < 1:

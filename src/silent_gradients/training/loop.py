@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from silent_gradients.data.run_data import RunData
+from silent_gradients.estimators.contract import State
 from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate
 from silent_gradients.model import build_optimizers, build_vae
 from silent_gradients.schedules import SilentSchedule
@@ -21,6 +22,7 @@ from silent_gradients.seeds import Purpose, generator
 from silent_gradients.settings import RunSettings
 from silent_gradients.store import snapshot_file
 from silent_gradients.training import checkpoint
+from silent_gradients.vae import Step
 
 FLATTENED_TOLERANCE = 0.005
 """A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
@@ -34,26 +36,45 @@ class Interrupted(Exception):
 
 @dataclass
 class _Sums:
-    """Sums over an epoch that stay on the device until it ends."""
+    """Sums over an epoch that stay on the device until it ends.
 
-    loss: Tensor
-    log_likelihood: Tensor
-    kl: Tensor
-    guide: Tensor
+    Attributes:
+        totals: [4], of the loss, E_q log p(x|z), the KL and the guide's E_q log p(x|z), float64.
+        images: Number of images; the loss is a mean over a batch and counts once per step.
+        guided_images: Those with a guide.
+    """
+
+    totals: Tensor
     images: int = 0
     guided_images: int = 0
 
     @classmethod
     def zeros(cls, device: torch.device) -> _Sums:
-        loss, log_likelihood, kl, guide = torch.zeros(4, device=device, dtype=torch.float64)
-        return cls(loss, log_likelihood, kl, guide)
+        return cls(torch.zeros(4, device=device, dtype=torch.float64))
 
-    @classmethod
-    def restored(cls, saved: dict[str, Any], device: torch.device) -> _Sums:
-        sums: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, Tensor) else value for name, value in saved.items()
-        }
-        return cls(**sums)
+
+class Phase(NamedTuple):
+    """What a step does, beside the numbers that it does it with.
+
+    Attributes:
+        guided: ``no`` guide, the guide ``alone`` trains the encoder, or it is ``mixed`` with the estimator.
+        frozen: Whether the encoder is frozen.
+    """
+
+    guided: Literal["no", "alone", "mixed"]
+    frozen: bool
+
+
+def step_sums(step: Step) -> Tensor:
+    """What a step adds to the totals of its epoch, [4] (see ``_Sums``), float64."""
+    guide = step.guide_log_likelihood
+    parts = (
+        step.loss.detach(),
+        step.log_likelihood.sum(),
+        step.kl.sum(),
+        step.kl.new_zeros(()) if guide is None else guide.sum(),
+    )
+    return torch.stack([part.double() for part in parts])
 
 
 @dataclass
@@ -66,12 +87,14 @@ class Trainer:
         folder: Where curve, checkpoints and snapshots go; made if missing.
         device: Device that trains.
         checkpoint_seconds: Wall time between checkpoints.
-        stop: Asked after every step and every epoch; True saves a checkpoint and raises ``Interrupted``.
+        stop: Asked after every step; True saves a checkpoint and raises ``Interrupted``.
         report: Told of every epoch's curve entry.
 
     Attributes:
         epoch: Epochs done.
         step: Steps done in the epoch after these.
+        alpha: Weight of the silent gradient in the last step that was begun.
+        seconds: Time spent on the run; runs that are trained together share it evenly.
     """
 
     settings: RunSettings
@@ -83,6 +106,7 @@ class Trainer:
     report: Callable[[dict[str, Any]], None] = lambda _entry: None
     epoch: int = 0
     step: int = 0
+    alpha: float = 0.0
     diverged_epoch: int | None = None
     seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -96,6 +120,8 @@ class Trainer:
         self.state = self.vae.initial_state(self.device, len(self.data.batches))
         self.sums = _Sums.zeros(self.device)
         self.order = self.generators["order"].get_state()
+        self.permutation: Tensor | None = None
+        self.steps = self.data.batches.number_of_batches(settings.batch_size)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def run(self) -> dict[str, Any]:
@@ -104,63 +130,58 @@ class Trainer:
         Raises:
             Interrupted: ``stop`` said so.
         """
+        train([self], lambda _running: self.advance(), self.checkpoint_seconds, self.stop)
+        return self.result()
+
+    def begin(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
         saved = checkpoint.newest(self.folder)
         if saved is not None:
             self._restore(saved)
         (self.folder / "curve.jsonl").write_text("".join(_line(entry) for entry in self.curve))
-        last_save = started = time.monotonic()
-        before = self.seconds
 
-        def pause() -> None:
-            """Save where it is time to, and stop where that was asked for."""
-            nonlocal last_save
-            stopping, now = self.stop(), time.monotonic()
-            if stopping or now - last_save > self.checkpoint_seconds:
-                self.seconds = before + now - started
-                checkpoint.save(self.folder, self._state())
-                last_save = time.monotonic()
-            if stopping:
-                raise Interrupted
+    @property
+    def done(self) -> bool:
+        """Whether no step is left."""
+        return self.epoch >= self.settings.epochs or self.diverged_epoch is not None
 
-        while self.epoch < self.settings.epochs and self.diverged_epoch is None:
-            self.train_epoch(pause)
-            self.report(self.curve[-1])
-            self.seconds = before + time.monotonic() - started
-            if self.epoch < self.settings.epochs and self.diverged_epoch is None:
-                pause()
-        return self._result()
-
-    def train_epoch(self, pause: Callable[[], None] = lambda: None) -> None:
-        """Train an epoch, or the rest of one that was interrupted; evaluate where it is due and add to the curve.
-
-        Args:
-            pause: Called between steps, where the state may be saved.
-        """
-        settings, schedule, batches = self.settings, self.schedule, self.data.batches
+    def begin_step(self) -> Phase:
+        """Make ready for the next step and say what it does; ``alpha`` is its weight."""
+        schedule = self.schedule
         frozen = schedule is not None and schedule.frozen(self.epoch)
-        self.vae.train()
-        if frozen:
-            self.vae.encoder.eval()
-        order, noise = self.generators["order"], self.generators["dequantization"]
-        if self.step == 0:
-            self.sums, self.order = _Sums.zeros(self.device), order.get_state()
-        else:  # the interrupted epoch's order, once more
-            order.set_state(self.order)
-        steps = batches.number_of_batches(settings.batch_size)
-        alpha = 0.0
-        for x, index in batches.epoch(order, noise, settings.batch_size, first=self.step):
-            alpha = 0.0 if schedule is None else schedule.weight(self.epoch + self.step / steps)
-            self.train_step(x, index, alpha, frozen)
-            self.step += 1
-            if self.step < steps:
-                pause()
-        self.step = 0
-        self.epoch += 1
-        self.curve.append(self._curve_entry(self.sums, 0.0 if frozen else alpha, frozen))
-        with (self.folder / "curve.jsonl").open("a") as file:
-            file.write(_line(self.curve[-1]))
-        if self.diverged_epoch is None and self.epoch in settings.snapshot_epochs:
-            torch.save(self.snapshot(), self.folder / snapshot_file(self.epoch))
+        if self.permutation is None:
+            self.vae.train()
+            if frozen:
+                self.vae.encoder.eval()
+            order = self.generators["order"]
+            if self.step == 0:
+                self.sums, self.order = _Sums.zeros(self.device), order.get_state()
+            else:  # the interrupted epoch's order, once more
+                order.set_state(self.order)
+            self.permutation = self.data.batches.order(order)
+        self.alpha = 0.0 if schedule is None else schedule.weight(self.epoch + self.step / self.steps)
+        if frozen or self.alpha == 0:
+            return Phase("no", frozen)
+        return Phase("alone" if self.alpha == 1 else "mixed", frozen)
+
+    def next_batch(self) -> tuple[Tensor, Tensor]:
+        """Images of the step that was begun, dequantized [B, C, H, W], and their positions in the training set [B]."""
+        assert self.permutation is not None, "begin_step comes first"
+        size = self.settings.batch_size
+        index = self.permutation[self.step * size : (self.step + 1) * size]
+        return self.data.batches.at(index, self.generators["dequantization"]), index
+
+    def advance(self) -> None:
+        """One step; the last of an epoch evaluates where that is due and adds to the curve."""
+        phase = self.begin_step()
+        self.train_step(*self.next_batch(), self.alpha, phase.frozen)
+        self.end_step()
+
+    def train_epoch(self) -> None:
+        """The steps of an epoch, or the rest of one that was interrupted."""
+        epoch = self.epoch
+        while self.epoch == epoch:
+            self.advance()
 
     def train_step(self, x: Tensor, index: Tensor, alpha: float, frozen: bool) -> None:
         """One step on a batch; nothing here waits for the device.
@@ -171,28 +192,51 @@ class Trainer:
             alpha: Weight of the silent gradient.
             frozen: Whether the encoder is frozen.
         """
-        sums = self.sums
         step = self.vae.training_step(
             x, state=self.state, alpha=alpha, frozen=frozen, index=index, generator=self.generators["latent"]
         )
-        self.state = step.state
         step.loss.backward()
+        self.update(step.state, step_sums(step), len(x), step.guide_log_likelihood is not None)
+
+    def update(self, state: State, sums: Tensor, images: int, guided: bool) -> None:
+        """Let the optimizers follow the gradients, and keep what a step gave.
+
+        Args:
+            state: The estimator's state.
+            sums: See ``step_sums``.
+            images: Images of the step.
+            guided: Whether it had a guide.
+        """
         for optimizer in self.optimizers.values():
             optimizer.step()
-        sums.loss += step.loss.detach()
-        sums.log_likelihood += step.log_likelihood.sum()
-        sums.kl += step.kl.sum()
-        sums.images += len(x)
-        if step.guide_log_likelihood is not None:
-            sums.guide += step.guide_log_likelihood.sum()
-            sums.guided_images += len(x)
+        self.state = state
+        self.sums.totals += sums
+        self.sums.images += images
+        self.sums.guided_images += images if guided else 0
+
+    def end_step(self) -> None:
+        """Count a step; after the last of an epoch, evaluate where that is due and add to the curve."""
+        self.step += 1
+        if self.step < self.steps:
+            return
+        self.permutation, self.step = None, 0
+        self.epoch += 1
+        frozen = self.schedule is not None and self.schedule.frozen(self.epoch - 1)
+        self.curve.append(self._curve_entry(self.sums, 0.0 if frozen else self.alpha, frozen))
+        with (self.folder / "curve.jsonl").open("a") as file:
+            file.write(_line(self.curve[-1]))
+        if self.diverged_epoch is None and self.epoch in self.settings.snapshot_epochs:
+            torch.save(self.snapshot(), self.folder / snapshot_file(self.epoch))
+        self.report(self.curve[-1])
+
+    def save(self) -> None:
+        """Save a checkpoint."""
+        checkpoint.save(self.folder, self._state())
 
     def _curve_entry(self, sums: _Sums, alpha: float, frozen: bool) -> dict[str, Any]:
         settings = self.settings
         dimensions, levels = settings.data.dimensions, settings.data.levels
-        loss, log_likelihood, kl, guide = (
-            float(total) for total in (sums.loss, sums.log_likelihood, sums.kl, sums.guide)
-        )
+        loss, log_likelihood, kl, guide = sums.totals.tolist()
         entry: dict[str, Any] = {
             "epoch": self.epoch,
             "alpha": alpha,
@@ -250,14 +294,16 @@ class Trainer:
         self.vae.load_state_dict(saved["vae"])
         self.state = {name: value.to(self.device) for name, value in saved["state"].items()}
         self.epoch, self.step, self.order = saved["epoch"], saved["step"], saved["order"]
-        self.sums = _Sums.restored(saved["sums"], self.device)
+        self.sums = _Sums(**saved["sums"])
+        self.sums.totals = self.sums.totals.to(self.device)
         self.seconds, self.curve = saved["seconds"], json.loads(saved["curve"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(saved["optimizers"][name])
         for stream, source in self.generators.items():
             source.set_state(saved["generators"][stream])
 
-    def _result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
+        """The result of a run that is done, with its last evaluation."""
         settings = self.settings
         result: dict[str, Any] = {
             "status": "finished" if self.diverged_epoch is None else "diverged",
@@ -271,6 +317,43 @@ class Trainer:
         if self.diverged_epoch is None:
             result["selection"] = self._evaluate_selection()
         return result
+
+
+def train(
+    trainers: Sequence[Trainer],
+    advance: Callable[[Sequence[Trainer]], None],
+    checkpoint_seconds: float,
+    stop: Callable[[], bool],
+) -> None:
+    """Train runs side by side to the end, each from its newest checkpoint, if there is one.
+
+    Args:
+        trainers: The runs.
+        advance: Makes one step of every run that it is given.
+        checkpoint_seconds: Wall time between checkpoints.
+        stop: Asked after every step; True saves checkpoints and raises ``Interrupted``.
+
+    Raises:
+        Interrupted: ``stop`` said so.
+    """
+    for trainer in trainers:
+        trainer.begin()
+    last_save = time.monotonic()
+    while running := [trainer for trainer in trainers if not trainer.done]:
+        started = time.monotonic()
+        advance(running)
+        now = time.monotonic()
+        for trainer in running:
+            trainer.seconds += (now - started) / len(running)
+        if all(trainer.done for trainer in running):
+            break
+        stopping = stop()
+        if stopping or now - last_save > checkpoint_seconds:
+            for trainer in trainers:
+                trainer.save()
+            last_save = time.monotonic()
+        if stopping:
+            raise Interrupted
 
 
 def flattened(curve: list[dict[str, Any]]) -> bool:
