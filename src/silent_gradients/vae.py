@@ -21,12 +21,15 @@ from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors import Posterior
 
 
-def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
+def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:
     """``tensor`` unchanged in value (bit for bit), with ``factor`` times its gradient."""
-    if factor == 1.0:
-        return tensor
     constant = tensor.detach()
-    return constant if factor == 0.0 else constant + factor * (tensor - constant)
+    if not isinstance(factor, Tensor):  # what is known beforehand saves the backward pass, or this one
+        if factor == 1.0:
+            return tensor
+        if factor == 0.0:
+            return constant
+    return constant + factor * (tensor - constant)
 
 
 @contextmanager
@@ -138,7 +141,7 @@ class VAE(nn.Module):
         x: Tensor,
         *,
         state: State,
-        alpha: float = 0.0,
+        alpha: float | Tensor = 0.0,
         frozen: bool = False,
         index: Tensor | None = None,
         generator: NoiseSource | None = None,
@@ -152,8 +155,8 @@ class VAE(nn.Module):
         Args:
             x: Images [B, C, H, W] in [0, 1).
             state: ``initial_state`` at first, then that of the last step.
-            alpha: Weight of the guide's gradient in the encoder's. At 0 the guide is skipped, unless the estimator
-                needs it for a control: then it trains on its own exact gradient all the same.
+            alpha: Weight of the guide's gradient in the encoder's. At 0 (a number, no tensor) the guide is skipped,
+                unless the estimator needs it for a control: then it trains on its own exact gradient all the same.
             frozen: The encoder is frozen: no gradient reaches it, and the guide is skipped. The caller keeps the
                 encoder in evaluation mode, or its BatchNorm statistics would go on moving.
             index: [B], number of each image in the training set, each at most once.
@@ -169,7 +172,7 @@ class VAE(nn.Module):
         kl = q.kl_divergence()
         objective = self.decoder.objective(pixels)
         needed = self.estimator is not None and self.estimator.needs_control
-        guided = self.guide is not None and not frozen and (alpha > 0 or needed)
+        guided = self.guide is not None and not frozen and (isinstance(alpha, Tensor) or alpha > 0 or needed)
 
         own_state, guide_state = _parted(state)
         if self.estimator is None or frozen:

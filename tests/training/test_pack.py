@@ -35,13 +35,13 @@ def store(tmp_path):
 def trained(monkeypatch):
     """Names of the runs that were trained, in order."""
     names = []
-    original = Trainer.run
+    original = Trainer.begin
 
-    def run(self):
+    def begin(self):
         names.append(self.settings.name)
-        return original(self)
+        original(self)
 
-    monkeypatch.setattr(Trainer, "run", run)
+    monkeypatch.setattr(Trainer, "begin", begin)
     return names
 
 

@@ -130,7 +130,7 @@ class Trainer:
         Raises:
             Interrupted: ``stop`` said so.
         """
-        train([self], lambda _running: self.advance(), self.checkpoint_seconds, self.stop)
+        train([self], one_by_one, self.checkpoint_seconds, self.stop)
         return self.result()
 
     def begin(self) -> None:
@@ -317,6 +317,12 @@ class Trainer:
         if self.diverged_epoch is None:
             result["selection"] = self._evaluate_selection()
         return result
+
+
+def one_by_one(trainers: Sequence[Trainer]) -> None:
+    """One step of every run, each by itself: the reference that joint steps are compared with."""
+    for trainer in trainers:
+        trainer.advance()
 
 
 def train(

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -35,7 +36,8 @@ from silent_gradients.store import (
     as_json,
 )
 from silent_gradients.training import checkpoint
-from silent_gradients.training.loop import Interrupted, Trainer
+from silent_gradients.training.loop import Interrupted, Trainer, one_by_one, train
+from silent_gradients.training.stack import Stack, stacks
 
 REPORT_SECONDS = 5.0
 """A run in training says as often what epoch it is in."""
@@ -115,6 +117,7 @@ def run_pack(
     *,
     checkpoint_seconds: float,
     stop: Callable[[], bool],
+    stack: int = 1,
 ) -> dict[str, Any]:
     """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
 
@@ -125,6 +128,7 @@ def run_pack(
         device: Device that trains and evaluates.
         checkpoint_seconds: Wall time between a run's checkpoints.
         stop: Asked after every step and before every evaluation; True saves a checkpoint and ends the pack.
+        stack: Most runs that are trained side by side, see ``stack.py``; 1 is one after another, without a stack.
 
     Raises:
         Interrupted: ``stop`` said so; everything done so far is kept.
@@ -134,18 +138,32 @@ def run_pack(
     prepared = PreparedData.open(data_folder, first.data.sha256)
     data = RunData.load(prepared, first, device)
     needs_weights = spec.round == "seeds"
-    members = []
-    for number, settings in enumerate(spec.members, 1):
-        with store.locked(settings.name):
-            run = _stored(store, settings)
-            if run is not None and (run.has_weights or not needs_weights or _diverged(run)):
-                action = "already trained"
-            else:
-                report = EpochReport(f"[{number}/{len(spec.members)}] {settings.name}", settings.epochs)
-                run = _train(store, settings, data, device, checkpoint_seconds, stop, report, replaces=run)
-                action = "trained"
-            _print_summary(number, len(spec.members), action, run)
-            members.append(run)
+    numbers = {settings.name: number for number, settings in enumerate(spec.members)}
+    trained: dict[str, StoredRun] = {}
+    for group in stacks(spec.members, stack):
+        with ExitStack() as locks:
+            replaced: dict[str, StoredRun | None] = {}
+            for settings in group:
+                locks.enter_context(store.locked(settings.name))
+                run = _stored(store, settings)
+                if run is not None and (run.has_weights or not needs_weights or _diverged(run)):
+                    trained[settings.name] = run
+                    _print_summary(numbers[settings.name] + 1, len(numbers), "already trained", run)
+                else:
+                    replaced[settings.name] = run
+            trainers = []
+            for settings in group:
+                if settings.name in replaced:
+                    title = f"[{numbers[settings.name] + 1}/{len(numbers)}] {settings.name}"
+                    report = EpochReport(title, settings.epochs)
+                    trainers.append(Trainer(settings, data, store.working_folder(settings.name), device, report=report))
+            started = datetime.now(UTC)
+            train(trainers, Stack().advance if stack > 1 else one_by_one, checkpoint_seconds, stop)
+            for trainer in trainers:
+                name = trainer.settings.name
+                trained[name] = _seal(store, trainer, started, replaced[name])
+                _print_summary(numbers[name] + 1, len(numbers), "trained", trained[name])
+    members = [trained[settings.name] for settings in spec.members]
     evaluations: list[str | None] = [None] * len(members)
     if spec.evaluation is not None:
         for position, (run, settings) in enumerate(zip(members, spec.members, strict=True)):
@@ -185,20 +203,10 @@ def _diverged(run: StoredRun) -> bool:
     return bool(run.result["status"] == "diverged")
 
 
-def _train(
-    store: RunStore,
-    settings: RunSettings,
-    data: RunData,
-    device: torch.device,
-    checkpoint_seconds: float,
-    stop: Callable[[], bool],
-    report: EpochReport,
-    replaces: StoredRun | None,
-) -> StoredRun:
-    working = store.working_folder(settings.name)
-    started = datetime.now(UTC)
-    trainer = Trainer(settings, data, working, device, checkpoint_seconds, stop, report)
-    result = trainer.run()
+def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: StoredRun | None) -> StoredRun:
+    """Write what is known of a run that has been trained, and hand it over to the store."""
+    settings, working = trainer.settings, trainer.folder
+    result = trainer.result()
     write_text_atomically(working / SETTINGS, as_json(settings.to_json()))
     write_text_atomically(working / RESULT, as_json(result))
     write_text_atomically(working / PROVENANCE, as_json(_provenance(trainer, started)))

@@ -1,0 +1,174 @@
+"""Runs in a stack: what each would be alone, whatever lies beside it."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from silent_gradients.methods import METHODS
+from silent_gradients.training import checkpoint
+from silent_gradients.training.loop import Interrupted, Trainer, one_by_one, train
+from silent_gradients.training.stack import Stack, stackable, stacks
+
+CPU = torch.device("cpu")
+CELLS = [f"{experiment}/{method}" for experiment in ("fixed", "learnable") for method in METHODS[experiment]]
+
+
+def trainers(place, folder, runs):
+    return [Trainer(run, place.load(run), folder / f"{number}", CPU) for number, run in enumerate(runs)]
+
+
+def finished(place, folder, runs, advance=None, stop=lambda: False):
+    """Trainers that have run to the end."""
+    made = trainers(place, folder, runs)
+    train(made, advance or Stack().advance, math.inf, stop)
+    return made
+
+
+def outcome(trainer):
+    """Everything that a run ends with, as one flat list of tensors, and its curve."""
+    found = [value.clone() for _, value in sorted(trainer.vae.state_dict().items())]
+    found += [value for _, value in sorted(trainer.state.items())]
+    found += [value for each in trainer.optimizers.values() for value in (*each.averages, *each.squares, *each.steps)]
+    found += [source.get_state() for source in trainer.generators.values()]
+    return found, trainer.curve
+
+
+def assert_equal(one, other):
+    (tensors, curve), (others, other_curve) = outcome(one), outcome(other)
+    assert curve == other_curve
+    assert len(tensors) == len(others)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
+
+
+def variations(place, cell, **changes):
+    """Runs that can be stacked and differ in everything that such runs may differ in."""
+    run = place.settings(cell, **{"epochs": 3, "gradient_clip": 5.0, "batch_size": 32} | changes)
+    silent = [run.silent] * 3
+    if run.silent is not None:
+        only = run.silent.only
+        schedules = ((0.0, 0.4, None), (1.0, 0.9, None if only else 2), (0.5, 0.6, 2))
+        silent = [
+            dataclasses.replace(run.silent, plateau_epochs=plateau, annealing_rate=rate, cutoff_epoch=cutoff)
+            for plateau, rate, cutoff in schedules
+        ]
+    return [
+        dataclasses.replace(run, seed=0, silent=silent[0]),
+        dataclasses.replace(run, seed=1, silent=silent[1], learning_rate=2e-3, epochs=run.epochs + 1),
+        dataclasses.replace(run, seed=2, silent=silent[2], weight_decay=0.1, gradient_clip=None),
+    ]
+
+
+def assert_close(one, other):
+    """Equal but for the rounding of other kernels, which Adam makes a small share of its first steps."""
+    for (name, mine), yours in zip(one.vae.state_dict().items(), other.vae.state_dict().values(), strict=True):
+        assert torch.allclose(mine, yours, rtol=1e-3, atol=1e-4), name
+    for mine, yours in zip(one.curve, other.curve, strict=True):
+        assert mine.keys() == yours.keys()
+        for key, value in mine.items():
+            expected = yours[key]
+            assert value == (
+                pytest.approx(expected, rel=1e-3, abs=1e-3) if isinstance(expected, float) else expected
+            ), key
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_run_in_a_stack_is_the_run_alone(tiny, tmp_path, cell):
+    runs = variations(tiny, cell)
+    alone = finished(tiny, tmp_path / "alone", runs, one_by_one)
+    together = finished(tiny, tmp_path / "together", runs)
+    for one, other in zip(alone, together, strict=True):
+        assert_close(one, other)
+        for stream, source in one.generators.items():
+            assert torch.equal(source.get_state(), other.generators[stream].get_state()), stream
+
+
+@pytest.mark.parametrize("cell", ["learnable/reparameterization+silent", "learnable/silent-bernoulli"])
+def test_batch_norm_in_a_stack(strided, tmp_path, cell):
+    runs = variations(strided, cell, batch_size=8)
+    alone = finished(strided, tmp_path / "alone", runs, one_by_one)
+    together = finished(strided, tmp_path / "together", runs)
+    for one, other in zip(alone, together, strict=True):
+        assert_close(one, other)
+        counts = [[v for n, v in t.vae.state_dict().items() if n.endswith("tracked")] for t in (one, other)]
+        assert counts[0]
+        assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_neither_the_others_nor_the_place_change_a_run(tiny, tmp_path, cell):
+    first, second, third = variations(tiny, cell)
+    reference = finished(tiny, tmp_path / "three", [first, second, third])
+    for number, runs in enumerate(([first], [second, first], [third, second, first])):
+        for trainer in finished(tiny, tmp_path / f"{number}", runs):
+            (same,) = [each for each in reference if each.settings == trainer.settings]
+            assert_equal(trainer, same)
+
+
+def test_a_diverged_run_does_not_touch_its_neighbours(tiny, tmp_path):
+    healthy = [tiny.settings("learnable/reparameterization", seed=seed) for seed in (0, 1)]
+    ill = tiny.settings("learnable/reparameterization", seed=2, learning_rate=1e18)
+    reference = finished(tiny, tmp_path / "healthy", healthy)
+    one, diverged, other = finished(tiny, tmp_path / "mixed", [healthy[0], ill, healthy[1]])
+    assert diverged.diverged_epoch is not None
+    assert diverged.epoch < one.epoch
+    assert_equal(reference[0], one)
+    assert_equal(reference[1], other)
+
+
+@pytest.mark.parametrize("cell", ["learnable/reinforce+silent", "fixed/silent-bernoulli"])
+def test_a_stack_that_stops_after_every_step_is_an_undisturbed_one(tiny, tmp_path, cell):
+    runs = variations(tiny, cell)
+    undisturbed = finished(tiny, tmp_path / "undisturbed", runs)
+    stops = 0
+    while True:
+        made = trainers(tiny, tmp_path / "stopped", runs)
+        try:
+            train(made, Stack().advance, math.inf, lambda: True)
+        except Interrupted:
+            stops += 1
+            continue
+        break
+    assert stops == 2 * runs[1].epochs - 1  # two steps an epoch, and the longest run's last step stops nothing
+    for one, other in zip(undisturbed, made, strict=True):
+        assert_equal(one, other)
+
+
+def test_runs_whose_checkpoints_lie_apart_go_on_in_one_stack(tiny, tmp_path):
+    """A process that was killed between two checkpoints leaves one run a few steps ahead of the other."""
+    runs = variations(tiny, "learnable/gumbel-softmax+silent")
+    undisturbed = finished(tiny, tmp_path / "undisturbed", runs)
+    for members, answers in ((runs, [True]), (runs[:1], [False, False, True])):
+        left = iter(answers)
+        with pytest.raises(Interrupted):
+            train(trainers(tiny, tmp_path / "killed", members), Stack().advance, math.inf, left.__next__)
+    saved = [checkpoint.newest(tmp_path / "killed" / f"{number}") for number in range(3)]
+    assert [(entry["epoch"], entry["step"]) for entry in saved] == [(2, 0), (0, 1), (0, 1)]
+    for one, other in zip(undisturbed, finished(tiny, tmp_path / "killed", runs), strict=True):
+        assert_equal(one, other)
+
+
+def test_which_runs_can_be_stacked(tiny):
+    run = tiny.settings("learnable/reinforce+silent")
+    free: dict[str, Any] = {"seed": 3, "learning_rate": 0.5, "epochs": 9, "gradient_clip": 1.0, "weight_decay": 0.3}
+    for name, value in free.items():
+        assert stackable(dataclasses.replace(run, **{name: value})) == stackable(run), name
+    tied: dict[str, Any] = {"batch_size": 8, "latent_dim": 4, "estimator_options": {"decay": 0.5}}
+    for name, value in tied.items():
+        assert stackable(dataclasses.replace(run, **{name: value})) != stackable(run), name
+    schedule = dataclasses.replace(run.silent, cutoff_epoch=3, annealing_rate=0.7, plateau_epochs=1.0, mean_rate=0.1)
+    assert stackable(dataclasses.replace(run, silent=schedule)) == stackable(run)
+    other = dataclasses.replace(run.silent, log_term="taylor")
+    assert stackable(dataclasses.replace(run, silent=other)) != stackable(run)
+
+
+def test_stacks_keep_every_run_once(tiny):
+    one, other = (tiny.settings(cell) for cell in ("learnable/reinforce", "learnable/reparameterization"))
+    runs = [dataclasses.replace(run, seed=seed) for seed in range(5) for run in (one, other)]
+    cut = stacks(runs, 2)
+    assert [len(stack) for stack in cut] == [2, 2, 1, 2, 2, 1]
+    assert sorted(run.name for stack in cut for run in stack) == sorted(run.name for run in runs)
+    assert all(len({stackable(run) == stackable(stack[0]) for run in stack}) == 1 for stack in cut)
+    assert stacks(runs[:2], 1) == [[runs[0]], [runs[1]]]
