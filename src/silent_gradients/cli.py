@@ -331,6 +331,7 @@ def _train_on(device: str, options: argparse.Namespace) -> int:
             torch.device(device),
             checkpoint_seconds=options.checkpoint_seconds,
             stop=lambda: signalled() or limit(),
+            stack=options.stack,
         )
     except (Interrupted, KeyboardInterrupt) as reason:
         goes_on = "the same command goes on from the checkpoint"

@@ -136,6 +136,9 @@ class ExecutionParams(_Strict):
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
     workers: PositiveInt = Field(8, description="Jobs that each round of an experiment is cut into at least.")
     checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints of a run.")
+    stack: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="Most runs of a cell that are trained in one stack, which pays for small networks; 1 is none."
+    )
     time_limit: PositiveFloat | None = Field(
         None, description="Minutes before which a job stops at a checkpoint; the same command goes on. null is never."
     )

@@ -14,10 +14,11 @@ rule train_pack:
     params:
         pack=lambda w: json.dumps(pack_of(w).to_json(), sort_keys=True),
         checkpoint_seconds=PLAN.params.execution.checkpoint_seconds,
+        stack=PLAN.params.execution.stack,
         time_limit=TIME_LIMIT,
     shell:
         "silent-gradients train --pack {params.pack:q} --data $(dirname {input.data[0]:q}) --manifest {output:q}"
-        " --checkpoint-seconds {params.checkpoint_seconds} {params.time_limit:q} > {log:q} 2>&1"
+        " --checkpoint-seconds {params.checkpoint_seconds} --stack {params.stack} {params.time_limit:q} > {log:q} 2>&1"
 
 
 checkpoint select:
