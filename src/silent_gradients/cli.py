@@ -112,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--manifest", type=Path, required=True, help="file to write once every member is there")
     train.add_argument("--checkpoint-seconds", type=float, default=30.0, help="wall time between checkpoints")
     train.add_argument(
+        "--stack",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train at most so many runs of a cell side by side (default: 1)",
+    )
+    train.add_argument(
         "--time-limit",
         type=float,
         metavar="MINUTES",

@@ -50,9 +50,14 @@ class _TiltedBits(torch.autograd.Function):
         P (1 - P) = signed (sign - signed),                                     1 - 2 P = sign - 2 signed.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, weight: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(logits, weight, exponent)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], _output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def forward(logits: Tensor, weight: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         flipped, sign, magnitude = _folded(logits)
         log_normalizer, mean = F.linear(exponent, flipped), F.linear(weight, flipped)
         variance = torch.empty_like(mean)
@@ -84,7 +89,7 @@ class _TiltedBits(torch.autograd.Function):
             # not summed on their own: over all dimensions that is hundreds of times their difference.
             slope = torch.sub(sign, signed, alpha=2).mul_(by_variance[rows, :, None]).mul_(a)
             slope.add_(by_mean[rows, :, None]).mul_(a).mul_(spread)
-            slope.addcmul_(signed.sub_(untilted), by_log_normalizer[rows, :, None])
+            slope.add_(signed.sub_(untilted).mul_(by_log_normalizer[rows, :, None]))
             by_exponent[rows] += slope.sum(1)
             by_logits += slope.sum(0)
         return by_logits, by_weight, by_exponent

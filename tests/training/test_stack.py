@@ -13,7 +13,16 @@ from silent_gradients.training.loop import Interrupted, Trainer, one_by_one, tra
 from silent_gradients.training.stack import Stack, stackable, stacks
 
 CPU = torch.device("cpu")
-CELLS = [f"{experiment}/{method}" for experiment in ("fixed", "learnable") for method in METHODS[experiment]]
+CELLS = [f"{experiment}/{method}" for experiment, methods in METHODS.items() for method in methods]
+GUIDES: list[tuple[str, dict[str, Any]]] = [
+    ("learnable/silent-gaussian", {"log_term": "auto"}),
+    ("learnable/silent-bernoulli", {"log_term": "central-limit"}),
+    ("learnable/reparameterization+silent", {"guide": "log-linear"}),
+    ("learnable/reinforce+silent", {"guide": "log-linear"}),
+]
+CASES = [pytest.param(cell, {}, id=cell) for cell in CELLS] + [
+    pytest.param(cell, guide, id=f"{cell}, {next(iter(guide.values()))}") for cell, guide in GUIDES
+]
 
 
 def trainers(place, folder, runs):
@@ -43,9 +52,9 @@ def assert_equal(one, other):
     assert all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
 
 
-def variations(place, cell, **changes):
+def variations(place, cell, silent_changes=None, **changes):
     """Runs that can be stacked and differ in everything that such runs may differ in."""
-    run = place.settings(cell, **{"epochs": 3, "gradient_clip": 5.0, "batch_size": 32} | changes)
+    run = place.settings(cell, silent=silent_changes, **{"epochs": 3, "gradient_clip": 5.0, "batch_size": 32} | changes)
     silent = [run.silent] * 3
     if run.silent is not None:
         only = run.silent.only
@@ -74,9 +83,9 @@ def assert_close(one, other):
             ), key
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_a_run_in_a_stack_is_the_run_alone(tiny, tmp_path, cell):
-    runs = variations(tiny, cell)
+@pytest.mark.parametrize(("cell", "guide"), CASES)
+def test_a_run_in_a_stack_is_the_run_alone(tiny, tmp_path, cell, guide):
+    runs = variations(tiny, cell, guide)
     alone = finished(tiny, tmp_path / "alone", runs, one_by_one)
     together = finished(tiny, tmp_path / "together", runs)
     for one, other in zip(alone, together, strict=True):
@@ -97,9 +106,9 @@ def test_batch_norm_in_a_stack(strided, tmp_path, cell):
         assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_neither_the_others_nor_the_place_change_a_run(tiny, tmp_path, cell):
-    first, second, third = variations(tiny, cell)
+@pytest.mark.parametrize(("cell", "guide"), CASES)
+def test_neither_the_others_nor_the_place_change_a_run(tiny, tmp_path, cell, guide):
+    first, second, third = variations(tiny, cell, guide)
     reference = finished(tiny, tmp_path / "three", [first, second, third])
     for number, runs in enumerate(([first], [second, first], [third, second, first])):
         for trainer in finished(tiny, tmp_path / f"{number}", runs):

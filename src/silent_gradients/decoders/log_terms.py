@@ -85,9 +85,14 @@ def normal(mean: Tensor, variance: Tensor) -> Tensor:
 class _Normal(torch.autograd.Function):
     """``normal`` and its derivatives S / q (1 + w P) and (1 - (1 - w) P) / (2 q), where q = S^2 + V and w = V / q."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, variance: Tensor) -> Tensor:
-        ctx.save_for_backward(mean, variance)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], _output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def forward(mean: Tensor, variance: Tensor) -> Tensor:
         second_moment = mean.square() + variance + _TINY
         w = variance / second_moment
         return 0.5 * second_moment.log() + w * _polynomial(_NUMERATOR, w) / _polynomial(_DENOMINATOR, w)

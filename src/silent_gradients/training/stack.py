@@ -45,6 +45,7 @@ def stackable(settings: RunSettings) -> RunSettings:
         epochs=0,
         learning_rate=0.0,
         mean_rate=None,
+        precision_rate=None,
         weight_decay=0.0,
         gradient_clip=None,
         snapshot_epochs=(),
