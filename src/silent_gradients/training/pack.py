@@ -37,7 +37,7 @@ from silent_gradients.store import (
 )
 from silent_gradients.training import checkpoint
 from silent_gradients.training.loop import Interrupted, Trainer, one_by_one, train
-from silent_gradients.training.stack import Stack, stacks
+from silent_gradients.training.stack import Stack, mappable, stacks
 
 REPORT_SECONDS = 5.0
 """A run in training says as often what epoch it is in."""
@@ -158,7 +158,8 @@ def run_pack(
                     report = EpochReport(title, settings.epochs)
                     trainers.append(Trainer(settings, data, store.working_folder(settings.name), device, report=report))
             started = datetime.now(UTC)
-            train(trainers, Stack().advance if stack > 1 else one_by_one, checkpoint_seconds, stop)
+            advance = Stack().advance if stack > 1 and mappable(group[0]) else one_by_one
+            train(trainers, advance, checkpoint_seconds, stop)
             for trainer in trainers:
                 name = trainer.settings.name
                 trained[name] = _seal(store, trainer, started, replaced[name])

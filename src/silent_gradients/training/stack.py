@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from silent_gradients.estimators import REGISTRY
 from silent_gradients.evaluation.metrics import evaluation_mode
 from silent_gradients.latent_noise import NoiseSource, PreparedNoise, RecordedNoise, Request
 from silent_gradients.settings import RunSettings
@@ -53,11 +54,19 @@ def stackable(settings: RunSettings) -> RunSettings:
     )
 
 
+def mappable(settings: RunSettings) -> bool:
+    """Whether a run's step can be mapped over runs."""
+    return settings.estimator == "none" or REGISTRY[settings.estimator].mappable
+
+
 def stacks(runs: Sequence[RunSettings], size: int) -> list[list[RunSettings]]:
-    """Runs cut into stacks of at most ``size``, in the order of the first of each."""
+    """Runs cut into stacks of at most ``size``, in the order of the first of each.
+
+    Runs whose estimator cannot be mapped are stacks of their own.
+    """
     alike: dict[str, list[RunSettings]] = {}
     for run in runs:
-        alike.setdefault(stackable(run).id, []).append(run)
+        alike.setdefault(stackable(run).id if mappable(run) else run.id, []).append(run)
     return [group[start : start + size] for group in alike.values() for start in range(0, len(group), size)]
 
 
