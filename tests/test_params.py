@@ -439,6 +439,18 @@ def test_the_mnist_presets_have_every_cell_of_the_papers_tables(preset):
     assert len(resolved.seeds) >= (3 if preset == "mnist-reduced" else 2)
 
 
+def test_the_silent_and_the_sampled_guide_of_the_digits_differ_in_nothing_else():
+    resolved = params.resolve({"preset": "digits-beyond"}, ROOT / "presets")
+    assert set(resolved.experiments) == set(METHODS)
+    methods = resolved.experiments["learnable"]["digits"].methods
+    sampled = [method for method in methods if method.endswith("+sampled")]
+    assert sampled == ["reparameterization+sampled", "gumbel-softmax+sampled", "reinforce+sampled"]
+    for method in sampled:
+        silent = method.replace("+sampled", "+silent")
+        own = resolved.for_method("learnable", "digits", method)
+        assert own == resolved.for_method("learnable", "digits", silent)
+
+
 def test_methods_of_the_reduced_preset_have_equal_budgets():
     """As many points each; an annealed method adds its own to its baseline's."""
     plan = Plan(params.resolve({"preset": "mnist-reduced"}, ROOT / "presets"))

@@ -109,22 +109,22 @@ def test_every_preset_of_the_repository_is_the_product_of_its_axes(preset):
     """Counted from the file's text; an axis that it does not set has one value."""
     document = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())
     plan = Plan(params.resolve({"preset": preset}, PRESETS))
-    concerned: dict[str, dict[str, tuple[str, ...]]] = {
-        "fixed": {"": ("learning_rate", "mean_rate", "variance")},
-        "learnable": {
-            "silent-": ("learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"),
-            "": ("learning_rate",),
-            "+silent": ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch"),
-        },
-    }
+
+    def concerned(experiment: str, method: str) -> tuple[str, ...]:
+        if experiment != "learnable":
+            return ("learning_rate", "mean_rate", "variance" if experiment == "fixed" else "precision_rate")
+        if "+" in method:
+            return ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch")
+        if method.startswith("silent-"):
+            return ("learning_rate", "mean_rate", "precision_rate", "cutoff_epoch")
+        return ("learning_rate", "mean_rate", "precision_rate") if "-silent-" in method else ("learning_rate",)
+
     expected: dict[str, int] = {}
     for experiment, datasets in document["experiments"].items():
         for dataset, asked in datasets.items():
             for method in asked["methods"]:
                 grid = asked["grid"] | asked.get("overrides", {}).get(method, {}).get("grid", {})
-                kinds = concerned[experiment]
-                names = next(names for kind, names in kinds.items() if kind in method and (kind or "+" not in method))
-                count = math.prod(len(grid.get(name, [None])) for name in names)
+                count = math.prod(len(grid.get(name, [None])) for name in concerned(experiment, method))
                 expected[f"{dataset}/{experiment}/{method}"] = count
     chosen = selection_of_first_points(plan)
     found = Counter(run.cell for round_ in GRID_ROUNDS for run in runs_of(plan, round_, chosen))
