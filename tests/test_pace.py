@@ -47,14 +47,14 @@ def test_epochs_are_told_apart_by_phase(plan):
         30: {"guided": 30, "plain": 0, "frozen": 10},
     }
     # 0.08 an epoch: above zero before the epochs 0 to 12.
-    annealed = {
-        run.silent.cutoff_epoch: epochs_by_phase(run)
-        for run in first(plan, "digits/learnable/reparameterization+silent")
-    }
+    runs = first(plan, "digits/learnable/reparameterization+silent")
+    annealed = {run.silent.cutoff_epoch: epochs_by_phase(run) for run in runs}
     assert annealed == {
         None: {"guided": 13, "plain": 27, "frozen": 0},
         30: {"guided": 13, "plain": 17, "frozen": 10},
     }
+    control = dataclasses.replace(runs[0].silent, role="control", annealing_rate=0.0)
+    assert epochs_by_phase(dataclasses.replace(runs[0], silent=control)) == {"guided": 0, "plain": 40, "frozen": 0}
     (alone, *_) = first(plan, "digits/learnable/reinforce")
     assert epochs_by_phase(alone) == {"guided": 0, "plain": 60, "frozen": 0}
 

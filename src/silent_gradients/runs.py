@@ -148,7 +148,7 @@ class Plan:
         silent = None
         if method.guide != "none":
             annealed = method.guide == "annealed"
-            cutoff = point.get("cutoff_epoch")
+            cutoff = None if method.guide == "control" else point["cutoff_epoch"]
             silent = SilentSettings(
                 role=method.guide,
                 sampled=method.sampled,

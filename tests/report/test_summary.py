@@ -10,7 +10,7 @@ from scipy import stats
 
 from silent_gradients.estimators import REGISTRY
 from silent_gradients.methods import METHODS
-from silent_gradients.report.naming import MethodName
+from silent_gradients.report.naming import EXPERIMENTS, MethodName
 from silent_gradients.report.summary import cells, mean_error, summarize
 
 
@@ -121,6 +121,10 @@ def test_what_is_beyond_the_paper_comes_after_it(make_context):
 def test_no_two_methods_read_the_same(experiment):
     labels = [MethodName.of(experiment, name).label for name in METHODS[experiment]]
     assert len(set(labels)) == len(labels)
+
+
+def test_every_experiment_has_a_name_for_readers():
+    assert set(EXPERIMENTS) == set(METHODS)
 
 
 def test_every_estimator_has_a_name_for_readers():
