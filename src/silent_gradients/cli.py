@@ -232,9 +232,10 @@ def _pace(options: argparse.Namespace) -> int:
 
         from silent_gradients.files import write_text_atomically
         from silent_gradients.pace import PACE
+        from silent_gradients.training.arithmetic import settle
         from silent_gradients.training.stopwatch import measured_pace
 
-        _settle_torch()
+        settle()
         plan = _load_plan(options)
         runs = [plan.first_run(cell) for cell in plan.cells()]
         pace = measured_pace(runs, Path("data/prepared"), torch.device(lease.device), options.rounds)
@@ -272,8 +273,9 @@ def _variance(options: argparse.Namespace) -> int:
         import torch
 
         from silent_gradients.estimator_comparison import compare_estimators
+        from silent_gradients.training.arithmetic import settle
 
-        _settle_torch()
+        settle()
         found = compare_estimators(
             options.run_folder,
             options.data,
@@ -299,15 +301,6 @@ def _variance(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settle_torch() -> None:
-    """How every training process uses torch."""
-    import torch
-
-    torch.set_num_threads(1)
-    # Saturated posteriors are full of denormal numbers, which are several times slower.
-    torch.set_flush_denormal(True)
-
-
 def _train(options: argparse.Namespace) -> int:
     from silent_gradients.training.lease import acquire
 
@@ -322,10 +315,11 @@ def _train_on(device: str, options: argparse.Namespace) -> int:
     from silent_gradients.files import write_text_atomically
     from silent_gradients.packs import PackSpec
     from silent_gradients.store import RunStore, as_json
+    from silent_gradients.training.arithmetic import settle
     from silent_gradients.training.loop import Interrupted
     from silent_gradients.training.pack import StopSignal, TimeLimit, run_pack
 
-    _settle_torch()
+    settle()
     text = Path(options.pack).read_text() if not options.pack.startswith("{") else options.pack
     document: dict[str, Any] = json.loads(text)
     signalled = StopSignal()

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from silent_gradients.networks import Network
+
 LAST_LAYER_SCALE = 0.3
 """Factor on the last layer's initial weights (biases are zero): posteriors start close to the prior."""
 
@@ -19,7 +21,7 @@ def encoder(
     channels: Sequence[int],
     *,
     small_last_layer: bool = True,
-) -> nn.Sequential:
+) -> Network:
     """An encoder from images [B, C, H, W] to posterior parameters [B, outputs].
 
     Args:
@@ -61,4 +63,4 @@ def encoder(
         with torch.no_grad():
             last.weight.mul_(LAST_LAYER_SCALE)
             last.bias.zero_()
-    return nn.Sequential(*layers, nn.Flatten(), last)
+    return Network(*layers, nn.Flatten(), last)

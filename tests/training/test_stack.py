@@ -11,7 +11,8 @@ from silent_gradients.estimators import REGISTRY
 from silent_gradients.methods import METHODS
 from silent_gradients.training import checkpoint
 from silent_gradients.training.loop import Interrupted, Trainer, one_by_one, train
-from silent_gradients.training.stack import Stack, mappable, stackable, stacks
+from silent_gradients.training.stack import mappable, stackable, stacks
+from silent_gradients.training.stepper import Stepper
 
 CPU = torch.device("cpu")
 PAPERS = {"silent", "none", "reparameterization", "gumbel-softmax", "reinforce"}
@@ -41,7 +42,7 @@ def trainers(place, folder, runs):
 def finished(place, folder, runs, advance=None, stop=lambda: False):
     """Trainers that have run to the end."""
     made = trainers(place, folder, runs)
-    train(made, advance or Stack().advance, math.inf, stop)
+    train(made, advance or Stepper(stacked=True).advance, math.inf, stop)
     return made
 
 
@@ -144,7 +145,7 @@ def test_a_stack_that_stops_after_every_step_is_an_undisturbed_one(tiny, tmp_pat
     while True:
         made = trainers(tiny, tmp_path / "stopped", runs)
         try:
-            train(made, Stack().advance, math.inf, lambda: True)
+            train(made, Stepper(stacked=True).advance, math.inf, lambda: True)
         except Interrupted:
             stops += 1
             continue
@@ -161,7 +162,7 @@ def test_runs_whose_checkpoints_lie_apart_go_on_in_one_stack(tiny, tmp_path):
     for members, answers in ((runs, [True]), (runs[:1], [False, False, True])):
         left = iter(answers)
         with pytest.raises(Interrupted):
-            train(trainers(tiny, tmp_path / "killed", members), Stack().advance, math.inf, left.__next__)
+            train(trainers(tiny, tmp_path / "killed", members), Stepper(stacked=True).advance, math.inf, left.__next__)
     saved = [checkpoint.newest(tmp_path / "killed" / f"{number}") for number in range(3)]
     assert [(entry["epoch"], entry["step"]) for entry in saved] == [(2, 0), (0, 1), (0, 1)]
     for one, other in zip(undisturbed, finished(tiny, tmp_path / "killed", runs), strict=True):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, Standardization
+from silent_gradients.networks import Network
 from silent_gradients.posteriors import ShapeError
 
 LAST_LAYER_SCALE = 0.1
@@ -103,7 +104,7 @@ class ConvolutionalDecoder(Decoder):
             with torch.no_grad():
                 last.weight.mul_(LAST_LAYER_SCALE)
                 last.bias.zero_()
-        self.network = nn.Sequential(*layers)
+        self.network = Network(*layers)
         self.cap = math.log(standardization.largest_precision)
         self.register_buffer("mean", standardization.mean.clone())
         self.register_buffer("log_scale", standardization.scale.log())

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from silent_gradients.data.run_data import RunData
 from silent_gradients.estimators.contract import State
-from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate
+from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate, evaluation_mode
+from silent_gradients.latent_noise import NoiseSource, RecordedNoise, Request
 from silent_gradients.model import build_optimizers, build_vae
 from silent_gradients.schedules import SilentSchedule
 from silent_gradients.seeds import Purpose, generator
 from silent_gradients.settings import RunSettings
 from silent_gradients.store import snapshot_file
 from silent_gradients.training import checkpoint
-from silent_gradients.vae import Step
+from silent_gradients.training.arithmetic import convolutions
+from silent_gradients.vae import VAE, Step
 
 FLATTENED_TOLERANCE = 0.005
 """A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
@@ -52,6 +54,10 @@ class _Sums:
     def zeros(cls, device: torch.device) -> _Sums:
         return cls(torch.zeros(4, device=device, dtype=torch.float64))
 
+    def reset(self) -> None:
+        self.totals.zero_()
+        self.images = self.guided_images = 0
+
 
 class Phase(NamedTuple):
     """What a step does, beside the numbers that it does it with.
@@ -63,6 +69,22 @@ class Phase(NamedTuple):
 
     guided: Literal["no", "alone", "mixed"]
     frozen: bool
+
+
+def take_step(
+    vae: VAE,
+    phase: Phase,
+    x: Tensor,
+    index: Tensor,
+    alpha: float | Tensor,
+    noise: NoiseSource,
+    state: State,
+) -> Step:
+    """``VAE.training_step`` in a phase; ``alpha`` counts where it is mixed."""
+    weight: dict[str, float | Tensor] = {"no": 0.0, "alone": 1.0, "mixed": alpha}
+    return vae.training_step(
+        x, state=state, alpha=weight[phase.guided], frozen=phase.frozen, index=index, generator=noise
+    )
 
 
 def step_sums(step: Step) -> Tensor:
@@ -155,7 +177,8 @@ class Trainer:
                 self.vae.encoder.eval()
             order = self.generators["order"]
             if self.step == 0:
-                self.sums, self.order = _Sums.zeros(self.device), order.get_state()
+                self.sums.reset()
+                self.order = order.get_state()
             else:  # the interrupted epoch's order, once more
                 order.set_state(self.order)
             self.permutation = self.data.batches.order(order)
@@ -164,17 +187,17 @@ class Trainer:
             return Phase("no", frozen)
         return Phase("alone" if self.alpha == 1 else "mixed", frozen)
 
-    def next_batch(self) -> tuple[Tensor, Tensor]:
-        """Images of the step that was begun, dequantized [B, C, H, W], and their positions in the training set [B]."""
+    def next_index(self) -> Tensor:
+        """Positions of the images of the step that was begun in the training set, [B]."""
         assert self.permutation is not None, "begin_step comes first"
         size = self.settings.batch_size
-        index = self.permutation[self.step * size : (self.step + 1) * size]
-        return self.data.batches.at(index, self.generators["dequantization"]), index
+        return self.permutation[self.step * size : (self.step + 1) * size]
 
     def advance(self) -> None:
         """One step; the last of an epoch evaluates where that is due and adds to the curve."""
         phase = self.begin_step()
-        self.train_step(*self.next_batch(), self.alpha, phase.frozen)
+        index = self.next_index()
+        self.train_step(self.data.batches.at(index, self.generators["dequantization"]), index, self.alpha, phase.frozen)
         self.end_step()
 
     def train_epoch(self) -> None:
@@ -192,25 +215,29 @@ class Trainer:
             alpha: Weight of the silent gradient.
             frozen: Whether the encoder is frozen.
         """
-        step = self.vae.training_step(
-            x, state=self.state, alpha=alpha, frozen=frozen, index=index, generator=self.generators["latent"]
-        )
-        step.loss.backward()
-        self.update(step.state, step_sums(step), len(x), step.guide_log_likelihood is not None)
+        with convolutions(self.settings.precision):
+            step = self.vae.training_step(
+                x, state=self.state, alpha=alpha, frozen=frozen, index=index, generator=self.generators["latent"]
+            )
+            step.loss.backward()
+        self.update(step.state, step_sums(step))
+        self.count(len(x), step.guide_log_likelihood is not None)
 
-    def update(self, state: State, sums: Tensor, images: int, guided: bool) -> None:
-        """Let the optimizers follow the gradients, and keep what a step gave.
+    def update(self, state: State, sums: Tensor) -> None:
+        """Let the optimizers follow the gradients, and keep what a step gave in the tensors that are there.
 
         Args:
             state: The estimator's state.
             sums: See ``step_sums``.
-            images: Images of the step.
-            guided: Whether it had a guide.
         """
         for optimizer in self.optimizers.values():
             optimizer.step()
-        self.state = state
+        for name, value in state.items():
+            self.state[name].copy_(value)
         self.sums.totals += sums
+
+    def count(self, images: int, guided: bool) -> None:
+        """Count the images of a step, and whether it used the guide."""
         self.sums.images += images
         self.sums.guided_images += images if guided else 0
 
@@ -317,6 +344,17 @@ class Trainer:
         if self.diverged_epoch is None:
             result["selection"] = self._evaluate_selection()
         return result
+
+
+def needs(trainer: Trainer, phase: Phase) -> tuple[list[Request], bool]:
+    """The noise that a step of a run asks for, and whether it uses the guide."""
+    recorded = RecordedNoise()
+    batches, size = trainer.data.batches, trainer.settings.batch_size
+    index = torch.arange(min(size, len(batches)), device=trainer.device)
+    x = batches.images[index].float()
+    with evaluation_mode(trainer.vae), torch.enable_grad():
+        step = take_step(trainer.vae, phase, x, index, 0.5, recorded, trainer.state)
+    return recorded.requests, step.guide_log_likelihood is not None
 
 
 def one_by_one(trainers: Sequence[Trainer]) -> None:

@@ -36,8 +36,9 @@ from silent_gradients.store import (
     as_json,
 )
 from silent_gradients.training import checkpoint
-from silent_gradients.training.loop import Interrupted, Trainer, one_by_one, train
-from silent_gradients.training.stack import Stack, mappable, stacks
+from silent_gradients.training.loop import Interrupted, Trainer, train
+from silent_gradients.training.stack import stacks
+from silent_gradients.training.stepper import Stepper
 
 REPORT_SECONDS = 5.0
 """A run in training says as often what epoch it is in."""
@@ -158,8 +159,8 @@ def run_pack(
                     report = EpochReport(title, settings.epochs)
                     trainers.append(Trainer(settings, data, store.working_folder(settings.name), device, report=report))
             started = datetime.now(UTC)
-            advance = Stack().advance if stack > 1 and mappable(group[0]) else one_by_one
-            train(trainers, advance, checkpoint_seconds, stop)
+            stepper = Stepper(stacked=stack > 1, captured=device.type == "cuda")
+            train(trainers, stepper.advance, checkpoint_seconds, stop)
             for trainer in trainers:
                 name = trainer.settings.name
                 trained[name] = _seal(store, trainer, started, replaced[name])

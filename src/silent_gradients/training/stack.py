@@ -1,4 +1,4 @@
-"""Runs of one architecture trained in one stack: every kernel of a step does the work of all of them.
+"""Runs of one architecture in one stack: every kernel of a step does the work of all of them.
 
 The step of a single run is mapped over its runs (``torch.vmap``): linear layers become batched matrix products,
 convolutions become grouped ones. Small networks gain, since there is more work per kernel and per call; a run of large
@@ -21,12 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from silent_gradients.estimators import REGISTRY
-from silent_gradients.evaluation.metrics import evaluation_mode
-from silent_gradients.latent_noise import NoiseSource, PreparedNoise, RecordedNoise, Request
+from silent_gradients.latent_noise import PreparedNoise, Request
 from silent_gradients.settings import RunSettings
 from silent_gradients.training.grouped import group_convolutions
-from silent_gradients.training.loop import Phase, Trainer, step_sums
-from silent_gradients.vae import VAE, Step
+from silent_gradients.training.loop import Phase, Trainer, needs, step_sums, take_step
+from silent_gradients.vae import VAE
 
 
 def stackable(settings: RunSettings) -> RunSettings:
@@ -56,6 +55,9 @@ def stackable(settings: RunSettings) -> RunSettings:
 
 def mappable(settings: RunSettings) -> bool:
     """Whether a run's step can be mapped over runs."""
+    # Under vmap, batch normalization takes no bfloat16 images with float32 weights.
+    if settings.precision == "bfloat16" and settings.network.architecture == "strided":
+        return False
     return settings.estimator == "none" or REGISTRY[settings.estimator].mappable
 
 
@@ -84,23 +86,7 @@ class _TrainingStep(nn.Module):
         return step.loss, step_sums(step), step.state
 
 
-def take_step(
-    vae: VAE,
-    phase: Phase,
-    x: Tensor,
-    index: Tensor,
-    alpha: Tensor,
-    noise: NoiseSource,
-    state: Mapping[str, Tensor],
-) -> Step:
-    """``VAE.training_step`` in a phase; ``alpha`` counts where it is mixed."""
-    weight: dict[str, Any] = {"no": 0.0, "alone": 1.0, "mixed": alpha}
-    return vae.training_step(
-        x, state=dict(state), alpha=weight[phase.guided], frozen=phase.frozen, index=index, generator=noise
-    )
-
-
-class _Joint:
+class Joint:
     """Runs in one phase, with their weights in stacked tensors.
 
     The parameters and buffers of the runs become views of the stacked ones, so that each run's optimizers, checkpoints
@@ -111,7 +97,7 @@ class _Joint:
         self.phase, self.members = phase, members
         self.rows = list(members) if len(members) > 1 else [members[0], members[0]]
         first = members[0]
-        self.requests, self.guided = _needs(first, phase)
+        self.requests, self.guided = needs(first, phase)
         step = _TrainingStep(copy.deepcopy(first.vae), phase, self.requests)
         group_convolutions(step)
         self.own = [dict(_TrainingStep(row.vae, phase, ()).named_parameters()) for row in self.rows]
@@ -125,21 +111,24 @@ class _Joint:
 
         self.step = torch.vmap(joint)
 
-    def advance(self) -> None:
-        """One step of every run, each with the next batch and the next noise of its own streams."""
+    def compute(self, index: Tensor, alpha: Tensor) -> None:
+        """One step of every run, each with the next noise of its own streams; see ``stepper.Work``."""
         members, device = self.members, self.members[0].device
-        batches = [trainer.next_batch() for trainer in members]
+        images = [
+            trainer.data.batches.at(own, trainer.generators["dequantization"])
+            for trainer, own in zip(members, index, strict=True)
+        ]
         noise = [[each.draw(trainer.generators["latent"], device) for each in self.requests] for trainer in members]
-        alphas = [trainer.alpha for trainer in members]
         states = [trainer.state for trainer in members]
         if len(members) < len(self.rows):
-            batches, noise, alphas, states = batches * 2, noise * 2, alphas * 2, states * 2
+            images, noise, states = images * 2, noise * 2, states * 2
+            index, alpha = index.repeat(2, 1), alpha.repeat(2)
         loss, sums, state = self.step(
             self.parameters,
             self.buffers,
-            _side_by_side([x for x, _ in batches]),
-            torch.stack([index for _, index in batches]),
-            torch.tensor(alphas, device=device),
+            _side_by_side(images),
+            index,
+            alpha,
             [torch.stack(each) for each in zip(*noise, strict=True)],
             {name: torch.stack([each[name] for each in states]) for name in states[0]},
         )
@@ -148,48 +137,9 @@ class _Joint:
             for name, own in self.own[number].items():
                 gradient = self.parameters[name].grad
                 own.grad = None if gradient is None else gradient[number]
-            own_state = {name: value[number] for name, value in state.items()}
-            trainer.update(own_state, sums[number], len(batches[number][0]), self.guided)
+            trainer.update({name: value[number] for name, value in state.items()}, sums[number])
         for stacked in self.parameters.values():
             stacked.grad = None
-
-
-class Stack:
-    """Makes joint steps of runs that can be stacked."""
-
-    def __init__(self) -> None:
-        self._joints: list[_Joint] = []
-        self._grouping: dict[Phase, list[int]] = {}
-
-    def advance(self, trainers: Sequence[Trainer]) -> None:
-        """One step of every run; those in the same phase make it together.
-
-        Args:
-            trainers: Runs that can be stacked (see ``stackable``).
-        """
-        groups: dict[Phase, list[Trainer]] = {}
-        for trainer in trainers:
-            groups.setdefault(trainer.begin_step(), []).append(trainer)
-        grouping = {phase: [id(trainer) for trainer in group] for phase, group in groups.items()}
-        if grouping != self._grouping:
-            self._joints = [_Joint(phase, group) for phase, group in groups.items()]
-            self._grouping = grouping
-        for joint in self._joints:
-            joint.advance()
-        for trainer in trainers:
-            trainer.end_step()
-
-
-def _needs(trainer: Trainer, phase: Phase) -> tuple[list[Request], bool]:
-    """The noise that a step of a run asks for, and whether it uses the guide."""
-    recorded = RecordedNoise()
-    batches, size = trainer.data.batches, trainer.settings.batch_size
-    index = torch.arange(min(size, len(batches)), device=trainer.device)
-    x = batches.images[index].float()
-    with evaluation_mode(trainer.vae), torch.enable_grad():
-        alpha = torch.tensor(0.5, device=trainer.device)
-        step = take_step(trainer.vae, phase, x, index, alpha, recorded, trainer.state)
-    return recorded.requests, step.guide_log_likelihood is not None
 
 
 def _stack_and_share(own: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -1,0 +1,57 @@
+"""A training step as a CUDA graph: its hundreds of kernels are launched by one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from silent_gradients.training.stepper import Work
+
+WARM_UP = 3
+"""Steps that are made by eager calls before one is captured, in which libraries choose kernels and allocate."""
+
+
+class Captured:
+    """Work whose steps are captured after the first few, forward, backward and optimizers alike.
+
+    Everything that a step reads and writes stays where it is: the inputs are copied into tensors of its own; weights,
+    averages, sums and the estimator's state are changed in place; the generators, which the graph knows of, go on by
+    themselves. Rates are constants of the graph.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.members, self.guided = work, work.members, work.guided
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._eager_steps = 0
+        self._index, self._alpha = torch.empty(0), torch.empty(0)
+
+    def compute(self, index: Tensor, alpha: Tensor) -> None:
+        """See ``stepper.Work``."""
+        if self._eager_steps == 0:
+            self._index, self._alpha = torch.empty_like(index), torch.empty_like(alpha, device=index.device)
+        self._index.copy_(index)
+        self._alpha.copy_(alpha, non_blocking=True)
+        if self._eager_steps < WARM_UP:
+            self._eager_steps += 1
+            side, current = torch.cuda.Stream(index.device), torch.cuda.current_stream(index.device)
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                self.work.compute(self._index, self._alpha)
+            current.wait_stream(side)
+            return
+        if self._graph is None:
+            self._graph = self._capture()
+        self._graph.replay()
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Capture the step; nothing is computed."""
+        graph = torch.cuda.CUDAGraph()
+        for trainer in self.members:
+            for stream in ("dequantization", "latent"):
+                graph.register_generator_state(trainer.generators[stream])
+        with torch.cuda.graph(graph):
+            self.work.compute(self._index, self._alpha)
+        return graph

@@ -1,0 +1,92 @@
+"""Steps of many runs: alone or in stacks, as eager calls or as captured CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from silent_gradients.training.arithmetic import convolutions
+from silent_gradients.training.capture import Captured
+from silent_gradients.training.loop import Phase, Trainer, needs, step_sums, take_step
+from silent_gradients.training.stack import Joint, mappable
+
+
+class Work(Protocol):
+    """A step of some runs in one phase.
+
+    Attributes:
+        members: The runs.
+        guided: Whether the step uses the guide.
+    """
+
+    members: Sequence[Trainer]
+    guided: bool
+
+    def compute(self, index: Tensor, alpha: Tensor) -> None:
+        """The step; nothing here waits for the device or depends on what is on the host.
+
+        Args:
+            index: [N, B], positions of the images in the training set, for every run.
+            alpha: [N], weights of the silent gradients; they count in a mixed phase.
+        """
+
+
+class Alone:
+    """The step of one run by itself."""
+
+    def __init__(self, phase: Phase, members: Sequence[Trainer]) -> None:
+        self.phase, self.members = phase, members
+        _, self.guided = needs(members[0], phase)
+
+    def compute(self, index: Tensor, alpha: Tensor) -> None:
+        """See ``Work``."""
+        (trainer,) = self.members
+        x = trainer.data.batches.at(index[0], trainer.generators["dequantization"])
+        step = take_step(trainer.vae, self.phase, x, index[0], alpha[0], trainer.generators["latent"], trainer.state)
+        step.loss.backward()
+        trainer.update(step.state, step_sums(step))
+
+
+class Stepper:
+    """Makes steps of runs that can be stacked (see ``stack.stackable``).
+
+    Args:
+        stacked: Runs in the same phase make their steps together.
+        captured: Steps are captured as CUDA graphs, a graph for each phase.
+    """
+
+    def __init__(self, *, stacked: bool, captured: bool = False) -> None:
+        self.stacked, self.captured = stacked, captured
+        self._works: dict[tuple[Phase, tuple[int, ...]], Work] = {}
+
+    def advance(self, trainers: Sequence[Trainer]) -> None:
+        """One step of every run."""
+        groups: dict[Phase, list[Trainer]] = {}
+        for trainer in trainers:
+            groups.setdefault(trainer.begin_step(), []).append(trainer)
+        stacked = self.stacked and mappable(trainers[0].settings)
+        parts = [
+            (phase, tuple(part))
+            for phase, group in groups.items()
+            for part in ([group] if stacked else [[trainer] for trainer in group])
+        ]
+        keys = [(phase, tuple(map(id, part))) for phase, part in parts]
+        if stacked and set(keys) != set(self._works):
+            self._works.clear()  # a run's weights lie in one stack
+        for key, (phase, part) in zip(keys, parts, strict=True):
+            if key not in self._works:
+                work: Work = Joint(phase, part) if stacked else Alone(phase, part)
+                self._works[key] = Captured(work) if self.captured else work
+            self._step(self._works[key], phase)
+
+    def _step(self, work: Work, phase: Phase) -> None:
+        index = torch.stack([trainer.next_index() for trainer in work.members])
+        alpha = torch.tensor([trainer.alpha for trainer in work.members])
+        with convolutions(work.members[0].settings.precision):
+            work.compute(index, alpha.to(index.device, non_blocking=True) if phase.guided == "mixed" else alpha)
+        for trainer in work.members:
+            trainer.count(index.shape[1], work.guided)
+            trainer.end_step()

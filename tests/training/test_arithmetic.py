@@ -1,0 +1,70 @@
+"""Shorter arithmetic where it is asked for, in training alone."""
+
+import math
+
+import pytest
+import torch
+
+from silent_gradients.networks import Network
+from silent_gradients.training.arithmetic import convolutions, settle
+from silent_gradients.training.loop import Trainer, train
+from silent_gradients.training.stepper import Stepper
+
+CPU = torch.device("cpu")
+
+
+def trained(place, folder, stacked=False, **changes):
+    cell = "learnable/reparameterization+silent"
+    runs = [place.settings(cell, seed=seed, batch_size=8, **changes) for seed in (0, 1)]
+    made = [Trainer(run, place.load(run), folder / run.id, CPU) for run in runs]
+    train(made, Stepper(stacked=stacked).advance, math.inf, lambda: False)
+    return made
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("study", ["tiny", "strided"])
+def test_bfloat16_trains_nearly_what_float32_does(request, tmp_path, study, stacked):
+    place = request.getfixturevalue(study)
+    shorts = trained(place, tmp_path / "short", stacked, precision="bfloat16")
+    for short, full in zip(shorts, trained(place, tmp_path / "full", stacked), strict=True):
+        assert short.curve != full.curve
+        for mine, reference in zip(short.curve, full.curve, strict=True):
+            assert mine["train_bpd"] == pytest.approx(reference["train_bpd"], abs=0.05)
+        assert all(parameter.dtype == torch.float32 for parameter in short.vae.parameters())
+
+
+def test_evaluation_and_linear_heads_are_float32(strided, tmp_path):
+    trainer, _ = trained(strided, tmp_path, precision="bfloat16", epochs=1)
+    networks = [module for module in trainer.vae.modules() if isinstance(module, Network)]
+    assert len(networks) == 2
+    assert all(network.short == torch.bfloat16 for network in networks)
+    x = trainer.data.selection[:4]
+    trainer.vae.eval()
+    found = trainer.vae.encoder(x)
+    trainer.vae.encoder.short = None
+    assert torch.equal(found, trainer.vae.encoder(x))
+    guide = trainer.vae.guide
+    assert guide is not None
+    assert not any(isinstance(module, Network) for module in guide.modules())
+
+
+def test_a_network_in_training_uses_the_shorter_type():
+    network = Network(torch.nn.Linear(64, 64))
+    x = torch.randn(8, 64)
+    full = network(x)
+    network.short = torch.bfloat16
+    short = network(x)
+    assert short.dtype == torch.float32
+    assert 1e-4 < (short - full).abs().max() < 0.1
+
+
+def test_tf32_is_on_inside_alone():
+    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    settle()
+    assert convolution.fp32_precision == "ieee"
+    with convolutions("float32"):
+        assert convolution.fp32_precision == "ieee"
+    with convolutions("tf32"):
+        assert convolution.fp32_precision == "tf32"
+    assert convolution.fp32_precision == "ieee"
+    torch.set_flush_denormal(False)

@@ -1,0 +1,48 @@
+"""Captured steps are the eager ones; needs a GPU."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from silent_gradients.data.run_data import RunData
+from silent_gradients.training.loop import Trainer, one_by_one, train
+from silent_gradients.training.stepper import Stepper
+
+pytestmark = pytest.mark.gpu
+
+
+def trained(place, folder, runs, advance, stop=lambda: False):
+    device = torch.device("cuda")
+    made = [Trainer(run, RunData.load(place.prepared, run, device), folder / run.id, device) for run in runs]
+    train(made, advance, math.inf, stop)
+    return made
+
+
+def runs(place, cell):
+    run = place.settings(cell, epochs=4, batch_size=8, gradient_clip=5.0)
+    if run.silent is not None:
+        schedule = dataclasses.replace(run.silent, plateau_epochs=1.0, annealing_rate=0.5, cutoff_epoch=3)
+        run = dataclasses.replace(run, silent=schedule)
+    return [dataclasses.replace(run, seed=seed) for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("study", ["tiny", "strided"])
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize(
+    "cell",
+    ["learnable/reparameterization+silent", "learnable/reinforce+silent", "learnable/silent-bernoulli", "fixed/rloo"],
+)
+def test_captured_steps_are_the_eager_ones(request, tmp_path, study, stacked, cell):
+    place = request.getfixturevalue(study)
+    eager = trained(place, tmp_path / "eager", runs(place, cell), one_by_one)
+    captured = trained(place, tmp_path / "graph", runs(place, cell), Stepper(stacked=stacked, captured=True).advance)
+    for one, other in zip(eager, captured, strict=True):
+        for stream, source in one.generators.items():
+            assert torch.equal(source.get_state(), other.generators[stream].get_state()), stream
+        for mine, theirs in zip(one.curve, other.curve, strict=True):
+            assert theirs["train_bpd"] == pytest.approx(mine["train_bpd"], abs=1e-3)
+            assert theirs["train_kl"] == pytest.approx(mine["train_kl"], rel=1e-2, abs=1e-3)
+        for name, value in one.vae.state_dict().items():
+            assert torch.allclose(value.float(), other.vae.state_dict()[name].float(), rtol=1e-2, atol=1e-3), name
