@@ -11,7 +11,17 @@ import torch
 
 from silent_gradients import cli
 from silent_gradients.overview import overview
-from silent_gradients.pace import DEFAULT_MINUTES, PACE, Pace, Steps, architecture, epochs_by_phase, runtime_minutes
+from silent_gradients.pace import (
+    DEFAULT_MEGABYTES,
+    DEFAULT_MINUTES,
+    PACE,
+    Pace,
+    Steps,
+    architecture,
+    epochs_by_phase,
+    memory_megabytes,
+    runtime_minutes,
+)
 from silent_gradients.packs import PackSpec
 from silent_gradients.params import resolve
 from silent_gradients.runs import Plan
@@ -35,7 +45,8 @@ def first(plan, name):
 
 
 def pace_of(runs, times=TIMES):
-    return Pace("cpu", "a processor", "2.15.0", {architecture(run): times for run in runs})
+    kinds = [architecture(run) for run in runs]
+    return Pace("cpu", "a processor", "2.15.0", 1, dict.fromkeys(kinds, times), dict.fromkeys(kinds, 1000.0))
 
 
 def test_epochs_are_told_apart_by_phase(plan):
@@ -99,6 +110,14 @@ def test_a_scheduler_grants_half_again(plan):
     assert runtime_minutes(grid, pace, 7.5) == 8
 
 
+def test_a_scheduler_grants_the_memory_of_the_largest_and_more(plan):
+    runs = [first(plan, name)[0] for name in ("digits/fixed/reinforce", "digits/learnable/reinforce")]
+    pack = PackSpec("baselines", "digits", tuple(runs), None)
+    pace = dataclasses.replace(pace_of(runs), megabytes={architecture(runs[0]): 800.0, architecture(runs[1]): 2000.0})
+    assert memory_megabytes(pack, pace) == 2500 + 512
+    assert memory_megabytes(pack, pace_of(runs[:1])) == memory_megabytes(pack, None) == DEFAULT_MEGABYTES
+
+
 def test_a_pace_is_read_back(plan, tmp_path):
     (run, *_) = first(plan, "digits/fixed/reinforce")
     path = tmp_path / PACE
@@ -132,10 +151,11 @@ def test_the_overview_tells_hours_once_they_are_known(plan):
     assert lines[-1].endswith("not measured; silent-gradients pace")
 
 
+@pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("cell", ["fixed/silent-gaussian", "learnable/reinforce", "learnable/gumbel-softmax+silent"])
-def test_steps_of_every_phase_are_timed(tiny, tmp_path, cell):
+def test_steps_of_every_phase_are_timed(tiny, tmp_path, cell, stack):
     settings = tiny.settings(cell)
-    (times,) = measure([Stopwatch(settings, tiny.load(settings), tmp_path, CPU)], rounds=2)
+    (times,) = measure([Stopwatch(settings, tiny.load(settings), tmp_path, CPU, stack)], rounds=2)
     assert all(value > 0 for value in (times.guided, times.plain, times.frozen, times.evaluated))
     assert (times.guided == times.plain) == (settings.silent is None)
 
@@ -150,7 +170,9 @@ def test_a_device_is_measured_once_per_kind_of_step(tiny, tmp_path):
     pace = measured_pace(runs, tmp_path, CPU, rounds=1)
     assert set(pace.steps) == {architecture(run) for run in runs}
     assert len(pace.steps) == 2
-    assert (pace.device, pace.torch) == ("cpu", torch.__version__)
+    assert (pace.device, pace.torch, pace.stack) == ("cpu", torch.__version__, 1)
+    assert set(pace.megabytes) == set(pace.steps)
+    assert all(50 < megabytes < 5000 for megabytes in pace.megabytes.values())
 
 
 def test_the_command_line_measures_what_the_plan_then_tells(plan, study, tmp_path, monkeypatch, capsys):

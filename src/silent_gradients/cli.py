@@ -237,8 +237,8 @@ def _pace(options: argparse.Namespace) -> int:
 
         settle()
         plan = _load_plan(options)
-        runs = [plan.first_run(cell) for cell in plan.cells()]
-        pace = measured_pace(runs, Path("data/prepared"), torch.device(lease.device), options.rounds)
+        runs, stack = [plan.first_run(cell) for cell in plan.cells()], plan.params.execution.stack
+        pace = measured_pace(runs, Path("data/prepared"), torch.device(lease.device), options.rounds, stack)
     write_text_atomically(options.results / PACE, pace.to_json())
     print(f"{pace.hardware}: {len(pace.steps)} kinds of steps in {options.results / PACE}; see: silent-gradients plan")
     return 0

@@ -20,7 +20,8 @@ PACE = "pace.json"
 """Name of the file in the results."""
 
 DEFAULT_MINUTES = 24 * 60
-"""What a pack is granted whose time is not known."""
+DEFAULT_MEGABYTES = 8192
+"""What a pack is granted whose time and memory are not known."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,17 @@ class Pace:
         device: ``cpu`` or ``cuda``.
         hardware: Its name.
         torch: Version.
+        stack: Runs in a stack, each of whose share of a step's time it is.
         steps: Times by architecture.
+        megabytes: The most memory that a process occupied which trained such a stack, by architecture.
     """
 
     device: str
     hardware: str
     torch: str
+    stack: int
     steps: Mapping[str, Steps]
+    megabytes: Mapping[str, float]
 
     @classmethod
     def read(cls, path: Path) -> Pace | None:
@@ -95,7 +100,7 @@ class Pace:
         document = read_json(path)
         try:
             steps = {key: Steps(**times) for key, times in document["steps"].items()}
-            return cls(document["device"], document["hardware"], document["torch"], steps)
+            return cls(**{**document, "steps": steps})
         except (TypeError, KeyError, AttributeError) as error:
             raise StoreError(f"{path}: no measured pace ({error}); measure again: silent-gradients pace") from error
 
@@ -156,3 +161,13 @@ def runtime_minutes(pack: PackSpec, pace: Pace | None, time_limit: float | None)
     seconds = None if pace is None else pace.pack(pack)
     # Half again for a device that is shared, and what every process needs to start.
     return DEFAULT_MINUTES if seconds is None else math.ceil(1.5 * seconds / 60) + 5
+
+
+def memory_megabytes(pack: PackSpec, pace: Pace | None) -> int:
+    """Megabytes of memory that a scheduler should grant a pack; see ``runtime_minutes``."""
+    known = {} if pace is None else pace.megabytes
+    needed = [known.get(architecture(run)) for run in pack.members]
+    if any(megabytes is None for megabytes in needed):
+        return DEFAULT_MEGABYTES
+    # A quarter more, and what the last evaluation takes that the measurement did not see.
+    return math.ceil(1.25 * max(megabytes for megabytes in needed if megabytes is not None)) + 512

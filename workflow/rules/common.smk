@@ -3,7 +3,7 @@ from pathlib import Path
 
 from silent_gradients import params
 from silent_gradients.gathered import is_current
-from silent_gradients.pace import PACE, Pace, runtime_minutes
+from silent_gradients.pace import PACE, Pace, memory_megabytes, runtime_minutes
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
 from silent_gradients.selection import evaluated_otherwise
 from silent_gradients.store import RunStore
@@ -85,3 +85,8 @@ def pack_of(wildcards):
 def runtime_of(wildcards):
     """Minutes that a scheduler should grant a pack; the device's pace, if it was measured, says."""
     return runtime_minutes(pack_of(wildcards), DEVICE_PACE, PLAN.params.execution.time_limit)
+
+
+def memory_of(wildcards):
+    """Megabytes of memory that a scheduler should grant a pack."""
+    return memory_megabytes(pack_of(wildcards), DEVICE_PACE)

@@ -11,6 +11,7 @@ rule train_pack:
     resources:
         gpu=1,
         runtime=runtime_of,
+        mem_mb=memory_of,
     params:
         pack=lambda w: json.dumps(pack_of(w).to_json(), sort_keys=True),
         checkpoint_seconds=PLAN.params.execution.checkpoint_seconds,

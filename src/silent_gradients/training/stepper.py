@@ -78,9 +78,13 @@ class Stepper:
             self._works.clear()  # a run's weights lie in one stack
         for key, (phase, part) in zip(keys, parts, strict=True):
             if key not in self._works:
-                work: Work = Joint(phase, part) if stacked else Alone(phase, part)
-                self._works[key] = Captured(work) if self.captured else work
+                self._works[key] = self.work(phase, part)
             self._step(self._works[key], phase)
+
+    def work(self, phase: Phase, members: Sequence[Trainer]) -> Work:
+        """The work of some runs in a phase, of one run where runs are not stacked."""
+        made: Work = Joint(phase, members) if self.stacked and mappable(members[0].settings) else Alone(phase, members)
+        return Captured(made) if self.captured else made
 
     def _step(self, work: Work, phase: Phase) -> None:
         index = torch.stack([trainer.next_index() for trainer in work.members])

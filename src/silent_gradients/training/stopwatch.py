@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -17,44 +18,69 @@ from silent_gradients.evaluation.metrics import evaluate
 from silent_gradients.pace import Pace, Steps, architecture
 from silent_gradients.seeds import generator
 from silent_gradients.settings import RunSettings
-from silent_gradients.training.loop import Trainer
+from silent_gradients.training.loop import Phase, Trainer
+from silent_gradients.training.memory import peak_megabytes, reset_peak, resident_megabytes
 from silent_gradients.training.pack import hardware_of
+from silent_gradients.training.stack import mappable
+from silent_gradients.training.stepper import Stepper, Work
 
 EVALUATED_IMAGES = 256
-WARM_UP = 3
+WARM_UP = 5
 """Rounds that are measured and not counted."""
 
 
 class Stopwatch:
     """Times one method's steps in each phase of a training, and its evaluation.
 
+    Steps are made as jobs make them: in stacks, and as CUDA graphs where the device is a GPU. A step's time is a run's
+    share of its stack's.
+
     Args:
         settings: A run of the method; its epochs, rates and schedule do not matter.
         data: Its data, on the device.
         folder: A folder that the training may write to.
         device: The device.
+        stack: Runs in a stack.
     """
 
-    def __init__(self, settings: RunSettings, data: RunData, folder: Path, device: torch.device) -> None:
-        self.device, self.data = device, data
-        self.trainer = Trainer(settings, data, folder, device)
+    def __init__(
+        self, settings: RunSettings, data: RunData, folder: Path, device: torch.device, stack: int = 1
+    ) -> None:
+        self.settings, self.device, self.data = settings, device, data
+        seeds = range(stack if mappable(settings) else 1)
+        self.trainers = [
+            Trainer(dataclasses.replace(settings, seed=seed), data, folder / str(seed), device) for seed in seeds
+        ]
+        for trainer in self.trainers:
+            trainer.begin_step()
+        phases = {"plain": Phase("no", frozen=False), "frozen": Phase("no", frozen=True)}
+        if settings.silent is not None and settings.silent.role != "control":
+            guided = Phase("alone" if settings.silent.role == "only" else "mixed", frozen=False)
+            phases = {"guided": guided, **phases}
+        stepper = Stepper(stacked=len(seeds) > 1, captured=device.type == "cuda")
+        self.works: dict[str, Work] = {}
+        for name, phase in phases.items():
+            self._set_mode(phase.frozen)
+            self.works[name] = stepper.work(phase, self.trainers)
         self.seconds: dict[str, list[float]] = {"guided": [], "plain": [], "frozen": [], "evaluated": []}
+
+    def _set_mode(self, frozen: bool) -> None:
+        for trainer in self.trainers:
+            trainer.vae.train()
+            trainer.vae.encoder.train(not frozen)
 
     def round(self) -> None:
         """One step of each phase and one evaluation."""
-        trainer, settings = self.trainer, self.trainer.settings
-        phases = {"plain": (0.0, False), "frozen": (0.0, True)}
-        if trainer.schedule is not None:
-            phases = {"guided": (1.0, False), **phases}
-        trainer.vae.train()
-        streams = trainer.generators
-        batches = self.data.batches.epoch(streams["order"], streams["dequantization"], settings.batch_size)
-        x, index = next(batches)
-        for phase, (alpha, frozen) in phases.items():
-            self._time(phase, partial(trainer.train_step, x, index, alpha, frozen))
+        settings, first = self.settings, self.trainers[0]
+        index = torch.stack([trainer.next_index() for trainer in self.trainers])
+        alpha = torch.full((len(self.trainers),), 0.5, device=self.device)
+        for name, work in self.works.items():
+            self._set_mode(frozen=name == "frozen")
+            self._time(name, partial(work.compute, index, alpha))
+            self.seconds[name][-1] /= len(self.trainers)
         images, samples = self.data.selection[:EVALUATED_IMAGES], settings.evaluation_samples
         latent, levels = generator(0, "evaluation", self.device), settings.data.levels
-        self._time("evaluated", partial(evaluate, trainer.vae, images, levels, "", samples, latent))
+        self._time("evaluated", partial(evaluate, first.vae, images, levels, "", samples, latent))
         self.seconds["evaluated"][-1] /= len(images) * samples
 
     def _time(self, what: str, work: Callable[[], object]) -> None:
@@ -86,7 +112,9 @@ def measure(stopwatches: Sequence[Stopwatch], rounds: int) -> list[Steps]:
     return [stopwatch.medians() for stopwatch in stopwatches]
 
 
-def measured_pace(runs: Sequence[RunSettings], prepared: Path, device: torch.device, rounds: int) -> Pace:
+def measured_pace(
+    runs: Sequence[RunSettings], prepared: Path, device: torch.device, rounds: int, stack: int = 1
+) -> Pace:
     """Measure every kind of step that some runs take; runs of one data set take turns.
 
     Args:
@@ -94,17 +122,25 @@ def measured_pace(runs: Sequence[RunSettings], prepared: Path, device: torch.dev
         prepared: Folder of the prepared data sets.
         device: Device that is measured.
         rounds: Steps per method and phase.
+        stack: Runs in a stack.
 
     Raises:
         DataError: A data set is not prepared.
     """
     kinds = {architecture(run): run for run in runs}
     found: dict[str, Steps] = {}
+    megabytes: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in dict.fromkeys(run.data.name for run in kinds.values()):
             own = {kind: run for kind, run in kinds.items() if run.data.name == name}
             first = next(iter(own.values()))
             data = RunData.load(PreparedData.open(prepared / name, first.data.sha256), first, device)
-            stopwatches = [Stopwatch(run, data, Path(folder) / kind, device) for kind, run in own.items()]
+            without, stopwatches = resident_megabytes(), []
+            for kind, run in own.items():
+                before = resident_megabytes()
+                reset_peak()
+                stopwatches.append(Stopwatch(run, data, Path(folder) / kind, device, stack))
+                stopwatches[-1].round()
+                megabytes[kind] = without + max(0.0, peak_megabytes() - before)
             found |= dict(zip(own, measure(stopwatches, rounds), strict=True))
-    return Pace(device.type, hardware_of(device), torch.__version__, found)
+    return Pace(device.type, hardware_of(device), torch.__version__, stack, found, megabytes)
