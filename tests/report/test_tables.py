@@ -348,3 +348,15 @@ def test_what_is_beyond_the_paper_stands_below_it_and_says_so(builder, make_cont
     for table in (laid_out["table-2-fixed-variance"], laid_out["table-3-bits-per-dimension"]):
         by_method = table.data.groupby("method")["beyond_paper"].all()
         assert {name for name, marked in by_method.items() if not marked} <= {"reinforce", "reinforce+silent"}
+
+
+@pytest.mark.parametrize(("experiment", "words"), [("fixed", "the reported decoder itself"), ("learnable", "a guide")])
+def test_whose_silent_baseline_it_is_is_said(builder, make_context, experiment, words):
+    names = [f"digits/{experiment}/{name}" for name in ("reinforce-silent-baseline", "reinforce")]
+    name = {"fixed": "table-2-fixed-variance", "learnable": "table-3-bits-per-dimension"}[experiment]
+    for cell in names:
+        builder.add(cell)
+    for asked in (names, names[1:]):
+        found = cells([record for record in builder.records if record.cell in asked], make_context(asked))
+        (table,) = [t for t in layout.layout(found, [], [], make_context(asked)) if t.name == name]
+        assert any(words in note for note in table.notes if note.startswith("Silent baselines")) == (asked == names)

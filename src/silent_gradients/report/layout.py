@@ -163,6 +163,19 @@ def _weighted(row: dict[str, Any] | None) -> str:
     return f"{number(row['measured'])} ± {number(row['monte_carlo_error'], 4)}"
 
 
+def _about_controls(data: pd.DataFrame) -> list[str]:
+    if not len(data) or not data["estimator"].str.contains("silent").any():
+        return []
+    if (data["experiment"] == "learnable").all():
+        return [
+            "Silent baselines and silent controls are those of a guide that trains beside the decoder; it steers the "
+            "encoder only in the rows with SG."
+        ]
+    return [
+        "Silent baselines and silent controls are those of the reported decoder itself, whose expectation is known."
+    ]
+
+
 def _claims(found: Sequence[Claim], context: Context) -> Table:
     data = tables.claim_table(found, context)
     groups: dict[tuple[bool, str, str], list[dict[str, str]]] = {}
@@ -266,6 +279,7 @@ def _table_2(cells: Sequence[Cell], context: Context) -> Table:
         "numbers best, so its interval, the published value and the difference stand there.",
         *_about_published(data),
         *_about_weighted(cells, "fixed"),
+        *_about_controls(data),
     ]
     if len(data) and data["closed_form"].notna().any():
         notes.append(
@@ -290,6 +304,7 @@ def _log_linear(cells: Sequence[Cell], context: Context) -> Iterator[Table]:
         *facts(data, context),
         _UNITS,
         *_about_weighted(own, "log-linear"),
+        *_about_controls(data),
     ]
     if data["closed_form"].notna().any():
         notes.append(f"Closed form: factor analysis, {_ABOUT_FACTOR_ANALYSIS}")
@@ -392,7 +407,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         "in its details below, says more.",
         *_about_published(data),
     ]
-    notes += _about_weighted(cells, "learnable") if weighted else []
+    notes += [*_about_controls(data), *(_about_weighted(cells, "learnable") if weighted else [])]
     if len(data) and data["closed_form"].notna().any():
         notes.append(f"Factor analysis: {_ABOUT_FACTOR_ANALYSIS}")
     if any(row["guidance"] == "with sampled guide" for row in _rows(data)):
