@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from silent_gradients.settings import EvaluationSettings, RunSettings, digest
@@ -50,7 +51,7 @@ class PackSpec:
             evaluation=None if evaluation is None else EvaluationSettings.from_json(evaluation),
         )
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Ten hexadecimal digits that change with any member and with the evaluation asked for."""
         members = [member.id for member in self.members]

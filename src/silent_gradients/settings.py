@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args, get_type_hints
 
 NUMERICS_VERSION = 2
@@ -199,7 +200,8 @@ class RunSettings:
         """
         return _build(cls, document, "run")
 
-    @property
+    # Asked for many times in a plan of thousands of runs.
+    @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that change with any setting, with the data and with ``NUMERICS_VERSION``."""
         document = {"settings": self.to_json(), "numerics_version": NUMERICS_VERSION}

@@ -1,4 +1,5 @@
 import json
+from functools import cache
 from pathlib import Path
 
 from silent_gradients import params
@@ -44,14 +45,19 @@ def selections_before(wildcards):
     return [ancient(str(PLAN.selection_path(round_, found))) for round_ in found]
 
 
+@cache
+def packs(round_):
+    """The packs of a round by id, laid out once and not for every job; before its selections are made, an error."""
+    return {pack.id: pack for pack in PLAN.packs(round_, selections(round_))}
+
+
 def manifests(round_):
     # ancient: a manifest's path carries the id of what it promises, so that its file time means nothing.
-    packs = PLAN.packs(round_, selections(round_))
-    for pack in packs:
+    for pack in packs(round_).values():
         # The evaluations that the manifest names are gone; without it, Snakemake has them made again.
         if evaluated_otherwise(STORE, pack):
             PLAN.manifest(pack).unlink(missing_ok=True)
-    return [ancient(str(PLAN.manifest(pack))) for pack in packs]
+    return [ancient(str(PLAN.manifest(pack))) for pack in packs(round_).values()]
 
 
 def manifests_of_grids(wildcards):
@@ -76,10 +82,10 @@ def gathered(wildcards):
 
 def pack_of(wildcards):
     """The pack that a manifest's path names."""
-    for pack in PLAN.packs(wildcards.round, selections(wildcards.round)):
-        if pack.id == wildcards.id:
-            return pack
-    raise KeyError(f"no pack {wildcards.id} in round {wildcards.round}")
+    found = packs(wildcards.round).get(wildcards.id)
+    if found is None:
+        raise KeyError(f"no pack {wildcards.id} in round {wildcards.round}")
+    return found
 
 
 def runtime_of(wildcards):
