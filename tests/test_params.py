@@ -427,6 +427,7 @@ def test_the_papers_preset_is_the_paper():
                 assert paper.for_method(experiment, name, method).epochs == (300 if longer else section.epochs)
     # The KL divergences that it publishes need as many bits.
     assert min(section.latent_dim for name, section in learnable.items() if name != "mnist") >= 771
+    assert {section.precision for part in (fixed, learnable) for section in part.values()} == {"tf32"}
     assert learnable["mnist"].latent_dim >= 186
 
 
