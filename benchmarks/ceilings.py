@@ -40,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from silent_gradients.data.run_data import RunData
 from silent_gradients.settings import RunSettings
+from silent_gradients.training.arithmetic import settle
 from silent_gradients.training.loop import Trainer
 
 SQUARE = 1024
@@ -135,8 +136,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0], rounds=20, steps=20)
     options = parser.parse_args()
     device = torch.device(options.device)
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
+    settle(options.threads)
     plan = preset_plan(options.preset)
     groups = cells_by_group(plan, options.only)
     print(

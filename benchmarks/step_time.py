@@ -19,6 +19,7 @@ from measuring import Spread, cells_by_group, hardware, in_turns, now, prepare_d
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
 from silent_gradients.runs import Cell, Plan
+from silent_gradients.training.arithmetic import settle
 from silent_gradients.training.loop import Trainer
 
 REFERENCE = "reparameterization"
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
-    torch.set_num_threads(1)
+    settle()
     plan = preset_plan(options.preset)
     groups = cells_by_group(plan)
     versions = f"{hardware(device)}; torch {torch.__version__}"

@@ -14,6 +14,7 @@ epoch. Not timed is what happens once per training, nor what pythae does between
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -49,11 +50,14 @@ from silent_gradients.data.run_data import RunData
 from silent_gradients.decoders import Decoder, FixedVarianceDecoder
 from silent_gradients.model import build_vae
 from silent_gradients.settings import RunSettings
+from silent_gradients.training.arithmetic import settle
 from silent_gradients.training.loop import Trainer
+from silent_gradients.training.stepper import Stepper
 from silent_gradients.vae import VAE
 
 METHOD = "reparameterization"
 OURS = "silent-gradients"
+STACKS = (4, 8)
 Contender = Callable[[int], float]
 """Trains this many epochs and returns the seconds they took."""
 
@@ -68,8 +72,9 @@ class Task:
     folder: Path
 
     def vae(self) -> VAE:
-        """The networks, with the weights that every run of these settings starts from."""
-        return build_vae(self.settings, self.data.mean, self.data.deviation).to(self.device)
+        """The networks, with the weights that every run of these settings starts from, as PyTorch lays them out."""
+        vae = build_vae(self.settings, self.data.mean, self.data.deviation)
+        return vae.to(self.device, memory_format=torch.contiguous_format)
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
@@ -129,15 +134,17 @@ class PlainVAE(nn.Module):
         return -self.decoder.likelihood(z[None]).log_prob(x)[0]
 
 
-def ours(task: Task) -> Contender:
-    """The loop of this project."""
-    trainer = Trainer(task.settings, task.data, task.folder / "ours", task.device)
+def ours(task: Task, stack: int = 1) -> Contender:
+    """The loop of this project, for one run or for a stack of them; then the seconds are those of each."""
+    runs = [dataclasses.replace(task.settings, seed=seed) for seed in range(stack)]
+    trainers = [Trainer(run, task.data, task.folder / f"ours-{stack}-{run.seed}", task.device) for run in runs]
+    stepper = Stepper(stacked=stack > 1, captured=task.device.type == "cuda")
 
     def train(epochs: int) -> float:
         start = now(task.device)
-        for _ in range(epochs):
-            trainer.train_epoch()
-        return now(task.device) - start
+        for _ in range(epochs * trainers[0].steps):
+            stepper.advance(trainers)
+        return (now(task.device) - start) / stack
 
     return train
 
@@ -281,6 +288,7 @@ def pythae(task: Task) -> Contender:
 def contenders(task: Task) -> dict[str, Contender]:
     """Everyone who can train the task, by name; ours first."""
     makers: dict[str, Callable[[Task], Contender]] = {OURS: ours}
+    makers |= {f"{OURS}, stack of {size}": partial(ours, stack=size) for size in STACKS}
     makers |= {f"plain loop, {workers} workers": partial(plain, workers=workers) for workers in (0, 2)}
     makers["plain loop, PIL, 0 workers"] = partial(plain, workers=0, kind=PilImages)
     if _version("lightning"):
@@ -304,8 +312,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1, help="epochs per round")
     options = parser.parse_args()
     device = torch.device(options.device)
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
+    settle(options.threads)
     # Lightning and pythae tell of themselves at every turn.
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
