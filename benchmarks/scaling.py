@@ -3,7 +3,7 @@
     python benchmarks/scaling.py [--decoders fixed linear log-linear] [--rounds 12] [--device cpu] [--json FILE]
 
 A step is a posterior's parameters (a leaf, in the encoder's place), the linear decoder's loss and its gradients by the
-parameters and the weights; no network, so that nothing hides what the gradient costs. Exact and sampled steps take turns.
+parameters and the weights; no network, so that nothing hides what the gradient costs. Both kinds of steps take turns.
 Where k grows, an exponent is fitted: that of a straight line through the logarithms of the upper half of the sizes.
 """
 
