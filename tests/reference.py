@@ -64,7 +64,82 @@ def expectation(family: str, parameters: Tensor, function: Function) -> Tensor:
         return bernoulli_expectation(parameters, function)
     if family == "gaussian":
         return gaussian_expectation(parameters, function)
-    raise KeyError(f"no oracle for {family!r} posteriors")
+    return block_expectation(*BLOCKS[family](parameters), function)
+
+
+def block_expectation(values: Tensor, weights: Tensor, function: Function) -> Tensor:
+    """E of function(z), z made of G independent blocks: a sum over all N^G combinations of their values.
+
+    Args:
+        values: [B, G, N, C], the N values of each block of C latent variables (or the nodes of a quadrature).
+        weights: [B, G, N], their probabilities (or the quadrature's weights).
+        function: What is averaged.
+    """
+    batch, groups, number, _ = values.shape
+    choice = torch.cartesian_prod(*[torch.arange(number)] * groups).reshape(-1, groups)
+    z = torch.stack([values[:, group, choice[:, group]] for group in range(groups)], 2)  # [B, N^G, G, C]
+    volume = torch.stack([weights[:, group, choice[:, group]] for group in range(groups)], 2).prod(2).T
+    found = function(z.transpose(0, 1).flatten(2))
+    return (volume.reshape(-1, batch, *[1] * (found.ndim - 2)) * found).sum(0)
+
+
+def one_hot_blocks(logits: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Groups of ``classes`` side by side, of which one is set."""
+    groups = logits.reshape(len(logits), -1, classes)
+    values = torch.eye(classes, dtype=DOUBLE).expand(*groups.shape, classes)
+    return values, groups.exp() / groups.exp().sum(2, keepdim=True)
+
+
+def counted(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Blocks of a single variable, for values broadcastable to the weights [B, k, N]."""
+    return values.expand(weights.shape)[..., None], weights
+
+
+def sign_blocks(logits: Tensor) -> tuple[Tensor, Tensor]:
+    weights = torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], 2)
+    return counted(torch.tensor([-1.0, 1.0], dtype=DOUBLE), weights)
+
+
+def binomial_blocks(logits: Tensor, trials: int) -> tuple[Tensor, Tensor]:
+    count = torch.arange(trials + 1, dtype=DOUBLE)
+    ways = torch.tensor([float(math.comb(trials, n)) for n in range(trials + 1)], dtype=DOUBLE)
+    p = torch.sigmoid(logits)[..., None]
+    return counted(count, ways * p**count * (1 - p) ** (trials - count))
+
+
+def poisson_blocks(log_rates: Tensor, largest: int = 50) -> tuple[Tensor, Tensor]:
+    """Counts up to ``largest``: what is left is below rounding for rates of up to about 5."""
+    count = torch.arange(largest + 1, dtype=DOUBLE)
+    weights = torch.exp(count * log_rates[..., None] - log_rates[..., None].exp() - torch.lgamma(count + 1))
+    return counted(count, weights)
+
+
+def laplace_blocks(parameters: Tensor, nodes: int = 24) -> tuple[Tensor, Tensor]:
+    """Gauss-Laguerre on either side of the peak."""
+    points, weights = (torch.from_numpy(each) for each in special.roots_laguerre(nodes))
+    location, log_scale = parameters.chunk(2, dim=1)
+    values = location[..., None] + log_scale.exp()[..., None] * torch.cat([-points, points])
+    return values[..., None], 0.5 * torch.cat([weights, weights]).expand(values.shape)
+
+
+def uniform_blocks(parameters: Tensor, nodes: int = 24) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre on an interval of width sigmoid(c) at sigmoid(a) of the room that it leaves in [0, 1]."""
+    points, weights = (torch.from_numpy(each) for each in special.roots_legendre(nodes))
+    place, size = (torch.sigmoid(half)[..., None] for half in parameters.chunk(2, dim=1))
+    values = place * (1 - size) + size * (points + 1) / 2
+    return values[..., None], (weights / 2).expand(values.shape)
+
+
+CLASSES, TRIALS = 3, 3
+"""Classes of a group and largest count in the tests."""
+BLOCKS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "categorical": lambda logits: one_hot_blocks(logits, CLASSES),
+    "sign": sign_blocks,
+    "binomial": lambda logits: binomial_blocks(logits, TRIALS),
+    "poisson": poisson_blocks,
+    "laplace": laplace_blocks,
+    "uniform": uniform_blocks,
+}
 
 
 def fixed_variance_log_density(z: Tensor, x: Tensor, weight: Tensor, bias: Tensor, variance: float) -> Tensor:

@@ -1,5 +1,6 @@
 import copy
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from silent_gradients.decoders import (
 from silent_gradients.encoders import encoder
 from silent_gradients.estimators import REGISTRY, EstimatorError, create
 from silent_gradients.posteriors import FAMILIES
+from silent_gradients.settings import PosteriorFamily
 from silent_gradients.vae import VAE, scale_gradient
 
 SHAPES = {"plain": (1, 4, 4), "strided": (1, 32, 32)}
@@ -24,7 +26,7 @@ CPU = torch.device("cpu")
 SERVED = [
     (name, family)
     for name, estimator in REGISTRY.items()
-    for family in FAMILIES
+    for family in get_args(PosteriorFamily)
     if estimator.serves(FAMILIES[family]) and not estimator.exact
 ]
 
@@ -156,7 +158,7 @@ def test_the_guide_is_the_linear_decoder_by_its_density():
     assert ((drawn.mean(0) - value) / (drawn.std(0) / 20_000**0.5)).abs().max() < 4.5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", get_args(PosteriorFamily))
 @pytest.mark.parametrize("architecture", ["plain", "strided"])
 def test_a_guide_alone_trains_the_encoder_and_hard_samples_the_decoder(family, architecture):
     """The "None" rows."""
@@ -251,7 +253,7 @@ def test_batch_norm_counts_again_after_an_error():
     assert all(torch.equal(before[name], tensor) for name, tensor in vae.decoder.named_buffers())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", get_args(PosteriorFamily))
 def test_an_exact_decoder_needs_no_samples(family):
     vae, x = make("silent", family, guide=False, exact_decoder=True), images()
     state = torch.get_rng_state()
@@ -289,7 +291,12 @@ def test_scale_gradient_keeps_the_value_bit_for_bit(factor):
 
 @pytest.mark.parametrize(
     ("estimator", "family"),
-    [(name, family) for name, kind in REGISTRY.items() for family in FAMILIES if not kind.serves(FAMILIES[family])],
+    [
+        (name, family)
+        for name, kind in REGISTRY.items()
+        for family in get_args(PosteriorFamily)
+        if not kind.serves(FAMILIES[family])
+    ],
 )
 def test_estimator_and_family_must_fit(estimator, family):
     with pytest.raises(EstimatorError, match=rf"{estimator}.*{family}"):

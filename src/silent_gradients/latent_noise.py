@@ -79,6 +79,17 @@ def uniform(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) ->
     return _noise(Request("uniform", shape, like.dtype), like.device, source)
 
 
+def poisson(rate: Tensor, source: NoiseSource | None) -> Tensor:
+    """Poisson numbers of the rates ``rate``: no noise of a law that is known before they are.
+
+    Raises:
+        ValueError: They were to be drawn beforehand.
+    """
+    if source is not None and not isinstance(source, torch.Generator):
+        raise ValueError(f"noise: Poisson samples need a generator, got {type(source).__name__}")
+    return torch.poisson(rate, generator=source)
+
+
 def _noise(request: Request, device: torch.device, source: NoiseSource | None) -> Tensor:
     if source is None or isinstance(source, torch.Generator):
         return request.draw(source, device)

@@ -1,18 +1,21 @@
-"""Moments of linear functions of independent bits under an exponentially tilted law, in bounded memory.
+"""Moments of linear functions of independent variables under an exponentially tilted law, in bounded memory.
 
-Under q(z) exp(t z) / E exp(t z) the bits stay independent and only their logits move, from l to l + t. Since t is
-another one for every dimension, the tilted probabilities are a tensor [B, D, k], which is therefore never held as a
-whole: dimensions are taken a few at a time, and once more for the gradient.
+Under q(z) exp(t z) / E exp(t z) independent variables stay independent, and the law of each changes: the logits of bits
+move from l to l + t. Since t is another one for every dimension, the tilted laws are tensors [B, D, k], which are
+therefore never held as a whole: dimensions are taken a few at a time, and once more for the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from math import comb, factorial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**26}
 """Largest tensor over chunk, batch and latent variables by type of device, in bytes (one dimension is the least chunk).
@@ -99,3 +102,107 @@ def _folded(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which bits are flipped (0 or 1), the sign that this gives them (1 or -1) and the magnitude of their logits."""
     flipped = (logits > 0).to(logits.dtype)
     return flipped, 1 - 2 * flipped, logits.abs()
+
+
+def tilted_groups(log_probabilities: Tensor, weight: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``tilted_bits`` gives, for one-hot groups of log probabilities [B, G, C]; A and T are [D, G C]."""
+    groups = log_probabilities.shape[1:]
+
+    def moments(weight: Tensor, exponent: Tensor, log_probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        natural = log_probabilities + exponent.unflatten(1, groups)[:, None]
+        tilted, values = natural.softmax(3), weight.unflatten(1, groups)[:, None]
+        mean = (tilted * values).sum(3, keepdim=True)
+        variance = (tilted * (values - mean).square()).sum((2, 3))
+        return natural.logsumexp(3).sum(2), mean.sum((2, 3)), variance
+
+    return _by_rows(moments, weight, exponent, log_probabilities)
+
+
+def tilted_intervals(
+    middle: Tensor, half_width: Tensor, weight: Tensor, exponent: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What ``tilted_bits`` gives, for variables uniform on middle -+ half_width, each [B, k]; A and T are [D, k].
+
+    With x = T half_width, log E e^t is that of the middle plus log(sinh x / x), of which mean and variance are the
+    first and the second derivative.
+    """
+
+    def moments(weight: Tensor, exponent: Tensor, middle: Tensor, half_width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        log_ratio, slope, curvature = _log_sinh_ratio(exponent[:, None] * half_width)
+        values = weight[:, None] * half_width
+        return (
+            F.linear(exponent, middle) + log_ratio.sum(2),
+            F.linear(weight, middle) + (values * slope).sum(2),
+            (values.square() * curvature).sum(2),
+        )
+
+    return _by_rows(moments, weight, exponent, middle, half_width)
+
+
+def _series(terms: int) -> list[float]:
+    """The first coefficients of log(sinh x / x) in powers of x^2, from x^2 on: 2^(2n) B_2n / (2n (2n)!)."""
+    bernoulli = [Fraction(1)]
+    for n in range(1, 2 * terms + 1):
+        bernoulli.append(-sum((comb(n + 1, j) * bernoulli[j] for j in range(n)), Fraction(0)) / (n + 1))
+    return [float(4**n * bernoulli[2 * n] / (2 * n * factorial(2 * n))) for n in range(1, terms + 1)]
+
+
+_LOG_SINH_RATIO = _series(18)
+"""Coefficients that leave less than 1e-18 for |x| < 1: they fall as pi^(-2n)."""
+
+
+def _log_sinh_ratio(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log(sinh x / x) and its first two derivatives: by the series below 1, in e^(-2|x|) above."""
+    near = x.abs() < 1
+    inner, outer = torch.where(near, x, 0), torch.where(near, 1, x.abs())
+    squared = inner.square()
+    value, slope, curvature = (torch.zeros_like(x) for _ in range(3))
+    for n, coefficient in reversed(list(enumerate(_LOG_SINH_RATIO, 1))):
+        value = value * squared + coefficient
+        slope = slope * squared + 2 * n * coefficient
+        curvature = curvature * squared + 2 * n * (2 * n - 1) * coefficient
+    decayed, left = (-2 * outer).exp(), -(-2 * outer).expm1()
+    far_value = outer + (left / (2 * outer)).log()
+    far_slope = x.sign() * ((1 + decayed) / left - 1 / outer)
+    far_curvature = outer.reciprocal().square() - 4 * decayed / left.square()
+    return (
+        torch.where(near, value * squared, far_value),
+        torch.where(near, slope * inner, far_slope),
+        torch.where(near, curvature, far_curvature),
+    )
+
+
+_Moments = Callable[..., tuple[Tensor, Tensor, Tensor]]
+"""Rows of A and T, each [R, k], and the posterior's tensors [B, ...] to three moments [R, B]."""
+
+
+def _by_rows(moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    log_normalizer, mean, variance = _ByRows.apply(moments, weight, exponent, *of)
+    return log_normalizer.T, mean.T, variance.T
+
+
+class _ByRows(torch.autograd.Function):
+    """Moments of a few dimensions at a time, computed again for the gradient; once differentiable, not to be mapped."""
+
+    @staticmethod
+    def forward(ctx: Any, moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
+        ctx.moments = moments
+        ctx.save_for_backward(weight, exponent, *of)
+        parts = [moments(weight[rows], exponent[rows], *of) for rows in _chunks(of[0], len(weight))]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *by_moments: Tensor) -> tuple[Tensor | None, ...]:
+        weight, exponent, *of = ctx.saved_tensors
+        by_weight, by_exponent, by_of = torch.empty_like(weight), torch.empty_like(exponent), None
+        for rows in _chunks(of[0], len(weight)):
+            leaves = [each.detach().requires_grad_() for each in (weight[rows], exponent[rows], *of)]
+            with torch.enable_grad():
+                found = ctx.moments(*leaves)
+                # As a scalar: cotangents that are handed over would make torch load sympy.
+                total = sum((moment * by[rows]).sum() for moment, by in zip(found, by_moments, strict=True))
+            assert isinstance(total, Tensor)
+            by_weight[rows], by_exponent[rows], *own = torch.autograd.grad(total, leaves)
+            by_of = own if by_of is None else [a + b for a, b in zip(by_of, own, strict=True)]
+        return None, by_weight, by_exponent, *(by_of or [torch.zeros_like(each) for each in of])

@@ -105,10 +105,8 @@ class VAE(nn.Module):
         self.estimator = estimator
         self.guide_estimator: Estimator | None = (guide_estimator or Silent()) if guide is not None else None
         for used in (self.estimator, self.guide_estimator):
-            if used is not None and not used.serves(family):
-                raise EstimatorError(
-                    f"estimator {used.name!r} serves {sorted(used.posteriors or ())} posteriors, got {family.name!r}"
-                )
+            if used is not None:
+                used.check_serves(family, "family")
         if estimator is None and guide is None:
             raise EstimatorError("a VAE needs an estimator or a guide to train its encoder")
         if estimator is not None and estimator.needs_control and guide is None and not _has_expectation(decoder):

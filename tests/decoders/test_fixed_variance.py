@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from tests.families import FAMILIES
 from tests.reference import (
     DOUBLE,
     expectation,
@@ -12,12 +13,20 @@ from tests.reference import (
 )
 
 from silent_gradients.decoders import ExactObjective, FixedVarianceDecoder
-from silent_gradients.posteriors import FAMILIES
 
 B, D = 3, 5
 VARIANCE = 0.3
 X = normal(B, D, seed=20)
-PARAMETERS = {"bernoulli": normal(B, 6, seed=21, scale=2.0), "gaussian": normal(B, 4, seed=22)}
+PARAMETERS = {
+    "bernoulli": normal(B, 6, seed=21, scale=2.0),
+    "gaussian": normal(B, 4, seed=22),
+    "categorical": normal(B, 9, seed=23, scale=2.0),
+    "sign": normal(B, 5, seed=21, scale=2.0),
+    "binomial": normal(B, 4, seed=21, scale=2.0),
+    "poisson": normal(B, 2, seed=22),
+    "laplace": normal(B, 4, seed=22),
+    "uniform": normal(B, 4, seed=22),
+}
 
 
 def decoder_for(name, dimensions=D):

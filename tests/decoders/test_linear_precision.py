@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.families import FAMILIES
 from tests.reference import (
     DOUBLE,
     bernoulli_expectation,
@@ -26,12 +27,30 @@ from silent_gradients.decoders import (
     LinearPrecisionDecoder,
     Standardization,
 )
-from silent_gradients.posteriors import FAMILIES, Bernoulli, Gaussian
+from silent_gradients.posteriors import Bernoulli, Gaussian
 
 B, D = 3, 5
 X = normal(B, D, seed=30)
-PARAMETERS = {"bernoulli": normal(B, 6, seed=31, scale=2.0), "gaussian": normal(B, 4, seed=32)}
-LATENTS = {"bernoulli": 6, "gaussian": 2}
+PARAMETERS = {
+    "bernoulli": normal(B, 6, seed=31, scale=2.0),
+    "gaussian": normal(B, 4, seed=32),
+    "categorical": normal(B, 9, seed=31, scale=2.0),
+    "sign": normal(B, 5, seed=31, scale=2.0),
+    "binomial": normal(B, 4, seed=31, scale=2.0),
+    "poisson": normal(B, 2, seed=32, scale=0.5),
+    "laplace": normal(B, 4, seed=32, scale=0.5),
+    "uniform": normal(B, 4, seed=32),
+}
+LATENTS = {
+    "bernoulli": 6,
+    "gaussian": 2,
+    "categorical": 9,
+    "sign": 5,
+    "binomial": 4,
+    "poisson": 2,
+    "laplace": 2,
+    "uniform": 2,
+}
 NORMALIZER = 0.5 * math.log(2 * math.pi)
 
 
@@ -401,16 +420,15 @@ def test_the_control_is_above_the_objective_and_touches_it_where_the_precision_i
 
 
 def test_the_control_stays_finite_where_the_precision_vanishes():
-    decoder = LinearPrecisionDecoder(2, identity(), small_weights=False)
-    with torch.no_grad():
-        decoder.precision_head.weight.zero_()
-        decoder.precision_head.bias.zero_()
     for name in PARAMETERS:
-        columns = 2 * FAMILIES[name].parameters_per_latent
-        parameters = torch.full((B, columns), -60.0, requires_grad=True)
+        decoder = LinearPrecisionDecoder(LATENTS[name], identity(), small_weights=False)
+        with torch.no_grad():
+            decoder.precision_head.weight.zero_()
+            decoder.precision_head.bias.zero_()
+        parameters = torch.full(PARAMETERS[name].shape, -60.0, requires_grad=True)
         q = FAMILIES[name](parameters)
         control = decoder.control(X.float(), q)
-        z = torch.zeros(1, B, 2, requires_grad=True)
+        z = torch.zeros(1, B, LATENTS[name], requires_grad=True)
         for value, wanted in ((control.expectation(q), parameters), (control.sampled(z), z)):
             assert torch.isfinite(value).all()
             assert torch.isfinite(torch.autograd.grad(value.sum(), wanted, retain_graph=True)[0]).all()

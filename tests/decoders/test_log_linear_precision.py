@@ -5,6 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.families import FAMILIES
 from tests.reference import (
     expectation,
     gradients,
@@ -19,12 +20,28 @@ from silent_gradients.decoders import (
     LogLinearPrecisionDecoder,
     Standardization,
 )
-from silent_gradients.posteriors import FAMILIES, Bernoulli, Gaussian, Posterior
+from silent_gradients.posteriors import Bernoulli, Gaussian, Posterior
 
 B, D = 3, 5
 X = normal(B, D, seed=120)
-PARAMETERS = {"bernoulli": normal(B, 6, seed=121, scale=2.0), "gaussian": normal(B, 4, seed=122)}
-LATENTS = {"bernoulli": 6, "gaussian": 2}
+PARAMETERS = {
+    "bernoulli": normal(B, 6, seed=121, scale=2.0),
+    "gaussian": normal(B, 4, seed=122),
+    "categorical": normal(B, 9, seed=121, scale=2.0),
+    "sign": normal(B, 5, seed=121, scale=2.0),
+    "binomial": normal(B, 4, seed=121, scale=2.0),
+    "poisson": normal(B, 2, seed=122, scale=0.5),
+    "uniform": normal(B, 4, seed=122),
+}
+LATENTS = {
+    "bernoulli": 6,
+    "gaussian": 2,
+    "categorical": 9,
+    "sign": 5,
+    "binomial": 4,
+    "poisson": 2,
+    "uniform": 2,
+}
 
 
 def decoder_with(latent_dim, standardization=None):
@@ -101,7 +118,7 @@ def test_a_constant_precision_is_that_of_the_linear_decoder(name):
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_float32_is_close_to_float64_at_image_size(name):
-    dimensions, latents = 784, 50
+    dimensions, latents = 784, 48
     family = FAMILIES[name]
     standardization = Standardization(
         normal(dimensions, seed=131).float(), normal(dimensions, seed=132).exp().float() / 887, 1e3
@@ -126,7 +143,8 @@ def test_float32_is_close_to_float64_at_image_size(name):
         gradients(exact.sum(), double, *high.parameters()),
         strict=True,
     ):
-        assert relative(ours.double(), wanted) < 1e-5
+        # The slope by a class is a difference of sums over all dimensions.
+        assert relative(ours.double(), wanted) < (5e-5 if name == "categorical" else 1e-5)
 
 
 def test_initial_precision_is_that_of_the_data():

@@ -74,8 +74,6 @@ class FixedVarianceObjective(SampledObjective):
         self.check_posterior(q)
         linear, variance = self.decoder.linear, self.decoder.variance
         mean_error = (self.x - F.linear(q.mean, linear.weight, linear.bias)).square().sum(1)
-        # Not `square`, whose backward pass goes over the weights once more.
-        column_norms = (linear.weight * linear.weight).sum(0)
         dimensions = self.x.shape[1]
-        expected_error = mean_error + q.variance @ column_norms + dimensions * self.noise_variance
+        expected_error = mean_error + q.total_variance(linear.weight) + dimensions * self.noise_variance
         return -0.5 * (expected_error / variance + dimensions * math.log(2 * math.pi * variance))

@@ -62,7 +62,7 @@ class LinearPrecisionDecoder(LinearHeadsDecoder):
         weight = self.precision_head.weight
         with torch.no_grad():
             mean = F.linear(q.mean, weight) + self.precision_bias
-            second_moment = mean.square() + F.linear(q.variance, weight.square())
+            second_moment = mean.square() + q.linear_variance(weight)
         return LinearPrecisionControl(self, x, second_moment=second_moment.clamp_min(_TINY))
 
     def has_exact_log_term(self, q: Posterior) -> bool:

@@ -47,7 +47,8 @@ class Estimator(ABC):
         exact: Whether it needs the objective's closed-form expectation and draws nothing.
         needs_control: Whether it needs a ``control``.
         mappable: Whether ``torch.vmap`` can map it over several runs: not if it differentiates by itself.
-        posteriors: Names of the posterior families it serves; None is all.
+        posteriors: Names of the posterior families it serves; None is all that ``serves`` does not refuse.
+        asks: What it asks of a family beside that, in words for an error; empty for nothing.
     """
 
     name: ClassVar[str]
@@ -56,6 +57,7 @@ class Estimator(ABC):
     needs_control: ClassVar[bool] = False
     mappable: ClassVar[bool] = True
     posteriors: ClassVar[frozenset[str] | None] = None
+    asks: ClassVar[str] = ""
 
     def evaluations(self, latent_dim: int) -> int:
         """Evaluations of the objective per image and step, for k latent variables."""
@@ -83,11 +85,13 @@ class Estimator(ABC):
             )
         return state[name]
 
-    def check_served(self, q: Posterior) -> None:
-        """Raise ``EstimatorError`` where the estimator does not serve the family of q."""
-        if not self.serves(type(q)):
+    @classmethod
+    def check_serves(cls, family: type[Posterior], argument: str = "q") -> None:
+        """Raise ``EstimatorError`` where the estimator does not serve a family; ``argument`` is what gave it."""
+        if not cls.serves(family):
+            served = sorted(cls.posteriors) if cls.posteriors else f"those {cls.asks}"
             raise EstimatorError(
-                f"q: estimator {self.name!r} serves {sorted(self.posteriors or ())} posteriors, got {q.name!r}"
+                f"{argument}: estimator {cls.name!r} does not serve {family.name} posteriors, but {served}"
             )
 
     def checked(self, control: ExactObjective | None) -> ExactObjective:

@@ -15,11 +15,15 @@ from silent_gradients.posteriors import Posterior
 @register
 @dataclass(frozen=True)
 class Reparameterization(SampledEstimator):
-    """Pathwise gradient through z = mean + standard deviation * noise."""
+    """Pathwise gradient through samples that are functions of noise, as z = mean + standard deviation * noise."""
 
     name = "reparameterization"
     unbiased = True
-    posteriors = frozenset({"gaussian"})
+    asks = "with reparameterized samples"
+
+    @classmethod
+    def serves(cls, family: type[Posterior]) -> bool:
+        return super().serves(family) and family.has_rsample()
 
     def __call__(
         self,
@@ -31,6 +35,6 @@ class Reparameterization(SampledEstimator):
         generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
-        self.check_served(q)
+        self.check_serves(type(q))
         value = objective.sampled(q.rsample(self.samples, generator)).mean(0)
         return Estimate(value.detach(), value, state)

@@ -23,7 +23,11 @@ class ReparameterizationSilentControl(SilentControl):
     """
 
     name = "reparameterization-silent-control"
-    posteriors = frozenset({"gaussian"})
+    asks = "with reparameterized samples"
+
+    @classmethod
+    def serves(cls, family: type[Posterior]) -> bool:
+        return super().serves(family) and family.has_rsample()
 
     def __call__(
         self,
@@ -35,7 +39,7 @@ class ReparameterizationSilentControl(SilentControl):
         generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
-        self.check_served(q)
+        self.check_serves(type(q))
         control, _, exact = self.exact_gradient(q, control)
         own, leaf = repeated(q, self.samples)
         path = own.rsample(1, generator)[0]

@@ -18,10 +18,16 @@ from silent_gradients.posteriors import Posterior
 class ScoreFunction(SampledEstimator):
     """(objective - baseline) * grad log q(z|x), plus the objective's own gradient.
 
-    Unbiased for every posterior and every objective, as long as the baseline of a sample does not depend on it.
+    Unbiased for every posterior whose support does not move and every objective, as long as the baseline of a sample
+    does not depend on it.
     """
 
     unbiased = True
+    asks = "whose support is the same for all parameters"
+
+    @classmethod
+    def serves(cls, family: type[Posterior]) -> bool:
+        return super().serves(family) and family.has_fixed_support
 
     @abstractmethod
     def baseline(self, observed: Tensor, expected: Tensor, index: Tensor | None, state: State) -> tuple[Tensor, State]:
@@ -47,6 +53,7 @@ class ScoreFunction(SampledEstimator):
         generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
+        self.check_serves(type(q))
         z = q.sample(self.samples, generator)
         value = objective.sampled(z)
         observed = value.detach()

@@ -108,6 +108,7 @@ class ScoreFunctionSilentControl(SilentControl, ScoreFunction):
         generator: NoiseSource | None = None,
         state: State,
     ) -> Estimate:
+        self.check_serves(type(q))
         control, expected, exact = self.exact_gradient(q, control)
         z = q.sample(self.samples, generator)
         value = objective.sampled(z)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective
-from silent_gradients.estimators.contract import REGISTRY, Estimator, EstimatorError, State, create
+from silent_gradients.estimators.contract import REGISTRY, Estimator, State, create
 from silent_gradients.evaluation.mean_difference import mean_difference
 from silent_gradients.evaluation.metrics import DECODED_PER_CHUNK, evaluation_mode
 from silent_gradients.latent_noise import NoiseSource
@@ -116,7 +116,7 @@ def settled_state(vae: VAE, estimator: Estimator, x: Tensor, generator: NoiseSou
     Raises:
         EstimatorError: The estimator does not serve the posterior, or lacks its control.
     """
-    _check_serves(estimator, vae)
+    estimator.check_serves(vae.family, "vae")
     state = estimator.initial_state(x.device, len(x))
     if not state:
         return state
@@ -156,18 +156,13 @@ def assess(
     Raises:
         EstimatorError: The estimator does not serve the posterior, or lacks its control or a closed form.
     """
-    _check_serves(estimator, vae)
+    estimator.check_serves(vae.family, "vae")
     with evaluation_mode(vae), torch.enable_grad():
         parameters = vae.encoder(x)
         cotangents = _cotangents(vae, estimator, x, parameters, state, draws, generator, index)
         variance = _variance(vae, parameters, cotangents)
     found = mean_difference(cotangents.flatten(1), reference.cotangents.flatten(1))
     return Assessment(variance, found.relative, found.z)
-
-
-def _check_serves(estimator: Estimator, vae: VAE) -> None:
-    if not estimator.serves(vae.family):
-        raise EstimatorError(f"estimator {estimator.name!r} does not serve {vae.family.name} posteriors")
 
 
 def _cotangents(

@@ -2,7 +2,8 @@
 
 A posterior is a batch of B factorised distributions over k latent variables, made from the encoder's output. What an
 exact decoder needs of it are the cumulants of linear functions of z; they are sums over independent coordinates, so
-everything here is linear in k (paper, Section 3.1, Proposition 1 and Theorem 1).
+everything here is linear in k (paper, Section 3.1, Proposition 1 and Theorem 1). A family whose coordinates are
+independent in groups only (``Categorical``) says what the cumulants of linear functions are instead.
 """
 
 from __future__ import annotations
@@ -15,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.tilting import tilted_bits
 
 
 class ShapeError(ValueError):
@@ -84,6 +83,11 @@ class Posterior(ABC):
     """Least and largest value of a latent variable."""
     is_gaussian: ClassVar[bool] = False
     """Whether linear functions of z are exactly normal, so that all cumulants beyond the second vanish."""
+    has_fixed_support: ClassVar[bool] = True
+    """Whether the same z are possible for all parameters. Otherwise the gradient of an expectation has a part at the
+    border of the support, of which log q knows nothing: score-function gradients are wrong."""
+    draws_beforehand: ClassVar[bool] = True
+    """Whether samples are functions of noise that can be drawn before the parameters are known."""
 
     def __init__(self, parameters: Tensor) -> None:
         if parameters.ndim != 2 or parameters.shape[1] % self.parameters_per_latent:
@@ -151,7 +155,7 @@ class Posterior(ABC):
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
         """Log p(z) in nats of z [S, B, k] under the prior, summed over the latent variables, shape [S, B]."""
-        # In every family parameters of zero make the prior.
+        # Parameters of zero make the prior, unless a family says otherwise.
         return type(self)(torch.zeros_like(self.parameters)).log_prob(z)
 
     def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
@@ -162,9 +166,23 @@ class Posterior(ABC):
         """
         raise NotImplementedError(f"a {self.name} posterior has no reparameterized samples")
 
+    @classmethod
+    def has_rsample(cls) -> bool:
+        """Whether the family gives ``rsample``."""
+        return cls.rsample is not Posterior.rsample
+
+    def linear_variance(self, weight: Tensor) -> Tensor:
+        """Var of each row of W z for ``weight`` W [D, k], shape [B, D]."""
+        return F.linear(self.variance, weight.square())
+
+    def total_variance(self, weight: Tensor) -> Tensor:
+        """The sum of ``linear_variance`` over its rows, shape [B]: sum_i Var(z_i) |w_i|^2, without a matrix product."""
+        # Not `square`, whose backward pass goes over the weights once more.
+        return self.variance @ (weight * weight).sum(0)
+
     def linear_cumulants(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """First four cumulants of s = W z for ``weight`` W [D, k], each [B, D]; None where a cumulant vanishes."""
-        mean, variance = F.linear(self.mean, weight), F.linear(self.variance, weight.square())
+        mean, variance = F.linear(self.mean, weight), self.linear_variance(weight)
         if self.is_gaussian:
             return mean, variance, None, None
         third = F.linear(self.third_cumulant, weight**3)
@@ -212,111 +230,3 @@ class Posterior(ABC):
     def has_tilted_moments(cls) -> bool:
         """Whether the family gives ``tilted_moments``."""
         return cls.tilted_moments is not Posterior.tilted_moments
-
-
-class Gaussian(Posterior):
-    """Normal posterior with prior N(0, I); ``parameters`` [B, 2k] hold the means, then the log variances."""
-
-    name = "gaussian"
-    parameters_per_latent = 2
-    is_gaussian = True
-
-    def __init__(self, parameters: Tensor) -> None:
-        super().__init__(parameters)
-        self._mean, self.log_variance = parameters.chunk(2, dim=1)
-        self._variance = self.log_variance.exp()
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self._variance
-
-    @property
-    def third_cumulant(self) -> Tensor:
-        return torch.zeros_like(self._mean)
-
-    @property
-    def fourth_cumulant(self) -> Tensor:
-        return torch.zeros_like(self._mean)
-
-    def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """A tilted normal law is the same one with another mean: five matrix products."""
-        mean, variance = self._mean, self._variance
-        return TiltedMoments(
-            F.linear(mean, exponent) + 0.5 * F.linear(variance, exponent.square()),
-            F.linear(mean, weight_m) + F.linear(variance, weight_m * exponent),
-            F.linear(variance, weight_m.square()),
-        )
-
-    def kl_divergence(self) -> Tensor:
-        return 0.5 * (self._mean.square() + self._variance - 1 - self.log_variance).sum(1)
-
-    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        with torch.no_grad():
-            return self.rsample(samples, generator)
-
-    def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        mean = self._mean
-        noise = latent_noise.normal((samples, *mean.shape), mean, generator)
-        return mean + (0.5 * self.log_variance).exp() * noise
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        squared = (self._checked(z) - self._mean).square() / self._variance
-        return -0.5 * (squared + self.log_variance + math.log(2 * math.pi)).sum(-1)
-
-
-class Bernoulli(Posterior):
-    """Independent bits in {0, 1} with prior Bernoulli(1/2); ``parameters`` [B, k] are the logits."""
-
-    name = "bernoulli"
-    parameters_per_latent = 1
-    support = (0.0, 1.0)
-
-    def __init__(self, parameters: Tensor) -> None:
-        super().__init__(parameters)
-        self.logits = parameters
-        self._mean = parameters.sigmoid()
-        # p (1 - p) in this form keeps its relative accuracy where p rounds to 1.
-        self._variance = self._mean * (-parameters).sigmoid()
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self._variance
-
-    @property
-    def third_cumulant(self) -> Tensor:
-        return self._variance * (1 - 2 * self._mean)
-
-    @property
-    def fourth_cumulant(self) -> Tensor:
-        return self._variance * (1 - 6 * self._variance)
-
-    def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """Tilted bits have other probabilities in every dimension: linear in k, but elementwise over [B, D, k]."""
-        return TiltedMoments(*tilted_bits(self.logits, weight_m, exponent))
-
-    def kl_divergence(self) -> Tensor:
-        # The entropy in |logit|: p log p would be 0 * inf for a saturated bit.
-        magnitude = self.logits.abs()
-        entropy = F.softplus(-magnitude) + magnitude * (-magnitude).sigmoid()
-        return (math.log(2) - entropy).sum(1)
-
-    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        with torch.no_grad():
-            p = self._mean
-            uniform = latent_noise.uniform((samples, *p.shape), p, generator)
-            return (uniform < p).to(p.dtype)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        return (self._checked(z) * self.logits - F.softplus(self.logits)).sum(-1)
-
-
-FAMILIES: dict[str, type[Posterior]] = {family.name: family for family in (Gaussian, Bernoulli)}
-"""Posterior families by name."""

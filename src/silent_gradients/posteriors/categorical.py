@@ -1,0 +1,160 @@
+"""One of several classes, as a group of bits of which one is set."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from silent_gradients import latent_noise
+from silent_gradients.latent_noise import NoiseSource
+from silent_gradients.posteriors.contract import JointCumulants, Posterior, ShapeError, TiltedMoments
+from silent_gradients.tilting import tilted_groups
+
+
+class Categorical(Posterior):
+    """Independent groups of C latent variables of which one is 1 and the others are 0, all classes alike in the prior.
+
+    ``parameters`` [B, k] are the logits, those of one group side by side: k = G C. The variables of a group depend on
+    each other, so that cumulants of linear functions are sums over groups, not over variables. ``variance`` and the
+    cumulants beyond it are those of each variable by itself.
+
+    C is 2 here; ``Categorical.of(10)``, or a subclass with other ``classes``, has another one.
+
+    Raises:
+        ShapeError: k is no multiple of C.
+    """
+
+    name = "categorical"
+    parameters_per_latent = 1
+    support = (0.0, 1.0)
+    classes: ClassVar[int] = 2
+    """C."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not isinstance(cls.classes, int) or cls.classes < 2:
+            raise ValueError(f"classes: expected a whole number of 2 or more, got {cls.classes}")
+
+    @classmethod
+    def of(cls, classes: int) -> type[Categorical]:
+        """The family with C = ``classes``.
+
+        Raises:
+            ValueError: ``classes`` is no whole number of 2 or more.
+        """
+        return type(f"{cls.__name__}{classes}", (cls,), {"classes": classes, "__module__": cls.__module__})
+
+    def __init__(self, parameters: Tensor) -> None:
+        super().__init__(parameters)
+        if self.latent_dim % self.classes:
+            raise ShapeError(
+                f"parameters: expected shape [B, {self.classes} G] for groups of {self.classes} classes, "
+                f"got {list(parameters.shape)}"
+            )
+        self.log_probabilities = parameters.unflatten(1, (-1, self.classes)).log_softmax(2)
+        """[B, G, C]."""
+        self.probabilities = self.log_probabilities.exp()
+        """[B, G, C]."""
+        self._mean = self.probabilities.flatten(1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        # 1 - p in this form keeps its digits where p rounds to 1.
+        return (self.probabilities * -self.log_probabilities.expm1()).flatten(1)
+
+    @property
+    def third_cumulant(self) -> Tensor:
+        return self.variance * (1 - 2 * self._mean)
+
+    @property
+    def fourth_cumulant(self) -> Tensor:
+        variance = self.variance
+        return variance * (1 - 6 * variance)
+
+    def _centred(self, weight: Tensor) -> Tensor:
+        """Weights [D, k] as [G, C, D], less their mean over the classes of each group.
+
+        That moves a linear function by a constant alone, and takes out what the differences of moments would cancel.
+        """
+        grouped = weight.unflatten(1, (-1, self.classes))
+        return (grouped - grouped.mean(2, keepdim=True)).permute(1, 2, 0)
+
+    def _averaged(self, values: Tensor) -> Tensor:
+        """Expectations [G, B, D] of a value [G, C, D] per class."""
+        return self.probabilities.transpose(0, 1) @ values
+
+    def linear_variance(self, weight: Tensor) -> Tensor:
+        a = self._centred(weight)
+        # Where a group is certain the difference is 0, to rounding on either side.
+        return (self._averaged(a.square()) - self._averaged(a).square()).sum(0).clamp_min(0)
+
+    def total_variance(self, weight: Tensor) -> Tensor:
+        # sum_cd p_c p_d |w_c - w_d|^2 / 2 over the classes of each group has no term below 0.
+        a = self._centred(weight)
+        products = a @ a.transpose(1, 2)
+        norms = products.diagonal(dim1=1, dim2=2)
+        distances = norms[:, :, None] + norms[:, None] - 2 * products
+        p = self.probabilities.transpose(0, 1)
+        return 0.5 * ((p @ distances) * p).sum((0, 2))
+
+    def linear_cumulants(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        joint = self.joint_cumulants(weight, weight)
+        assert joint.k12 is not None
+        assert joint.k22 is not None
+        return joint.mean_m, joint.variance_m, joint.k12, joint.k22
+
+    def joint_cumulants(self, weight_m: Tensor, weight_s: Tensor) -> JointCumulants:
+        """Joint cumulants of m = A z and s = B z: sums over groups of those of one pair (a_c, b_c) of weights.
+
+        Eight products of the size of a decoder's, with [G, B, D] in between.
+        """
+        a, b = self._centred(weight_m), self._centred(weight_s)
+        ma, mb = self._averaged(a), self._averaged(b)
+        maa, mbb, mab = self._averaged(a * a), self._averaged(b * b), self._averaged(a * b)
+        maab, mabb, maabb = self._averaged(a * a * b), self._averaged(a * b * b), self._averaged((a * b).square())
+        k12 = mabb - ma * mbb + 2 * mb * (ma * mb - mab)
+        k21 = maab - mb * maa + 2 * ma * (ma * mb - mab)
+        k22 = (
+            maabb
+            - 2 * (ma * mabb + mb * maab + mab.square())
+            - maa * mbb
+            + 2 * (ma.square() * mbb + maa * mb.square())
+            + 8 * ma * mb * mab
+            - 6 * (ma * mb).square()
+        )
+        return JointCumulants(
+            mean_m=F.linear(self._mean, weight_m),
+            mean_s=F.linear(self._mean, weight_s),
+            variance_m=(maa - ma.square()).sum(0).clamp_min(0),
+            variance_s=(mbb - mb.square()).sum(0).clamp_min(0),
+            covariance=(mab - ma * mb).sum(0),
+            k12=k12.sum(0),
+            k21=k21.sum(0),
+            k22=k22.sum(0),
+        )
+
+    def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
+        """Tilted classes have other probabilities in every dimension: linear in k, but elementwise over [B, D, k]."""
+        return TiltedMoments(*tilted_groups(self.log_probabilities, weight_m, exponent))
+
+    def kl_divergence(self) -> Tensor:
+        return ((self.probabilities * self.log_probabilities).sum(2) + math.log(self.classes)).sum(1)
+
+    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
+        """One-hot samples by Gumbel's maximum."""
+        with torch.no_grad():
+            logits = self.log_probabilities
+            uniform = latent_noise.uniform((samples, *logits.shape), logits, generator)
+            chosen = (logits - (-uniform.log()).log()).argmax(-1, keepdim=True)
+            return (chosen == torch.arange(self.classes, device=logits.device)).to(logits.dtype).flatten(2)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return (self._checked(z) * self.log_probabilities.flatten(1)).sum(-1)

@@ -1,0 +1,60 @@
+"""Counts of an unbounded range."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from silent_gradients import latent_noise
+from silent_gradients.latent_noise import NoiseSource
+from silent_gradients.posteriors.contract import Posterior, TiltedMoments
+
+
+class Poisson(Posterior):
+    """Independent counts in {0, 1, ...} with prior Poisson(1); ``parameters`` [B, k] are the log rates."""
+
+    name = "poisson"
+    parameters_per_latent = 1
+    support = (0.0, float("inf"))
+    draws_beforehand = False
+
+    def __init__(self, parameters: Tensor) -> None:
+        super().__init__(parameters)
+        self.log_rate = parameters
+        self._rate = parameters.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        return self._rate
+
+    @property
+    def variance(self) -> Tensor:
+        return self._rate
+
+    @property
+    def third_cumulant(self) -> Tensor:
+        return self._rate
+
+    @property
+    def fourth_cumulant(self) -> Tensor:
+        return self._rate
+
+    def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
+        """Tilted counts are Poisson of rate e^t times as large: three matrix products."""
+        tilted_mean = weight_m * exponent.exp()
+        return TiltedMoments(
+            F.linear(self._rate, exponent.expm1()),
+            F.linear(self._rate, tilted_mean),
+            F.linear(self._rate, tilted_mean * weight_m),
+        )
+
+    def kl_divergence(self) -> Tensor:
+        return (self._rate * self.log_rate - self.log_rate.expm1()).sum(1)
+
+    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
+        with torch.no_grad():
+            return latent_noise.poisson(self._rate.expand(samples, -1, -1), generator)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return (self._checked(z) * self.log_rate - self._rate - (z + 1).lgamma()).sum(-1)

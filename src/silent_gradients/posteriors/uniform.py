@@ -1,0 +1,73 @@
+"""Latent variables that are equally likely on an interval."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from silent_gradients import latent_noise
+from silent_gradients.latent_noise import NoiseSource
+from silent_gradients.posteriors.contract import Posterior, TiltedMoments
+from silent_gradients.tilting import tilted_intervals
+
+
+class Uniform(Posterior):
+    """Uniform on [low, low + width] inside [0, 1], where the prior is uniform; ``parameters`` [B, 2k].
+
+    With the first half a and the second half c, width = sigmoid(c) and low = sigmoid(a) (1 - width). Parameters of zero
+    are the middle half of [0, 1]; the prior is the limit of large c.
+    """
+
+    name = "uniform"
+    parameters_per_latent = 2
+    support = (0.0, 1.0)
+    has_fixed_support = False
+
+    def __init__(self, parameters: Tensor) -> None:
+        super().__init__(parameters)
+        place, size = parameters.chunk(2, dim=1)
+        self.width, self.log_width = size.sigmoid(), F.logsigmoid(size)
+        self.low = place.sigmoid() * (-size).sigmoid()
+        self._mean = self.low + 0.5 * self.width
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        return self.width.square() / 12
+
+    @property
+    def third_cumulant(self) -> Tensor:
+        return torch.zeros_like(self._mean)
+
+    @property
+    def fourth_cumulant(self) -> Tensor:
+        return -(self.width**4) / 120
+
+    def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
+        """Tilted variables are exponential on their intervals: linear in k, but elementwise over [B, D, k]."""
+        return TiltedMoments(*tilted_intervals(self._mean, 0.5 * self.width, weight_m, exponent))
+
+    def kl_divergence(self) -> Tensor:
+        return -self.log_width.sum(1)
+
+    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
+        with torch.no_grad():
+            return self.rsample(samples, generator)
+
+    def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
+        noise = latent_noise.uniform((samples, *self.low.shape), self.low, generator)
+        return self.low + self.width * noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        inside = (self._checked(z) >= self.low) & (z <= self.low + self.width)
+        return torch.where(inside, -self.log_width, -math.inf).sum(-1)
+
+    def prior_log_prob(self, z: Tensor) -> Tensor:
+        inside = ((self._checked(z) >= 0) & (z <= 1)).all(-1)
+        return torch.zeros_like(z[..., 0]).masked_fill(~inside, -math.inf)
