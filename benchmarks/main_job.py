@@ -2,8 +2,8 @@
 
     python benchmarks/main_job.py [--cores 8] [--set execution.stack=1]
 
-The commit that is checked out is cloned into a temporary folder, and the job of the README runs there with the programs of
-this environment. Time counts as training while at least one run is being trained, from its first step to its last
+The commit that is checked out is cloned into a temporary folder, and the job of the README runs there with the programs
+of this environment. Time counts as training while at least one run is being trained, from its first step to its last
 evaluation, as the runs' provenance has it; the rest is starting processes, evaluating, gathering and drawing.
 """
 

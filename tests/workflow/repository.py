@@ -63,7 +63,7 @@ def _section(methods: list[str], **more: Any) -> dict[str, Any]:
 TINY = {
     "seeds": SEEDS,
     # Starting a process is most of the work here: one job per round and experiment.
-    "execution": {"workers": 1},
+    "execution": {"workers": 1, "stack": 2},
     "evaluation": {"samples": 2, "variance_images": 8, "variance_draws": 4, "reconstructions": 2},
     "experiments": {
         "fixed": {"digits": _section(["silent-gaussian", "reparameterization"], grid={"learning_rate": RATES})},
