@@ -38,9 +38,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cores", default="8")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings over params.yaml's")
+    parser.add_argument("--keep", type=Path, help="folder to clone into, which stays; it must not be there yet")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        clone = Path(temporary) / "clone"
+        clone = options.keep or Path(temporary) / "clone"
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
         document = yaml.safe_load((clone / "params.yaml").read_text())
         for setting in options.set:
