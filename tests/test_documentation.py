@@ -2,31 +2,44 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from silent_gradients import params
+from silent_gradients.data.sources import SOURCES
 from silent_gradients.estimators.contract import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
 
-def examples():
-    for path in DOCUMENTS:
-        for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL), 1):
-            yield pytest.param(code, id=f"{path.name}-{number}")
+REGISTRIES: list[dict[str, Any]] = [REGISTRY, SOURCES]
 
 
-@pytest.mark.parametrize("code", list(examples()))
-def test_python_examples_run(code):
-    before = dict(REGISTRY)
+def programs(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if programs(path)], ids=lambda path: path.name)
+def test_python_examples_run(path):
+    """The blocks of a page are one program."""
+    before = [dict(registry) for registry in REGISTRIES]
+    namespace = {"__name__": "example"}
     try:
-        exec(compile(code, "example", "exec"), {"__name__": "example"})
+        for number, code in enumerate(programs(path), 1):
+            exec(compile(code, f"{path.name}, block {number}", "exec"), namespace)
     finally:
-        REGISTRY.clear()
-        REGISTRY.update(before)
+        for registry, entries in zip(REGISTRIES, before, strict=True):
+            registry.clear()
+            registry.update(entries)
+
+
+def test_silent_gradients_in_a_plain_vae_are_few_lines():
+    plain, guided, *_ = programs(ROOT / "docs" / "tutorial.md")
+    assert len([line for line in guided.splitlines() if line.strip()]) < 40
+    assert "silent_gradients" not in plain
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

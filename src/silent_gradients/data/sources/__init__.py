@@ -1,4 +1,4 @@
-"""The registry of data sets. A new one is one more file here and one more line below; see docs/data.md."""
+"""The registry of data sets. A new one is one more file here and one more line below; see docs/add-a-data-set.md."""
 
 from __future__ import annotations
 
