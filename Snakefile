@@ -35,5 +35,5 @@ rule all:
         # Every file that matters, not the last one alone: Snakemake does not remake a missing intermediate file
         # while everything made from it is there.
         rules.data.input,
-        manifests_of_all_rounds,
+        manifests_of(ROUNDS),
         gathered,

@@ -88,7 +88,7 @@ def test_an_unknown_data_set_is_named(repository, capsys):
 
 
 def test_select_before_the_grid_says_what_is_missing(repository, capsys):
-    assert main(["select", "baselines"]) == 1
+    assert main(["select", "baselines", "digits/fixed"]) == 1
     error = capsys.readouterr().err
     assert "results/packs/baselines/digits/fixed" in error
     assert "snakemake" in error
@@ -96,7 +96,14 @@ def test_select_before_the_grid_says_what_is_missing(repository, capsys):
 
 def test_gather_before_the_selection_says_what_is_missing(repository, capsys):
     assert main(["gather"]) == 1
-    assert "results/selections/baselines-" in capsys.readouterr().err
+    assert "results/selections/digits/fixed/baselines-" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [["baselines", "digits/learnable"], ["guided", "digits/fixed"]])
+def test_select_names_the_groups_that_have_the_round(repository, capsys, asked):
+    assert main(["select", *asked]) == 1
+    known = "digits/fixed" if asked[0] == "baselines" else ""
+    assert capsys.readouterr().err.endswith(f"{asked[1]}: no group with a round {asked[0]}; known: {known}\n")
 
 
 def test_without_a_verb_it_is_a_usage_error(capsys):

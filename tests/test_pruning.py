@@ -11,7 +11,7 @@ import pytest
 from silent_gradients import params, pruning
 from silent_gradients.cli import main
 from silent_gradients.pruning import Pruning, RevisionError, kept_revisions, lines_for_dvc
-from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
+from silent_gradients.runs import ROUNDS, Plan
 from silent_gradients.settings import SettingsError
 from silent_gradients.store import RunStore
 
@@ -71,13 +71,15 @@ def finish():
                 write(plan.results / "store" / run.name / "record.json", {})
             write(plan.manifest(pack), {"members": [{"name": run.name} for run in pack.members]})
             names |= {run.name for run in pack.members}
-        if round_ in GRID_ROUNDS:
+        for group in plan.groups():
+            if round_ not in plan.rounds(group)[:-1]:
+                continue
             chosen = {}
-            for cell in plan.cells_of(round_):
+            for cell in plan.cells_of(round_, group):
                 point, run = plan.grid_runs(cell, selections)[0]
                 chosen[cell.name] = {"status": "selected", "point": point, "run": run.name}
-            write(plan.selection_path(round_, selections), {"cells": chosen})
-            selections[round_] = chosen
+            write(plan.selection_path(round_, group, selections), {"cells": chosen})
+            selections |= chosen
     for marker in RESULTS.glob("gathered/*.json"):
         marker.unlink()
     write(plan.gathered_marker(selections), {"runs": dict.fromkeys(names, "digest")})
@@ -226,12 +228,12 @@ def test_the_report_on_disk_is_kept_until_it_is_gathered_again():
 
 
 def test_a_round_that_is_not_selected_yet_adds_nothing():
-    for path in [*RESULTS.glob("selections/guided-*"), *RESULTS.glob("gathered/*")]:
+    for path in [*RESULTS.glob("selections/digits/learnable/guided-*"), *RESULTS.glob("gathered/*")]:
         path.unlink()
     pruned = Pruning.of(RESULTS, [pruning.WORKING_TREE])
     # The first seed's runs are those of the grids.
     assert sorted(name.rpartition("-")[0].rpartition(",")[2] for name in pruned.runs) == ["seed=1", "seed=1"]
-    assert "working tree: 2 runs; nothing is selected here for its seeds round" in pruned.overview()
+    assert "working tree: 2 runs; nothing is selected here for its seeds round of digits/learnable" in pruned.overview()
 
 
 def test_unfinished_runs_that_are_asked_for_stay():

@@ -42,11 +42,9 @@ def selection_of_first_points(plan: Plan) -> dict[Any, Any]:
     """Selections in which every cell's first grid point was the best."""
     found: dict[Any, Any] = {}
     for round_ in GRID_ROUNDS:
-        cells = {}
         for cell in plan.cells_of(round_):
             point, run = plan.grid_runs(cell, found)[0]
-            cells[cell.name] = {"status": "selected", "point": point, "run": run.name, "bpd": 3.0}
-        found[round_] = cells
+            found[cell.name] = {"status": "selected", "point": point, "run": run.name, "bpd": 3.0}
     return found
 
 
@@ -175,7 +173,7 @@ def test_ids_and_names_are_unique(plan, selections):
 
 def test_a_selected_grid_run_is_the_run_of_the_first_seed(plan, selections):
     grid = {run.id for round_ in GRID_ROUNDS for run in runs_of(plan, round_, selections)}
-    chosen = {cell["run"] for round_ in GRID_ROUNDS for cell in selections[round_].values()}
+    chosen = {cell["run"] for cell in selections.values()}
     seeds = runs_of(plan, "seeds", selections)
     assert {run.id for run in seeds if run.seed == 0} <= grid
     assert {run.name for run in seeds if run.seed == 0} == chosen
@@ -204,7 +202,7 @@ def test_one_other_rate_is_one_other_run_per_method(make):
 
 def test_guided_methods_train_at_their_baselines_rate(plan, selections):
     chosen = copy.deepcopy(selections)
-    chosen["baselines"]["digits/learnable/reinforce"]["point"] = {"learning_rate": 0.003}
+    chosen["digits/learnable/reinforce"]["point"] = {"learning_rate": 0.003}
     rates = {run.method: run.learning_rate for run in runs_of(plan, "guided", chosen)}
     assert rates == {
         "reparameterization+silent": 0.001,
@@ -347,7 +345,7 @@ def test_a_sampled_guide_and_a_control_reach_the_runs(make):
 
 
 def test_a_round_before_its_selection_is_an_error(make, plan, selections, tmp_path):
-    only_baselines = {"baselines": selections["baselines"]}
+    only_baselines = {cell.name: selections[cell.name] for cell in plan.cells_of("baselines")}
     for round_, found in (("guided", {}), ("seeds", {}), ("seeds", only_baselines)):
         missing = "guided" if found else "baselines"
         with pytest.raises(SelectionMissingError, match=f"{missing} round has not been made"):
@@ -355,26 +353,31 @@ def test_a_round_before_its_selection_is_an_error(make, plan, selections, tmp_pa
     empty = make(results=tmp_path)
     with pytest.raises(SelectionMissingError) as caught:
         empty.selections("guided")
-    path = empty.selection_path("baselines", {})
+    path = empty.selection_path("baselines", "digits/learnable", {})
     assert f"snakemake --cores all {path}" in str(caught.value)
     assert empty.selections("baselines") == {}
 
 
 def test_selections_are_read_from_where_they_are_written(make, selections, tmp_path):
     plan = make(results=tmp_path)
-    found: dict[Any, Any] = {}
-    for round_ in GRID_ROUNDS:
-        path = plan.selection_path(round_, found)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(as_json({"round": round_, "cells": selections[round_]}))
-        found[round_] = selections[round_]
+    for group in plan.groups():
+        found: dict[str, Any] = {}
+        for round_ in plan.rounds(group)[:-1]:
+            cells = {cell.name: selections[cell.name] for cell in plan.cells_of(round_, group)}
+            path = plan.selection_path(round_, group, found)
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text(as_json({"round": round_, "cells": cells}))
+            found |= cells
+        assert plan.selections("seeds", group) == found
     assert plan.selections("seeds") == selections
-    assert plan.selections("guided") == {"baselines": selections["baselines"]}
+    baselines = {cell.name for cell in plan.cells_of("baselines", "digits/learnable")}
+    assert plan.selections("guided").keys() == baselines
+    assert plan.selections("baselines") == {}
 
 
 def test_a_cell_that_diverged_everywhere_has_no_seeds(plan, selections):
     chosen = copy.deepcopy(selections)
-    chosen["baselines"]["digits/fixed/reinforce"]["status"] = "diverged"
+    chosen["digits/fixed/reinforce"]["status"] = "diverged"
     runs = runs_of(plan, "seeds", chosen)
     assert len(runs) == 39 - 3
     assert not any(run.cell == "digits/fixed/reinforce" for run in runs)
@@ -383,10 +386,13 @@ def test_a_cell_that_diverged_everywhere_has_no_seeds(plan, selections):
 def identities(plan: Plan) -> dict[str, Any]:
     chosen = selection_of_first_points(plan)
     found: dict[str, Any] = {round_: [pack.id for pack in plan.packs(round_, chosen)] for round_ in ROUNDS}
-    found |= {f"select {round_}": plan.selection_id(round_, chosen) for round_ in GRID_ROUNDS}
+    for group in plan.groups():
+        for round_ in plan.rounds(group)[:-1]:
+            found[f"select {group} {round_}"] = plan.selection_id(round_, group, chosen)
     return found | {"plan": plan.id(chosen)}
 
 
+SELECTIONS = ("select digits/fixed baselines", "select digits/learnable baselines", "select digits/learnable guided")
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "nothing": ({}, set()),
     "clock of the checkpoints": ({"execution": {"checkpoint_seconds": 5.0}}, set()),
@@ -396,24 +402,24 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "one seed more": ({"seeds": [0, 1, 2, 3]}, {"seeds", "plan"}),
     "another first seed": (
         {"seeds": [3, 0, 1]},
-        {"baselines", "guided", "seeds", "select baselines", "select guided", "plan"},
+        {"baselines", "guided", "seeds", *SELECTIONS, "plan"},
     ),
     "protocol": (
         {"protocol": "paper"},
-        {"baselines", "guided", "seeds", "select baselines", "select guided", "plan"},
+        {"baselines", "guided", "seeds", *SELECTIONS, "plan"},
     ),
     "rate of the guides": (
         section("learnable", grid={"annealing_rate": [0.07]}),
-        {"guided", "seeds", "select guided", "plan"},
+        {"guided", "seeds", "select digits/learnable guided", "plan"},
     ),
-    "rule of selection": (section("fixed", shared_axes=[]), {"select baselines", "select guided"}),
+    "rule of selection": (section("fixed", shared_axes=[]), {"select digits/fixed baselines"}),
     "baselines": (
         section("fixed", epochs=61),
-        {"baselines", "seeds", "select baselines", "plan"},
+        {"baselines", "seeds", "select digits/fixed baselines", "plan"},
     ),
     "jobs": (
         {"execution": {"workers": 3}},
-        {"baselines", "guided", "seeds", "select baselines", "select guided", "plan"},
+        {"baselines", "guided", "seeds", *SELECTIONS, "plan"},
     ),
 }
 
@@ -443,7 +449,9 @@ def test_paths_carry_ids(plan, selections):
     for round_ in ROUNDS:
         for pack in plan.packs(round_, selections):
             assert plan.manifest(pack) == Path("results/packs") / round_ / pack.group / f"{pack.id}.json"
-    assert plan.selection_path("guided", selections).name == f"guided-{plan.selection_id('guided', selections)}.json"
+    group = "digits/learnable"
+    path = plan.selection_path("guided", group, selections)
+    assert path == Path(f"results/selections/{group}/guided-{plan.selection_id('guided', group, selections)}.json")
     assert plan.gathered_marker(selections).stem == plan.id(selections)
 
 

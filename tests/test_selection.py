@@ -88,7 +88,7 @@ def test_each_cell_gets_its_least_bound(tmp_path, seed):
     points = list(itertools.product(FIXED_METHODS, FIXED_GRID["learning_rate"], FIXED_GRID["variance"]))
     bpds = dict(zip(points, rng.permutation(len(points)) / 7, strict=True))
     store = write_results(plan, "baselines", {}, lambda run: float(bpds[run.method, run.learning_rate, run.variance]))
-    document = select(plan, store, "baselines", {})
+    document = select(plan, store, "baselines", "digits/fixed", {})
     for method in FIXED_METHODS:
         own = {point[1:]: bpd for point, bpd in bpds.items() if point[0] == method}
         least = min(own, key=lambda point: own[point])
@@ -99,7 +99,7 @@ def test_each_cell_gets_its_least_bound(tmp_path, seed):
         settings = json.loads((store.folder(chosen["run"]) / "settings.json").read_text())
         assert (settings["method"], settings["learning_rate"], settings["variance"]) == (method, *least)
     assert document["round"] == "baselines"
-    assert document["id"] == plan.selection_id("baselines", {})
+    assert document["id"] == plan.selection_id("baselines", "digits/fixed", {})
     assert set(document["cells"]) == {cell.name for cell in plan.cells_of("baselines")}
 
 
@@ -131,7 +131,7 @@ def test_a_shared_axis_is_settled_over_all_methods(tmp_path, seed):
             for values in [[bpds[method, rate, variance] for method, rate in zip(FIXED_METHODS, rates, strict=True)]]
         )
     settled = min(scores, key=lambda variance: scores[variance])  # the first of equals
-    document = select(plan, store, "baselines", {})
+    document = select(plan, store, "baselines", "digits/fixed", {})
     for method in FIXED_METHODS:
         own = [bpds[method, rate, settled] for rate in FIXED_GRID["learning_rate"]]
         chosen = document["cells"][f"digits/fixed/{method}"]
@@ -147,7 +147,7 @@ def test_ties_go_to_the_point_that_is_listed_first(tmp_path):
     plan = make_plan(tmp_path, "fixed", FIXED_GRID, [], FIXED_METHODS)
     bpds = {0.001: 3.0, 0.002: 2.0, 0.003: 2.0}
     store = write_results(plan, "baselines", {}, lambda run: bpds[run.learning_rate])
-    chosen = chosen_of(select(plan, store, "baselines", {}), "learning_rate", "variance")
+    chosen = chosen_of(select(plan, store, "baselines", "digits/fixed", {}), "learning_rate", "variance")
     assert set(chosen.values()) == {(0.002, 0.01)}
 
 
@@ -162,7 +162,7 @@ def test_diverged_points_are_passed_over_and_counted(tmp_path):
         return 5.0 - run.variance  # by itself it would take the largest variance
 
     store = write_results(plan, "baselines", {}, bpd_of)
-    cells = select(plan, store, "baselines", {})["cells"]
+    cells = select(plan, store, "baselines", "digits/fixed", {})["cells"]
     diverged = cells["digits/fixed/reinforce"]
     assert (diverged["status"], diverged["bpd"], diverged["diverged"]) == ("diverged", None, 9)
     assert diverged["point"] == {"learning_rate": 0.001, "mean_rate": None, "variance": 0.01}
@@ -173,7 +173,7 @@ def test_diverged_points_are_passed_over_and_counted(tmp_path):
 def test_a_method_that_diverges_everywhere_leaves_the_others_their_say(tmp_path):
     plan = make_plan(tmp_path, "fixed", FIXED_GRID, ["variance"], FIXED_METHODS)
     store = write_results(plan, "baselines", {}, lambda run: None if run.method == "reinforce" else 5.0 - run.variance)
-    chosen = chosen_of(select(plan, store, "baselines", {}), "variance")
+    chosen = chosen_of(select(plan, store, "baselines", "digits/fixed", {}), "variance")
     assert set(chosen.values()) == {(1.0,)}
 
 
@@ -196,7 +196,7 @@ def test_a_shared_axis_settles_the_methods_that_have_it(tmp_path):
         return 3.0 + 100 * run.silent.mean_rate + (run.learning_rate == 0.001)
 
     store = write_results(plan, "baselines", {}, bpd_of)
-    document = select(plan, store, "baselines", {})
+    document = select(plan, store, "baselines", "digits/learnable", {})
     cells = document["cells"]
     # The two silent methods: their best, rate 0.002 with mean rate 0.002, is the point null and the point 0.002.
     for method in ("silent-gaussian", "silent-bernoulli"):
@@ -206,9 +206,9 @@ def test_a_shared_axis_settles_the_methods_that_have_it(tmp_path):
         assert chosen["configurations"] == 3 * 2
     for method in ("reparameterization", "gumbel-softmax", "reinforce"):
         assert cells[f"digits/learnable/{method}"]["point"] == {"learning_rate": 0.001}
-    selections: Any = {"baselines": cells}
+    selections: Any = cells
     store = write_results(plan, "guided", selections, bpd_of)
-    guided = select(plan, store, "guided", selections)["cells"]
+    guided = select(plan, store, "guided", "digits/learnable", selections)["cells"]
     assert set(guided) == {f"digits/learnable/{name}" for name in methods if "+" in name}
     for chosen in guided.values():
         assert (chosen["point"]["learning_rate"], chosen["point"]["mean_rate"]) == (0.001, None)
@@ -220,7 +220,7 @@ def test_a_shared_axis_settles_the_methods_that_have_it(tmp_path):
 def small(tmp_path):
     plan = make_plan(tmp_path, "fixed", FIXED_GRID, [], FIXED_METHODS)
     store = write_results(plan, "baselines", {}, lambda run: 3.0 + run.learning_rate)
-    select(plan, store, "baselines", {})
+    select(plan, store, "baselines", "digits/fixed", {})
     return plan, store
 
 
@@ -228,7 +228,7 @@ def refused(small) -> tuple[str, list[str]]:
     """The message of the refusal, and the manifests that its command would remake."""
     plan, store = small
     with pytest.raises(StoreError) as caught:
-        select(plan, store, "baselines", {})
+        select(plan, store, "baselines", "digits/fixed", {})
     message = str(caught.value)
     command = message.splitlines()[-1].partition("with: ")[2]
     assert "--force" in command
@@ -303,7 +303,7 @@ def test_a_run_that_was_trained_again_with_another_result_is_named(small):
     message, _ = refused(small)
     assert f"{settings.name}: its result is not the one that its pack's manifest names" in message
     again(2.5, old)  # it says whose place it took
-    chosen = select(plan, store, "baselines", {})["cells"][settings.cell]
+    chosen = select(plan, store, "baselines", "digits/fixed", {})["cells"][settings.cell]
     assert (chosen["bpd"], chosen["run"]) == (2.5, settings.name)
 
 

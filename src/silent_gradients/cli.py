@@ -126,8 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=_train)
 
-    select = verbs.add_parser("select", help="select a point per cell after a grid round")
+    select = verbs.add_parser("select", help="select a point per cell after a grid round of a group")
     select.add_argument("round", choices=get_args(Round)[:2])
+    select.add_argument("group", metavar="dataset/experiment")
     _add_config(select)
     select.set_defaults(run=_select)
 
@@ -348,12 +349,16 @@ def _train_on(device: str, options: argparse.Namespace) -> int:
 def _select(options: argparse.Namespace) -> int:
     from silent_gradients.files import write_text_atomically
     from silent_gradients.selection import select
+    from silent_gradients.settings import SettingsError
     from silent_gradients.store import RunStore, as_json
 
     plan = _load_plan(options)
-    selections = plan.selections(options.round)
-    document = select(plan, RunStore(options.results / "store"), options.round, selections)
-    write_text_atomically(plan.selection_path(options.round, selections), as_json(document))
+    if options.round not in plan.rounds(options.group):
+        with_round = [group for group in plan.groups() if options.round in plan.rounds(group)]
+        raise SettingsError(f"{options.group}: no group with a round {options.round}; known: {', '.join(with_round)}")
+    selections = plan.selections(options.round, options.group)
+    document = select(plan, RunStore(options.results / "store"), options.round, options.group, selections)
+    write_text_atomically(plan.selection_path(options.round, options.group, selections), as_json(document))
     return 0
 
 

@@ -12,7 +12,7 @@ from silent_gradients.known_limits import kept_factor_analysis
 from silent_gradients.report.gather import gather
 from silent_gradients.report.records import Context, Record, load
 from silent_gradients.revision import source_revision
-from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, Selections
+from silent_gradients.runs import ROUNDS, Cell, Plan, Selections
 from silent_gradients.selection import verified_runs
 from silent_gradients.store import RunStore, as_json, read_json
 
@@ -39,8 +39,7 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
     for stale in marker.parent.glob("*.json"):
         stale.unlink()
     gather(records, _context(plan, selections, overrides), plan.results)
-    merged = {cell: chosen for round_ in GRID_ROUNDS for cell, chosen in selections[round_].items()}
-    write_text_atomically(plan.results / "selection.json", as_json(merged))
+    write_text_atomically(plan.results / "selection.json", as_json(selections))
     gathered.record(marker, plan.results, (record.name for record in records))
     return plan.results / "report.html"
 
@@ -58,7 +57,7 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
         preset=plan.params.preset,
         protocol=plan.params.protocol,
         expected_cells=tuple(cell.name for cell in cells),
-        selections={cell: chosen for round_ in GRID_ROUNDS for cell, chosen in selections[round_].items()},
+        selections=selections,
         grid_axes={cell.name: _setting_names(cell) for cell in cells},
         seeds=tuple(plan.params.seeds),
         datasets={name: _data_manifest(name) for name in plan.datasets()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from silent_gradients.pace import PACE, Pace
@@ -13,28 +13,42 @@ from silent_gradients.store import RunStore
 
 
 def overview(plan: Plan) -> str:
-    """Packs and runs per cell, for every round whose selections are made; then hours per cell."""
+    """Packs and runs per cell, where a round's selections are made; then hours per cell."""
     lines = [f"preset {plan.params.preset}, protocol {plan.params.protocol}, seeds {plan.params.seeds}"]
+    known = _known_packs(plan)
     for round_ in ROUNDS:
-        try:
-            packs = plan.packs(round_, plan.selections(round_))
-        except SelectionMissingError:
-            cells = plan.cells_of(round_)
-            most = sum(len(plan.possible_runs(cell, round_)) for cell in cells)
-            lines.append(f"{round_}: at most {most} runs in {len(cells)} cells, once the rounds before it are selected")
-            continue
-        lines.append(f"{round_}: {sum(len(pack.members) for pack in packs)} runs in {len(packs)} packs")
-        lines += [
-            f"  {cell}: {len(epochs)} runs of {epochs[0]} epochs" for cell, epochs in _epochs_by_cell(packs).items()
-        ]
-    return "\n".join([*lines, *_hours(plan)])
+        packs = [pack for (of, _), found in known.items() if of == round_ for pack in found]
+        unknown = [cell for cell in plan.cells_of(round_) if (round_, cell.group) not in known]
+        if packs or not unknown:
+            lines.append(f"{round_}: {sum(len(pack.members) for pack in packs)} runs in {len(packs)} packs")
+        for cell, runs in _runs_by_cell(packs).items():
+            lines.append(f"  {cell}: {len(runs)} runs of {runs[0].epochs} epochs")
+        if unknown:
+            most = sum(len(plan.possible_runs(cell, round_)) for cell in unknown)
+            more = " more" if packs else ""
+            lines.append(
+                f"{round_}: at most {most}{more} runs in {len(unknown)} cells, once the rounds before it are selected"
+            )
+    return "\n".join([*lines, *_hours(plan, known)])
 
 
-def _epochs_by_cell(packs: list[PackSpec]) -> dict[str, list[int]]:
-    cells: dict[str, list[int]] = {}
+def _known_packs(plan: Plan) -> dict[tuple[Round, str], list[PackSpec]]:
+    """The packs of every round of a group whose selections are made."""
+    found = {}
+    for group in plan.groups():
+        for round_ in plan.rounds(group):
+            try:
+                found[round_, group] = plan.packs(round_, plan.selections(round_, group), group)
+            except SelectionMissingError:
+                break
+    return found
+
+
+def _runs_by_cell(packs: Iterable[PackSpec]) -> dict[str, list[RunSettings]]:
+    cells: dict[str, list[RunSettings]] = {}
     for pack in packs:
         for run in pack.members:
-            cells.setdefault(run.cell, []).append(run.epochs)
+            cells.setdefault(run.cell, []).append(run)
     return cells
 
 
@@ -51,14 +65,13 @@ class _Work:
         self.seconds = None if self.seconds is None or seconds is None else self.seconds + seconds
 
 
-def _hours(plan: Plan) -> Iterator[str]:
+def _hours(plan: Plan, known: Mapping[tuple[Round, str], list[PackSpec]]) -> Iterator[str]:
     pace = Pace.read(plan.results / PACE)
     if pace is None:
         yield "how long: not known before this device is measured: silent-gradients pace"
         return
     yield f"at most, on {pace.hardware} (torch {pace.torch}), one job at a time:"
-    selected = _selected_runs(plan)
-    works = {cell.name: _work(plan, cell, pace, selected) for cell in plan.cells()}
+    works = {cell.name: _work(plan, cell, pace, known) for cell in plan.cells()}
     for name, work in works.items():
         yield f"  {name}: {_in_words(work)}"
     total = _Work(sum(work.trainings for work in works.values()), sum(work.done for work in works.values()))
@@ -73,29 +86,19 @@ def _in_words(work: _Work) -> str:
     return f"{work.trainings} trainings{done}, {time}"
 
 
-def _selected_runs(plan: Plan) -> dict[Round, dict[str, list[list[RunSettings]]]]:
-    """The runs by cell of every round whose selections are made, in the form of ``Plan.possible_runs``."""
-    found: dict[Round, dict[str, list[list[RunSettings]]]] = {}
-    for round_ in ROUNDS:
-        try:
-            packs = plan.packs(round_, plan.selections(round_))
-        except SelectionMissingError:
-            break
-        cells = found.setdefault(round_, {})
-        for pack in packs:
-            for run in pack.members:
-                cells.setdefault(run.cell, []).append([run])
-    return found
-
-
-def _work(plan: Plan, cell: Cell, pace: Pace, selected: Mapping[Round, Mapping[str, list[list[RunSettings]]]]) -> _Work:
+def _work(plan: Plan, cell: Cell, pace: Pace, known: Mapping[tuple[Round, str], list[PackSpec]]) -> _Work:
     store, work, counted = RunStore(plan.results / "store"), _Work(), set[str]()
     asked = plan.params.evaluation.resolved()
     for round_ in ROUNDS:
         if cell not in plan.cells_of(round_):
             continue
-        known = selected.get(round_)
-        for candidates in plan.possible_runs(cell, round_) if known is None else known.get(cell.name, ()):
+        packs = known.get((round_, cell.group))
+        possible = (
+            plan.possible_runs(cell, round_)
+            if packs is None
+            else [[run] for run in _runs_by_cell(packs).get(cell.name, ())]
+        )
+        for candidates in possible:
             # A seed's run may be one of the grid's, whichever point is selected.
             if not all(run.name in counted for run in candidates):
                 if all(store.is_finished(run.name) for run in candidates):

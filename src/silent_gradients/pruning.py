@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from silent_gradients.params import load, read_yaml
-from silent_gradients.runs import ROUNDS, Plan, SelectionMissingError
+from silent_gradients.runs import Plan, SelectionMissingError
 from silent_gradients.settings import SettingsError
 from silent_gradients.store import RunStore, StoreError, read_json
 
@@ -147,13 +147,17 @@ def _line(error: Exception, folder: Path) -> str:
 
 def _asked(revision: Revision, gathered: frozenset[str], plan: Plan) -> Asked:
     planned: set[str] = set()
-    for round_ in ROUNDS:
-        try:
-            packs = plan.packs(round_, plan.selections(round_))
-        except SelectionMissingError:
-            note = f"nothing is selected here for its {round_} round"
-            break
-        planned |= {run.name for pack in packs for run in pack.members}
+    unknown = []
+    for group in plan.groups():
+        for round_ in plan.rounds(group):
+            try:
+                packs = plan.packs(round_, plan.selections(round_, group), group)
+            except SelectionMissingError:
+                unknown.append(f"{round_} round of {group}")
+                break
+            planned |= {run.name for pack in packs for run in pack.members}
+    if unknown:
+        note = f"nothing is selected here for its {', '.join(unknown)}"
     else:
         others = len(gathered - planned)
         note = f"{others} are those of its report alone, which has other settings" if others else ""
@@ -311,7 +315,7 @@ def _promises(results: Path) -> Iterator[tuple[Path, list[str]]]:
     """Every manifest and every selection, with the runs that it names."""
     for path in sorted(results.glob("packs/**/*.json")):
         yield path, [member["name"] for member in read_json(path)["members"]]
-    for path in sorted(results.glob("selections/*.json")):
+    for path in sorted(results.glob("selections/**/*.json")):
         yield path, [chosen["run"] for chosen in read_json(path)["cells"].values()]
 
 

@@ -2,7 +2,8 @@
 
 Three rounds (paper, Appendix B.3): ``baselines`` is the grid of every method that stands by itself, ``guided`` that of
 the annealed methods at the learning rate selected for their baseline, ``seeds`` the selected points with every seed.
-A point's run with the first seed is the same run in its grid and among the seeds.
+A point's run with the first seed is the same run in its grid and among the seeds. Each group, which is an experiment on
+a data set, is selected by itself, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ ROUNDS: tuple[Round, ...] = (*GRID_ROUNDS, "seeds")
 Point = dict[str, float | None]
 """A grid point: value by axis."""
 
-Selections = Mapping[Round, Mapping[str, Any]]
-"""Content of the selection files so far, by round."""
+Selections = Mapping[str, Mapping[str, Any]]
+"""What was selected so far, by cell name."""
 
 
 class SelectionMissingError(StoreError):
@@ -90,11 +91,26 @@ class Plan:
         """Every data set that some cell uses."""
         return sorted({cell.dataset for cell in self.cells()})
 
-    def cells_of(self, round_: Round) -> list[Cell]:
-        """Cells with packs in a round."""
-        if round_ == "seeds":
-            return self.cells()
-        return [cell for cell in self.cells() if (cell.method.baseline is not None) == (round_ == "guided")]
+    def groups(self) -> list[str]:
+        """Every ``data set/experiment``, in the order of the settings."""
+        return list(dict.fromkeys(cell.group for cell in self.cells()))
+
+    def rounds(self, group: str) -> list[Round]:
+        """The rounds in which a group has packs."""
+        return [round_ for round_ in ROUNDS if self.cells_of(round_, group)]
+
+    def shared_axes(self, group: str) -> list[str]:
+        """Axes whose value is selected jointly over the methods of a group."""
+        return self._section(next(cell for cell in self.cells() if cell.group == group)).shared_axes
+
+    def cells_of(self, round_: Round, group: str | None = None) -> list[Cell]:
+        """Cells with packs in a round, of all groups or of one."""
+        return [
+            cell
+            for cell in self.cells()
+            if group in (None, cell.group)
+            and (round_ == "seeds" or (cell.method.baseline is not None) == (round_ == "guided"))
+        ]
 
     def points(self, cell: Cell, selections: Selections) -> list[Point]:
         """The cell's grid; an annealed cell's needs the selection of the baselines."""
@@ -102,7 +118,7 @@ class Plan:
         fixed: Point = {}
         if cell.method.baseline is not None:
             baseline = Cell(cell.dataset, cell.experiment, METHODS[cell.experiment][cell.method.baseline])
-            chosen = self._selected(selections, "baselines", baseline)["point"]
+            chosen = self._selected(selections, baseline)["point"]
             fixed = {"learning_rate": chosen["learning_rate"]}
         names = cell.axes
         return [
@@ -209,26 +225,24 @@ class Plan:
             runs.setdefault(run.id, (point, run))
         return list(runs.values())
 
-    def packs(self, round_: Round, selections: Selections) -> list[PackSpec]:
-        """The packs of a round.
+    def packs(self, round_: Round, selections: Selections, group: str | None = None) -> list[PackSpec]:
+        """The packs of a round, of all groups or of one.
 
         Raises:
-            SelectionMissingError: ``selections`` lacks a round that this one depends on.
+            SelectionMissingError: ``selections`` lacks what this round depends on.
         """
         groups: dict[str, list[RunSettings]] = {}
-        for cell in self.cells_of(round_):
+        for cell in self.cells_of(round_, group):
             groups.setdefault(cell.group, []).extend(self._runs_of(cell, round_, selections))
         evaluation = self.params.evaluation.resolved() if round_ == "seeds" else None
         return [
-            PackSpec(round_, group, members, evaluation)
-            for group, runs in groups.items()
-            for members in self._cut(runs)
+            PackSpec(round_, name, members, evaluation) for name, runs in groups.items() for members in self._cut(runs)
         ]
 
     def _runs_of(self, cell: Cell, round_: Round, selections: Selections) -> list[RunSettings]:
         if round_ != "seeds":
             return [run for _, run in self.grid_runs(cell, selections)]
-        chosen = self._selected(selections, "baselines" if cell.method.baseline is None else "guided", cell)
+        chosen = self._selected(selections, cell)
         if chosen["status"] == "diverged":  # every grid point did: there is nothing to repeat
             return []
         return [self.run(cell, chosen["point"], seed) for seed in self.params.seeds]
@@ -244,31 +258,43 @@ class Plan:
         """Where a pack's manifest lies; the path carries the pack's id."""
         return self.results / "packs" / pack.round / pack.group / f"{pack.id}.json"
 
-    def selection_id(self, round_: Round, selections: Selections) -> str:
+    def selection_id(self, round_: Round, group: str, selections: Selections) -> str:
         """Twelve hexadecimal digits that change with the packs selected from and with the rule of selection."""
-        shared = {
-            f"{experiment}/{dataset}": section.shared_axes
-            for experiment, datasets in self.params.experiments.items()
-            for dataset, section in datasets.items()
-        }
-        return digest([round_, [pack.id for pack in self.packs(round_, selections)], shared])[:12]
+        packs = [pack.id for pack in self.packs(round_, selections, group)]
+        return digest([round_, packs, self.shared_axes(group)])[:12]
 
-    def selection_path(self, round_: Round, selections: Selections) -> Path:
-        """Where a grid round's selection lies."""
-        return self.results / "selections" / f"{round_}-{self.selection_id(round_, selections)}.json"
+    def selection_path(self, round_: Round, group: str, selections: Selections) -> Path:
+        """Where the selection of a group's grid round lies."""
+        return self.results / "selections" / group / f"{round_}-{self.selection_id(round_, group, selections)}.json"
 
-    def selections(self, upto: Round) -> dict[Round, Mapping[str, Any]]:
-        """Read the selections that a round depends on.
+    def selected(self, round_: Round, group: str, selections: Selections) -> Selections:
+        """Read the selection of a group's grid round.
+
+        Args:
+            round_: The grid round.
+            group: The group.
+            selections: Those of its rounds before.
+
+        Raises:
+            SelectionMissingError: It has not been made yet.
+        """
+        path = self.selection_path(round_, group, selections)
+        if not path.exists():
+            raise SelectionMissingError(f"{path}: not made yet; run: snakemake --cores all {path}")
+        cells: Selections = read_json(path)["cells"]
+        return cells
+
+    def selections(self, upto: Round, group: str | None = None) -> dict[str, Mapping[str, Any]]:
+        """Read the selections that a round depends on, of all groups or of one.
 
         Raises:
             SelectionMissingError: One of them has not been made yet.
         """
-        found: dict[Round, Mapping[str, Any]] = {}
-        for round_ in GRID_ROUNDS[: ROUNDS.index(upto)]:
-            path = self.selection_path(round_, found)
-            if not path.exists():
-                raise SelectionMissingError(f"{path}: not made yet; run: snakemake --cores all {path}")
-            found[round_] = read_json(path)["cells"]
+        found: dict[str, Mapping[str, Any]] = {}
+        for name in self.groups() if group is None else [group]:
+            rounds = self.rounds(name)
+            for round_ in rounds[: rounds.index(upto)] if upto in rounds else ():
+                found |= self.selected(round_, name, found)
         return found
 
     def id(self, selections: Selections) -> str:
@@ -283,8 +309,8 @@ class Plan:
     def _section(self, cell: Cell) -> ExperimentParams:
         return self.params.for_method(cell.experiment, cell.dataset, cell.method.name)
 
-    def _selected(self, selections: Selections, round_: Round, cell: Cell) -> Mapping[str, Any]:
-        if round_ not in selections:
-            raise SelectionMissingError(f"the selection of the {round_} round has not been made yet")
-        chosen: Mapping[str, Any] = selections[round_][cell.name]
-        return chosen
+    def _selected(self, selections: Selections, cell: Cell) -> Mapping[str, Any]:
+        if cell.name not in selections:
+            round_ = "baselines" if cell.method.baseline is None else "guided"
+            raise SelectionMissingError(f"{cell.group}: the selection of the {round_} round has not been made yet")
+        return selections[cell.name]

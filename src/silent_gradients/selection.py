@@ -111,12 +111,12 @@ class Tried:
     """Final bits/dim on the selection split; infinite for a diverged run."""
 
 
-def tried_points(plan: Plan, store: RunStore, round_: Round, selections: Selections) -> list[Tried]:
-    """Every grid point of a round, verified; several may stand for one run."""
-    packs = plan.packs(round_, selections)
+def tried_points(plan: Plan, store: RunStore, round_: Round, group: str, selections: Selections) -> list[Tried]:
+    """Every grid point of a group's round, verified; several may stand for one run."""
+    packs = plan.packs(round_, selections, group)
     runs = {run.name: run for members in verified_runs(plan, store, packs) for run in members}
     tried = []
-    for cell in plan.cells_of(round_):
+    for cell in plan.cells_of(round_, group):
         for point in plan.points(cell, selections):
             run = runs[plan.run(cell, point, plan.params.seeds[0]).name]
             tried.append(Tried(cell, point, run, _final_bpd(run)))
@@ -128,22 +128,22 @@ def _final_bpd(run: StoredRun) -> float:
     return math.inf if selection is None else float(selection["bpd"])
 
 
-def select(plan: Plan, store: RunStore, round_: Round, selections: Selections) -> dict[str, Any]:
-    """Select each cell's point of least final bits/dim; ties go to the point that the settings list first.
+def select(plan: Plan, store: RunStore, round_: Round, group: str, selections: Selections) -> dict[str, Any]:
+    """Select each cell's point of least final bits/dim in a group; ties go to the point that the settings list first.
 
-    An axis that an experiment shares is settled first: the value under which the fewest methods diverge and, among
+    An axis that the group's methods share is settled first: the value under which the fewest methods diverge and, among
     those, whose best runs are best, summed over the methods.
 
     Returns:
-        ``{"round", "id", "cells": {cell name: {"status", "point", "run", "bpd", "configurations", "diverged"}}}``;
-        status ``diverged`` where no point finished, with the first point.
+        ``{"round", "group", "id", "cells": {cell name: {"status", "point", "run", "bpd", "configurations",
+        "diverged"}}}``; status ``diverged`` where no point finished, with the first point.
     """
-    tried = tried_points(plan, store, round_, selections)
-    settled = _settle_shared_axes(plan, round_, tried)
+    tried = tried_points(plan, store, round_, group, selections)
+    settled = _settle(plan.shared_axes(group), tried)
     cells = {}
-    for cell in plan.cells_of(round_):
+    for cell in plan.cells_of(round_, group):
         own = [each for each in tried if each.cell == cell]
-        allowed = [each for each in own if _agrees(each.point, settled.get(_family(cell), {}))]
+        allowed = [each for each in own if _agrees(each.point, settled)]
         best = min(allowed, key=lambda each: each.bpd)
         finished = math.isfinite(best.bpd)
         final_bpds = {each.run.name: each.bpd for each in own}
@@ -155,31 +155,21 @@ def select(plan: Plan, store: RunStore, round_: Round, selections: Selections) -
             "configurations": len(final_bpds),
             "diverged": sum(not math.isfinite(bpd) for bpd in final_bpds.values()),
         }
-    return {"round": round_, "id": plan.selection_id(round_, selections), "cells": cells}
-
-
-def _family(cell: Cell) -> tuple[str, str]:
-    return cell.experiment, cell.dataset
+    return {"round": round_, "group": group, "id": plan.selection_id(round_, group, selections), "cells": cells}
 
 
 def _agrees(point: Point, settled: Mapping[str, Any]) -> bool:
     return all(point[axis] == value for axis, value in settled.items() if axis in point)
 
 
-def _settle_shared_axes(plan: Plan, round_: Round, tried: Iterable[Tried]) -> dict[tuple[str, str], dict[str, Any]]:
-    settled: dict[tuple[str, str], dict[str, Any]] = {}
-    tried = list(tried)
-    for experiment, datasets in plan.params.experiments.items():
-        for dataset, section in datasets.items():
-            family = (experiment, dataset)
-            cells = [cell for cell in plan.cells_of(round_) if _family(cell) == family]
-            for axis in section.shared_axes:
-                concerned = [cell for cell in cells if axis in cell.axes]
-                values = _values(axis, (each for each in tried if each.cell in concerned))
-                if not values:
-                    continue
-                totals = {value: _total(_best(tried, cell, axis, value) for cell in concerned) for value in values}
-                settled.setdefault(family, {})[axis] = min(totals, key=lambda value: totals[value])
+def _settle(shared_axes: Iterable[str], tried: Sequence[Tried]) -> dict[str, Any]:
+    settled = {}
+    for axis in shared_axes:
+        concerned = list(dict.fromkeys(each.cell for each in tried if axis in each.cell.axes))
+        values = _values(axis, (each for each in tried if each.cell in concerned))
+        totals = {value: _total(_best(tried, cell, axis, value) for cell in concerned) for value in values}
+        if totals:
+            settled[axis] = min(totals, key=lambda value: totals[value])
     return settled
 
 

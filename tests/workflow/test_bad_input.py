@@ -173,7 +173,15 @@ def test_data_that_cannot_be_had_are_told_and_stop_nothing_else(repository):
     assert f"{mirror}: no MNIST/raw/train-images-idx3-ubyte.gz and 1 more" in output
     assert "train-images-idx3-ubyte.gz: no connection" in output
     assert "Traceback" not in output
-    # The grid of what needs no such data has been trained.
+    # What needs no such data has been trained, its selected points with every seed.
+    plan, group = repository.plan, "digits/fixed"
+    asked = {
+        run.name
+        for round_ in plan.rounds(group)
+        for pack in plan.packs(round_, plan.selections(round_, group), group)
+        for run in pack.members
+    }
+    assert {name for name in repository.runs() if name.startswith(group)} >= asked
     assert {name.split("/")[0] for name in repository.runs() - before} == {"digits"}
 
     # A mirror with files of that name.

@@ -30,50 +30,65 @@ def prepared(dataset):
     return [ancient(f"data/prepared/{dataset}/{name}") for name in names]
 
 
-def selections(upto):
-    """The selections that a round depends on; makes Snakemake wait for those that are still to be made."""
+def rounds_before(round_, group):
+    rounds = PLAN.rounds(group)
+    return rounds[: rounds.index(round_)]
+
+
+@cache
+def selections(upto, group):
+    """The selections that a group's round depends on; makes Snakemake wait for those that are still to be made."""
     found = {}
-    for round_ in GRID_ROUNDS[: ROUNDS.index(upto)]:
-        checkpoints.select.get(round=round_, id=PLAN.selection_id(round_, found))
-        found = PLAN.selections(ROUNDS[ROUNDS.index(round_) + 1])
+    for round_ in rounds_before(upto, group):
+        checkpoints.select.get(round=round_, group=group, id=PLAN.selection_id(round_, group, found))
+        found |= PLAN.selected(round_, group, found)
     return found
 
 
 def selections_before(wildcards):
     """The files that a pack's members were selected by: Snakemake asks for them, since `pack_of` reads them."""
-    found = selections(wildcards.round)
-    return [ancient(str(PLAN.selection_path(round_, found))) for round_ in found]
+    found = selections(wildcards.round, wildcards.group)
+    rounds = rounds_before(wildcards.round, wildcards.group)
+    return [ancient(str(PLAN.selection_path(round_, wildcards.group, found))) for round_ in rounds]
 
 
 @cache
-def packs(round_):
-    """The packs of a round by id, laid out once and not for every job; before its selections are made, an error."""
-    return {pack.id: pack for pack in PLAN.packs(round_, selections(round_))}
+def packs(round_, group):
+    """The packs of a group's round by id, laid out once and not for every job."""
+    return {pack.id: pack for pack in PLAN.packs(round_, selections(round_, group), group)}
 
 
-def manifests(round_):
+def manifests(round_, group):
     # ancient: a manifest's path carries the id of what it promises, so that its file time means nothing.
-    for pack in packs(round_).values():
+    for pack in packs(round_, group).values():
         # The evaluations that the manifest names are gone; without it, Snakemake has them made again.
         if evaluated_otherwise(STORE, pack):
             PLAN.manifest(pack).unlink(missing_ok=True)
-    return [ancient(str(PLAN.manifest(pack))) for pack in packs(round_).values()]
+    return [ancient(str(PLAN.manifest(pack))) for pack in packs(round_, group).values()]
 
 
-def manifests_of_grids(wildcards):
-    return [manifest for round_ in GRID_ROUNDS for manifest in manifests(round_)]
+def manifests_of(rounds):
+    """The manifests as an input function each round and group: a selection to come holds up what it decides alone."""
+    return [
+        lambda wildcards, round_=round_, group=group: manifests(round_, group)
+        for group in PLAN.groups()
+        for round_ in PLAN.rounds(group)
+        if round_ in rounds
+    ]
 
 
-def manifests_of_all_rounds(wildcards):
-    return [manifest for round_ in ROUNDS for manifest in manifests(round_)]
+def last_selection(group):
+    round_ = rounds_before("seeds", group)[-1]
+    return str(PLAN.selection_path(round_, group, selections(round_, group)))
 
 
-def last_selection(wildcards):
-    return str(PLAN.selection_path(GRID_ROUNDS[-1], selections(GRID_ROUNDS[-1])))
+def last_selections():
+    return [lambda wildcards, group=group: last_selection(group) for group in PLAN.groups()]
 
 
 def gathered(wildcards):
-    marker = PLAN.gathered_marker(selections("seeds"))
+    found = {cell: chosen for group in PLAN.groups() for cell, chosen in selections("seeds", group).items()}
+    marker = PLAN.gathered_marker(found)
     # Snakemake sees the marker alone; without it, it gathers again.
     if not is_current(marker, PLAN.results):
         marker.unlink(missing_ok=True)
@@ -82,9 +97,9 @@ def gathered(wildcards):
 
 def pack_of(wildcards):
     """The pack that a manifest's path names."""
-    found = packs(wildcards.round).get(wildcards.id)
+    found = packs(wildcards.round, wildcards.group).get(wildcards.id)
     if found is None:
-        raise KeyError(f"no pack {wildcards.id} in round {wildcards.round}")
+        raise KeyError(f"no pack {wildcards.id} in round {wildcards.round} of {wildcards.group}")
     return found
 
 

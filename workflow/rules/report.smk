@@ -1,6 +1,6 @@
 rule gather:
     input:
-        manifests_of_all_rounds,
+        manifests_of(ROUNDS),
     output:
         "results/gathered/{id}.json",
     log:

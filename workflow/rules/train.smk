@@ -24,29 +24,29 @@ rule train_pack:
 
 checkpoint select:
     input:
-        lambda w: manifests(w.round),
+        lambda w: manifests(w.round, w.group),
     output:
-        "results/selections/{round}-{id}.json",
+        "results/selections/{group}/{round}-{id}.json",
     log:
-        "logs/select/{round}-{id}.log",
+        "logs/select/{group}/{round}-{id}.log",
     conda:
         "../../environment.yml"
     params:
         config=json.dumps(config, sort_keys=True),
     shell:
-        "silent-gradients select {wildcards.round:q} --config {params.config:q} > {log} 2>&1"
+        "silent-gradients select {wildcards.round:q} {wildcards.group:q} --config {params.config:q} > {log} 2>&1"
 
 
 rule grid:
     input:
-        manifests_of_grids,
+        manifests_of(GRID_ROUNDS),
 
 
 rule selection:
     input:
-        last_selection,
+        last_selections(),
 
 
 rule train:
     input:
-        manifests_of_all_rounds,
+        manifests_of(ROUNDS),
