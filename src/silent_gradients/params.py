@@ -274,7 +274,8 @@ def _validate(model: type[M], document: Mapping[str, Any], where: str) -> M:
 
 
 def _message(model: type[BaseModel], detail: Any, where: str) -> str:
-    location = [str(part) for part in detail["loc"]]
+    # A key with a line break or an escape sequence would spoil the message.
+    location = [text if (text := str(part)).isprintable() else repr(text) for part in detail["loc"]]
     key = ".".join([*([where] if where else []), *location])
     if detail["type"] == "extra_forbidden":
         known = _keys_at(model, detail["loc"][:-1])
