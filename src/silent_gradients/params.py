@@ -135,7 +135,7 @@ class ExecutionParams(_Strict):
 
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
     workers: PositiveInt = Field(8, description="Jobs that each round of an experiment is cut into at least.")
-    checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints of a run.")
+    checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints, at least.")
     stack: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="Most runs of a cell that are trained in one stack, which pays for small networks; 1 is none."
     )

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from silent_gradients.data.run_data import RunData
 from silent_gradients.estimators import create
 from silent_gradients.model import build_vae
 from silent_gradients.runs import Plan
-from silent_gradients.training import checkpoint
+from silent_gradients.training import checkpoint, loop
 from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
 from silent_gradients.training.loop import FLATTENED_TOLERANCE, Interrupted, Trainer, epochs_to, flattened
 from silent_gradients.vae import VAE
@@ -173,7 +174,8 @@ def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatc
     assert_same_training(undisturbed, train(tiny, settings, tmp_path / "killed"))
 
 
-def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path):
+def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LARGEST_SHARE_OF_CHECKPOINTS", math.inf)
     settings = tiny.settings("learnable/reinforce")
     train(tiny, settings, tmp_path / "often", checkpoint_seconds=-1.0)
     # After every step but the last one; an epoch has four.
@@ -182,6 +184,30 @@ def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path):
         assert (saved["epoch"], saved["step"]) == (settings.epochs - 1, step)
     train(tiny, settings, tmp_path / "seldom", checkpoint_seconds=3600.0)
     assert not (tmp_path / "seldom" / CURRENT).exists()
+
+
+def test_checkpoints_that_take_long_are_rare(tiny, tmp_path, monkeypatch):
+    """Saving takes a second, a step a tenth: after the first checkpoint the next is due in 100 s, 1000 steps on."""
+    seconds, saved = 0.0, []
+
+    def passes(amount, then):
+        def call(self, *arguments):
+            nonlocal seconds
+            seconds += amount
+            if then is None:
+                saved.append(seconds)
+            else:
+                then(self, *arguments)
+
+        return call
+
+    monkeypatch.setattr(time, "monotonic", lambda: seconds)
+    monkeypatch.setattr(Trainer, "save", passes(1.0, None))
+    monkeypatch.setattr(Trainer, "train_step", passes(0.1, Trainer.train_step))
+    settings = tiny.settings("fixed/silent-gaussian", epochs=600, evaluate_every=600, snapshot_epochs=())
+    train(tiny, settings, tmp_path, checkpoint_seconds=5.0)
+    assert saved == pytest.approx([6.1, 107.2, 208.3], abs=0.2)
+    assert len(saved) <= 0.01 * (seconds - len(saved)) + 1
 
 
 def damage(path):

@@ -29,6 +29,9 @@ from silent_gradients.vae import VAE, Step
 FLATTENED_TOLERANCE = 0.005
 """A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
 
+LARGEST_SHARE_OF_CHECKPOINTS = 0.01
+"""Checkpoints are as rare as it takes for them to cost no more of a training than this."""
+
 STREAMS: tuple[Purpose, ...] = ("order", "dequantization", "latent")
 
 
@@ -374,7 +377,7 @@ def train(
     Args:
         trainers: The runs.
         advance: Makes one step of every run that it is given.
-        checkpoint_seconds: Wall time between checkpoints.
+        checkpoint_seconds: Wall time between checkpoints, at least; see ``LARGEST_SHARE_OF_CHECKPOINTS``.
         stop: Asked after every step; True saves checkpoints and raises ``Interrupted``.
 
     Raises:
@@ -382,7 +385,7 @@ def train(
     """
     for trainer in trainers:
         trainer.begin()
-    last_save = time.monotonic()
+    last_save, saving = time.monotonic(), 0.0
     while running := [trainer for trainer in trainers if not trainer.done]:
         started = time.monotonic()
         advance(running)
@@ -392,10 +395,11 @@ def train(
         if all(trainer.done for trainer in running):
             break
         stopping = stop()
-        if stopping or now - last_save > checkpoint_seconds:
+        if stopping or now - last_save > max(checkpoint_seconds, saving / LARGEST_SHARE_OF_CHECKPOINTS):
             for trainer in trainers:
                 trainer.save()
             last_save = time.monotonic()
+            saving = last_save - now
         if stopping:
             raise Interrupted
 
