@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+import silent_gradients
 from silent_gradients import params
 from silent_gradients.data.sources import SOURCES
 from silent_gradients.estimators.contract import REGISTRY
@@ -34,6 +35,14 @@ def test_python_examples_run(path):
         for registry, entries in zip(REGISTRIES, before, strict=True):
             registry.clear()
             registry.update(entries)
+
+
+def test_the_library_pages_use_public_names_alone():
+    for name in ("tutorial", "add-a-posterior", "add-a-decoder"):
+        for code in programs(ROOT / "docs" / f"{name}.md"):
+            assert "from silent_gradients." not in code
+            for line in re.findall(r"^from silent_gradients import (.*)$", code, re.MULTILINE):
+                assert set(line.split(", ")) <= set(silent_gradients.__all__)
 
 
 def test_silent_gradients_in_a_plain_vae_are_few_lines():

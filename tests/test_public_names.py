@@ -53,6 +53,7 @@ def test_every_public_name_is_there_and_listed():
         assert getattr(silent_gradients, name) is not None
         assert name in dir(silent_gradients)
     assert silent_gradients.estimators.REGISTRY["silent"] is silent_gradients.estimators.Silent
+    assert callable(silent_gradients.estimators.register)
     with pytest.raises(AttributeError, match="no attribute 'Gaussain'"):
         _ = silent_gradients.Gaussain
 

@@ -8,16 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from silent_gradients import estimators
+    from silent_gradients import estimators, latent_noise
     from silent_gradients.decoders import (
         ConvolutionalDecoder,
         Decoder,
         ExactObjective,
         FixedVarianceDecoder,
+        GaussianLikelihood,
         LinearPrecisionDecoder,
         LogLinearPrecisionDecoder,
         Objective,
         PositivePrecisionDecoder,
+        SampledObjective,
         Standardization,
     )
     from silent_gradients.estimators import Estimate, Estimator, EstimatorError
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
         Binomial,
         Categorical,
         Gaussian,
+        JointCumulants,
         Laplace,
         NonFiniteError,
         Poisson,
         Posterior,
         ShapeError,
         Sign,
+        TiltedMoments,
         Uniform,
     )
     from silent_gradients.schedules import SilentSchedule
@@ -53,6 +57,8 @@ __all__ = [
     "ExactObjective",
     "FixedVarianceDecoder",
     "Gaussian",
+    "GaussianLikelihood",
+    "JointCumulants",
     "Laplace",
     "LinearPrecisionDecoder",
     "LogLinearPrecisionDecoder",
@@ -61,22 +67,26 @@ __all__ = [
     "Poisson",
     "PositivePrecisionDecoder",
     "Posterior",
+    "SampledObjective",
     "ShapeError",
     "Sign",
     "SilentSchedule",
     "Standardization",
+    "TiltedMoments",
     "Uniform",
     "estimators",
     "gradient_variance",
+    "latent_noise",
 ]
 
 _ELSEWHERE = {"VAE": "vae", "SilentSchedule": "schedules", "gradient_variance": "evaluation.gradient_variance"}
 _ROOMS = ("posteriors", "decoders", "estimators")
+_MODULES = ("estimators", "latent_noise")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "estimators":
-        return import_module("silent_gradients.estimators")
+    if name in _MODULES:
+        return import_module(f"silent_gradients.{name}")
     if name in __all__:
         for room in [_ELSEWHERE[name]] if name in _ELSEWHERE else _ROOMS:
             found = getattr(import_module(f"silent_gradients.{room}"), name, None)

@@ -2,7 +2,14 @@
 
 from silent_gradients.decoders.convolutional import ConvolutionalDecoder
 from silent_gradients.decoders.fixed_variance import FixedVarianceDecoder
-from silent_gradients.decoders.likelihood import Decoder, ExactObjective, GaussianLikelihood, Objective, Standardization
+from silent_gradients.decoders.likelihood import (
+    Decoder,
+    ExactObjective,
+    GaussianLikelihood,
+    Objective,
+    SampledObjective,
+    Standardization,
+)
 from silent_gradients.decoders.linear_precision import LinearPrecisionDecoder
 from silent_gradients.decoders.log_linear_precision import LogLinearPrecisionDecoder
 from silent_gradients.decoders.positive_precision import PositivePrecisionDecoder
@@ -26,5 +33,6 @@ __all__ = [
     "LogLinearPrecisionDecoder",
     "Objective",
     "PositivePrecisionDecoder",
+    "SampledObjective",
     "Standardization",
 ]

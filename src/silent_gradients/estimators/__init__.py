@@ -1,7 +1,7 @@
 """Gradient estimators of E_q[objective], one file each; importing the package fills the registry."""
 
 from silent_gradients.estimators.arm import Arm
-from silent_gradients.estimators.contract import REGISTRY, Estimate, Estimator, EstimatorError, State, create
+from silent_gradients.estimators.contract import REGISTRY, Estimate, Estimator, EstimatorError, State, create, register
 from silent_gradients.estimators.disarm import Disarm
 from silent_gradients.estimators.gumbel_softmax import GumbelSoftmax
 from silent_gradients.estimators.local_expectation import LocalExpectation
@@ -41,4 +41,5 @@ __all__ = [
     "StraightThrough",
     "StraightThroughGumbelSoftmax",
     "create",
+    "register",
 ]
