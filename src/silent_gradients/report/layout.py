@@ -435,8 +435,8 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
 
 _ABOUT_FACTOR_ANALYSIS = (
     "a linear mean and a variance per pixel, the same for every image, with the same latent dimension; fitted "
-    "to the training images and valued on the report split. Decoders whose variance depends on a continuous code "
-    "contain it, and should come out no worse."
+    "to the training images and valued on the report split. A linear decoder whose variance depends on a continuous "
+    "code contains it, and should come out no worse."
 )
 _ROW_NAMES = (("", "Posterior"), ("", "Estimator"))
 _FACTOR_ANALYSIS = ("Continuous", "Factor analysis")
