@@ -35,7 +35,9 @@ def test_conda_users_get_the_same_packages():
     assert sorted(from_pip) == sorted([*PROJECT["dependencies"], *EXTRAS["workflow"]])
 
 
-@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *EXTRAS["workflow"], *EXTRAS["dev"]])
+@pytest.mark.parametrize(
+    "requirement", [*PROJECT["dependencies"], *EXTRAS["workflow"], *EXTRAS["dev"], *EXTRAS["slurm"]]
+)
 def test_every_requirement_has_a_pin_that_satisfies_it(requirement):
     parsed = Requirement(requirement)
 

@@ -153,10 +153,15 @@ class Repository:
             **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), nowhere),
         }
 
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """Words before every command."""
+        return _without_network()
+
     def start(self, *argv: str) -> "subprocess.Popen[str]":
         """Start a program in a process group of its own, as an interactive shell does; its output is one stream."""
         return subprocess.Popen(
-            [*_without_network(), *argv],
+            [*self.prefix, *argv],
             cwd=self.root,
             env=self.environment,
             stdin=subprocess.DEVNULL,
