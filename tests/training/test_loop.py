@@ -21,7 +21,7 @@ from silent_gradients.data.run_data import RunData
 from silent_gradients.estimators import create
 from silent_gradients.model import build_vae
 from silent_gradients.runs import Plan
-from silent_gradients.training import checkpoint, loop
+from silent_gradients.training import checkpoint
 from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
 from silent_gradients.training.loop import FLATTENED_TOLERANCE, Interrupted, Trainer, epochs_to, flattened
 from silent_gradients.vae import VAE
@@ -174,8 +174,7 @@ def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatc
     assert_same_training(undisturbed, train(tiny, settings, tmp_path / "killed"))
 
 
-def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "LARGEST_SHARE_OF_CHECKPOINTS", math.inf)
+def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path):
     settings = tiny.settings("learnable/reinforce")
     train(tiny, settings, tmp_path / "often", checkpoint_seconds=-1.0)
     # After every step but the last one; an epoch has four.

@@ -30,7 +30,10 @@ FLATTENED_TOLERANCE = 0.005
 """A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
 
 LARGEST_SHARE_OF_CHECKPOINTS = 0.01
-"""Checkpoints are as rare as it takes for them to cost no more of a training than this."""
+"""Checkpoints that take long are as rare as it takes for them to cost no more of a training than this."""
+
+LONG_CHECKPOINT = 0.1
+"""Seconds from which on a checkpoint takes long; quicker ones are saved as often as is asked for."""
 
 STREAMS: tuple[Purpose, ...] = ("order", "dequantization", "latent")
 
@@ -395,7 +398,8 @@ def train(
         if all(trainer.done for trainer in running):
             break
         stopping = stop()
-        if stopping or now - last_save > max(checkpoint_seconds, saving / LARGEST_SHARE_OF_CHECKPOINTS):
+        rest = saving / LARGEST_SHARE_OF_CHECKPOINTS if saving > LONG_CHECKPOINT else 0.0
+        if stopping or now - last_save > max(checkpoint_seconds, rest):
             for trainer in trainers:
                 trainer.save()
             last_save = time.monotonic()
