@@ -119,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         help="train at most so many runs of a cell side by side (default: 1)",
     )
     train.add_argument(
+        "--steps",
+        choices=["graph", "eager"],
+        default="graph",
+        help="on a GPU: CUDA graphs (default) or eager calls",
+    )
+    train.add_argument(
         "--time-limit",
         type=float,
         metavar="MINUTES",
@@ -334,6 +340,7 @@ def _train_on(device: str, options: argparse.Namespace) -> int:
             checkpoint_seconds=options.checkpoint_seconds,
             stop=lambda: signalled() or limit(),
             stack=options.stack,
+            captured=options.steps == "graph" and torch.device(device).type == "cuda",
         )
     except (Interrupted, KeyboardInterrupt) as reason:
         goes_on = "the same command goes on from the checkpoint"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
@@ -138,6 +138,9 @@ class ExecutionParams(_Strict):
     checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints, at least.")
     stack: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="Most runs of a cell that are trained in one stack, which pays for small networks; 1 is none."
+    )
+    steps: Literal["graph", "eager"] = Field(
+        "graph", description="On a GPU, steps are captured as CUDA graphs, or eager calls; elsewhere they are eager."
     )
     time_limit: PositiveFloat | None = Field(
         None, description="Minutes before which a job stops at a checkpoint; the same command goes on. null is never."

@@ -16,10 +16,12 @@ rule train_pack:
         pack=lambda w: json.dumps(pack_of(w).to_json(), sort_keys=True),
         checkpoint_seconds=PLAN.params.execution.checkpoint_seconds,
         stack=PLAN.params.execution.stack,
+        steps=PLAN.params.execution.steps,
         time_limit=TIME_LIMIT,
     shell:
         "silent-gradients train --pack {params.pack:q} --data $(dirname {input.data[0]:q}) --manifest {output:q}"
-        " --checkpoint-seconds {params.checkpoint_seconds} --stack {params.stack} {params.time_limit:q} > {log:q} 2>&1"
+        " --checkpoint-seconds {params.checkpoint_seconds} --stack {params.stack} --steps {params.steps:q}"
+        " {params.time_limit:q} > {log:q} 2>&1"
 
 
 checkpoint select:

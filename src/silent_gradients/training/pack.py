@@ -119,6 +119,7 @@ def run_pack(
     checkpoint_seconds: float,
     stop: Callable[[], bool],
     stack: int = 1,
+    captured: bool = False,
 ) -> dict[str, Any]:
     """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
 
@@ -130,6 +131,7 @@ def run_pack(
         checkpoint_seconds: Wall time between a run's checkpoints.
         stop: Asked after every step and before every evaluation; True saves a checkpoint and ends the pack.
         stack: Most runs that are trained side by side, see ``stack.py``; 1 is one after another, without a stack.
+        captured: Steps are CUDA graphs, see ``capture.py``.
 
     Raises:
         Interrupted: ``stop`` said so; everything done so far is kept.
@@ -159,7 +161,7 @@ def run_pack(
                     report = EpochReport(title, settings.epochs)
                     trainers.append(Trainer(settings, data, store.working_folder(settings.name), device, report=report))
             started = datetime.now(UTC)
-            stepper = Stepper(stacked=stack > 1, captured=device.type == "cuda")
+            stepper = Stepper(stacked=stack > 1, captured=captured)
             train(trainers, stepper.advance, checkpoint_seconds, stop)
             for trainer in trainers:
                 name = trainer.settings.name
