@@ -15,7 +15,7 @@ import math
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
@@ -40,9 +40,10 @@ from measuring import (
 from silent_gradients.data.run_data import RunData
 from silent_gradients.settings import RunSettings
 from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.loop import Trainer, one_by_one, step_sums
+from silent_gradients.training.capture import Captured
+from silent_gradients.training.loop import Phase, Trainer, one_by_one, step_sums
 from silent_gradients.training.stack import mappable
-from silent_gradients.training.stepper import Stepper
+from silent_gradients.training.stepper import Alone, Stepper, Work
 
 REFERENCE = "eager, PyTorch's layout"
 Lane = Callable[[], float]
@@ -79,6 +80,37 @@ class Trained:
             return steps * self.images / (now(self.device) - start)
 
         return measure
+
+
+class Beside:
+    """The steps of several runs on streams of their own; captured, they are branches of one graph."""
+
+    def __init__(self, phase: Phase, members: Sequence[Trainer]) -> None:
+        self.members = members
+        self.works = [Alone(phase, [member]) for member in members]
+        self.guided = self.works[0].guided
+        self.streams = [torch.cuda.Stream() for _ in members]
+
+    def compute(self, index: torch.Tensor, alpha: torch.Tensor) -> None:
+        """See ``stepper.Work``."""
+        current = torch.cuda.current_stream()
+        for row, (work, stream) in enumerate(zip(self.works, self.streams, strict=True)):
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                work.compute(index[row : row + 1], alpha[row : row + 1])
+        for stream in self.streams:
+            current.wait_stream(stream)
+
+
+class StreamStepper(Stepper):
+    """Makes the steps of runs in the same phase side by side in one graph."""
+
+    def __init__(self) -> None:
+        super().__init__(stacked=True, captured=True)
+
+    def work(self, phase: Phase, members: Sequence[Trainer]) -> Work:
+        """See ``Stepper``."""
+        return Captured(Beside(phase, members))
 
 
 def compiled(trainer: Trainer) -> Callable[[list[Trainer]], None]:
@@ -158,6 +190,9 @@ def lanes(options: Any, settings: RunSettings, prepared: Path, folder: Path, dev
             own = make(settings, folder=folder / f"stack-{size}-{captured}", runs=size)
             stepper = Stepper(stacked=True, captured=captured)
             found[f"stack of {size}{', graph' if captured else ''}"] = own.lane(stepper.advance, max(1, steps // size))
+        if graphs:
+            own = make(settings, folder=folder / f"streams-{size}", runs=size)
+            found[f"streams of {size}, graph"] = own.lane(StreamStepper().advance, max(1, steps // size))
     for number in options.processes:
         found[f"{number} processes"] = processes(
             number, settings, prepared, folder / f"process-{number}", str(device), steps
