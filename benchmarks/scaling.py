@@ -99,7 +99,7 @@ def peak(run: Callable[[], None], device: torch.device) -> float:
 
 def exponent(sizes: list[int], milliseconds: list[float]) -> float:
     """The slope of log time over log size, in the upper half of the sizes."""
-    half = len(sizes) // 2
+    half = max(0, min(len(sizes) // 2, len(sizes) - 2))
     return statistics.linear_regression(
         [math.log(size) for size in sizes[half:]], [math.log(value) for value in milliseconds[half:]]
     ).slope
