@@ -84,9 +84,9 @@ def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: 
     it: the likelihood is then an evidence lower bound, with the KL divergence and the errors given here.
 
     What it is a limit of: linear means with a learnable variance per pixel that is the same for every image. It bounds
-    nothing that has more freedom. Decoders whose precision depends on z contain it (zero weights in the precision), so
-    that with Gaussian latents and enough training they must be at least as good. The likelihood may have several
-    maxima; this is the one that ascent from Jöreskog's (1967) starting point finds.
+    nothing that has more freedom. Linear decoders whose precision is linear in z contain it (zero weights in the
+    precision), so that with Gaussian latents and enough training they must be at least as good. The likelihood may have
+    several maxima; this is the one that ascent from Jöreskog's (1967) starting point finds.
 
     Args:
         images_fit: Images whose model it is, uint8 ``[N, ...]``.
