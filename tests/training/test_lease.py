@@ -206,6 +206,55 @@ def test_asks_nvidia_smi_and_counts_the_parts_of_a_divided_gpu(monkeypatch, tmp_
         lease.release()
 
 
+TWO_GPUS = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-1111)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c7384736)
+  MIG 1g.5gb      Device  1: (UUID: MIG-a28ad590)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aa11-2222)
+"""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("1", "GPU-aa11-2222"),
+        ("GPU-aa11-2222", "1"),
+        ("GPU-aa", "1"),
+        ("GPU-aa", "GPU-aa11-2222"),
+        # CUDA shows one part of a divided GPU, the first, to whoever names the whole.
+        ("0", "MIG-c7384736"),
+        ("MIG-c7384736", "GPU-5d5b"),
+    ],
+)
+def test_names_of_one_device_are_one_device(monkeypatch, tmp_path, names, start):
+    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{TWO_GPUS}END")
+    first = start(CUDA_VISIBLE_DEVICES=names[0])
+    assert said(first) == ["cuda", names[0], f"CVD={names[0]}"]
+    second = start(CUDA_VISIBLE_DEVICES=names[1])
+    assert heard(second).startswith(f"waiting for a GPU: {names[1]} in use")
+    assert second.poll() is None
+
+    first.kill()
+
+    assert said(second) == ["cuda", names[1], f"CVD={names[1]}"]
+
+
+def test_a_name_that_nvidia_smi_does_not_know_is_a_device_of_its_own(monkeypatch, tmp_path, start):
+    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{TWO_GPUS}END")
+    # The third could be either part of the first GPU, or both GPUs.
+    for name in ("MIG-GPU-5d5ba0d6-1111/7/0", "7", "GPU-", "1"):
+        assert said(start(CUDA_VISIBLE_DEVICES=name)) == ["cuda", name, f"CVD={name}"]
+
+
+def test_a_named_device_is_used_without_a_driver_that_answers(monkeypatch, tmp_path, capsys):
+    provide_nvidia_smi(monkeypatch, tmp_path, "echo 'No devices were found'; exit 6")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+
+    with acquire() as lease:
+        assert (lease.device, lease.name) == ("cuda", "3")
+    assert "no other names are known: No devices were found" in capsys.readouterr().err
+
+
 def test_a_broken_driver_is_told_and_the_cpu_is_used(monkeypatch, tmp_path, capsys):
     provide_nvidia_smi(
         monkeypatch, tmp_path, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"

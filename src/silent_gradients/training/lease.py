@@ -4,8 +4,13 @@
 there are. Here every training process takes an exclusive lock on one device and keeps the descriptor open. The kernel
 drops the lock when the process ends, however it ends, so that nothing has to be cleaned up and no device stays taken.
 
+A device has several names: an index, a UUID, for a part of a divided GPU (MIG) a UUID of its own. Processes that were
+told different names of one device must not have it at once, so that a lease locks every name that nvidia-smi knows.
+
 Environment variables:
     CUDA_VISIBLE_DEVICES: the devices to choose from, as CUDA reads it (indexes, UUIDs, MIG names); empty means none.
+    CUDA_DEVICE_ORDER: set to PCI_BUS_ID, as nvidia-smi counts, unless it is set already. Whoever wants another order,
+        in which an index may be another device, names devices by their UUIDs.
     SILENT_GRADIENTS_LEASES: folder of the lock files, on a disk of this machine; by default one per user in the
         temporary folder. Users who share a machine's devices may name one folder that all of them can write to.
     SILENT_GRADIENTS_DEVICES: a list of devices to believe in, for tests.
@@ -24,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -53,16 +58,15 @@ class Lease(AbstractContextManager["Lease"]):
             system.
     """
 
-    def __init__(self, device: Literal["cuda", "cpu"], name: str, descriptor: int | None = None) -> None:
+    def __init__(self, device: Literal["cuda", "cpu"], name: str, descriptors: Sequence[int] = ()) -> None:
         self.device = device
         self.name = name
-        self._descriptor = descriptor
+        self._descriptors = list(descriptors)
 
     def release(self) -> None:
         """Let another process have the device; does nothing the second time. CUDA_VISIBLE_DEVICES stays as it is."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -92,29 +96,32 @@ def acquire(threads: int = 1) -> Lease:
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    devices = _devices()
+    named = _named_devices()
+    known = [] if named == [] else _ask_nvidia_smi("no GPU is used" if named is None else "no other names are known")
+    devices = [names[0] for names in known] if named is None else named
     job = _batch_job()
     if job is not None and len(devices) < 2:
         return Lease("cuda", devices[0]) if devices else Lease("cpu", "cpu")
 
     folder = _lock_folder(job)
     if devices:
-        name, descriptor = _lock_one(devices, folder, what="GPU")
+        name, descriptors = _lock_one(_with_all_names(devices, known), folder, what="GPU")
         os.environ["CUDA_VISIBLE_DEVICES"] = name
         # nvidia-smi numbers the devices by their place on the bus, CUDA by default the fastest first.
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        return Lease("cuda", name, descriptor)
+        return Lease("cuda", name, descriptors)
     slots = [f"cpu-{index}" for index in range(max(1, _usable_cores() // threads))]
-    name, descriptor = _lock_one(slots, folder, what="CPU slot")
+    name, descriptors = _lock_one({slot: [slot] for slot in slots}, folder, what="CPU slot")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    return Lease("cpu", name, descriptor)
+    return Lease("cpu", name, descriptors)
 
 
-def _devices() -> list[str]:
+def _named_devices() -> list[str] | None:
+    """The devices to choose from; None where nothing names any."""
     for variable in ("SILENT_GRADIENTS_DEVICES", "CUDA_VISIBLE_DEVICES"):
         if variable in os.environ:
             return _read_list(os.environ[variable])
-    return _ask_nvidia_smi()
+    return None
 
 
 def _read_list(text: str) -> list[str]:
@@ -127,27 +134,49 @@ def _read_list(text: str) -> list[str]:
     return names
 
 
-def _ask_nvidia_smi() -> list[str]:
+def _ask_nvidia_smi(otherwise: str) -> list[list[str]]:
+    """The names of each device, the one to tell CUDA first; ``otherwise`` says what follows where the driver fails."""
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
     except FileNotFoundError:
         return []
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stdout", None) or str(error)
-        print(f"nvidia-smi is there but fails, so that no GPU is used: {str(reason).strip()}", file=sys.stderr)
+        print(f"nvidia-smi is there but fails, so that {otherwise}: {str(reason).strip()}", file=sys.stderr)
         return []
     return _read_listing(listing)
 
 
-def _read_listing(listing: str) -> list[str]:
-    """Read ``nvidia-smi -L``; a divided GPU (MIG) counts as its parts, of which a process can use only one."""
-    groups: list[list[str]] = []
+def _read_listing(listing: str) -> list[list[str]]:
+    """Read ``nvidia-smi -L``; a divided GPU (MIG) counts as its parts, of which a process can use only one.
+
+    CUDA takes the index or the UUID of a divided GPU for its first part.
+    """
+    gpus: list[list[list[str]]] = []
     for line in listing.splitlines():
-        if gpu := re.match(r"GPU (\d+):", line):
-            groups.append([gpu[1]])
+        if gpu := re.match(r"GPU (\d+):.*\(UUID:\s*(GPU-[^)]+)\)", line):
+            gpus.append([[gpu[1], gpu[2]]])
         elif part := re.match(r"\s+MIG .*\(UUID:\s*(MIG-[^)]+)\)", line):
-            groups[-1].append(part[1])
-    return [name for gpu, *parts in groups for name in (parts or [gpu])]
+            gpus[-1].append([part[1]])
+    devices: list[list[str]] = []
+    for whole, *parts in gpus:
+        if parts:
+            parts[0] += whole
+        devices += parts or [whole]
+    return devices
+
+
+def _with_all_names(devices: Sequence[str], known: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Each device's name, as it was given, with every name that it is to be locked by."""
+    found = {}
+    for device in devices:
+        if device.isdigit():
+            same = [names for names in known if device in names]
+        else:  # CUDA takes the beginning of a UUID for the whole, where it is that of one device alone
+            same = [names for names in known if any(name.startswith(device) for name in names)]
+        names = same[0] if len(same) == 1 else []
+        found[device] = sorted({device, *names})
+    return found
 
 
 def _batch_job() -> str | None:
@@ -189,19 +218,32 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def _lock_one(names: Sequence[str], folder: Path, *, what: str) -> tuple[str, int]:
-    """Wait until one of ``names`` can be locked; returns it with the descriptor that holds the lock."""
+def _lock_one(devices: Mapping[str, Sequence[str]], folder: Path, *, what: str) -> tuple[str, list[int]]:
+    """Wait until all names of one of ``devices`` can be locked; returns it with the descriptors that hold the locks."""
     announced = False
     while True:
-        for name in names:
-            descriptor = _try_lock(folder / f"{_file_name(name)}.lock")
-            if descriptor is not None:
-                return name, descriptor
+        for device, names in devices.items():
+            descriptors = _try_locks([folder / f"{_file_name(name)}.lock" for name in names])
+            if descriptors:
+                return device, descriptors
         if not announced:
-            print(f"waiting for a {what}: {', '.join(names)} in use (locks in {folder})", file=sys.stderr, flush=True)
+            print(f"waiting for a {what}: {', '.join(devices)} in use (locks in {folder})", file=sys.stderr, flush=True)
             announced = True
         # Jitter, lest processes that began together go on asking together.
         time.sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))
+
+
+def _try_locks(paths: Sequence[Path]) -> list[int]:
+    """Lock all of the files or none; returns the descriptors that hold the locks."""
+    descriptors: list[int] = []
+    for path in paths:
+        descriptor = _try_lock(path)
+        if descriptor is None:
+            for held in descriptors:
+                os.close(held)
+            return []
+        descriptors.append(descriptor)
+    return descriptors
 
 
 def _try_lock(path: Path) -> int | None:
