@@ -27,6 +27,8 @@ from silent_gradients.params import resolve
 from silent_gradients.runs import Plan
 from silent_gradients.settings import EvaluationSettings
 from silent_gradients.store import StoreError
+from silent_gradients.training.lease import Lease
+from silent_gradients.training.stepper import Stepper
 from silent_gradients.training.stopwatch import Stopwatch, measure, measured_pace
 
 CPU = torch.device("cpu")
@@ -173,6 +175,39 @@ def test_a_device_is_measured_once_per_kind_of_step(tiny, tmp_path):
     assert (pace.device, pace.torch, pace.stack) == ("cpu", torch.__version__, 1)
     assert set(pace.megabytes) == set(pace.steps)
     assert all(50 < megabytes < 5000 for megabytes in pace.megabytes.values())
+
+
+@pytest.mark.parametrize(
+    ("device", "steps", "captured"), [("cuda", "graph", True), ("cuda", "eager", False), ("cpu", "graph", False)]
+)
+def test_the_command_line_measures_steps_as_the_settings_ask(study, tmp_path, monkeypatch, device, steps, captured):
+    found: list[Any] = []
+
+    def measured_pace(*_, **asked):
+        found.append(asked)
+        raise StoreError("measured")
+
+    monkeypatch.setattr("silent_gradients.training.lease.acquire", lambda: Lease(device, "0"))
+    monkeypatch.setattr("silent_gradients.training.stopwatch.measured_pace", measured_pace)
+    monkeypatch.setattr("silent_gradients.training.arithmetic.settle", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "presets").symlink_to(study)
+    assert cli.main(["pace", "--config", json.dumps({"preset": "study", "execution": {"steps": steps}})]) == 1
+    assert found == [{"captured": captured}]
+
+
+def test_a_measured_pace_is_that_of_the_steps_asked_for(tiny, tmp_path, monkeypatch):
+    asked = []
+
+    def stepper(**kinds):
+        asked.append(kinds)
+        return Stepper(**{**kinds, "captured": False})
+
+    monkeypatch.setattr("silent_gradients.training.stopwatch.Stepper", stepper)
+    (tmp_path / "tiny").symlink_to(tiny.folder)
+    for captured in (True, False):
+        measured_pace([tiny.settings("fixed/reinforce")], tmp_path, CPU, rounds=1, captured=captured)
+    assert asked == [{"stacked": False, "captured": True}, {"stacked": False, "captured": False}]
 
 
 def test_the_command_line_measures_what_the_plan_then_tells(plan, study, tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from silent_gradients.evaluation.gradient_variance import Reference, assess, ref
 from silent_gradients.model import load_snapshot
 from silent_gradients.seeds import generator
 from silent_gradients.settings import RunSettings, SettingsError
-from silent_gradients.store import SETTINGS, WEIGHTS, RunStore, StoredRun, StoreError, read_json, snapshot_file
+from silent_gradients.store import WEIGHTS, StoredRun, StoreError, open_run, snapshot_file
 from silent_gradients.vae import VAE
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def compare_estimators(
     ):
         if number < least:
             raise SettingsError(f"{name}: expected {least} or more, got {number}")
-    run, settings = _opened(folder)
+    run, settings = open_run(folder)
     prepared = PreparedData.open(data or Path("data/prepared") / settings.data.name, settings.data.sha256)
     loaded = RunData.load(prepared, settings, device)
     x, points, estimators = loaded.selection[:images], [], None
@@ -145,14 +145,6 @@ def _measured(
     return Point(
         epoch, name, variance.batch_mean, variance.per_image_mean, found.bias, found.bias_z, reference.estimator
     )
-
-
-def _opened(folder: Path) -> tuple[StoredRun, RunSettings]:
-    if not (folder / SETTINGS).is_file():
-        raise StoreError(f"{folder}: expected the folder of a run, found no {SETTINGS} in it")
-    settings = RunSettings.from_json(read_json(folder / SETTINGS))
-    root = folder.resolve().parents[len(Path(settings.name).parts) - 1]
-    return RunStore(root).verified(settings.name, settings.id), settings
 
 
 def _snapshots(run: StoredRun, settings: RunSettings) -> dict[int, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from silent_gradients.files import sha256_of, write_text_atomically
-from silent_gradients.settings import NUMERICS_VERSION, RunSettings
+from silent_gradients.settings import NUMERICS_VERSION, RunSettings, SettingsError
 
 RECORD, SETTINGS, CURVE, RESULT = "record.json", "settings.json", "curve.jsonl", "result.json"
 PROVENANCE, WEIGHTS = "provenance.json", "weights.pt"
@@ -221,6 +221,22 @@ class RunStore:
         for file in dropped:
             (run.folder / file).unlink()
         return StoredRun(run.name, run.folder, record)
+
+
+def open_run(folder: Path) -> tuple[StoredRun, RunSettings]:
+    """The verified run in a folder of some store, and its settings.
+
+    Raises:
+        StoreError: It is no folder of a finished run, or a file was altered.
+    """
+    if not (folder / SETTINGS).is_file():
+        raise StoreError(f"{folder}: expected the folder of a run, found no {SETTINGS} in it")
+    try:
+        settings = RunSettings.from_json(read_json(folder / SETTINGS))
+        root = folder.resolve().parents[len(Path(settings.name).parts) - 1]
+    except (SettingsError, TypeError, AttributeError, IndexError) as error:
+        raise StoreError(f"{folder / SETTINGS}: not the settings of a run in a store ({error})") from error
+    return RunStore(root).verified(settings.name, settings.id), settings
 
 
 def _lock_if_free(descriptor: int) -> bool:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from silent_gradients import cli
+from silent_gradients.cli.exits import TIME_LIMIT
 from silent_gradients.data.errors import DataError
 from silent_gradients.files import sha256_of
 from silent_gradients.packs import PackSpec
@@ -303,7 +304,7 @@ def command_line(tmp_path, monkeypatch):
     """The training command as a job runs it, in this process; its traces in this process are undone."""
     monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def arguments(tiny, pack, name):
@@ -385,7 +386,7 @@ def test_a_pack_that_stops_at_its_time_limit_says_so_and_goes_on(tiny, tmp_path,
     arguments = command_line(tiny, pack, "limited")
     # Less than the reserve: it stops after every step.
     codes: list[int] = []
-    while not codes or codes[-1] == cli.EXIT_TIME_LIMIT:
+    while not codes or codes[-1] == TIME_LIMIT:
         codes.append(cli.main([*arguments, "--time-limit", "0.01"]))
     assert codes == [75] * 11 + [0]
     message = "stopped before the limit of 0.01 minutes; the same command goes on from the checkpoint"

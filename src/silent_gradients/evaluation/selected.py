@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
@@ -33,6 +34,7 @@ from silent_gradients.store import (
     read_json,
     snapshot_file,
 )
+from silent_gradients.vae import VAE
 
 
 def evaluate_selected(
@@ -69,13 +71,9 @@ def evaluate_selected(
         model = (settings, data.mean, data.deviation)
         vae, _ = load_snapshot(*model, run.folder / WEIGHTS, device)
         levels, samples = settings.data.levels, evaluation.samples
-        for split, images, name in (("report", data.report, "test"), ("train", data.train, "train")):
-            latent = generator(0, "evaluation", device)
-            document[split] = evaluate(vae, images, levels, name, samples, latent).to_json()
-        if evaluation.importance_samples:
-            latent = generator(0, "evaluation", device)
-            weighted = importance_weighted(vae, data.report, levels, evaluation.importance_samples, latent)
-            document["report"] |= weighted.to_json()
+        weighted = evaluation.importance_samples
+        document["report"] = split_metrics(vae, data.report, levels, "test", samples, weighted)
+        document["train"] = split_metrics(vae, data.train, levels, "train", samples)
         pictures = reconstruct(
             vae,
             data.report[: evaluation.reconstructions],
@@ -108,6 +106,26 @@ def evaluate_selected(
     document["sha256"] = digest(document)
     write_text_atomically(path, as_json(document))
     return document
+
+
+def split_metrics(
+    vae: VAE, images: Tensor, levels: int, split: str, samples: int, importance_samples: int = 0
+) -> dict[str, Any]:
+    """Every metric of a model on one split, from the streams that all evaluations draw from.
+
+    Args:
+        vae: The model.
+        images: Dequantized images [N, C, H, W], on its device.
+        levels: Number of grey levels.
+        split: Name of the split.
+        samples: Latent samples per image.
+        importance_samples: Those of the importance-weighted bound; 0 is none.
+    """
+    metrics = evaluate(vae, images, levels, split, samples, generator(0, "evaluation", images.device)).to_json()
+    if importance_samples:
+        latent = generator(0, "evaluation", images.device)
+        metrics |= importance_weighted(vae, images, levels, importance_samples, latent).to_json()
+    return metrics
 
 
 def _unaltered(path: Path) -> dict[str, Any] | None:

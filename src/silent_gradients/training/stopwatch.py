@@ -32,8 +32,7 @@ WARM_UP = 5
 class Stopwatch:
     """Times one method's steps in each phase of a training, and its evaluation.
 
-    Steps are made as jobs make them: in stacks, and as CUDA graphs where the device is a GPU. A step's time is a run's
-    share of its stack's.
+    Steps are made as jobs make them: in stacks, and as CUDA graphs. A step's time is a run's share of its stack's.
 
     Args:
         settings: A run of the method; its epochs, rates and schedule do not matter.
@@ -41,10 +40,18 @@ class Stopwatch:
         folder: A folder that the training may write to.
         device: The device.
         stack: Runs in a stack.
+        captured: Whether steps are CUDA graphs.
     """
 
     def __init__(
-        self, settings: RunSettings, data: RunData, folder: Path, device: torch.device, stack: int = 1
+        self,
+        settings: RunSettings,
+        data: RunData,
+        folder: Path,
+        device: torch.device,
+        stack: int = 1,
+        *,
+        captured: bool = False,
     ) -> None:
         self.settings, self.device, self.data = settings, device, data
         seeds = range(stack if mappable(settings) else 1)
@@ -57,7 +64,7 @@ class Stopwatch:
         if settings.silent is not None and settings.silent.role != "control":
             guided = Phase("alone" if settings.silent.role == "only" else "mixed", frozen=False)
             phases = {"guided": guided, **phases}
-        stepper = Stepper(stacked=len(seeds) > 1, captured=device.type == "cuda")
+        stepper = Stepper(stacked=len(seeds) > 1, captured=captured)
         self.works: dict[str, Work] = {}
         for name, phase in phases.items():
             self._set_mode(phase.frozen)
@@ -113,7 +120,13 @@ def measure(stopwatches: Sequence[Stopwatch], rounds: int) -> list[Steps]:
 
 
 def measured_pace(
-    runs: Sequence[RunSettings], prepared: Path, device: torch.device, rounds: int, stack: int = 1
+    runs: Sequence[RunSettings],
+    prepared: Path,
+    device: torch.device,
+    rounds: int,
+    stack: int = 1,
+    *,
+    captured: bool = False,
 ) -> Pace:
     """Measure every kind of step that some runs take; runs of one data set take turns.
 
@@ -123,6 +136,7 @@ def measured_pace(
         device: Device that is measured.
         rounds: Steps per method and phase.
         stack: Runs in a stack.
+        captured: Whether steps are CUDA graphs.
 
     Raises:
         DataError: A data set is not prepared.
@@ -139,7 +153,7 @@ def measured_pace(
             for kind, run in own.items():
                 before = resident_megabytes()
                 reset_peak()
-                stopwatches.append(Stopwatch(run, data, Path(folder) / kind, device, stack))
+                stopwatches.append(Stopwatch(run, data, Path(folder) / kind, device, stack, captured=captured))
                 stopwatches[-1].round()
                 megabytes[kind] = without + max(0.0, peak_megabytes() - before)
             found |= dict(zip(own, measure(stopwatches, rounds), strict=True))

@@ -1,0 +1,198 @@
+"""Verbs of the whole study: plan, pace, select, gather, report, prune."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from silent_gradients.cli.parsing import (
+    add_config,
+    add_verb,
+    load_plan,
+    own_settings,
+    whole_number,
+)
+from silent_gradients.packs import Round
+
+if TYPE_CHECKING:
+    from silent_gradients.cli.parsing import Verbs
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the verbs of the whole study."""
+    plan = add_verb(
+        verbs,
+        "plan",
+        _plan,
+        "list what will be run",
+        (
+            "silent-gradients plan",
+            """silent-gradients plan --config '{"preset": "mnist-short", "seeds": [0]}'""",
+        ),
+        "List what params.yaml asks for, with hours once `silent-gradients pace` has measured the device.",
+    )
+    add_config(plan)
+
+    pace = add_verb(
+        verbs,
+        "pace",
+        _pace,
+        "measure how long the plan's training steps take here; plan then tells hours",
+        ("silent-gradients pace", "silent-gradients pace --rounds 100"),
+    )
+    add_config(pace)
+    pace.add_argument(
+        "--rounds",
+        type=whole_number(1),
+        default=20,
+        metavar="N",
+        help="steps measured per method and phase (default: 20)",
+    )
+
+    select = add_verb(
+        verbs,
+        "select",
+        _select,
+        "select a point per cell after a grid round of a group",
+        ("silent-gradients select baselines digits/learnable",),
+    )
+    select.add_argument("round", choices=get_args(Round)[:2], help="the round of the grid: %(choices)s")
+    select.add_argument("group", metavar="DATASET/EXPERIMENT", help="what is selected in, as in params.yaml")
+    add_config(select)
+
+    gather = add_verb(
+        verbs,
+        "gather",
+        _gather,
+        "verify every run and write tables, figures and the report",
+        ("silent-gradients gather",),
+    )
+    add_config(gather)
+
+    report = add_verb(
+        verbs,
+        "report",
+        _report,
+        "say where the report is and whether it is up to date, or open it",
+        ("silent-gradients report", "silent-gradients report --open"),
+        "Say where the report is and whether it is that of params.yaml, or open it in a browser. The last step of the "
+        "workflow writes it, which is `silent-gradients gather`.",
+    )
+    add_config(report)
+    report.add_argument("--open", action="store_true", help="open it in a browser")
+
+    prune = add_verb(
+        verbs,
+        "prune",
+        _prune,
+        "list the runs that no kept revision asks for, or remove them",
+        ("silent-gradients prune", "silent-gradients prune --keep HEAD~3 --delete"),
+    )
+    prune.add_argument("--delete", action="store_true", help="remove them; without it, nothing is")
+    prune.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="REVISION",
+        help="keep what this revision asks for too, besides the working tree, branches, tags and DVC's experiments; "
+        "may be given several times",
+    )
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from silent_gradients.overview import overview
+
+    print(overview(load_plan(options)))
+    return 0
+
+
+def _pace(options: argparse.Namespace) -> int:
+    from silent_gradients.training.lease import acquire
+
+    plan = load_plan(options)
+    with acquire() as lease:
+        import torch
+
+        from silent_gradients.files import write_text_atomically
+        from silent_gradients.pace import PACE
+        from silent_gradients.training.arithmetic import settle
+        from silent_gradients.training.stopwatch import measured_pace
+
+        settle()
+        runs, execution = [plan.first_run(cell) for cell in plan.cells()], plan.params.execution
+        pace = measured_pace(
+            runs,
+            Path("data/prepared"),
+            torch.device(lease.device),
+            options.rounds,
+            execution.stack,
+            captured=execution.steps == "graph" and lease.device == "cuda",
+        )
+    write_text_atomically(options.results / PACE, pace.to_json())
+    print(f"{pace.hardware}: {len(pace.steps)} kinds of steps in {options.results / PACE}; see: silent-gradients plan")
+    return 0
+
+
+def _select(options: argparse.Namespace) -> int:
+    from silent_gradients.files import write_text_atomically
+    from silent_gradients.selection import select
+    from silent_gradients.settings import SettingsError
+    from silent_gradients.store import RunStore, as_json
+
+    plan = load_plan(options)
+    if options.round not in plan.rounds(options.group):
+        with_round = [group for group in plan.groups() if options.round in plan.rounds(group)]
+        raise SettingsError(f"{options.group}: no group with a round {options.round}; known: {', '.join(with_round)}")
+    selections = plan.selections(options.round, options.group)
+    document = select(plan, RunStore(options.results / "store"), options.round, options.group, selections)
+    write_text_atomically(plan.selection_path(options.round, options.group, selections), as_json(document))
+    return 0
+
+
+def _gather(options: argparse.Namespace) -> int:
+    from silent_gradients.gathering import gather_results
+    from silent_gradients.params import set_over_preset
+
+    report = gather_results(load_plan(options), set_over_preset(own_settings(options)))
+    print(f"report: {report}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from silent_gradients.gathered import is_current
+    from silent_gradients.runs import SelectionMissingError
+    from silent_gradients.store import StoreError
+
+    plan, page = load_plan(options), options.results / "report.html"
+    if not page.is_file():
+        raise StoreError(f"{page}: not written yet; run: snakemake --cores all --resources gpu=8 all")
+    try:
+        current = is_current(plan.gathered_marker(plan.selections("seeds")), plan.results)
+    except SelectionMissingError:
+        current = False
+    print(f"report: {page}")
+    if not current:
+        print(
+            "it is not that of the present settings, source and runs; run: snakemake --cores all --resources gpu=8 all"
+        )
+    if options.open:
+        import webbrowser
+
+        if not webbrowser.open(page.resolve().as_uri()):
+            raise StoreError(f"no browser was found here; open this address in one: {page.resolve().as_uri()}")
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from silent_gradients.pruning import Pruning, kept_revisions, lines_for_dvc
+
+    pruning = Pruning.of(Path("results"), kept_revisions(options.keep))
+    print(pruning.overview())
+    if options.delete:
+        print(pruning.delete())
+        if lines := lines_for_dvc(options.keep):
+            print(lines)
+    elif pruning.runs or pruning.promises:
+        print("to remove what none asks for: silent-gradients prune --delete")
+    return 0
