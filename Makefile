@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist workste
 # Snakemake and its jobs find the programs of the environment first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup quickstart test test-slow lint format clean
+.PHONY: help setup quickstart test test-slow lint format notebooks clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -59,6 +59,9 @@ format: setup ## Put the source into the form that lint asks for
 	ruff check --fix
 	ruff format
 	snakefmt Snakefile workflow
+
+notebooks: setup ## Execute the notebooks of the documents and store their outputs
+	$(BIN)/python -m tests.notebooks
 
 clean: ## Remove .venv and what the tools left; data and results stay
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info
