@@ -111,3 +111,33 @@ def test_the_paper_claims_nothing_of_what_is_beyond_it(make_context):
     names = [f"digits/learnable/{name}" for name in ("rloo", "rloo+silent", "reinforce", "silent-gaussian")]
     names += [f"digits/log-linear/{name}" for name in ("silent-bernoulli", "reinforce", "reparameterization")]
     assert claims(cells([], make_context(names))) == []
+
+
+def test_the_correction_is_over_all_of_the_papers_claims_and_ours_apart(builder, make_context):
+    names = [f"digits/learnable/{name}" for name in ("reinforce", "reinforce+silent", "reinforce+sampled")]
+    for seed, (gain, kl) in enumerate(((0.40, 1.0), (0.50, 9.0), (0.42, 4.0))):
+        builder.add(names[0], seed=seed, bpd=3.0, kl=20)
+        builder.add(names[1], seed=seed, bpd=3.0 - gain, kl=20 + kl)
+        builder.add(names[2], seed=seed, bpd=3.0 - gain / 2, kl=20)
+    found = orderings(builder, make_context, names)
+    bpd, kl = (found["reinforce+silent", "reinforce", metric] for metric in ("bpd", "kl"))
+    ours = found["reinforce+silent", "reinforce+sampled", "bpd"]
+    assert bpd.p_value == pytest.approx(stats.ttest_1samp([0.40, 0.50, 0.42], 0).pvalue)
+    assert kl.p_value == pytest.approx(stats.ttest_1samp([1, 9, 4], 0).pvalue)
+    assert (bpd.adjusted, kl.adjusted) == pytest.approx((2 * bpd.p_value, kl.p_value))
+    assert ours.adjusted == pytest.approx(ours.p_value)
+    assert (bpd.verdict, bpd.survives, kl.verdict, kl.survives) == ("holds", True, "undecided", False)
+
+
+def test_an_ordering_may_hold_alone_and_not_survive_the_correction(builder, make_context):
+    names = [f"digits/fixed/{name}" for name in ("silent-bernoulli", "reinforce", "gumbel-softmax")]
+    for seed, gain in enumerate((0.3, 0.5, 0.4)):
+        builder.add(names[0], seed=seed, bpd=3.0 - gain, mse=3)
+        for other in names[1:]:
+            builder.add(other, seed=seed, bpd=3.0 + gain, mse=3 + gain)
+    found = orderings(builder, make_context, names)
+    assert len(found) == 4
+    for claim in found.values():
+        # Each p is 2 P(t > 0.4 sqrt(3) / 0.1) with two degrees of freedom, 0.0202.
+        assert (claim.p_value, claim.adjusted) == pytest.approx((0.0202, 4 * 0.0202), abs=2e-4)
+        assert (claim.verdict, claim.survives) == ("holds", False)

@@ -11,9 +11,11 @@ from xml.etree import ElementTree
 import pandas as pd
 from tests.report.conftest import FIXED, LEARNABLE
 
+from silent_gradients.report import page
 from silent_gradients.report.gather import gather
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "col"}
+SCRIPT = Path(page.__file__).parent / "templates" / "report.js"
 
 
 class Page(HTMLParser):
@@ -93,12 +95,16 @@ def test_the_page_gives_its_verdict_first(gathered):
 
 def test_the_page_needs_nothing_from_elsewhere(gathered):
     html = (gathered / "report.html").read_text()
-    page = Page(html)
-    assert page.links
-    assert all(link.startswith(("#", "data:image/")) for link in page.links)
-    anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    assert {link[1:] for link in page.links if link.startswith("#")} <= anchors
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    found = Page(html)
+    assert found.links
+    assert all(link.startswith(("#", "data:image/")) for link in found.links)
+    anchors = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(set(anchors)) == len(anchors)
+    assert {link[1:] for link in found.links if link.startswith("#")} <= set(anchors)
+    assert not {"iframe", "object", "embed", "base"} & {tag for tag, _ in found.tags}
+    # The one script is ours, whole.
+    assert sum(tag == "script" for tag, _ in found.tags) == 1
+    assert SCRIPT.read_text().strip() in html
     assert "@import" not in html
     assert "url(" not in html
 
@@ -126,7 +132,7 @@ def test_hostile_names_are_text(builder, make_context, tmp_path):
     context = make_context([cell], preset=hostile, datasets={"digits": {"version": hostile, "sha256": "0" * 64}})
     gather(builder.records, context, tmp_path / "results")
     html = (tmp_path / "results" / "report.html").read_text()
-    assert "<script" not in html
+    assert html.count("<script") == 1
     assert "&lt;script&gt;" in html
     Page(html)
 
@@ -191,7 +197,7 @@ def test_the_page_counts_our_claims_apart_from_the_papers(builder, make_context,
         for name, bpd in zip(names, (2.0, 2.2), strict=True):
             builder.add(name, seed=seed, bpd=bpd + seed * (1 + 0.01 * (name == names[0])))
     gather(builder.records, make_context(names), tmp_path)
-    page = (tmp_path / "report.html").read_text()
-    assert "This plan has no two cells that the paper orders." in page
-    assert "below a sampled one on equal seeds: holds <b>1</b> time." in page
-    assert "REINFORCE + SG &lt; REINFORCE + sampled guide" in page
+    html = (tmp_path / "report.html").read_text()
+    assert "This plan has no two cells that the paper orders." in html
+    assert "below a sampled one on equal seeds: holds <b>1</b> time." in html
+    assert "REINFORCE + SG &lt; REINFORCE + sampled guide" in html

@@ -11,7 +11,7 @@ from scipy import stats
 from silent_gradients.estimators import REGISTRY
 from silent_gradients.methods import METHODS
 from silent_gradients.report.naming import EXPERIMENTS, MethodName
-from silent_gradients.report.summary import cells, mean_error, summarize
+from silent_gradients.report.summary import cells, holm, mean_error, p_value, summarize
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8).filter(lambda values: np.ptp(values) > 1e-6))
@@ -131,3 +131,41 @@ def test_every_estimator_has_a_name_for_readers():
     for name in REGISTRY:
         if name != "silent":
             assert MethodName.of("fixed", name).estimator_label != name
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8).filter(lambda values: np.ptp(values) > 1e-6))
+def test_the_p_value_is_students_and_agrees_with_the_interval(values):
+    summary = summarize(values)
+    found = p_value(summary)
+    assert found == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-6, abs=1e-12)
+    if abs(found - 0.05) > 1e-9:
+        assert (found < 0.05) == (summary.low > 0 or summary.high < 0)
+
+
+def test_p_values_where_there_is_no_spread():
+    assert p_value(summarize([2.0, 2.0])) == 0
+    assert p_value(summarize([0.0, 0.0])) == 1
+    assert math.isnan(p_value(summarize([2.0])))
+
+
+def test_holms_correction_of_a_worked_example():
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, never falling: 0.04, 0.06, 0.06, 0.06.
+    assert holm([0.04, 0.01, math.nan, 0.03, 0.02]) == pytest.approx([0.06, 0.04, math.nan, 0.06, 0.06], nan_ok=True)
+    assert holm([0.6, 0.9]) == [1, 1]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holms_correction_is_a_closed_test_of_bonferronis(values):
+    # Independent definition: the largest Bonferroni p-value of all sets of hypotheses that hold this one.
+    for place, adjusted in enumerate(holm(values)):
+        others = sorted(values[:place] + values[place + 1 :])
+        # Of the sets of one size, the largest minimum is that of the hypothesis with the largest others.
+        worst = max((size + 1) * min([values[place], *others[len(others) - size :]]) for size in range(len(values)))
+        assert adjusted == pytest.approx(min(1, worst))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holms_correction_is_that_of_statsmodels(values):
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    assert holm(values) == pytest.approx(multitest.multipletests(values, method="holm")[1].tolist())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from silent_gradients.report.published import PUBLISHED_MSE, published
-from silent_gradients.report.summary import Cell, Summary, summarize
+from silent_gradients.report.summary import CONFIDENCE, Cell, Summary, holm, p_value, summarize
 
 OURS = "ours"
 """Basis of a claim that goes beyond the paper."""
@@ -27,6 +27,7 @@ class Claim:
         published_difference: First minus second as published; ``nan`` without.
         difference: Summary of first minus second over the paired seeds.
         unpaired: Number of seeds for which only one of the two, or neither, has the metric.
+        adjusted: P-value of the difference after Holm's correction over the claims of its family: the paper's, or ours.
     """
 
     first: Cell
@@ -37,6 +38,7 @@ class Claim:
     published_difference: float
     difference: Summary
     unpaired: int
+    adjusted: float = math.nan
 
     @property
     def of_the_paper(self) -> bool:
@@ -55,6 +57,16 @@ class Claim:
             return "undecided"
         low, high = sorted((self.expected * self.difference.low, self.expected * self.difference.high))
         return "holds" if low > 0 else "fails" if high < 0 else "undecided"
+
+    @property
+    def p_value(self) -> float:
+        """Student's two-sided p-value of the difference, not corrected."""
+        return p_value(self.difference)
+
+    @property
+    def survives(self) -> bool:
+        """Whether the verdict is a decision that Holm's correction leaves standing."""
+        return self.verdict in ("holds", "fails") and self.adjusted < 1 - CONFIDENCE
 
 
 def claims(cells: Sequence[Cell]) -> list[Claim]:
@@ -77,7 +89,16 @@ def claims(cells: Sequence[Cell]) -> list[Claim]:
             second = named.get(f"{cell.dataset}/{cell.experiment}/{other}")
             if second is not None:
                 found.append(_compare(cell, second, metric, expected, basis))
-    return found
+    return _corrected(found)
+
+
+def _corrected(found: Sequence[Claim]) -> list[Claim]:
+    """The claims with their adjusted p-values: the paper's are one family, ours another."""
+    adjusted: dict[int, float] = {}
+    for papers in (True, False):
+        family = [place for place, claim in enumerate(found) if claim.of_the_paper == papers]
+        adjusted |= zip(family, holm([found[place].p_value for place in family]), strict=True)
+    return [replace(claim, adjusted=adjusted[place]) for place, claim in enumerate(found)]
 
 
 def _orderings(cell: Cell) -> Iterator[tuple[str, str, int]]:

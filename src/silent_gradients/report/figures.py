@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from silent_gradients.report import tables
+from silent_gradients.report.charts import thinned
 from silent_gradients.report.image_grids import GREY, reconstructions
 from silent_gradients.report.naming import EXPERIMENTS
 from silent_gradients.report.published import published
@@ -150,10 +150,8 @@ def learning_curves(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | 
     frames = []
     for cell in cells:
         for run in cell.runs:
-            curve = run.curve[["epoch", "selection_bpd"]].dropna()
-            curve = curve[np.isfinite(curve["selection_bpd"])]
-            keep = np.unique(np.linspace(0, len(curve) - 1, min(len(curve), _POINTS_PER_CURVE)).round().astype(int))
-            frames.append(curve.iloc[keep].assign(**_aesthetics(cell)))
+            curve = thinned(run.curve[["epoch", "selection_bpd"]], "selection_bpd", _POINTS_PER_CURVE)
+            frames.append(curve.assign(**_aesthetics(cell)))
     data = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     if data.empty:
         return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -30,6 +32,21 @@ _REDUCTION_LABELS = {"batch_mean": "batch mean", "per_image_mean": "per-image me
 
 
 @dataclass(frozen=True)
+class Linked:
+    """A printed number and where it comes from.
+
+    Attributes:
+        target: Name of the cell or run that it was measured in.
+    """
+
+    text: str
+    target: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class Part:
     """One printed table.
 
@@ -38,12 +55,28 @@ class Part:
         frame: Text only; columns may have two levels, the upper one grouping them.
         headers: Number of leading columns that name a row.
         folded: Whether a page may hide it at first.
+        links: For each row the cells or runs that its numbers were measured in, by column.
     """
 
     caption: str
     frame: pd.DataFrame
     headers: int
     folded: bool = False
+    links: tuple[Mapping[Any, str], ...] = ()
+
+    @classmethod
+    def of(cls, caption: str, rows: Sequence[Mapping[Any, str | Linked]], headers: int, folded: bool = False) -> Part:
+        """A table of rows by column, without the columns on what does not exist here, such as published numbers."""
+        text = [{column: str(value) for column, value in row.items()} for row in rows]
+        links = tuple(
+            {
+                column: value.target
+                for column, value in row.items()
+                if isinstance(value, Linked) and value.text != NOTHING
+            }
+            for row in rows
+        )
+        return cls(caption, _filled(pd.DataFrame(text)), headers, folded, links)
 
 
 @dataclass(frozen=True)
@@ -82,6 +115,11 @@ def monte_carlo(error: float) -> str:
     return "exact" if error == 0 else number(error, 4)
 
 
+def probability(value: float) -> str:
+    """A p-value to three decimals."""
+    return "<0.001" if value < 0.0005 else number(value)
+
+
 def significant(value: float) -> str:
     """Three significant digits, for numbers of any size."""
     return NOTHING if math.isnan(value) else f"{value:.3g}".replace("-", "−")
@@ -100,6 +138,37 @@ def layout(cells: Sequence[Cell], found: Sequence[Claim], records: Sequence[Reco
         *_log_linear(cells, context),
         _grid(records, context),
     ]
+
+
+def time(records: Sequence[Record], context: Context) -> Part | None:
+    """Device time by cell, as the runs recorded it: trainings alone, each run of a stack its share."""
+    runs: dict[str, dict[str, Record]] = {}
+    of_seeds = {record.name for record in records if record.round == "seeds"}
+    for record in records:
+        runs.setdefault(record.cell, {})[record.name] = record
+    spent = {cell: [float(run.provenance["seconds"]) for run in found.values()] for cell, found in runs.items()}
+    total = sum(map(sum, spent.values()))
+    unit, seconds = ("hours", 3600) if total >= 3 * 3600 else ("minutes", 60)
+    rows: list[dict[str, str | Linked]] = []
+    for cell in sorted(runs, key=lambda cell: -sum(spent[cell])):
+        members = runs[cell].values()
+        first = next(iter(members))
+        speeds = [speed for run in members if (speed := run.provenance.get("images_per_second"))]
+        reported = sum(float(run.provenance["seconds"]) for run in members if run.name in of_seeds)
+        rows.append(
+            {
+                "Cell": f"{MethodName.of(first.experiment, first.method).label}, "
+                f"{_group_name(first.dataset, first.experiment, context)}",
+                "Trainings": str(len(members)),
+                f"Device {unit}": Linked(number(sum(spent[cell]) / seconds, 2), cell),
+                "of these reported runs": number(reported / seconds, 2),
+                "Share": f"{sum(spent[cell]) / total:.1%}" if total else NOTHING,
+                "Images per second, median": significant(median(speeds)) if speeds else NOTHING,
+                "Device": described([f"{run.provenance['device']}, {run.provenance['hardware']}" for run in members]),
+            }
+        )
+    caption = f"Device {unit} of training by cell, {number(total / seconds, 2)} in all"
+    return Part.of(caption, rows, headers=1) if rows else None
 
 
 def markdown(table: Table) -> str:
@@ -178,7 +247,7 @@ def _about_controls(data: pd.DataFrame) -> list[str]:
 
 def _claims(found: Sequence[Claim], context: Context) -> Table:
     data = tables.claim_table(found, context)
-    groups: dict[tuple[bool, str, str], list[dict[str, str]]] = {}
+    groups: dict[tuple[bool, str, str], list[dict[str, str | Linked]]] = {}
     for claim in sorted(found, key=lambda claim: not claim.of_the_paper):
         digits, difference = _DIGITS.get(claim.metric, 3), claim.difference
         sign = "<" if claim.expected < 0 else ">"
@@ -187,9 +256,12 @@ def _claims(found: Sequence[Claim], context: Context) -> Table:
                 "Ordering": f"{claim.first.method.label} {sign} {claim.second.method.label}",
                 "Metric": METRIC_LABELS[claim.metric],
                 "Verdict": claim.verdict,
-                "Difference": number(difference.mean, digits, sign=True),
+                "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
                 "95% interval": _pairs_interval(difference.low, difference.high, difference.n, digits),
                 "Pairs": str(difference.n),
+                "p": probability(claim.p_value),
+                "p, Holm": probability(claim.adjusted),
+                "After Holm": NOTHING if math.isnan(claim.adjusted) else "stands" if claim.survives else "open",
                 "Published": number(claim.published_difference, digits, sign=True),
                 "Basis": claim.basis,
             }
@@ -198,7 +270,8 @@ def _claims(found: Sequence[Claim], context: Context) -> Table:
     notes = [
         f"Preset {context.preset}, protocol {context.protocol}.",
         "Differences are first minus second on equal seeds: mean and 95% Student interval. An ordering holds or fails "
-        "where the interval lies on one side of zero. The intervals are not corrected for their number.",
+        "where the interval lies on one side of zero. n is the number of pairs: trainings, never evaluations of one.",
+        _about_holm(found),
         "Basis: the sign of the difference of the published numbers, or the paper's text where it has no numbers for "
         "the data set.",
     ]
@@ -213,14 +286,24 @@ def _claims(found: Sequence[Claim], context: Context) -> Table:
             "or has no such value."
         )
     parts = [
-        Part(
-            f"{_group_name(dataset, experiment, context, beyond)}: orderings on equal seeds",
-            _filled(pd.DataFrame(rows)),
-            headers=1,
-        )
+        Part.of(f"{_group_name(dataset, experiment, context, beyond)}: orderings on equal seeds", rows, headers=1)
         for (beyond, dataset, experiment), rows in groups.items()
     ]
     return Table("claims", "Published orderings", tuple(notes), data, tuple(parts))
+
+
+def _about_holm(found: Sequence[Claim]) -> str:
+    sizes = [
+        sum(claim.of_the_paper == papers and not math.isnan(claim.adjusted) for claim in found)
+        for papers in (True, False)
+    ]
+    ours = f", the {sizes[1]} of ours another" if sizes[1] else ""
+    return (
+        "p: Student's, two-sided, of the same paired differences. Holm: adjusted for the number of orderings by Holm's "
+        f"procedure, over all data sets, experiments and metrics of this page at once: the {sizes[0]} orderings of the "
+        f"paper with an interval are one family{ours}. An ordering that stands has an adjusted p below 0.05. The "
+        "verdict takes each ordering alone, by the interval that is printed beside it."
+    )
 
 
 def _table_1(cells: Sequence[Cell], context: Context) -> Table:
@@ -242,10 +325,10 @@ def _gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...
     parts = []
     for (dataset, experiment), group in _grouped(data, "dataset", "experiment"):
         epochs = sorted({int(epoch) for epoch in group["epoch"].dropna()})
-        rows: dict[bool, list[dict[tuple[str, str], str]]] = {}
+        rows: dict[bool, list[dict[tuple[str, str], str | Linked]]] = {}
         for (name, estimator), points in _grouped(group, "method", "estimated_with"):
             method = MethodName.of(experiment, name)
-            row = {
+            row: dict[tuple[str, str], str | Linked] = {
                 ("", "Posterior"): method.space,
                 ("", "Method"): method.label_with(estimator),
             }
@@ -253,7 +336,7 @@ def _gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...
                 values = dict(zip(points["epoch"], points[reduction], strict=True))
                 for epoch in epochs:
                     key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
-                    row[key] = significant(values.get(epoch, math.nan))
+                    row[key] = Linked(significant(values.get(epoch, math.nan)), f"{dataset}/{experiment}/{name}")
             zero = points["published"].eq(0).any()
             lost = dataset == "mnist" and experiment != "log-linear" and not method.beyond
             row |= {
@@ -265,7 +348,7 @@ def _gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...
         for beyond, lines in rows.items():
             caption = f"{_group_name(dataset, experiment, context, beyond)}: gradient variance by epoch"
             # The paper's table is the one of the fixed variance; the others go beyond it.
-            parts.append(Part(caption, _filled(pd.DataFrame(lines)), headers=2, folded=experiment != "fixed"))
+            parts.append(Part.of(caption, lines, headers=2, folded=experiment != "fixed"))
     return tuple(parts)
 
 
@@ -324,29 +407,30 @@ _UNITS = (
 
 
 def _all_metrics(data: pd.DataFrame, experiment: str, context: Context) -> tuple[Part, ...]:
-    groups: dict[tuple[str, bool], list[dict[tuple[str, str], str]]] = {}
+    groups: dict[tuple[str, bool], list[dict[tuple[str, str], str | Linked]]] = {}
     for (dataset, name), group in _grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in _rows(group)}
         bpd, kl, mse = by_metric["bpd"], by_metric["kl"], by_metric[PUBLISHED_MSE]
         method = MethodName.of(experiment, name)
+        measured = partial(Linked, target=f"{dataset}/{experiment}/{name}")
         groups.setdefault((dataset, method.beyond), []).append(
             {
                 ("", "Posterior"): method.space,
                 ("", "Method"): method.label,
-                ("BPD", "mean"): number(bpd["measured"]),
+                ("BPD", "mean"): measured(number(bpd["measured"])),
                 ("BPD", "sd"): number(bpd["sd"]),
                 ("BPD", "95% interval"): interval(bpd["low"], bpd["high"], bpd["seeds"]),
                 ("BPD", "published"): number(bpd["published"]),
                 ("BPD", "difference"): number(bpd["difference"], sign=True),
                 ("BPD", "closed form"): number(bpd["closed_form"]),
                 ("BPD", "Monte-Carlo error"): monte_carlo(bpd["monte_carlo_error"]),
-                ("BPD", "importance-weighted"): _weighted(by_metric.get(tables.IMPORTANCE_WEIGHTED)),
-                ("KL", "mean"): number(kl["measured"], 2),
+                ("BPD", "importance-weighted"): measured(_weighted(by_metric.get(tables.IMPORTANCE_WEIGHTED))),
+                ("KL", "mean"): measured(number(kl["measured"], 2)),
                 ("KL", "95% interval"): interval(kl["low"], kl["high"], kl["seeds"], 2),
                 ("KL", "closed form"): number(kl["closed_form"], 2),
-                ("MSE", "mean decoded"): number(by_metric["mse_mean_decoded"]["measured"]),
-                ("MSE", "sampled"): number(by_metric["mse_sampled"]["measured"]),
-                ("MSE", "sampled and clamped"): number(mse["measured"]),
+                ("MSE", "mean decoded"): measured(number(by_metric["mse_mean_decoded"]["measured"])),
+                ("MSE", "sampled"): measured(number(by_metric["mse_sampled"]["measured"])),
+                ("MSE", "sampled and clamped"): measured(number(mse["measured"])),
                 ("MSE", "95% interval"): interval(mse["low"], mse["high"], mse["seeds"]),
                 ("MSE", "published"): number(mse["published"]),
                 ("MSE", "difference"): number(mse["difference"], sign=True),
@@ -354,11 +438,7 @@ def _all_metrics(data: pd.DataFrame, experiment: str, context: Context) -> tuple
             }
         )
     return tuple(
-        Part(
-            f"{_group_name(dataset, experiment, context, beyond)}, linear decoder",
-            _filled(pd.DataFrame(rows)),
-            headers=2,
-        )
+        Part.of(f"{_group_name(dataset, experiment, context, beyond)}, linear decoder", rows, headers=2)
         for (dataset, beyond), rows in groups.items()
     )
 
@@ -367,30 +447,31 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     weighted = tables.importance_weighted(cells, "learnable") if metric == "bpd" else ()
     data = tables.measurements(cells, context, "learnable", (metric, *weighted))
     digits, label = _DIGITS[metric], METRIC_LABELS[metric]
-    rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
-    details: dict[tuple[str, bool], list[dict[str, str]]] = {}
+    rows: dict[tuple[str, str], dict[tuple[str, str], str | Linked]] = {}
+    details: dict[tuple[str, bool], list[dict[str, str | Linked]]] = {}
     papers: set[tuple[str, str]] = {_FACTOR_ANALYSIS}
-    for (_, name_of_method), group_of_rows in _grouped(data, "dataset", "method"):
+    for (dataset, name_of_method), group_of_rows in _grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in _rows(group_of_rows)}
         row, method = by_metric[metric], MethodName.of("learnable", name_of_method)
         key = (method.space, method.estimator_label)
         if not method.beyond:
             papers.add(key)
         cell = rows.setdefault(key, {("", "Posterior"): key[0], ("", "Estimator"): key[1]})
-        group = context.title(row["dataset"])
-        cell[(group, _COLUMNS[method.guidance])] = _with_interval(row, digits)
+        group = context.title(dataset)
+        measured = partial(Linked, target=f"{dataset}/learnable/{name_of_method}")
+        cell[(group, _COLUMNS[method.guidance])] = measured(_with_interval(row, digits))
         cell[(group, f"published {method.guidance}")] = number(row["published"], 2)
         details.setdefault((group, method.beyond), []).append(
             {
                 "Posterior": method.space,
                 "Method": method.label,
-                label: number(row["measured"], digits),
+                label: measured(number(row["measured"], digits)),
                 "sd": number(row["sd"], digits),
                 "95% interval": interval(row["low"], row["high"], row["seeds"], digits),
                 "Published": number(row["published"], 2),
                 "Difference": number(row["difference"], digits, sign=True),
                 **({"Monte-Carlo error": monte_carlo(row["monte_carlo_error"])} if metric == "bpd" else {}),
-                "Importance-weighted": _weighted(by_metric.get(tables.IMPORTANCE_WEIGHTED)),
+                "Importance-weighted": measured(_weighted(by_metric.get(tables.IMPORTANCE_WEIGHTED))),
                 **{column: text for (_, column), text in _made_from(row).items()},
             }
         )
@@ -425,11 +506,11 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         ]
         if compact:
             caption = f"{'Beyond the paper: ' if beyond else ''}{label} without and with silent gradients"
-            parts.append(Part(caption, _filled(pd.DataFrame(compact)), headers=2))
+            parts.append(Part.of(caption, compact, headers=2))
     for (group, beyond), lines in details.items():
         mark = f", {_BEYOND}" if beyond else ""
         caption = f"{group}, {EXPERIMENTS['learnable']}{mark}: {label} in detail"
-        parts.append(Part(caption, _filled(pd.DataFrame(lines)), 2, folded=True))
+        parts.append(Part.of(caption, lines, 2, folded=True))
     return Table(name, title, tuple(notes), data, tuple(parts))
 
 
@@ -454,18 +535,18 @@ def _grid(records: Sequence[Record], context: Context) -> Table:
                 "Method": MethodName.of(experiment, row["method"]).label,
                 "Point": row["point"] or "the only one",
                 "Selected": "selected" if row["selected"] else "",
-                "BPD": number(row["selection_bpd"]),
+                "BPD": Linked(number(row["selection_bpd"]), row["name"]),
                 "Monte-Carlo error": monte_carlo(row["monte_carlo_error"]),
-                "KL": number(row["selection_kl"], 2),
+                "KL": Linked(number(row["selection_kl"], 2), row["name"]),
                 "Split": row["split"] or NOTHING,
                 "Seed": str(row["seed"]),
                 "Epochs": str(row["epochs"]),
-                "Status": row["status"],
+                "Status": row["status"] if math.isfinite(row["selection_bpd"]) else Linked(row["status"], row["name"]),
             }
             for row in _rows(group)
         ]
         caption = f"{_group_name(dataset, experiment, context)}: grid of {len(rows)} runs"
-        parts.append(Part(caption, pd.DataFrame(rows), 2, folded=True))
+        parts.append(Part.of(caption, rows, 2, folded=True))
     notes = (
         *facts(data, context),
         "Every configuration that was tried, best first by the BPD on the selection split; one seed each.",

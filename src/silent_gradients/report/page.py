@@ -1,18 +1,27 @@
-"""One offline page: the verdict first, then the tables, the figures and where every number comes from."""
+"""One offline page: the verdict first, then the tables, the figures and where every number comes from.
+
+Without its script, which sorts, filters and unfolds, it shows the same.
+"""
 
 from __future__ import annotations
 
 import base64
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from silent_gradients.report import layout
+from silent_gradients.report.charts import SIDE
 from silent_gradients.report.claims import Claim
+from silent_gradients.report.dossiers import dossiers, pairs
 from silent_gradients.report.figures import Drawing
+from silent_gradients.report.grid_maps import grid_maps
 from silent_gradients.report.layout import METRIC_LABELS, Part, Table
+from silent_gradients.report.naming import EXPERIMENTS
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, revision
 
@@ -28,7 +37,7 @@ def render(
     records: Sequence[Record],
     context: Context,
 ) -> str:
-    """The page as HTML with everything in it: styles, figures, no script, nothing from elsewhere.
+    """The page as HTML with everything in it: styles, figures, its one script, nothing from elsewhere.
 
     Args:
         cells: Cells of the plan with the runs of their selected points.
@@ -53,6 +62,10 @@ def render(
     for claim in papers:
         by_metric.setdefault(METRIC_LABELS[claim.metric], Counter())[claim.verdict] += 1
     grid = [table for table in tables if table.name == "grid"]
+    maps = grid_maps(records, context)
+    folders = dossiers(cells, claims, records, context)
+    anchors = {folder.cell.name for folder in folders} | {run.name for folder in folders for run in folder.runs}
+    time = layout.time(records, context)
     return environment.get_template("report.html.j2").render(
         context=context,
         verdicts={verdict: verdicts[verdict] for verdict in VERDICTS},
@@ -63,8 +76,20 @@ def render(
         measured=[cell for cell in cells if cell.evaluated],
         unmeasured=[cell for cell in cells if not cell.evaluated],
         flagged=[cell for cell in cells if cell.evaluated and cell.status != "complete"],
-        tables=[_table(table) for table in tables if table not in grid],
-        grids=[_table(table) for table in grid],
+        standing={
+            papers: sum(claim.survives for claim in claims if claim.of_the_paper == papers) for papers in (True, False)
+        },
+        pair_counts=_range([claim.difference.n for claim in papers if claim.difference.n > 1]),
+        family=sum(not math.isnan(claim.adjusted) for claim in papers),
+        tables=[_table(table, anchors) for table in tables if table not in grid],
+        grids=[_table(table, anchors) for table in grid],
+        maps=maps,
+        map_groups=list(dict.fromkeys(found.group for found in maps)),
+        experiments=EXPERIMENTS,
+        pairs=pairs(claims, context),
+        dossiers=folders,
+        time=None if time is None else _part(time, anchors),
+        side=SIDE,
         drawings=[_figure(drawing) for drawing in drawings],
         diverged=[record for record in unique if record.diverged],
         runs=len(unique),
@@ -73,11 +98,13 @@ def render(
     )
 
 
-def _table(table: Table) -> dict[str, Any]:
-    return {"name": table.name, "title": table.title, "notes": table.notes, "parts": [_part(p) for p in table.parts]}
+def _table(table: Table, anchors: Set[str]) -> dict[str, Any]:
+    parts = [_part(part, anchors) for part in table.parts]
+    return {"name": table.name, "title": table.title, "notes": table.notes, "parts": parts}
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _part(part: Part, anchors: Set[str]) -> dict[str, Any]:
+    """A table for the template; a link leads nowhere but to what the page has."""
     columns: list[Any] = list(part.frame.columns)
     names = [name if isinstance(name, tuple) else ("", name) for name in columns]
     groups: list[list[Any]] = []
@@ -90,10 +117,23 @@ def _part(part: Part) -> dict[str, Any]:
         "caption": part.caption,
         "groups": groups if any(group for group, _ in groups) else [],
         "columns": [name for _, name in names],
-        "rows": [list(map(str, row)) for row in part.frame.itertuples(index=False)],
+        "rows": [
+            [(str(text), _target(links, column, anchors)) for column, text in zip(columns, row, strict=True)]
+            for row, links in zip(part.frame.itertuples(index=False), part.links, strict=True)
+        ],
         "headers": part.headers,
         "folded": part.folded,
     }
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts, default=0), max(counts, default=0)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _target(links: Mapping[Any, str], column: Any, anchors: Set[str]) -> str:
+    target = links.get(column, "")
+    return target if target in anchors else ""
 
 
 def _figure(drawing: Drawing) -> dict[str, str]:

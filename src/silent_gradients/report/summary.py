@@ -51,6 +51,32 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
+def p_value(summary: Summary) -> float:
+    """Student's two-sided p-value of the mean against zero: below 0.05 where the 95% interval is clear of zero.
+
+    ``nan`` for fewer than two values; 0 for equal values that are not zero.
+    """
+    if summary.n < 2:
+        return math.nan
+    if summary.sd == 0:
+        return float(summary.mean == 0)
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(summary.n - 1, -abs(summary.mean) * math.sqrt(summary.n) / summary.sd))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number by Holm's step-down procedure (1979), valid however they depend on each other.
+
+    ``nan`` stays ``nan`` and does not count.
+    """
+    ascending = sorted((value, place) for place, value in enumerate(p_values) if not math.isnan(value))
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for done, (value, place) in enumerate(ascending):
+        largest = adjusted[place] = max(largest, min(1.0, (len(ascending) - done) * value))
+    return adjusted
+
+
 def mean_error(errors: Sequence[float]) -> float:
     """Monte-Carlo error of a mean of independent values with the given errors: ``sqrt(sum e^2) / n``."""
     return math.sqrt(sum(error**2 for error in errors)) / len(errors) if errors else math.nan

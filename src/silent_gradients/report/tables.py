@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -134,6 +135,8 @@ def claim_table(found: Sequence[Claim], context: Context) -> pd.DataFrame:
                 "difference": claim.difference.mean,
                 "low": claim.difference.low,
                 "high": claim.difference.high,
+                "p": claim.p_value,
+                "p_holm": claim.adjusted,
                 "pairs": claim.difference.n,
                 "seeds_without_pair": claim.unpaired,
                 "published_difference": claim.published_difference,
@@ -144,13 +147,60 @@ def claim_table(found: Sequence[Claim], context: Context) -> pd.DataFrame:
     )
 
 
+@dataclass(frozen=True)
+class GridPoint:
+    """A configuration that a selection compared.
+
+    Attributes:
+        axes: The settings in which the points of its grid differ, with its values.
+        selected: Whether the reported runs are of this point.
+    """
+
+    run: Record
+    axes: tuple[tuple[str, Any], ...]
+    selected: bool
+
+    @property
+    def bpd(self) -> float:
+        """The selection split's BPD, which the selection goes by; ``nan`` of a diverged run."""
+        return _number((self.run.result["selection"] or {}).get("bpd"))
+
+
+def grid_points(records: Sequence[Record], context: Context) -> list[GridPoint]:
+    """Every configuration that was compared: cells in the paper's order, each cell's best first."""
+    grids: dict[tuple[str, str], dict[str, Record]] = {}
+    for run in records:
+        if run.round != "seeds":
+            grids.setdefault((run.cell, run.round), {})[run.name] = run
+    used = {_point(run) for run in records if run.round == "seeds"}
+    points = [
+        GridPoint(run, axes, _point(run) in used or _is_selected(run, context))
+        for members in grids.values()
+        for run, axes in _with_axes(list(members.values()), context)
+    ]
+
+    def order(point: GridPoint) -> tuple[Any, ...]:
+        run, bpd = point.run, point.bpd
+        method = MethodName.of(run.experiment, run.method)
+        return (
+            run.dataset,
+            run.experiment,
+            method.rank,
+            run.round,
+            math.isnan(bpd),
+            0 if math.isnan(bpd) else bpd,
+            run.name,
+        )
+
+    return sorted(points, key=order)
+
+
 def grid(records: Sequence[Record], context: Context) -> pd.DataFrame:
     """Every grid point that was compared, in the order of the selection split's BPD, the selected one marked."""
-    points = {(run.cell, run.round, run.name): run for run in records if run.round != "seeds"}
-    used = {_point(run) for run in records if run.round == "seeds"}
     rows = []
-    for run in points.values():
-        selection, method = run.result["selection"] or {}, MethodName.of(run.experiment, run.method)
+    for point in grid_points(records, context):
+        run = point.run
+        selection = run.result["selection"] or {}
         rows.append(
             {
                 "preset": context.preset,
@@ -160,24 +210,19 @@ def grid(records: Sequence[Record], context: Context) -> pd.DataFrame:
                 "experiment": run.experiment,
                 "method": run.method,
                 "round": run.round,
-                "point": ", ".join(f"{axis}={value}" for axis, value in _axes(run, list(points.values()), context)),
-                "selected": _point(run) in used or _is_selected(run, context),
+                "point": ", ".join(f"{axis}={value}" for axis, value in point.axes),
+                "selected": point.selected,
                 "split": selection.get("split", ""),
-                "selection_bpd": _number(selection.get("bpd")),
+                "selection_bpd": point.bpd,
                 "monte_carlo_error": _number(selection.get("bpd_mc_error")),
                 "selection_kl": _number(selection.get("kl")),
                 "seed": run.seed,
                 "epochs": run.result["epochs"],
-                "status": _run_status(run),
+                "status": run_status(run),
                 "name": run.name,
-                "_order": method.rank,
             }
         )
-    frame = pd.DataFrame(rows)
-    if frame.empty:
-        return frame
-    order = ["dataset", "experiment", "_order", "round", "selection_bpd", "name"]
-    return frame.sort_values(order, ignore_index=True).drop(columns="_order")
+    return pd.DataFrame(rows)
 
 
 def runs(records: Sequence[Record]) -> pd.DataFrame:
@@ -195,7 +240,7 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
                 "cell": run.cell,
                 "rounds": "+".join(sorted(set(rounds[run.name]))),
                 "seed": run.seed,
-                "status": _run_status(run),
+                "status": run_status(run),
                 "diverged_epoch": run.result["diverged_epoch"],
                 "flattened": run.result["flattened"],
                 "epochs": run.result["epochs"],
@@ -207,7 +252,7 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
                     if not isinstance(value, Mapping | list)
                 },
                 # Without a silent gradient its settings are empty columns, not one of their common name.
-                **{f"setting.{key}": value for key, value in _leaves(run.settings) if key != "silent"},
+                **{f"setting.{key}": value for key, value in leaves(run.settings) if key != "silent"},
                 "revision": revision(run),
                 "device": run.provenance.get("device"),
                 "hardware": run.provenance.get("hardware"),
@@ -322,26 +367,28 @@ def _limit(cell: Cell, metric: str, context: Context) -> float:
     return summarize([limit[_LIMITS[metric]] for limit in limits if limit]).mean
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A run's settings by dotted name, lists as ``2x3x4``."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", "x".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _axes(run: Record, points: Sequence[Record], context: Context) -> list[tuple[str, Any]]:
-    """The settings in which the points of a run's grid differ; of a grid of one point, its declared axes."""
-    leaves = dict(_leaves(run.settings))
-    siblings = [dict(_leaves(other.settings)) for other in points if (other.cell, other.round) == (run.cell, run.round)]
-    varied = [name for name in leaves if name != "seed" and len({str(other.get(name)) for other in siblings}) > 1]
-    declared = [axis for axis in context.grid_axes.get(run.cell, ()) if axis in leaves]
-    return [(axis, leaves[axis]) for axis in varied or declared]
+def _with_axes(grid: Sequence[Record], context: Context) -> Iterator[tuple[Record, tuple[tuple[str, Any], ...]]]:
+    """The runs of one grid with the settings in which they differ; a grid of one point has its declared axes."""
+    every = [dict(leaves(run.settings)) for run in grid]
+    names = dict.fromkeys(name for settings in every for name in settings if name != "seed")
+    varied = [name for name in names if len({str(settings.get(name)) for settings in every}) > 1]
+    for run, settings in zip(grid, every, strict=True):
+        declared = [axis for axis in context.grid_axes.get(run.cell, ()) if axis in settings]
+        yield run, tuple((axis, settings.get(axis)) for axis in varied or declared)
 
 
 def _point(run: Record) -> str:
     """A run's settings but for its seed: runs of one grid point agree in it."""
-    return str(sorted((name, str(value)) for name, value in _leaves(run.settings) if name != "seed"))
+    return str(sorted((name, str(value)) for name, value in leaves(run.settings) if name != "seed"))
 
 
 def _is_selected(run: Record, context: Context) -> bool:
@@ -349,7 +396,8 @@ def _is_selected(run: Record, context: Context) -> bool:
     return selection.get("run") == run.name and selection.get("status") != "diverged"
 
 
-def _run_status(run: Record) -> str:
+def run_status(run: Record) -> str:
+    """What became of a run, for people."""
     if run.diverged:
         epoch = run.result["diverged_epoch"]
         return "diverged" if epoch is None else f"diverged (epoch {epoch})"
