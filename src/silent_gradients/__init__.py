@@ -84,16 +84,18 @@ _ROOMS = ("posteriors", "decoders", "estimators")
 _MODULES = ("estimators", "latent_noise")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"silent_gradients.{name}")
-    if name in __all__:
-        for room in [_ELSEWHERE[name]] if name in _ELSEWHERE else _ROOMS:
-            found = getattr(import_module(f"silent_gradients.{room}"), name, None)
-            if found is not None:
-                globals()[name] = found
-                return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one of these
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"silent_gradients.{name}")
+        if name in __all__:
+            for room in [_ELSEWHERE[name]] if name in _ELSEWHERE else _ROOMS:
+                found = getattr(import_module(f"silent_gradients.{room}"), name, None)
+                if found is not None:
+                    globals()[name] = found
+                    return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

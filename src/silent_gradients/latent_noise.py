@@ -25,7 +25,7 @@ class Request:
     dtype: torch.dtype
 
     def draw(self, generator: torch.Generator | None, device: torch.device) -> Tensor:
-        """The noise, from ``generator`` (None: PyTorch's own)."""
+        """The noise, of shape [*shape], from ``generator`` (None: PyTorch's own)."""
         draw = torch.randn if self.kind == "normal" else torch.rand
         return draw(self.shape, generator=generator, dtype=self.dtype, device=device)
 
@@ -37,7 +37,7 @@ class RecordedNoise:
     requests: list[Request] = field(default_factory=list)
 
     def take(self, request: Request, device: torch.device) -> Tensor:
-        """A constant in the place of the noise."""
+        """A constant of shape [*request.shape] in the place of the noise."""
         self.requests.append(request)
         return torch.full(request.shape, 0.5, dtype=request.dtype, device=device)
 
@@ -47,14 +47,14 @@ class PreparedNoise:
 
     Args:
         requests: What will be asked for.
-        noise: The noise, one tensor for each.
+        noise: The noise, one tensor [*request.shape] for each.
     """
 
     def __init__(self, requests: Sequence[Request], noise: Iterable[Tensor]) -> None:
         self._left = list(zip(requests, noise, strict=True))
 
     def take(self, request: Request, device: torch.device) -> Tensor:
-        """The next of the noise.
+        """The next of the noise, [*request.shape].
 
         Raises:
             ValueError: Something else was expected to be asked for.
@@ -70,17 +70,26 @@ NoiseSource = torch.Generator | RecordedNoise | PreparedNoise
 
 
 def normal(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> Tensor:
-    """N(0, 1) noise of the type and on the device of ``like``."""
+    """N(0, 1) noise.
+
+    Args:
+        shape: Its shape; the samples [S] first in a posterior's.
+        like: Tensor [...] whose type and device the noise gets.
+        source: Where it comes from; None is PyTorch's own generator.
+
+    Returns:
+        A tensor [*shape].
+    """
     return _noise(Request("normal", shape, like.dtype), like.device, source)
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> Tensor:
-    """Uniform noise on [0, 1), of the type and on the device of ``like``."""
+    """Uniform noise on [0, 1), a tensor [*shape]; arguments as those of ``normal``."""
     return _noise(Request("uniform", shape, like.dtype), like.device, source)
 
 
 def poisson(rate: Tensor, source: NoiseSource | None) -> Tensor:
-    """Poisson numbers of the rates ``rate``: no noise of a law that is known before they are.
+    """Poisson numbers of the rates ``rate`` [...], in their shape: no noise of a law that is known before they are.
 
     Raises:
         ValueError: They were to be drawn beforehand.

@@ -44,6 +44,14 @@ def test_the_silent_gradient_has_no_variance_at_all(tiny, cell):
     assert (found.images, found.draws) == (24, 7)
 
 
+def test_what_cannot_be_measured_is_refused(tiny):
+    vae, x, state = model(tiny, "fixed/silent-bernoulli")
+    with pytest.raises(EstimatorError, match="vae: estimator 'reparameterization' does not serve bernoulli"):
+        gradient_variance(vae, create("reparameterization"), x, {}, 7)
+    with pytest.raises(ValueError, match="draws: expected 2 or more, got 1"):
+        gradient_variance(vae, vae.estimator, x, state, 1)
+
+
 SAMPLED = [
     "fixed/reparameterization",
     "fixed/reinforce",

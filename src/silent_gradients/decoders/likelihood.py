@@ -62,7 +62,8 @@ class Standardization:
 
     Raises:
         ShapeError: Mean and scale are not two vectors of one length.
-        ValueError: A mean is not finite, or a scale or the largest precision not positive and finite.
+        NonFiniteError: A mean is NaN or infinite.
+        ValueError: A scale or the largest precision is not positive and finite.
     """
 
     mean: Tensor
@@ -128,7 +129,13 @@ class Decoder(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class SampledObjective:
-    """The objective of any decoder: known at samples of z only."""
+    """The objective of any decoder: known at samples of z only.
+
+    Attributes:
+        decoder: The decoder.
+        x: Images [B, D].
+        noise_variance: See ``Decoder.objective``.
+    """
 
     decoder: Decoder
     x: Tensor

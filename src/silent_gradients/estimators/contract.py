@@ -78,7 +78,11 @@ class Estimator(ABC):
         return {}
 
     def entry(self, state: State, name: str) -> Tensor:
-        """An entry of the state, or an ``EstimatorError`` where the state is of something else."""
+        """An entry of the state, of the shape [...] that ``initial_state`` gave it.
+
+        Raises:
+            EstimatorError: The state is of something else.
+        """
         if name not in state:
             raise EstimatorError(
                 f"state: estimator {self.name!r} needs {name!r}, got {sorted(state)}; the first is initial_state()"
@@ -168,7 +172,11 @@ REGISTRY: dict[str, type[Estimator]] = {}
 
 
 def register(estimator: type[E]) -> type[E]:
-    """Class decorator: add an estimator to the registry, and with it to the conformance tests."""
+    """Class decorator: add an estimator to the registry, and with it to the conformance tests.
+
+    Raises:
+        EstimatorError: The registry has one of that name.
+    """
     if estimator.name in REGISTRY:
         raise EstimatorError(f"estimator {estimator.name!r} is registered twice")
     REGISTRY[estimator.name] = estimator

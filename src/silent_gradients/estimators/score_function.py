@@ -41,6 +41,9 @@ class ScoreFunction(SampledEstimator):
 
         Returns:
             The baseline, broadcastable to [S, B] and independent of the sample it is subtracted from, and the state.
+
+        Raises:
+            EstimatorError: The index has another shape, or the state no entries for it.
         """
 
     def __call__(

@@ -80,7 +80,17 @@ def gradient_variance(
         state: The estimator's state; the same for every draw.
         draws: Number of draws, at least 2.
         generator: Source of the latent samples.
+
+    Returns:
+        The variance, in squared nats per squared unit of the encoder's parameters.
+
+    Raises:
+        EstimatorError: The estimator does not serve the posterior, or lacks its state, its control or a closed form.
+        ValueError: There are fewer than two draws.
     """
+    estimator.check_serves(vae.family, "vae")
+    if draws < 2:
+        raise ValueError(f"draws: expected 2 or more, got {draws}")
     with evaluation_mode(vae), torch.enable_grad():
         parameters = vae.encoder(x)
         return _variance(vae, parameters, _cotangents(vae, estimator, x, parameters, state, draws, generator))
