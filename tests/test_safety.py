@@ -8,6 +8,7 @@ import string
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,6 +166,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
+@hypothesis.settings(deadline=None)
 @given(value=HOSTILE)
 def test_texts_in_the_places_of_names_and_numbers_are_refused_or_harmless(study, place, value):
     settings = resolved(study, PLACES[place](value))

@@ -277,7 +277,7 @@ def test_a_lock_keeps_a_second_process_out_until_it_is_given_back(hold, settings
     first = hold()
     assert first.stdout.readline() == "locked\n"
     second = hold()
-    assert second.stderr.readline() == f"{settings.name}: another process is training this run; waiting for it\n"
+    assert second.stderr.readline() == f"{settings.name}: another process is training it; waiting for it\n"
     assert select.select([second.stdout], [], [], 0.2)[0] == []  # nothing said
     first.stdin.write("\n")
     first.stdin.flush()

@@ -56,3 +56,8 @@ class PackSpec:
         """Ten hexadecimal digits that change with any member and with the evaluation asked for."""
         members = [member.id for member in self.members]
         return digest([self.round, members, None if self.evaluation is None else asdict(self.evaluation)])[:10]
+
+    @property
+    def lock(self) -> str:
+        """Name of the lock of the store that the pack's job holds."""
+        return f"pack {self.id}"

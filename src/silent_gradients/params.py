@@ -142,6 +142,9 @@ class ExecutionParams(_Strict):
     steps: Literal["graph", "eager"] = Field(
         "graph", description="On a GPU, steps are captured as CUDA graphs, or eager calls; elsewhere they are eager."
     )
+    tensorboard: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Folder to write the curves to as TensorBoard's events, too; null is nowhere."
+    )
     time_limit: PositiveFloat | None = Field(
         None, description="Minutes before which a job stops at a checkpoint; the same command goes on. null is never."
     )

@@ -21,6 +21,8 @@ from silent_gradients.settings import NUMERICS_VERSION, RunSettings, SettingsErr
 RECORD, SETTINGS, CURVE, RESULT = "record.json", "settings.json", "curve.jsonl", "result.json"
 PROVENANCE, WEIGHTS = "provenance.json", "weights.pt"
 EVALUATION, RECONSTRUCTIONS = "evaluation.json", "reconstructions.npz"
+PROGRESS = "progress.json"
+"""How far a run in training is, rewritten every few seconds; a finished run has none."""
 UNFINISHED = ".partial"
 """Ending of the folder of a run in training, which DVC ignores."""
 
@@ -137,19 +139,39 @@ class RunStore:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Keep every other process from writing this run; waits for one that does, saying so.
+        """Keep every other process from writing this run, or this pack; waits for one that does, saying so.
 
         The kernel drops the lock when its holder dies.
         """
         with self._lock_file(name) as descriptor:
             if not _lock_if_free(descriptor):
-                print(f"{name}: another process is training this run; waiting for it", file=sys.stderr, flush=True)
+                print(f"{name}: another process is training it; waiting for it", file=sys.stderr, flush=True)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
 
+    def is_locked(self, name: str) -> bool:
+        """Whether a process, on whichever machine, holds the lock of this name. Looking writes nothing.
+
+        A process that asks for the lock at this very moment may find it taken, and then gets it at once.
+        """
+        try:
+            descriptor = os.open(self._lock_path(name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _lock_path(self, name: str) -> Path:
+        return self.root / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
+
     @contextmanager
     def _lock_file(self, name: str) -> Iterator[int]:
-        path = self.root / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
+        path = self._lock_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:

@@ -5,8 +5,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from silent_gradients.durations import duration
+
 from . import packs
-from .progress import Progress, duration
+from .progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -73,7 +75,7 @@ class TerminalDisplay:
         from rich.console import Console
         from rich.live import Live
 
-        self._console = Console(stderr=True, no_color=not colour, highlight=False)
+        self._console = Console(stderr=True, no_color=None if colour else True, highlight=False)
         self._progress: Progress | None = None
         self._live = Live(
             console=self._console,

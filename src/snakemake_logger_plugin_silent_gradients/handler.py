@@ -13,9 +13,11 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from silent_gradients.durations import duration
+
 from . import packs
 from .display import Display, PlainDisplay, TerminalDisplay, times
-from .progress import Job, Progress, duration
+from .progress import Job, Progress
 
 _LOG_LINES = 20
 

@@ -104,14 +104,3 @@ class Progress:
         """Mean seconds of the finished jobs of a rule, or of all finished jobs."""
         seconds = [s for of_rule, s in self._finished if of_rule == rule] or [s for _, s in self._finished]
         return sum(seconds) / len(seconds)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: "0.4 s", "14 s", "3 min 20 s", "2 h 05 min"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"

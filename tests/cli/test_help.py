@@ -28,9 +28,9 @@ def examples():
 
 
 def documented():
-    for block in re.findall(r"```\n(.*?)```", DOCUMENT, re.DOTALL):
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENT, re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
-            if "silent-gradients" in line:
+            if not language and "silent-gradients " in line:
                 yield pytest.param(line, id=line[:60])
 
 

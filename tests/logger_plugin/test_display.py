@@ -1,9 +1,12 @@
 """What is shown while jobs run where there is no terminal."""
 
+import io
 import time
 from pathlib import Path
 
-from snakemake_logger_plugin_silent_gradients.display import PlainDisplay
+import pytest
+
+from snakemake_logger_plugin_silent_gradients.display import PlainDisplay, TerminalDisplay
 from snakemake_logger_plugin_silent_gradients.progress import Job, Progress
 
 
@@ -33,3 +36,19 @@ def test_plain_lines_tell_what_the_packs_are_at(tmp_path, monkeypatch):
     told = len(lines)
     time.sleep(0.1)
     assert len(lines) == told
+
+
+@pytest.mark.parametrize(
+    ("colour", "variables", "shown"), [(True, {}, True), (True, {"NO_COLOR": "1"}, False), (False, {}, False)]
+)
+def test_colours_are_for_those_who_want_them(monkeypatch, colour, variables, shown):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", stream)
+    TerminalDisplay(colour=colour).write("FAILED", "red")
+    assert "FAILED" in stream.getvalue()
+    assert ("\x1b[31m" in stream.getvalue()) == shown

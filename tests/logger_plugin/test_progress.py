@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from snakemake_logger_plugin_silent_gradients.progress import Job, Progress, duration
+from snakemake_logger_plugin_silent_gradients.progress import Job, Progress
 
 
 def job(rule: str, started: float) -> Job:
@@ -95,19 +95,3 @@ def test_a_job_that_was_never_told_of():
 )
 def test_names(rule, wildcards, outputs, name):
     assert Job(rule, wildcards, tuple(map(Path, outputs)), 0.0).name == name
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (9.94, "9.9 s"),
-        (14.4, "14 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (7500, "2 h 05 min"),
-    ],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text

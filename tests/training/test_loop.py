@@ -512,3 +512,23 @@ def test_no_bits_saturate_in_the_first_epoch_on_digits(digits, tmp_path, experim
 def test_no_bits_saturate_in_the_first_steps_on_mnist(mnist, tmp_path, preset, experiment, method):
     for trainer, result in first_epochs(preset, "mnist", experiment, method, mnist, tmp_path, images=12_800):
         assert_nothing_saturates(trainer, result)
+
+
+def test_a_run_in_training_tells_how_far_it_is(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("silent_gradients.training.loop.PROGRESS_SECONDS", 0.0)
+    settings = tiny.settings(epochs=3)
+    seen = []
+
+    def stop():
+        seen.append(json.loads((tmp_path / "progress.json").read_text()))
+        return False
+
+    trainer = Trainer(settings, tiny.load(settings), tmp_path, CPU, stop=stop)
+    trainer.run()
+    # 72 training images make 4 steps of 16 an epoch; after the last step nobody is asked to stop.
+    assert [each["epoch"] for each in seen] == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert [each["share"] for each in seen] == [pytest.approx(step / 12) for step in range(1, 12)]
+    assert all(each["images_per_second"] > 0 for each in seen)
+    last = seen[-1]
+    assert last["seconds_left"] == pytest.approx(16 / last["images_per_second"])
+    assert 0 < last["seconds"] <= trainer.seconds

@@ -405,13 +405,19 @@ def test_the_second_signal_does_not_wait(command_line):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_run_tells_its_epoch_every_now_and_then(monkeypatch, capsys):
+def test_a_run_tells_its_epoch_every_now_and_then(tiny, tmp_path, monkeypatch, capsys):
     clock = iter([0.0, 1.0, 6.0, 7.0, 12.0])
+    settings = tiny.settings(epochs=9)
+    trainer = Trainer(settings, tiny.load(settings), tmp_path, CPU)
     monkeypatch.setattr("silent_gradients.training.pack.time.monotonic", lambda: next(clock))
-    report = EpochReport("[1/2] run", 9)
-    for epoch, bound in enumerate([3.5, None, 3.25, None], 1):
-        report({"epoch": epoch, "selection_bpd": bound})
+    report = EpochReport("[1/2] run")
+    report(trainer)  # as it begins
+    for trainer.epoch, bound in enumerate([3.5, None, 3.25], 1):
+        trainer.curve.append({"epoch": trainer.epoch, "selection_bpd": bound})
+        # 64 images in 4 steps of 16: a second an epoch.
+        trainer.speed.mark(float(trainer.epoch), 64 * trainer.epoch)
+        report(trainer)
     assert capsys.readouterr().out.splitlines() == [
-        "[1/2] run: epoch 2 of 9, 3.5000 bits/dim",
-        "[1/2] run: epoch 4 of 9, 3.2500 bits/dim",
+        "[1/2] run: epoch 1 of 9, 3.5000 bits/dim",
+        "[1/2] run: epoch 3 of 9, 3.2500 bits/dim, 64 images/s, about 6.0 s left",
     ]

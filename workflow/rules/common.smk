@@ -15,6 +15,8 @@ MIRROR = [f"--mirror={PLAN.params.data.mirror}"] if PLAN.params.data.mirror else
 DEVICE_PACE = Pace.read(PLAN.results / PACE)
 TIME_LIMIT = [f"--time-limit={PLAN.params.execution.time_limit}"] if PLAN.params.execution.time_limit else []
 
+TENSORBOARD = [f"--tensorboard={PLAN.params.execution.tensorboard}"] if PLAN.params.execution.tensorboard else []
+
 
 wildcard_constraints:
     dataset="[a-z0-9_]+",

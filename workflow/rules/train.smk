@@ -18,10 +18,11 @@ rule train_pack:
         stack=PLAN.params.execution.stack,
         steps=PLAN.params.execution.steps,
         time_limit=TIME_LIMIT,
+        tensorboard=TENSORBOARD,
     shell:
         "silent-gradients train --pack {params.pack:q} --data $(dirname {input.data[0]:q}) --manifest {output:q}"
         " --checkpoint-seconds {params.checkpoint_seconds} --stack {params.stack} --steps {params.steps:q}"
-        " {params.time_limit:q} > {log:q} 2>&1"
+        " {params.time_limit:q} {params.tensorboard:q} > {log:q} 2>&1"
 
 
 checkpoint select:

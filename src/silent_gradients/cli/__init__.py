@@ -45,6 +45,7 @@ def parser() -> OneLineParser:
         epilog=as_examples(
             (
                 "silent-gradients plan  # what params.yaml asks for",
+                "silent-gradients status --watch  # how far a workflow is that runs in another terminal",
                 "silent-gradients report --open",
             )
         )

@@ -66,6 +66,9 @@ def add_verbs(verbs: Verbs) -> None:
         metavar="MINUTES",
         help=f"stop at a checkpoint before this is over, with exit code {TIME_LIMIT}; the same command goes on",
     )
+    train.add_argument(
+        "--tensorboard", type=Path, metavar="FOLDER", help="write the curves there as TensorBoard's events, too"
+    )
 
     evaluate = add_verb(
         verbs,
@@ -133,10 +136,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from silent_gradients.store import RunStore
     from silent_gradients.training.lease import acquire
 
     pack = _read_pack(options.pack)
-    with acquire() as lease:
+    with RunStore(options.store).locked(pack.lock), acquire() as lease:
         return _train_on(lease.device, pack, options)
 
 
@@ -179,6 +183,7 @@ def _train_on(device: str, pack: PackSpec, options: argparse.Namespace) -> int:
             stop=lambda: signalled() or limit(),
             stack=options.stack,
             captured=options.steps == "graph" and torch.device(device).type == "cuda",
+            tensorboard=options.tensorboard,
         )
     except (Interrupted, KeyboardInterrupt) as reason:
         goes_on = "the same command goes on from the checkpoint"

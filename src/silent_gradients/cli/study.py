@@ -1,8 +1,11 @@
-"""Verbs of the whole study: plan, pace, select, gather, report, prune."""
+"""Verbs of the whole study: plan, status, pace, select, gather, report, prune."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -11,12 +14,17 @@ from silent_gradients.cli.parsing import (
     add_verb,
     load_plan,
     own_settings,
+    positive_number,
     whole_number,
 )
 from silent_gradients.packs import Round
 
 if TYPE_CHECKING:
     from silent_gradients.cli.parsing import Verbs
+
+WATCH_SECONDS = 2.0
+PLAIN_WIDTH = 160
+"""Columns of what is written to a file or a pipe."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -33,6 +41,37 @@ def add_verbs(verbs: Verbs) -> None:
         "List what params.yaml asks for, with hours once `silent-gradients pace` has measured the device.",
     )
     add_config(plan)
+
+    status = add_verb(
+        verbs,
+        "status",
+        _status,
+        "show how far a workflow is, running or not",
+        (
+            "silent-gradients status",
+            "silent-gradients status --watch  # until Ctrl-C",
+            "silent-gradients status --json | jq .left_hours",
+        ),
+        "Show how far the workflow is, from another shell or after it has ended: what is done per round and cell, the "
+        "runs in training, the jobs that failed with their logs, hours spent and left. It reads alone.",
+    )
+    add_config(status)
+    status.add_argument(
+        "--logs", type=Path, default=Path("logs"), metavar="FOLDER", help="the workflow's logs (default: %(default)s)"
+    )
+    status.add_argument(
+        "--cells", action="store_true", help="a line for every cell, also where all of a group is done or to come"
+    )
+    shown = status.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print it as JSON, with every run")
+    shown.add_argument(
+        "--watch",
+        nargs="?",
+        type=positive_number,
+        const=WATCH_SECONDS,
+        metavar="SECONDS",
+        help=f"show it anew every so often, until Ctrl-C (default: {WATCH_SECONDS:g})",
+    )
 
     pace = add_verb(
         verbs,
@@ -104,6 +143,38 @@ def _plan(options: argparse.Namespace) -> int:
     from silent_gradients.overview import overview
 
     print(overview(load_plan(options)))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from silent_gradients.status import status
+
+    if options.json:
+        print(json.dumps(status(load_plan(options), options.logs).to_json(), indent=1))
+        return 0
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from silent_gradients.status_view import view
+
+    def now() -> RenderableType:
+        return view(status(load_plan(options), options.logs), every_cell=options.cells)
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    if options.watch is None:
+        console.print(now())
+        return 0
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        if not console.is_terminal:
+            while True:
+                console.print(now())
+                time.sleep(options.watch)
+        with Live(now(), console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(options.watch)
+                live.update(now(), refresh=True)
     return 0
 
 

@@ -21,9 +21,10 @@ from silent_gradients.model import build_optimizers, build_vae
 from silent_gradients.schedules import SilentSchedule
 from silent_gradients.seeds import Purpose, generator
 from silent_gradients.settings import RunSettings
-from silent_gradients.store import snapshot_file
+from silent_gradients.store import CURVE, PROGRESS, snapshot_file
 from silent_gradients.training import checkpoint
 from silent_gradients.training.arithmetic import convolutions
+from silent_gradients.training.speed import Speed
 from silent_gradients.vae import VAE, Step
 
 FLATTENED_TOLERANCE = 0.005
@@ -34,6 +35,9 @@ LARGEST_SHARE_OF_CHECKPOINTS = 0.01
 
 LONG_CHECKPOINT = 0.1
 """Seconds from which on a checkpoint takes long; quicker ones are saved as often as is asked for."""
+
+PROGRESS_SECONDS = 2.0
+"""A run in training says as often in its folder how far it is."""
 
 STREAMS: tuple[Purpose, ...] = ("order", "dequantization", "latent")
 
@@ -116,13 +120,14 @@ class Trainer:
         device: Device that trains.
         checkpoint_seconds: Wall time between checkpoints.
         stop: Asked after every step; True saves a checkpoint and raises ``Interrupted``.
-        report: Told of every epoch's curve entry.
+        report: Shown the run when it begins, its curve restored, and after every epoch.
 
     Attributes:
         epoch: Epochs done.
         step: Steps done in the epoch after these.
         alpha: Weight of the silent gradient in the last step that was begun.
         seconds: Time spent on the run; runs that are trained together share it evenly.
+        speed: How fast it is being trained; runs that are trained together each have their own.
     """
 
     settings: RunSettings
@@ -131,13 +136,14 @@ class Trainer:
     device: torch.device
     checkpoint_seconds: float = 30.0
     stop: Callable[[], bool] = lambda: False
-    report: Callable[[dict[str, Any]], None] = lambda _entry: None
+    report: Callable[[Trainer], None] = lambda _trainer: None
     epoch: int = 0
     step: int = 0
     alpha: float = 0.0
     diverged_epoch: int | None = None
     seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    speed: Speed = field(default_factory=Speed)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -166,7 +172,32 @@ class Trainer:
         saved = checkpoint.newest(self.folder)
         if saved is not None:
             self._restore(saved)
-        (self.folder / "curve.jsonl").write_text("".join(_line(entry) for entry in self.curve))
+        (self.folder / CURVE).write_text("".join(_line(entry) for entry in self.curve))
+        self.tell(time.monotonic())
+        self.report(self)
+
+    def tell(self, now: float) -> None:
+        """Write how far the run is for whoever watches; ``now`` is the time in seconds, of any clock."""
+        done = self.epoch * self.steps + self.step
+        self.speed.mark(now, done * self.settings.batch_size)
+        document = {
+            "epoch": self.epoch,
+            "share": done / (self.settings.epochs * self.steps),
+            "images_per_second": self.speed.images_per_second,
+            "seconds_left": self.seconds_left,
+            "seconds": self.seconds,
+        }
+        # Whole or not there, but nobody needs it after a power cut: waiting for the disk would cost more than it tells.
+        written = self.folder / f".{PROGRESS}.tmp"
+        written.write_text(json.dumps(document))
+        written.replace(self.folder / PROGRESS)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Wall time to the end at the present speed; None before it is known."""
+        speed = self.speed.images_per_second
+        steps = self.settings.epochs * self.steps - self.epoch * self.steps - self.step
+        return steps * self.settings.batch_size / speed if speed else None
 
     @property
     def done(self) -> bool:
@@ -256,11 +287,11 @@ class Trainer:
         self.epoch += 1
         frozen = self.schedule is not None and self.schedule.frozen(self.epoch - 1)
         self.curve.append(self._curve_entry(self.sums, 0.0 if frozen else self.alpha, frozen))
-        with (self.folder / "curve.jsonl").open("a") as file:
+        with (self.folder / CURVE).open("a") as file:
             file.write(_line(self.curve[-1]))
         if self.diverged_epoch is None and self.epoch in self.settings.snapshot_epochs:
             torch.save(self.snapshot(), self.folder / snapshot_file(self.epoch))
-        self.report(self.curve[-1])
+        self.report(self)
 
     def save(self) -> None:
         """Save a checkpoint."""
@@ -389,12 +420,17 @@ def train(
     for trainer in trainers:
         trainer.begin()
     last_save, saving = time.monotonic(), 0.0
+    last_told = last_save
     while running := [trainer for trainer in trainers if not trainer.done]:
         started = time.monotonic()
         advance(running)
         now = time.monotonic()
         for trainer in running:
             trainer.seconds += (now - started) / len(running)
+        if now - last_told > PROGRESS_SECONDS:
+            for trainer in running:
+                trainer.tell(now)
+            last_told = now
         if all(trainer.done for trainer in running):
             break
         stopping = stop()

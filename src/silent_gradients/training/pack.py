@@ -7,9 +7,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
+from silent_gradients.durations import duration
 from silent_gradients.evaluation.selected import evaluate_selected
 from silent_gradients.files import sha256_of, write_text_atomically
 from silent_gradients.packs import PackSpec
@@ -26,6 +28,7 @@ from silent_gradients.revision import source_revision
 from silent_gradients.settings import RunSettings
 from silent_gradients.store import (
     EVALUATION,
+    PROGRESS,
     PROVENANCE,
     RESULT,
     SETTINGS,
@@ -92,22 +95,28 @@ class EpochReport:
 
     Args:
         title: What the line begins with.
-        epochs: Epochs of the run.
     """
 
-    def __init__(self, title: str, epochs: int) -> None:
-        self.title, self.epochs = title, epochs
+    def __init__(self, title: str) -> None:
+        self.title = title
         self.last = time.monotonic()
-        self.bound = ""
 
-    def __call__(self, entry: dict[str, Any]) -> None:
-        """Print if the last line is ``REPORT_SECONDS`` old; ``entry`` is one of the curve."""
-        if entry["selection_bpd"] is not None:
-            self.bound = f", {entry['selection_bpd']:.4f} bits/dim"
+    def __call__(self, trainer: Trainer) -> None:
+        """Print if the last line is ``REPORT_SECONDS`` old."""
         now = time.monotonic()
-        if now - self.last >= REPORT_SECONDS:
+        if trainer.curve and now - self.last >= REPORT_SECONDS:
             self.last = now
-            print(f"{self.title}: epoch {entry['epoch']} of {self.epochs}{self.bound}", flush=True)
+            print(f"{self.title}: {', '.join(self._parts(trainer))}", flush=True)
+
+    def _parts(self, trainer: Trainer) -> Iterator[str]:
+        yield f"epoch {trainer.epoch} of {trainer.settings.epochs}"
+        bounds = [entry["selection_bpd"] for entry in trainer.curve if entry["selection_bpd"] is not None]
+        if bounds:
+            yield f"{bounds[-1]:.4f} bits/dim"
+        speed, left = trainer.speed.images_per_second, trainer.seconds_left
+        if speed is not None and left is not None:
+            yield f"{speed:,.0f} images/s"
+            yield f"about {duration(left)} left"
 
 
 def run_pack(
@@ -120,6 +129,7 @@ def run_pack(
     stop: Callable[[], bool],
     stack: int = 1,
     captured: bool = False,
+    tensorboard: Path | None = None,
 ) -> dict[str, Any]:
     """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
 
@@ -132,11 +142,15 @@ def run_pack(
         stop: Asked after every step and before every evaluation; True saves a checkpoint and ends the pack.
         stack: Most runs that are trained side by side, see ``stack.py``; 1 is one after another, without a stack.
         captured: Steps are CUDA graphs, see ``capture.py``.
+        tensorboard: Folder for the curves as TensorBoard's events, see ``events.py``; None is nowhere.
 
     Raises:
         Interrupted: ``stop`` said so; everything done so far is kept.
         DataError: The prepared data set is missing or altered.
+        SettingsError: ``tensorboard`` is asked for and not installed.
     """
+    if tensorboard is not None:
+        from silent_gradients.training.events import CurveEvents
     first = spec.members[0]
     prepared = PreparedData.open(data_folder, first.data.sha256)
     data = RunData.load(prepared, first, device)
@@ -157,8 +171,13 @@ def run_pack(
             trainers = []
             for settings in group:
                 if settings.name in replaced:
-                    title = f"[{numbers[settings.name] + 1}/{len(numbers)}] {settings.name}"
-                    report = EpochReport(title, settings.epochs)
+                    reports: list[Callable[[Trainer], None]] = [
+                        EpochReport(f"[{numbers[settings.name] + 1}/{len(numbers)}] {settings.name}")
+                    ]
+                    if tensorboard is not None:
+                        reports.append(events := CurveEvents(tensorboard / settings.name))
+                        locks.callback(events.close)
+                    report = partial(_report_all, reports)
                     trainers.append(Trainer(settings, data, store.working_folder(settings.name), device, report=report))
             started = datetime.now(UTC)
             stepper = Stepper(stacked=stack > 1, captured=captured)
@@ -194,6 +213,11 @@ def run_pack(
     }
 
 
+def _report_all(reports: Sequence[Callable[[Trainer], None]], trainer: Trainer) -> None:
+    for report in reports:
+        report(trainer)
+
+
 def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:
     try:
         return store.find(settings.name, settings.id)
@@ -220,7 +244,8 @@ def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: Stored
         for path in working.glob("snapshot-*.pt"):
             path.unlink()
     # A process that was killed while it wrote leaves its half of a file.
-    for path in (working / checkpoint.CURRENT, working / checkpoint.PREVIOUS, *working.glob(".*.tmp")):
+    leftovers = (working / name for name in (checkpoint.CURRENT, checkpoint.PREVIOUS, PROGRESS))
+    for path in (*leftovers, *working.glob(".*.tmp")):
         path.unlink(missing_ok=True)
     return store.seal(settings, replaces)
 

@@ -1,0 +1,130 @@
+"""Curves in TensorBoard, as its own reader reads them."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from silent_gradients import cli
+from silent_gradients.packs import PackSpec
+from silent_gradients.store import RunStore
+from silent_gradients.training.loop import Interrupted
+from silent_gradients.training.pack import run_pack
+
+pytest.importorskip("tensorboard")
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from silent_gradients.training.events import SCALARS
+
+CPU = torch.device("cpu")
+
+
+def pack_of(tiny, **changes):
+    settings = tiny.settings("learnable/reinforce+silent", epochs=8, evaluate_every=3, snapshot_epochs=(), **changes)
+    return PackSpec("baselines", "tiny/learnable", (settings, dataclasses.replace(settings, seed=1)), None)
+
+
+def run(tiny, pack, folder, stop=lambda: False, stack=1, tensorboard=True):
+    store = RunStore(folder / "store")
+    events = folder / "events" if tensorboard else None
+    run_pack(
+        pack,
+        store,
+        tiny.folder,
+        CPU,
+        checkpoint_seconds=3600.0,
+        stop=stop,
+        stack=stack,
+        tensorboard=events,
+    )
+    return store
+
+
+def shown(folder):
+    """Points by tag, as TensorBoard reads all events of a folder."""
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
+    }
+
+
+def expected(run_folder):
+    """The same of the curve in the store."""
+    curve = [json.loads(line) for line in (run_folder / "curve.jsonl").read_text().splitlines()]
+    points = {
+        tag: [(entry["epoch"], pytest.approx(entry[key], rel=1e-6)) for entry in curve if entry[key] is not None]
+        for key, tag in SCALARS.items()
+    }
+    return {tag: of_tag for tag, of_tag in points.items() if of_tag}
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+def test_the_events_are_the_curve(tiny, tmp_path, stack):
+    pack = pack_of(tiny)
+    store = run(tiny, pack, tmp_path, stack=stack)
+    for settings in pack.members:
+        found = shown(tmp_path / "events" / settings.name)
+        assert set(found) == set(SCALARS.values())
+        assert [step for step, _ in found["bits_per_dim/selection"]] == [3, 6, 8]
+        assert found == expected(store.folder(settings.name))
+
+
+def test_a_run_that_goes_on_neither_loses_nor_repeats_a_point(tiny, tmp_path):
+    pack = pack_of(tiny)
+    stops = iter([False] * 13 + [True])
+    with pytest.raises(Interrupted):
+        run(tiny, pack, tmp_path, stop=lambda: next(stops))
+    events = tmp_path / "events" / pack.members[0].name
+    reached = len(shown(events)["bits_per_dim/train"])
+    assert 0 < reached < 8
+    # Points that the checkpoint does not know, and one that is lost, as a kill leaves them.
+    (earlier,) = events.glob("events.out.tfevents.*")
+    earlier.write_bytes(earlier.read_bytes()[:-40])
+    live = EventAccumulator(str(events), size_guidance={"scalars": 0})
+    live.Reload()
+    store = run(tiny, pack, tmp_path)
+    assert shown(events) == expected(store.folder(pack.members[0].name))
+    live.Reload()  # a TensorBoard that was there all the time
+    steps = [event.step for event in live.Scalars("bits_per_dim/train")]
+    assert steps == sorted(set(steps))
+
+
+def test_a_run_is_the_same_with_and_without(tiny, tmp_path):
+    pack = pack_of(tiny)
+    one = run(tiny, pack, tmp_path / "with")
+    other = run(tiny, pack, tmp_path / "without", tensorboard=False)
+    for settings in pack.members:
+        assert one.verified(settings.name, settings.id).digest == other.verified(settings.name, settings.id).digest
+    assert not (tmp_path / "without" / "events").exists()
+
+
+def test_where_tensorboard_is_not_installed_one_line_says_what_to_do(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("torch.utils.tensorboard", "silent_gradients.training.events"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    (tmp_path / "pack.json").write_text(json.dumps(pack_of(tiny).to_json()))
+    options = [f"--pack={tmp_path / 'pack.json'}", f"--data={tiny.folder}", f"--store={tmp_path / 'store'}"]
+    options += [f"--manifest={tmp_path / 'manifest.json'}", f"--tensorboard={tmp_path / 'events'}"]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    assert cli.main(["train", *options]) == 1
+    torch.set_flush_denormal(False)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    error = capsys.readouterr().err
+    assert error.startswith("silent-gradients train: execution.tensorboard: the package tensorboard is not installed")
+    assert error.count("\n") == 1
+    assert RunStore(tmp_path / "store").names() == []
+
+
+def test_a_training_without_it_does_not_load_it():
+    program = "import sys, silent_gradients.training.pack; print([m for m in sys.modules if 'tensorboard' in m])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
