@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import silent_gradients
 from silent_gradients import params
@@ -64,8 +66,24 @@ def test_readme_names_the_two_commands():
         assert command in targets
 
 
+def settings(path):
+    return [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)]
+
+
+def test_the_settings_for_own_images_are_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-faces").mkdir()
+    for number in range(40):
+        Image.fromarray(np.full((9, 7), number, dtype=np.uint8)).save(tmp_path / "my-faces" / f"{number}.jpg")
+    (own,) = settings(ROOT / "docs" / "your-own-data.md")
+    resolved = params.resolve(own, ROOT / "presets")
+    assert {name: list(section) for name, section in resolved.experiments.items()} == {"learnable": ["faces"]}
+    source = resolved.sources["faces"]
+    assert (source.train, source.test, source.shape) == (36, 4, (1, 9, 7))
+
+
 def test_the_readme_settings_are_settings():
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    resolved = params.resolve(yaml.safe_load(text), ROOT / "presets")
+    (own,) = settings(ROOT / "README.md")
+    resolved = params.resolve(own, ROOT / "presets")
     assert resolved.seeds == [0, 1, 2, 3, 4]
     assert list(resolved.experiments) == ["learnable"]

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from pydantic import BaseModel
 
-from silent_gradients.params import ExperimentParams, Params, resolve
+from silent_gradients.params import ExperimentParams, OwnImagesParams, Params, resolve
 from silent_gradients.runs import Plan
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "reliability.md"
@@ -18,11 +20,12 @@ FIXED = "digits/fixed"
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every key of the settings; ``*`` stands for an experiment on a data set."""
+    """Every key of the settings; ``*`` stands for an experiment on a data set, or for own images."""
     found = []
     for name, field in model.model_fields.items():
-        nested = ExperimentParams if name == "experiments" else field.annotation
-        inner = f"{prefix}*." if name == "experiments" else f"{prefix}{name}."
+        models: dict[str, Any] = {"experiments": ExperimentParams, "sets": OwnImagesParams}
+        nested = models.get(name, field.annotation)
+        inner = {"experiments": f"{prefix}*.", "sets": f"{prefix}sets.*."}.get(name, f"{prefix}{name}.")
         if isinstance(nested, type) and issubclass(nested, BaseModel):
             found += keys(nested, inner)
         else:
@@ -39,7 +42,20 @@ def presets(study, tmp_path_factory):
     document["experiments"]["learnable"] = {"cifar10": document["experiments"]["learnable"].pop("digits")}
     for name in ("study", "other"):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(document))
+    document["experiments"]["fixed"] = {"images": document["experiments"]["fixed"].pop("digits")}
+    document["data"] = {"sets": {"images": {"path": "images"}}}
+    (folder / "own.yaml").write_text(yaml.safe_dump(document))
+    for first, name in enumerate(("images", "others")):
+        (folder / name).mkdir()
+        for number in range(20):
+            pixels = np.full((4, 4), first + number, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_images(presets, monkeypatch):
+    monkeypatch.chdir(presets)
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
@@ -48,6 +64,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
         key, channels = "*.network", [4, 4, 4, 4]
         value = {"architecture": value, "encoder_channels": channels, "decoder_channels": channels}
     section = "experiments.fixed.digits" if key == "*.grid.variance" else "experiments.learnable.cifar10"
+    section = "images" if key.startswith("data.sets") else section
     for part in reversed(key.replace("*", section).split(".")):
         value = {part: value}
     return value
@@ -95,11 +112,12 @@ def test_every_key_has_a_row():
 @pytest.mark.parametrize("key", keys(Params))
 def test_an_edit_runs_again_what_the_table_says(presets, key):
     value, *words = TABLE[key]
-    before = identities(Plan(resolve({"preset": "study"}, presets)))
-    after = identities(Plan(resolve({"preset": "study"} | nested(key, value), presets)))
+    own = {"preset": "own" if key.startswith("data.sets") else "study"}
+    before = identities(Plan(resolve(own, presets)))
+    after = identities(Plan(resolve(own | nested(key, value), presets)))
     assert list(in_words(before, after)) == words
     if key.startswith("*."):  # another section's runs, jobs and selections stay
         group = "cifar10/learnable" if key == "*.grid.variance" else FIXED
-        own = [name for name in before if name[1:2] == (group,)]
-        assert len(own) > 2
-        assert [after[name] for name in own] == [before[name] for name in own]
+        others = [name for name in before if name[1:2] == (group,)]
+        assert len(others) > 2
+        assert [after[name] for name in others] == [before[name] for name in others]

@@ -1,13 +1,16 @@
 """Every bad setting is one error that names the key, the value and the way out."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from silent_gradients import params
+from silent_gradients.data.errors import DataError
 from silent_gradients.methods import METHODS
 from silent_gradients.packs import Round
 from silent_gradients.params import Params
@@ -108,6 +111,34 @@ BAD = {
     "mistyped guide": (at("l/guide", "loglinear"), ["learnable.digits.guide", "'loglinear'", "'log-linear'"]),
     "mistyped precision": (at("l/precision", "float16"), ["digits.precision", "'float16'", "'bfloat16'"]),
     "mistyped log term": (at("l/log_term", "tailor"), ["log_term", "'tailor'", "'taylor'"]),
+    # Own images.
+    "own set of a known name": (
+        {"data": {"sets": {"mnist": {"path": "x"}}}},
+        ["data.sets.mnist", "comes with the package", "choose another name"],
+    ),
+    "own set with a hostile name": (
+        {"data": {"sets": {"../x": {"path": "x"}}}},
+        ["data.sets", "'../x'", "at most 40 small letters"],
+    ),
+    "own set with a name that is no text": ({"data": {"sets": {3: {"path": "x"}}}}, ["data.sets", "3 cannot"]),
+    "own set without a path": ({"data": {"sets": {"mine": {}}}}, ["data.sets.mine.path: missing"]),
+    "own set with an unknown key": (
+        {"data": {"sets": {"mine": {"path": "x", "level": 3}}}},
+        ["data.sets.mine.level: unknown key", "'levels'"],
+    ),
+    "own set with half a level": (
+        {"data": {"sets": {"mine": {"path": "x", "levels": 2.5}}}},
+        ["data.sets.mine.levels", "got 2.5"],
+    ),
+    "own set with too many levels": ({"data": {"sets": {"mine": {"path": "x", "levels": 257}}}}, ["levels", "256"]),
+    "own set that is all test": ({"data": {"sets": {"mine": {"path": "x", "test": 1}}}}, ["data.sets.mine.test", "1"]),
+    "own set of one side": ({"data": {"sets": {"mine": {"path": "x", "size": [3]}}}}, ["data.sets.mine.size"]),
+    "own set of two channels": ({"data": {"sets": {"mine": {"path": "x", "channels": 2}}}}, ["sets.mine.channels"]),
+    "own sets that are none": ({"data": {"sets": ["x"]}}, ["data.sets", "['x']"]),
+    "own images that are not there": (
+        {"data": {"sets": {"mine": {"path": "no/where"}}, "substitute": {"digits": "mine"}}},
+        ["data.sets.mine: path 'no/where': there is no such folder or file"],
+    ),
     # Impossible values.
     "no temperature": (
         at("f/estimator_options", {"temperature": 0}),
@@ -457,3 +488,56 @@ def test_methods_of_the_reduced_preset_have_equal_budgets():
     plan = Plan(params.resolve({"preset": "mnist-reduced"}, ROOT / "presets"))
     rounds: tuple[Round, ...] = ("baselines", "guided")
     assert {len(plan.possible_runs(cell, round_)) for round_ in rounds for cell in plan.cells_of(round_)} == {2}
+
+
+@pytest.fixture
+def own_images(tmp_path, monkeypatch):
+    """Settings of a data set of 20 images with 28x28 pixels, in the place of the digits."""
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "mine.npy", np.zeros((20, 28, 28), dtype=np.uint8))
+    return {"data": {"sets": {"mine": {"path": "mine.npy"}}, "substitute": {"digits": "mine"}}}
+
+
+def test_own_images_are_a_data_set(presets, own_images):
+    resolved = resolve(presets, own_images)
+    assert list(resolved.experiments["fixed"]) == ["mine"]
+    source = resolved.sources["mine"]
+    assert (source.train, source.test, source.holdout, source.shape) == (18, 2, 1, (1, 28, 28))
+    plan = Plan(resolved)
+    run = plan.first_run(plan.cells()[0])
+    assert (run.data.name, run.data.sha256, run.data.holdout) == ("mine", source.sha256, 1)
+
+
+def test_own_images_that_nobody_uses_are_not_read(presets, own_images):
+    own_images["data"].pop("substitute")
+    own_images["data"]["sets"]["other"] = {"path": "no/where"}
+    assert list(resolve(presets, own_images).sources) == ["digits"]
+
+
+def test_own_images_of_a_size_that_the_networks_do_not_serve(presets, own_images):
+    network = {"architecture": "strided", "encoder_channels": [2] * 4, "decoder_channels": [2] * 4}
+    own_images["experiments"] = {"fixed": {"digits": {"network": network}}}
+    with pytest.raises(SettingsError) as error:
+        resolve(presets, own_images)
+    assert str(error.value) == (
+        "experiments.fixed.mine.network: 'strided' needs 32x32 images, these have 28x28; use 'plain', or set "
+        "data.sets.mine.size: [32, 32]"
+    )
+
+
+def test_more_images_held_out_than_own_images_are_there(presets, own_images):
+    own_images["experiments"] = {"fixed": {"digits": {"holdout": 18}}}
+    with pytest.raises(SettingsError, match=r"mine\.holdout: 18 leaves none of the 18 training images to train on"):
+        resolve(presets, own_images)
+
+
+def test_one_own_set_is_read_without_the_rest_of_the_settings(presets, own_images):
+    resolved = resolve(presets, own_images)
+    alone = params.source_of("mine", json.loads(resolved.own_set("mine")), presets)
+    assert alone.description == resolved.sources["mine"].description
+    assert params.source_of("digits", {}, presets).name == "digits"
+    with pytest.raises(DataError, match="unknown data set 'yours'"):
+        params.source_of("yours", own_images, presets)
+    own_images["data"]["sets"]["mine"]["pth"] = 3
+    with pytest.raises(SettingsError, match=r"data\.sets\.mine\.pth: unknown key \(did you mean 'path'\?\)"):
+        params.source_of("mine", own_images, presets)

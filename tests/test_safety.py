@@ -129,7 +129,7 @@ def test_a_mirror_of_any_name_is_one_word_of_the_command(study, mirror):
     command = SHELL.format(
         commands()["prepare"],
         wildcards=Fields(dataset="digits"),
-        params=Fields(mirror=[word]),
+        params=Fields(mirror=[word], own=[]),
         log="log",
     )
     assert shlex.split(command, comments=False)[:4] == ["silent-gradients", "prepare", "digits", word]
@@ -149,6 +149,33 @@ def test_settings_travel_through_the_shell_as_they_are(value, number):
     assert json.loads(words[5]) == json.loads(config)
 
 
+@given(path=HOSTILE.filter(bool), title=HOSTILE)
+def test_own_images_travel_through_the_shell_as_they_are(path, title):
+    entry = params.OwnImagesParams(path=path, title=title)
+    data = params.DataParams(sets={"mine": entry})
+    settings = params.Params(preset="study", seeds=[0], experiments={}, data=data)
+    command = SHELL.format(
+        commands()["dequantize"],
+        wildcards=Fields(dataset="mine"),
+        params=Fields(own=[f"--config={settings.own_set('mine')}"]),
+        log="log",
+    )
+    words = shlex.split(command, comments=False)
+    assert words[:3] == ["silent-gradients", "dequantize", "mine"]
+    sets = json.loads(words[3].removeprefix("--config="))["data"]["sets"]
+    assert params.OwnImagesParams(**sets["mine"]) == entry
+
+
+_SECTION = {
+    "methods": ["reparameterization"],
+    "epochs": 1,
+    "batch_size": 8,
+    "latent_dim": 2,
+    "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
+    "grid": {"learning_rate": [0.1]},
+}
+USED = {"experiments": {"fixed": {"mine": _SECTION}}}
+
 PLACES = {
     "preset": lambda value: {"preset": value},
     "data set": lambda value: {"experiments": {"fixed": {value: {"epochs": 2}}}},
@@ -161,6 +188,8 @@ PLACES = {
     "clock": lambda value: {"execution": {"checkpoint_seconds": value}},
     "rate": lambda value: {"experiments": {"fixed": {"digits": {"grid": {"learning_rate": [value]}}}}},
     "substitute": lambda value: {"data": {"substitute": {"digits": value}}},
+    "own set": lambda value: {"data": {"sets": {value: {"path": "images"}}}},
+    "own path": lambda value: {"data": {"sets": {"mine": {"path": f"no/{value}"}}}, **USED},
     "unknown key": lambda value: {f"x{value}": 1},
 }
 

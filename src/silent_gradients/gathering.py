@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from silent_gradients import gathered
+from silent_gradients.data.prepare import PREPARED
 from silent_gradients.files import write_text_atomically
 from silent_gradients.known_limits import kept_factor_analysis
 from silent_gradients.report.gather import gather
@@ -16,8 +17,8 @@ from silent_gradients.runs import ROUNDS, Cell, Plan, Selections
 from silent_gradients.selection import verified_runs
 from silent_gradients.store import RunStore, as_json, read_json
 
-PREPARED = Path("data/prepared")
-"""Folder of the prepared data sets."""
+LARGEST_FACTOR_ANALYSIS = 4096
+"""Most dimensions of images whose factor analysis is computed: it decomposes D x D matrices, many times."""
 
 _SETTINGS_OF_AXES = {
     "fixed": {},
@@ -70,7 +71,11 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
 def _factor_analysis(plan: Plan) -> dict[str, dict[str, Any]]:
     gaussian = [cell for cell in plan.cells() if cell.experiment != "fixed" and cell.method.posterior == "gaussian"]
     runs = {cell.group: plan.first_run(cell) for cell in gaussian}
-    return {group: kept_factor_analysis(run, PREPARED / run.data.name, plan.results) for group, run in runs.items()}
+    return {
+        group: kept_factor_analysis(run, PREPARED / run.data.name, plan.results)
+        for group, run in runs.items()
+        if run.data.dimensions <= LARGEST_FACTOR_ANALYSIS
+    }
 
 
 def _setting_names(cell: Cell) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class _Work:
 
 
 def _hours(plan: Plan, known: Mapping[tuple[Round, str], list[PackSpec]]) -> Iterator[str]:
-    pace = Pace.read(plan.results / PACE)
+    pace = Pace.read(plan.results / PACE, plan.params.sources)
     if pace is None:
         yield "how long: not known before this device is measured: silent-gradients pace"
         return

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from silent_gradients.data.sources import SOURCES
+from silent_gradients.data.sources.source import Source
 from silent_gradients.packs import PackSpec
 from silent_gradients.schedules import SilentSchedule
 from silent_gradients.settings import EvaluationSettings, RunSettings, digest
@@ -79,6 +80,7 @@ class Pace:
         stack: Runs in a stack, each of whose share of a step's time it is.
         steps: Times by architecture.
         megabytes: The most memory that a process occupied which trained such a stack, by architecture.
+        sources: The data sets of the plan; no part of what was measured.
     """
 
     device: str
@@ -87,10 +89,15 @@ class Pace:
     stack: int
     steps: Mapping[str, Steps]
     megabytes: Mapping[str, float]
+    sources: Mapping[str, Source] = field(default_factory=lambda: SOURCES)
 
     @classmethod
-    def read(cls, path: Path) -> Pace | None:
+    def read(cls, path: Path, sources: Mapping[str, Source] = SOURCES) -> Pace | None:
         """Read the file that ``silent-gradients pace`` wrote; None where there is none.
+
+        Args:
+            path: The file.
+            sources: The data sets of the plan whose time is asked for.
 
         Raises:
             StoreError: It is no such file.
@@ -100,20 +107,21 @@ class Pace:
         document = read_json(path)
         try:
             steps = {key: Steps(**times) for key, times in document["steps"].items()}
-            return cls(**{**document, "steps": steps})
+            return cls(**{**document, "steps": steps}, sources=sources)
         except (TypeError, KeyError, AttributeError) as error:
             raise StoreError(f"{path}: no measured pace ({error}); measure again: silent-gradients pace") from error
 
     def to_json(self) -> str:
         """The file's content."""
-        return as_json({**asdict(self), "steps": {key: asdict(times) for key, times in self.steps.items()}})
+        measured = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
+        return as_json({**measured, "steps": {key: asdict(times) for key, times in self.steps.items()}})
 
     def training(self, settings: RunSettings) -> float | None:
         """Seconds that a run's training and its evaluations on the selection split take; None where not measured."""
         times = self.steps.get(architecture(settings))
         if times is None:
             return None
-        train, selection, _ = _images(settings)
+        train, selection, _ = self._images(settings)
         steps = max(1, train // settings.batch_size)
         trained = sum(steps * epochs * getattr(times, phase) for phase, epochs in epochs_by_phase(settings).items())
         # One where it is due and after the last epoch, and the result's own.
@@ -125,7 +133,7 @@ class Pace:
         times = self.steps.get(architecture(settings))
         if times is None:
             return None
-        *_, report = _images(settings)
+        *_, report = self._images(settings)
         # A draw of the gradient variance costs about what a step does for as many images.
         draws = len(settings.snapshot_epochs) * asked.variance_draws * asked.variance_images / settings.batch_size
         evaluated = report * (2 * asked.samples + asked.importance_samples)
@@ -139,13 +147,12 @@ class Pace:
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
-
-def _images(settings: RunSettings) -> tuple[int, int, int]:
-    """Numbers of images that train, select and report."""
-    source, data = SOURCES[settings.data.name], settings.data
-    if data.protocol == "paper":
-        return source.train, source.test, source.test
-    return source.train - data.holdout, data.holdout, source.test
+    def _images(self, settings: RunSettings) -> tuple[int, int, int]:
+        """Numbers of images that train, select and report."""
+        source, data = self.sources[settings.data.name], settings.data
+        if data.protocol == "paper":
+            return source.train, source.test, source.test
+        return source.train - data.holdout, data.holdout, source.test
 
 
 def runtime_minutes(pack: PackSpec, pace: Pace | None, time_limit: float | None) -> int:

@@ -7,14 +7,21 @@ or impossible is one ``SettingsError`` that names the key, its value and the way
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 
-from silent_gradients.data.sources import SOURCES
+from silent_gradients.data.errors import DataError
+from silent_gradients.data.prepare import PREPARED, RAW
+from silent_gradients.data.sources import SOURCES, source_named
+from silent_gradients.data.sources.own import OwnImages, own_source
+from silent_gradients.data.sources.source import Source
 from silent_gradients.methods import METHODS, Method, axes
 from silent_gradients.settings import (
     Architecture,
@@ -32,6 +39,7 @@ M = TypeVar("M", bound=BaseModel)
 Rate = PositiveFloat
 Seed = Annotated[int, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+_NAME = re.compile("[a-z][a-z0-9_]{0,39}")
 
 
 class _Strict(BaseModel):
@@ -150,6 +158,31 @@ class ExecutionParams(_Strict):
     )
 
 
+class OwnImagesParams(_Strict):
+    """Own images as a data set."""
+
+    path: str = Field(min_length=1, description="A folder of images, or an npz or npy file of uint8 arrays.")
+    title: str | None = Field(None, description="What readers of tables and figures see; null is the name.")
+    test: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Fraction of the images that are the test set; null is 0.1, or their own test set.",
+    )
+    seed: Seed = Field(0, description="Decides the order of the images, and so which of them are held out.")
+    levels: int = Field(256, ge=2, le=256, description="Number of grey levels; pixels are 0 to levels - 1.")
+    size: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="Height and width that image files are cropped and resized to; null takes them as they are."
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="Image files are converted to grey (1) or RGB (3); null takes them as they are."
+    )
+
+    def resolved(self) -> OwnImages:
+        """As the data's preparation reads it."""
+        return OwnImages(**self.model_dump())
+
+
 class DataParams(_Strict):
     """Where data come from and go to."""
 
@@ -157,6 +190,7 @@ class DataParams(_Strict):
     substitute: dict[str, str] = Field(
         {}, description="By data set: another one that takes its place in every experiment, under its own name."
     )
+    sets: dict[str, OwnImagesParams] = Field({}, description="Own images by the name of their data set.")
 
 
 class Params(_Strict):
@@ -169,6 +203,20 @@ class Params(_Strict):
     evaluation: EvaluationParams = EvaluationParams()
     execution: ExecutionParams = ExecutionParams()
     data: DataParams = DataParams()
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The data sets of the experiments by name.
+
+        Raises:
+            SettingsError: Own images are not there, cannot be read, or are none that a model can be trained on.
+        """
+        names = {dataset for datasets in self.experiments.values() for dataset in datasets}
+        return {name: _source(name, self.data.sets) for name in sorted(names)}
+
+    def own_set(self, name: str) -> str:
+        """The settings of one own data set alone, as JSON; ``source_of`` reads them."""
+        return json.dumps({"data": {"sets": {name: self.data.sets[name].model_dump(mode="json")}}}, sort_keys=True)
 
     def for_method(self, experiment: Experiment, dataset: str, method: str) -> ExperimentParams:
         """An experiment's settings with the method's overrides in place."""
@@ -200,10 +248,40 @@ def resolve(own: Mapping[str, Any], presets: Path) -> Params:
     if name not in available:
         raise SettingsError(f"preset: expected one of {available}, got {name!r}{_nearest(str(name), available)}")
     merged = _substitute(_merge(read_yaml(presets / f"{name}.yaml"), own))
-    _check_names(merged.get("experiments"))
+    _check_names(merged.get("experiments"), _known_datasets(merged))
     params = _validate(Params, merged, "")
     _check(params)
     return params
+
+
+def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
+    """A data set that settings may have an entry for, read without the rest of them.
+
+    Args:
+        name: The data set.
+        own: The content of params.yaml.
+        presets: Folder of the presets.
+
+    Raises:
+        SettingsError: Its entry cannot be, or its images cannot be read.
+        DataError: There is no such data set.
+    """
+    preset = presets / f"{own.get('preset')}.yaml"
+    document = _merge(read_yaml(preset), own) if preset.is_file() else own
+    _known_datasets(document)
+    data = document.get("data")
+    sets = data.get("sets") if isinstance(data, Mapping) else None
+    entry = sets.get(name) if isinstance(sets, Mapping) else None
+    return _source(name, {} if entry is None else {name: _validate(OwnImagesParams, entry, f"data.sets.{name}")})
+
+
+def _source(name: str, sets: Mapping[str, OwnImagesParams]) -> Source:
+    if name not in sets:
+        return source_named(name)
+    try:
+        return own_source(name, sets[name].resolved(), RAW, PREPARED / name)
+    except DataError as error:
+        raise SettingsError(str(error)) from None
 
 
 def set_over_preset(own: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -245,9 +323,10 @@ def _substitute(document: dict[str, Any]) -> dict[str, Any]:
     names = data.get("substitute") if isinstance(data, Mapping) else None
     if not isinstance(names, Mapping) or not isinstance(experiments, Mapping):
         return document
+    known = _known_datasets(document)
     for name in names:
-        _require_known("data set", name, list(SOURCES), "data.substitute")
-        _require_known("data set", names[name], list(SOURCES), f"data.substitute.{name}")
+        _require_known("data set", name, known, "data.substitute")
+        _require_known("data set", names[name], known, f"data.substitute.{name}")
     renamed = {}
     for experiment, datasets in experiments.items():
         if isinstance(datasets, Mapping):
@@ -306,12 +385,30 @@ def _nearest(word: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _check_names(experiments: Any) -> None:
+def _known_datasets(document: Mapping[str, Any]) -> list[str]:
+    """The data sets of the package, and those that the settings name."""
+    data = document.get("data")
+    sets = data.get("sets") if isinstance(data, Mapping) else None
+    own = list(sets) if isinstance(sets, Mapping) else []
+    for name in own:
+        if name in SOURCES:
+            raise SettingsError(
+                f"data.sets.{name}: a data set of that name comes with the package; choose another name"
+            )
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise SettingsError(
+                f"data.sets: {name!r} cannot be the name of a data set, which has at most 40 small letters, digits and "
+                "underscores and begins with a letter"
+            )
+    return [*SOURCES, *own]
+
+
+def _check_names(experiments: Any, known: list[str]) -> None:
     """Before all else: a misspelt section would lack every key that the one which was meant has."""
     for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
         _require_known("experiment", experiment, list(METHODS), "experiments")
         for dataset in datasets if isinstance(datasets, Mapping) else ():
-            _require_known("data set", dataset, list(SOURCES), f"experiments.{experiment}")
+            _require_known("data set", dataset, known, f"experiments.{experiment}")
 
 
 def _require_known(kind: str, name: Any, known: Collection[str], where: str) -> None:
@@ -329,13 +426,13 @@ def _check(params: Params) -> None:
     for experiment, datasets in params.experiments.items():
         for dataset, section in datasets.items():
             where = f"experiments.{experiment}.{dataset}"
-            source = SOURCES[dataset]
+            source = params.sources[dataset]
             if section.holdout is not None and section.holdout >= source.train:
                 raise SettingsError(
                     f"{where}.holdout: {section.holdout} leaves none of the {source.train} training images to train on"
                 )
             _check_methods(experiment, section, where)
-            _check_network(section, source.shape, where)
+            _check_network(section, source.shape, where, f"data.sets.{dataset}" if dataset in params.data.sets else "")
             for name in section.methods:
                 method, own = METHODS[experiment][name], _apply_overrides(section, name, where)
                 _check_epochs(own, f"{where} ({name})")
@@ -388,7 +485,7 @@ def _check_methods(experiment: Experiment, section: ExperimentParams, where: str
         _require_known("axis", axis, list(GridParams.model_fields), f"{where}.shared_axes")
 
 
-def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where: str) -> None:
+def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where: str, own: str) -> None:
     network = section.network
     expected = {"plain": (3, 5), "strided": (4, 4)}[network.architecture]
     found = (len(network.encoder_channels), len(network.decoder_channels))
@@ -398,8 +495,9 @@ def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where
             f"channels, got {found[0]} and {found[1]}"
         )
     if network.architecture == "strided" and shape[1:] != (32, 32):
+        way_out = f"use 'plain', or set {own}.size: [32, 32]" if own else "use 'plain'"
         raise SettingsError(
-            f"{where}.network: 'strided' needs 32x32 images, these have {shape[1]}x{shape[2]}; use 'plain'"
+            f"{where}.network: 'strided' needs 32x32 images, these have {shape[1]}x{shape[2]}; {way_out}"
         )
 
 

@@ -14,7 +14,6 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from silent_gradients.data.sources import SOURCES
 from silent_gradients.methods import METHODS, Method, axes
 from silent_gradients.packs import PackSpec, Round
 from silent_gradients.params import ExperimentParams, Params
@@ -91,6 +90,10 @@ class Plan:
         """Every data set that some cell uses."""
         return sorted({cell.dataset for cell in self.cells()})
 
+    def own_datasets(self) -> list[str]:
+        """Those of them that are a user's own images."""
+        return [name for name in self.datasets() if name in self.params.data.sets]
+
     def groups(self) -> list[str]:
         """Every ``data set/experiment``, in the order of the settings."""
         return list(dict.fromkeys(cell.group for cell in self.cells()))
@@ -153,7 +156,7 @@ class Plan:
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
         """The resolved settings of one run."""
-        section, source, method = self._section(cell), SOURCES[cell.dataset], cell.method
+        section, source, method = self._section(cell), self.params.sources[cell.dataset], cell.method
         learning_rate = point["learning_rate"]
         assert learning_rate is not None  # the grid's schema has no null there
 
@@ -300,7 +303,10 @@ class Plan:
     def id(self, selections: Selections) -> str:
         """Twelve hexadecimal digits of the whole plan, of what gathers and of what it is called."""
         packs = [pack.id for round_ in ROUNDS for pack in self.packs(round_, selections)]
-        return digest([self.params.preset, self.params.protocol, packs, asdict(self.params.evaluation.resolved())])[:12]
+        made_of = [self.params.preset, self.params.protocol, packs, asdict(self.params.evaluation.resolved())]
+        # What the report says of own images is in the settings; of the others, in the source code.
+        own = [[self.params.sources[name].title, self.params.sources[name].version] for name in self.own_datasets()]
+        return digest([*made_of, own] if own else made_of)[:12]
 
     def gathered_marker(self, selections: Selections) -> Path:
         """The file that says for which plan the tables in the results were made; there is one at a time."""

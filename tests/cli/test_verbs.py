@@ -87,6 +87,23 @@ def test_an_unknown_data_set_is_named(repository, capsys):
     assert "digitz" in capsys.readouterr().err
 
 
+def test_own_images_are_known_by_the_name_that_the_settings_give_them(repository, capsys):
+    np.save(repository / "mine.npy", np.zeros((20, 4, 4), dtype=np.uint8))
+    settings = {"preset": "small", "data": {"sets": {"mine": {"path": "mine.npy"}}}}
+    (repository / "params.yaml").write_text(json.dumps(settings))
+    assert main(["prepare", "mine"]) == 0
+    assert "18 training and 2 test images in data/prepared/mine" in capsys.readouterr().out
+    settings["data"]["sets"]["mine"]["test"] = 0.25
+    assert main(["prepare", "mine", "--config", json.dumps(settings)]) == 0
+    assert main(["dequantize", "mine", "--config", json.dumps(settings)]) == 0
+    assert "noise of 5 images" in capsys.readouterr().out
+    (repository / "mine.npy").unlink()
+    assert main(["prepare", "mine"]) == 1
+    assert capsys.readouterr().err == (
+        "silent-gradients prepare: data.sets.mine: path 'mine.npy': there is no such folder or file\n"
+    )
+
+
 def test_select_before_the_grid_says_what_is_missing(repository, capsys):
     assert main(["select", "baselines", "digits/fixed"]) == 1
     error = capsys.readouterr().err

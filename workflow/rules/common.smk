@@ -3,6 +3,7 @@ from functools import cache
 from pathlib import Path
 
 from silent_gradients import params
+from silent_gradients.data.prepare import outdated
 from silent_gradients.gathered import is_current
 from silent_gradients.pace import PACE, Pace, memory_megabytes, runtime_minutes
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
@@ -10,9 +11,11 @@ from silent_gradients.selection import evaluated_otherwise
 from silent_gradients.store import RunStore
 
 PLAN = Plan(params.resolve(config, Path("presets")))
+# Handed on by functions, since Snakemake takes braces in a text for wildcards.
+CONFIG = json.dumps(config, sort_keys=True)
 STORE = RunStore(PLAN.results / "store")
 MIRROR = [f"--mirror={PLAN.params.data.mirror}"] if PLAN.params.data.mirror else []
-DEVICE_PACE = Pace.read(PLAN.results / PACE)
+DEVICE_PACE = Pace.read(PLAN.results / PACE, PLAN.params.sources)
 TIME_LIMIT = [f"--time-limit={PLAN.params.execution.time_limit}"] if PLAN.params.execution.time_limit else []
 
 TENSORBOARD = [f"--tensorboard={PLAN.params.execution.tensorboard}"] if PLAN.params.execution.tensorboard else []
@@ -25,11 +28,20 @@ wildcard_constraints:
     id="[0-9a-f]+",
 
 
+@cache
 def prepared(dataset):
     """The files of a prepared data set."""
+    # Snakemake sees that they are there; without their manifests, it has those of other data made again.
+    for manifest in outdated(Path("data/prepared") / dataset, PLAN.params.sources[dataset]):
+        manifest.unlink(missing_ok=True)
     # ancient: the data's digest is in every run's id, so that a newer file time means nothing.
     names = ("manifest.json", "train.npy", "test.npy", "noise.json", "noise.npy")
     return [ancient(f"data/prepared/{dataset}/{name}") for name in names]
+
+
+def own_set(dataset):
+    """What the steps of an own data set are told of it."""
+    return [f"--config={PLAN.params.own_set(dataset)}"] if dataset in PLAN.params.data.sets else []
 
 
 def rounds_before(round_, group):

@@ -6,9 +6,11 @@ rule download:
     conda:
         "../../environment.yml"
     params:
-        mirror=MIRROR,
+        mirror=lambda _: MIRROR,
+        own=lambda w: own_set(w.dataset),
     shell:
-        "silent-gradients download {wildcards.dataset:q} {params.mirror:q} --record {output:q} > {log:q} 2>&1"
+        "silent-gradients download {wildcards.dataset:q} {params.mirror:q} {params.own:q}"
+        " --record {output:q} > {log:q} 2>&1"
 
 
 rule prepare:
@@ -24,9 +26,10 @@ rule prepare:
     conda:
         "../../environment.yml"
     params:
-        mirror=MIRROR,
+        mirror=lambda _: MIRROR,
+        own=lambda w: own_set(w.dataset),
     shell:
-        "silent-gradients prepare {wildcards.dataset:q} {params.mirror:q} > {log:q} 2>&1"
+        "silent-gradients prepare {wildcards.dataset:q} {params.mirror:q} {params.own:q} > {log:q} 2>&1"
 
 
 rule dequantize:
@@ -37,8 +40,10 @@ rule dequantize:
         "logs/dequantize/{dataset}.log",
     conda:
         "../../environment.yml"
+    params:
+        own=lambda w: own_set(w.dataset),
     shell:
-        "silent-gradients dequantize {wildcards.dataset:q} > {log:q} 2>&1"
+        "silent-gradients dequantize {wildcards.dataset:q} {params.own:q} > {log:q} 2>&1"
 
 
 rule data:

@@ -8,6 +8,6 @@ rule gather:
     conda:
         "../../environment.yml"
     params:
-        config=json.dumps(config, sort_keys=True),
+        config=lambda _: CONFIG,
     shell:
         "silent-gradients gather --config {params.config:q} > {log} 2>&1"

@@ -35,7 +35,7 @@ checkpoint select:
     conda:
         "../../environment.yml"
     params:
-        config=json.dumps(config, sort_keys=True),
+        config=lambda _: CONFIG,
     shell:
         "silent-gradients select {wildcards.round:q} {wildcards.group:q} --config {params.config:q} > {log} 2>&1"
 

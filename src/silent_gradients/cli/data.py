@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from silent_gradients.cli.parsing import add_verb, positive_number, whole_number
+from silent_gradients.cli.parsing import add_verb, own_settings, positive_number, whole_number
 from silent_gradients.settings import Protocol
 
 if TYPE_CHECKING:
     from silent_gradients.cli.parsing import Verbs
+    from silent_gradients.data.sources.source import Source
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -74,7 +75,8 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", help="name of a data set, as in params.yaml")
+    parser.add_argument("dataset", help="a data set of the package, or one of data.sets in params.yaml")
+    parser.add_argument("--config", metavar="JSON", help="content of params.yaml as JSON, in place of the file")
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
@@ -102,12 +104,23 @@ def _prepared_folder(options: argparse.Namespace) -> Path:
     return folder
 
 
+def _source(options: argparse.Namespace) -> Source:
+    from silent_gradients.data.sources import SOURCES, source_named
+
+    # A data set of the package needs no settings, which may not be there.
+    if options.dataset in SOURCES or (options.config is None and not Path("params.yaml").exists()):
+        return source_named(options.dataset)
+    from silent_gradients.params import source_of
+
+    return source_of(options.dataset, own_settings(options), Path("presets"))
+
+
 def _download(options: argparse.Namespace) -> int:
     from silent_gradients.data.prepare import download
     from silent_gradients.files import write_text_atomically
     from silent_gradients.store import as_json
 
-    obtained = download(options.dataset, options.raw, options.mirror)
+    obtained = download(_source(options), options.raw, options.mirror)
     files = {file.path: file.digest for file in obtained.form.files}
     if options.record is not None:
         document = {"name": options.dataset, "folder": str(obtained.root), "files": files}
@@ -120,7 +133,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from silent_gradients.data.prepare import prepare
 
     folder = _prepared_folder(options)
-    counts = prepare(options.dataset, folder, options.mirror, options.raw)["counts"]
+    counts = prepare(_source(options), folder, options.mirror, options.raw)["counts"]
     print(f"{options.dataset}: {counts['train']} training and {counts['test']} test images in {folder}")
     return 0
 
@@ -129,7 +142,7 @@ def _dequantize(options: argparse.Namespace) -> int:
     from silent_gradients.data.prepare import dequantize
 
     folder = _prepared_folder(options)
-    images = dequantize(options.dataset, folder)["shape"][0]
+    images = dequantize(_source(options), folder)["shape"][0]
     print(f"{options.dataset}: dequantization noise of {images} images in {folder}")
     return 0
 
@@ -138,12 +151,11 @@ def _limit(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from silent_gradients.data.prepared import PreparedData
-    from silent_gradients.data.sources import source_named
     from silent_gradients.files import write_text_atomically
     from silent_gradients.known_limits import as_table, known_limits
     from silent_gradients.store import as_json
 
-    holdout = source_named(options.dataset).holdout if options.holdout is None else options.holdout
+    holdout = _source(options).holdout if options.holdout is None else options.holdout
     prepared = PreparedData.open(_prepared_folder(options))
     splits = prepared.split(options.protocol, holdout)
     limits = known_limits(splits, prepared.levels, options.latent_dim, options.variance)

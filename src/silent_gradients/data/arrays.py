@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,23 @@ def arrays_digest(name: str, levels: int, train: Images, test: Images) -> str:
         train: Training images ``[N, C, H, W]``.
         test: Test images ``[N, C, H, W]``.
     """
-    header = {"name": name, "levels": levels, "train": list(train.shape), "test": list(test.shape)}
+    return digest_of_pieces(name, levels, train.shape, test.shape, (train, test))
+
+
+def digest_of_pieces(
+    name: str, levels: int, train: tuple[int, ...], test: tuple[int, ...], pieces: Iterable[Images]
+) -> str:
+    """``arrays_digest`` of arrays that come in pieces, first those of the training images.
+
+    Args:
+        name: Data set.
+        levels: Number of grey levels.
+        train: Shape of all training images.
+        test: Shape of all test images.
+        pieces: Images ``[n, C, H, W]``.
+    """
+    header = {"name": name, "levels": levels, "train": list(train), "test": list(test)}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode() + b"\n")
-    for images in (train, test):
+    for images in pieces:
         digest.update(np.ascontiguousarray(images, dtype=np.uint8).reshape(-1).data)
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +20,8 @@ from silent_gradients.data.prepared import (
     NOISE_MANIFEST,
     TEST,
     TRAIN,
+    manifest_of,
+    noise_manifest_of,
     open_arrays,
     open_noise,
     sealed,
@@ -31,21 +33,23 @@ from silent_gradients.files import atomic_file, sha256_of, write_text_atomically
 
 RAW = Path("data/raw")
 """Where raw files are downloaded to; laid out as a mirror is."""
+PREPARED = Path("data/prepared")
+"""Folder of the prepared data sets, each under its name."""
 
 _FILES: dict[Split, str] = {"train": TRAIN, "test": TEST}
 
 
-def download(name: str, raw: Path = RAW, mirror: str | None = None) -> Obtained:
+def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> Obtained:
     """Have a data set's raw files in ``raw`` or in a mirror, all of them verified; see ``raw.obtain``.
 
     Raises:
         DataError: The data set is unknown, or its raw files cannot be had or are altered.
     """
-    source = source_named(name)
-    return obtain(name, source.forms, raw, mirror, source.hint)
+    source = _source(data)
+    return obtain(source.name, source.forms, raw, mirror, source.hint)
 
 
-def prepare(name: str, folder: Path, mirror: str | None = None, raw: Path = RAW) -> dict[str, Any]:
+def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> dict[str, Any]:
     """Write ``train.npy``, ``test.npy`` (uint8 ``[N, C, H, W]``) and, last, ``manifest.json`` into a folder.
 
     A folder that already holds the data set, whole and of this version, is left alone. Raw files that are not there yet
@@ -53,7 +57,7 @@ def prepare(name: str, folder: Path, mirror: str | None = None, raw: Path = RAW)
     largest raw file holds.
 
     Args:
-        name: A registered data set.
+        data: A registered data set's name, or any data set.
         folder: Where to write; made if it is not there.
         mirror: Folder or address with the raw files.
         raw: Folder to download to.
@@ -67,21 +71,13 @@ def prepare(name: str, folder: Path, mirror: str | None = None, raw: Path = RAW)
             full.
         OSError: The folder cannot be written to.
     """
-    source = source_named(name)
-    description = {
-        "name": source.name,
-        "title": source.title,
-        "version": source.version,
-        "levels": source.levels,
-        "shape": list(source.shape),
-        "counts": {"train": source.train, "test": source.test},
-        "sha256": source.sha256,
-    }
+    source = _source(data)
+    description = source.description
     present = _present(folder, source)
     if present is not None and {key: present.get(key) for key in description} == description:
         return present
 
-    obtained = download(name, raw, mirror)
+    obtained = download(source, raw, mirror)
     size = (source.train + source.test) * math.prod(source.shape)
     with enough_space(folder, size), ExitStack() as stack:
         written: dict[Split, Path] = {}
@@ -98,13 +94,13 @@ def prepare(name: str, folder: Path, mirror: str | None = None, raw: Path = RAW)
     return manifest
 
 
-def dequantize(name: str, folder: Path) -> dict[str, Any]:
+def dequantize(data: str | Source, folder: Path) -> dict[str, Any]:
     """Write ``noise.npy``, the dequantization noise of every evaluation, and then ``noise.json`` into a folder.
 
     A folder that already holds them whole is left alone. Training draws its own noise, afresh for each batch.
 
     Args:
-        name: A registered data set.
+        data: A registered data set's name, or any data set.
         folder: The prepared data set's folder, prepared yet or not; made if it is not there.
 
     Returns:
@@ -114,11 +110,11 @@ def dequantize(name: str, folder: Path) -> dict[str, Any]:
         DataError: The data set is unknown, or the disk is full.
         OSError: The folder cannot be written to.
     """
-    source = source_named(name)
+    source = _source(data)
     shape = (source.test, *source.shape)
     try:
         _, present = open_noise(folder)
-        if (present["name"], present["seed"], present["shape"]) == (name, EVALUATION_NOISE_SEED, list(shape)):
+        if (present["name"], present["seed"], present["shape"]) == (source.name, EVALUATION_NOISE_SEED, list(shape)):
             return present
     except DataError:
         pass  # Absent or damaged: the remedy of each is what follows.
@@ -128,7 +124,7 @@ def dequantize(name: str, folder: Path) -> dict[str, Any]:
             file.write(piece.astype("<f4", copy=False).data)
     manifest = sealed(
         {
-            "name": name,
+            "name": source.name,
             "seed": EVALUATION_NOISE_SEED,
             "shape": list(shape),
             "sha256": sha256_of(folder / NOISE),
@@ -136,6 +132,24 @@ def dequantize(name: str, folder: Path) -> dict[str, Any]:
     )
     write_text_atomically(folder / NOISE_MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
     return manifest
+
+
+def outdated(folder: Path, source: Source) -> list[Path]:
+    """Manifests in a folder that are of other data than the source's, or describe them otherwise."""
+    found = []
+    # Absent or damaged ones are the matter of whoever reads the folder.
+    with suppress(DataError):
+        manifest = manifest_of(folder)
+        if {key: manifest[key] for key in source.description} != source.description:
+            found.append(folder / MANIFEST)
+    with suppress(DataError):
+        if noise_manifest_of(folder)["shape"] != [source.test, *source.shape]:
+            found.append(folder / NOISE_MANIFEST)
+    return found
+
+
+def _source(data: str | Source) -> Source:
+    return source_named(data) if isinstance(data, str) else data
 
 
 def _present(folder: Path, source: Source) -> dict[str, Any] | None:
@@ -177,7 +191,7 @@ def _verify(source: Source, train: Images, test: Images) -> str:
     if source.arrays_sha256 not in (None, found):
         raise DataError(
             f"{source.name}: expected arrays with sha256 {source.arrays_sha256}, found {found}; the raw data are not "
-            "those of this source: get them anew, or, if they are meant to be others, pin the new digest in the source"
+            f"those of this source: {source.remedy}"
         )
     return found
 

@@ -123,11 +123,7 @@ class PreparedData:
 
 def open_arrays(folder: Path, expected_sha256: str | None = None) -> tuple[Images, Images, dict[str, Any]]:
     """The training and test images of a folder, mapped and verified, and its manifest; see ``PreparedData.open``."""
-    manifest = _read_manifest(
-        folder / MANIFEST,
-        {"name", "title", "version", "levels", "shape", "counts", "sha256", "arrays_sha256", "files"},
-        "prepare",
-    )
+    manifest = manifest_of(folder)
     remedy = _remedy("prepare", manifest["name"])
     train, test = (_open_array(folder / file, manifest["files"].get(file), remedy) for file in (TRAIN, TEST))
     stated = [[manifest["counts"][part], *manifest["shape"]] for part in ("train", "test")]
@@ -141,9 +137,24 @@ def open_arrays(folder: Path, expected_sha256: str | None = None) -> tuple[Image
     return train, test, manifest
 
 
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared data set as it was written; its arrays are not looked at.
+
+    Raises:
+        DataError: It is missing or altered.
+    """
+    described = {"name", "title", "version", "levels", "shape", "counts", "sha256", "arrays_sha256", "files"}
+    return _read_manifest(folder / MANIFEST, described, "prepare")
+
+
+def noise_manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest of the evaluations' noise, likewise."""
+    return _read_manifest(folder / NOISE_MANIFEST, {"name", "seed", "shape", "sha256"}, "dequantize")
+
+
 def open_noise(folder: Path) -> tuple[Noise, dict[str, Any]]:
     """The evaluations' noise in a folder, mapped and verified, and its manifest; see ``PreparedData.open``."""
-    manifest = _read_manifest(folder / NOISE_MANIFEST, {"name", "seed", "shape", "sha256"}, "dequantize")
+    manifest = noise_manifest_of(folder)
     remedy = _remedy("dequantize", manifest["name"])
     noise = _open_array(folder / NOISE, manifest["sha256"], remedy)
     if list(noise.shape) != manifest["shape"]:

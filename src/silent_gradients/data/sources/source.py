@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from silent_gradients.data.raw import Form
 from silent_gradients.settings import digest
@@ -31,6 +32,7 @@ class Source:
             files stand for it.
         forms: How it is distributed, the preferred form first.
         hint: Has a word on a mirror that does not hold the raw files.
+        remedy: What to do where the raw data are not the described ones.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Source:
     arrays_sha256: str | None
     forms: tuple[Form, ...]
     hint: Callable[[Path], str | None] = _nothing
+    remedy: str = "get them anew, or, if they are meant to be others, pin the new digest in the source"
 
     @property
     def sha256(self) -> str:
@@ -52,3 +55,16 @@ class Source:
             return self.arrays_sha256
         counts = {"train": self.train, "test": self.test}
         return digest([self.name, self.levels, self.shape, counts, [file.digest for file in self.forms[0].files]])
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the manifest of the prepared data set says of it."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "version": self.version,
+            "levels": self.levels,
+            "shape": list(self.shape),
+            "counts": {"train": self.train, "test": self.test},
+            "sha256": self.sha256,
+        }
