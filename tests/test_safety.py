@@ -121,6 +121,7 @@ def resolved(study: Path, own: dict[str, Any]) -> params.Params | str:
         return str(error)
 
 
+@hypothesis.settings(deadline=None)
 @given(mirror=HOSTILE)
 def test_a_mirror_of_any_name_is_one_word_of_the_command(study, mirror):
     settings = resolved(study, {"data": {"mirror": mirror}})
@@ -135,6 +136,7 @@ def test_a_mirror_of_any_name_is_one_word_of_the_command(study, mirror):
     assert shlex.split(command, comments=False)[:4] == ["silent-gradients", "prepare", "digits", word]
 
 
+@hypothesis.settings(deadline=None)
 @given(value=HOSTILE, number=st.floats(1e-6, 1))
 def test_settings_travel_through_the_shell_as_they_are(value, number):
     config = json.dumps({"preset": value, "data": {"mirror": value}, "seeds": [number]}, sort_keys=True)
@@ -149,6 +151,7 @@ def test_settings_travel_through_the_shell_as_they_are(value, number):
     assert json.loads(words[5]) == json.loads(config)
 
 
+@hypothesis.settings(deadline=None)
 @given(path=HOSTILE.filter(bool), title=HOSTILE)
 def test_own_images_travel_through_the_shell_as_they_are(path, title):
     entry = params.OwnImagesParams(path=path, title=title)

@@ -379,7 +379,7 @@ class _Left:
 
     def __init__(self, plan: Plan, settings: Mapping[str, RunSettings], runs: Mapping[str, RunStatus]) -> None:
         self.plan, self.settings, self.runs = plan, settings, runs
-        self.pace = Pace.read(plan.results / PACE)
+        self.pace = Pace.read(plan.results / PACE, plan.params.sources)
         spent: defaultdict[str, float] = defaultdict(float)
         epochs: defaultdict[str, float] = defaultdict(float)
         for run in runs.values():
