@@ -66,11 +66,16 @@ def imported_modules(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("src", ["workflow"]), ("tests", ["workflow", "dev"]), ("benchmarks", ["workflow", "benchmarks"])],
+    [
+        ("src", ["workflow"]),
+        ("tests", ["workflow", "dev"]),
+        ("benchmarks", ["workflow", "benchmarks"]),
+        ("studies", ["workflow"]),
+    ],
 )
 def test_what_is_imported_is_required(folder, extras):
     declared = names([*PROJECT["dependencies"], *(requirement for extra in extras for requirement in EXTRAS[extra])])
-    own = {"silent_gradients", "snakemake_logger_plugin_silent_gradients", "tests"}
+    own = {"silent_gradients", "snakemake_logger_plugin_silent_gradients", "studies", "tests"}
     own |= {script.stem for script in (ROOT / folder).glob("*.py")}
     # The tests run without the benchmarks' own extra: a package that is not installed counts by its name.
     distributions = packages_distributions()

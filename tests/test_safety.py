@@ -19,7 +19,7 @@ from silent_gradients.runs import Plan
 from silent_gradients.settings import SettingsError
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")])
+SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("studies/*.py")])
 RULES = sorted(ROOT.glob("workflow/rules/*.smk"))
 
 

@@ -1,0 +1,217 @@
+"""What the published numbers imply about settings that the text has lost: the tables of docs/hidden-settings.md.
+
+    python studies/implied_settings.py [--data data/prepared/mnist]
+
+Arithmetic on the published numbers and, with ``--data``, on the covariance of MNIST's images; nothing is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from silent_gradients.data.arrays import Images
+from silent_gradients.data.prepared import PreparedData
+from silent_gradients.evaluation.limits import Limit, LinearModel, Moments
+from silent_gradients.report.published import PUBLISHED, PUBLISHED_MSE
+
+LEVELS = 256
+DIMENSIONS = {"mnist": 28 * 28, "imagenet32": 3 * 32 * 32, "cifar10": 3 * 32 * 32}
+METHODS = ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax", "reinforce")
+FIXED = {method: PUBLISHED[f"mnist/fixed/{method}"] for method in METHODS}
+LEARNABLE = {cell: values for cell, values in PUBLISHED.items() if "/learnable/" in cell}
+VARIANCES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.001)
+LATENT_DIMS = (64, 100, 128, 160, 170, 200, 256, 783)
+CHOSEN = 0.01
+
+
+def negative_elbo(bpd: float, dimensions: int) -> float:
+    """Nats per image of x in [0, 1): the inverse of ``bits_per_dimension``."""
+    return (bpd - math.log2(LEVELS)) * dimensions * math.log(2)
+
+
+def implied_kl(bpd: float, expected_squared_error: float, variance: float, dimensions: int) -> float:
+    """The KL divergence in ``-ELBO = D/2 ln(2 pi s) + E|x - m(z)|^2 / (2 s) + KL``, in nats."""
+    constant = dimensions / 2 * math.log(2 * math.pi * variance)
+    return negative_elbo(bpd, dimensions) - constant - expected_squared_error / (2 * variance)
+
+
+def least_bits(kl: float) -> int:
+    """The fewest latent bits that have this KL divergence to fair ones: each has at most ln 2."""
+    return math.ceil(kl / math.log(2))
+
+
+def equivalent_deviation(bpd: float, kl: float, dimensions: int) -> float:
+    """The one standard deviation, in grey levels, with which a Gaussian fit has the published reconstruction term."""
+    reconstruction = negative_elbo(bpd, dimensions) - kl
+    return LEVELS * math.exp(reconstruction / dimensions - 0.5 * math.log(2 * math.pi * math.e))
+
+
+def tables_of_the_numbers() -> dict[str, str]:
+    """Tables that need no data, by name."""
+    kls = [
+        [method, *(f"{implied_kl(row['bpd'], row[PUBLISHED_MSE], variance, 784):.0f}" for variance in VARIANCES)]
+        for method, row in FIXED.items()
+    ]
+    by_method: dict[str, dict[str, dict[str, float]]] = {}
+    for cell, values in LEARNABLE.items():
+        dataset, _, method = cell.split("/")
+        by_method.setdefault(method, {})[dataset] = values
+    bits = [
+        [method, *(f"{row[dataset]['kl']:.2f}: {least_bits(row[dataset]['kl'])}" for dataset in DIMENSIONS)]
+        for method, row in by_method.items()
+        if method.startswith(("silent-bernoulli", "gumbel-softmax", "reinforce"))
+    ]
+    deviations = []
+    for method, row in by_method.items():
+        entries = []
+        for dataset, dimensions in DIMENSIONS.items():
+            bpd, kl = row[dataset]["bpd"], row[dataset]["kl"]
+            share = kl / dimensions / math.log(2)
+            entries.append(f"{equivalent_deviation(bpd, kl, dimensions):.2f} ({share:.2f})")
+        deviations.append([method, *entries])
+    precision, steps = LEVELS * math.sqrt(12), 200 * (60_000 // 64)
+    head = [
+        ["precision 1/σ of the dequantization noise", f"{precision:.0f}"],
+        ["bits that a pixel costs which never varies, at this precision", f"{math.log2(math.pi * math.e / 6) / 2:.3f}"],
+        ["steps in 200 epochs of batches of 64", f"{steps}"],
+        [
+            "least rate at which AdamW takes a bias from 1 to this precision in so many steps",
+            f"{precision / steps:.4f}",
+        ],
+    ]
+    return {
+        "KL divergence of Table 2 by variance": markdown(["method", *map(str, VARIANCES)], kls),
+        "Least number of bits": markdown(["method", *DIMENSIONS], bits),
+        "Equivalent deviation": markdown(["method", *DIMENSIONS], deviations),
+        "Precision head": markdown(["", "MNIST"], head),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Mnist:
+    """MNIST's training and test images, uint8, and their moments."""
+
+    train_images: Images
+    test_images: Images
+    train: Moments
+    test: Moments
+
+    @classmethod
+    def read(cls, folder: Path) -> Mnist:
+        """From the folder of the prepared data set."""
+        prepared = PreparedData.open(folder)
+        return cls(
+            prepared.train, prepared.test, *(Moments.of(part, LEVELS) for part in (prepared.train, prepared.test))
+        )
+
+    def carried(self, latent_dim: int, variance: float) -> Limit:
+        """The optimum of the training images, valued on the test images."""
+        return LinearModel.with_variance(self.train, latent_dim, variance).limit(self.test)
+
+    def oracle(self, latent_dim: int, variance: float) -> Limit:
+        """The optimum of the test images themselves, which no model exceeds there."""
+        return LinearModel.with_variance(self.test, latent_dim, variance).limit(self.test)
+
+
+def least_bpd(optimum: Callable[[float], Limit], expected_squared_error: float, dimensions: int) -> float:
+    """The least bits/dim under ``CHOSEN`` that a family of linear decoders has with a certain error.
+
+    For every variance s, ``KL + E / (2 s)`` is least at the optimum of s: each s bounds the KL divergence of every
+    model from below by a line in its error E, and the s whose optimum has the asked-for error touches the bound there.
+
+    Args:
+        optimum: The optimum by variance. Fitted to the images that it is valued on, it makes the result a limit;
+            fitted to others, it is what models reach that were fitted to those.
+        expected_squared_error: The error E, summed over pixels.
+        dimensions: Number of pixels D.
+    """
+    s = crossing(lambda s: optimum(s).expected_squared_error - expected_squared_error, 0.002, 0.02)
+    nats = dimensions / 2 * math.log(2 * math.pi * CHOSEN) + expected_squared_error / (2 * CHOSEN) + optimum(s).kl
+    return math.log2(LEVELS) + nats / (dimensions * math.log(2))
+
+
+def tables_of_mnist(mnist: Mnist) -> dict[str, str]:
+    """Tables that need MNIST's images, by name."""
+    limits = [[str(k), *(f"{mnist.carried(k, variance).bpd:.3f}" for variance in VARIANCES)] for k in LATENT_DIMS]
+    optima = []
+    for k in LATENT_DIMS:
+        limit = mnist.carried(k, CHOSEN)
+        errors = (limit.expected_squared_error, limit.mean_decoded_squared_error)
+        optima.append([str(k), f"{limit.bpd:.4f}", f"{limit.kl:.0f}", *(f"{error:.2f}" for error in errors)])
+    published, rounding = FIXED["silent-gaussian"]["bpd"], 0.0005
+    error = FIXED["silent-gaussian"][PUBLISHED_MSE]
+    first_50k = Moments.of(mnist.train_images[:50_000], LEVELS)
+    last_10k = Moments.of(mnist.train_images[50_000:], LEVELS)
+    split = LinearModel.with_variance(first_50k, 200, CHOSEN).limit(last_10k).bpd
+    facts = [
+        [
+            f"largest variance under which some k allows {published}",
+            f"{crossing(lambda s: mnist.oracle(783, s).bpd - published - rounding, 0.008, 0.02):.4f}",
+        ],
+        [
+            f"least k whose optimum, carried over from the training images, has {published}",
+            str(first(k for k in range(100, 300) if mnist.carried(k, CHOSEN).bpd < published + rounding)),
+        ],
+        [
+            f"least k that allows {published} at all",
+            str(first(k for k in range(100, 300) if mnist.oracle(k, CHOSEN).bpd < published + rounding)),
+        ],
+        [
+            "least k from which variance 0.001 is better than 0.01",
+            str(first(k for k in range(200, 300) if mnist.carried(k, 0.001).bpd < mnist.carried(k, CHOSEN).bpd)),
+        ],
+        ["optimum of the first 50,000 training images on the last 10,000, k = 200", f"{split:.4f}"],
+        [
+            f"least bits/dim that some k allows with an expected squared error of {error}",
+            f"{least_bpd(lambda s: mnist.oracle(783, s), error, 784):.4f}",
+        ],
+        [
+            "the same of optima carried over from the training images",
+            f"{least_bpd(lambda s: mnist.carried(783, s), error, 784):.4f}",
+        ],
+    ]
+    return {
+        "Limits by k and variance": markdown(["k", *map(str, VARIANCES)], limits),
+        "Optima under variance 0.01": markdown(
+            ["k", "bits/dim", "KL", "squared error of samples", "squared error at the mean"], optima
+        ),
+        "What 6.718 allows": markdown(["on MNIST's test images, variance 0.01 where none is named", ""], facts),
+    }
+
+
+def first(values: Iterable[int]) -> int:
+    """The first of some values."""
+    return next(iter(values))
+
+
+def crossing(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where an increasing function is zero, to a relative 1e-6."""
+    from scipy.optimize import brentq
+
+    return float(brentq(function, low, high, rtol=1e-6))
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as in docs/."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of the prepared MNIST, for the tables that need its images")
+    options = parser.parse_args()
+    tables = tables_of_the_numbers()
+    if options.data is not None:
+        tables |= tables_of_mnist(Mnist.read(options.data))
+    for name, table in tables.items():
+        print(f"{name}\n\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()

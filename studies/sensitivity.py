@@ -1,0 +1,197 @@
+"""What settings that the paper's text has lost are worth: each changed by itself, at equal seeds.
+
+    python studies/sensitivity.py [--preset digits] [--only learnable] [--changes temperature=0.5 ..] [--seeds 3]
+
+Runs are those of the last point of every grid; the bounds are those of the images set aside to select on. Every run is
+kept in the store of ``--results``, so that the same command goes on after a kill, and more seeds cost only themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+
+from silent_gradients import params
+from silent_gradients.data.prepare import dequantize, prepare
+from silent_gradients.packs import PackSpec
+from silent_gradients.runs import Cell, Plan
+from silent_gradients.settings import RunSettings
+from silent_gradients.store import RunStore, StoredRun
+from silent_gradients.training.arithmetic import settle
+from silent_gradients.training.pack import run_pack
+
+PRESETS = Path(__file__).resolve().parents[1] / "presets"
+Change = Callable[[RunSettings], RunSettings]
+
+
+def _everywhere(**values: Any) -> Change:
+    return lambda run: replace(run, **values)
+
+
+def _guide(**values: Any) -> Change:
+    return lambda run: run if run.silent is None else replace(run, silent=replace(run.silent, **values))
+
+
+def _option(**values: float) -> Change:
+    def change(run: RunSettings) -> RunSettings:
+        own = {name: value for name, value in values.items() if name in run.estimator_options}
+        return replace(run, estimator_options=run.estimator_options | own)
+
+    return change
+
+
+def _channels(factor: float) -> Change:
+    def scaled(channels: Iterable[int]) -> tuple[int, ...]:
+        return tuple(max(1, int(width * factor)) for width in channels)
+
+    def change(run: RunSettings) -> RunSettings:
+        network = run.network
+        wider = replace(
+            network,
+            encoder_channels=scaled(network.encoder_channels),
+            decoder_channels=scaled(network.decoder_channels),
+        )
+        return replace(run, network=wider)
+
+    return change
+
+
+def _codes(factor: float) -> Change:
+    return lambda run: replace(run, latent_dim=int(run.latent_dim * factor))
+
+
+def _annealing(factor: float) -> Change:
+    def change(run: RunSettings) -> RunSettings:
+        if run.silent is None or run.silent.role != "annealed":
+            return run
+        return replace(run, silent=replace(run.silent, annealing_rate=run.silent.annealing_rate * factor))
+
+    return change
+
+
+CHANGES: Mapping[str, Change] = {
+    "initialization=torch": _everywhere(initialization="torch"),
+    "weight_decay=0": _everywhere(weight_decay=0.0),
+    "betas=0.9,0.95": _everywhere(betas=(0.9, 0.95)),
+    "batch_size=128": _everywhere(batch_size=128),
+    "gradient_clip=null": _everywhere(gradient_clip=None),
+    "k/2": _codes(0.5),
+    "k*2": _codes(2),
+    "channels/2": _channels(0.5),
+    "channels*2": _channels(2),
+    "temperature=0.5": _option(temperature=0.5),
+    "temperature=2": _option(temperature=2.0),
+    "decay=0.9": _option(decay=0.9),
+    "log_term=auto": _guide(log_term="auto"),
+    "guide=log-linear": _guide(guide="log-linear"),
+    "annealing_rate/2": _annealing(0.5),
+    "annealing_rate*2": _annealing(2),
+}
+"""By name; one that does not concern a run leaves it as it is."""
+
+
+def runs_of(plan: Plan, cell: Cell, change: Change, seeds: int) -> list[RunSettings]:
+    """A cell's runs under a change, with every seed."""
+    grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid.model_dump()
+    first = change(plan.run(cell, {axis: values[-1] for axis, values in grid.items()}, seed=0))
+    # What only measures, and would cost time here.
+    bare = replace(first, evaluate_every=first.epochs, snapshot_epochs=(), threshold_bpd=None)
+    return [replace(bare, seed=seed) for seed in range(seeds)]
+
+
+def bits_per_dim(run: StoredRun) -> float:
+    """The final bound; not a number if the run diverged."""
+    selection = run.result["selection"]
+    return math.nan if selection is None else float(selection["bpd"])
+
+
+class Study:
+    """Runs, trained where the store lacks them.
+
+    Args:
+        results: Folder of the store and of the prepared data.
+        stack: Most runs that are trained side by side.
+        device: Device that trains.
+    """
+
+    def __init__(self, results: Path, stack: int, device: torch.device) -> None:
+        self.store, self.data, self.stack, self.device = RunStore(results / "store"), results / "data", stack, device
+
+    def measured(self, runs: Sequence[RunSettings]) -> list[float]:
+        """The final bounds of some runs of a cell."""
+        folder = self.data / runs[0].data.name
+        if not folder.exists():
+            prepare(folder.name, folder, os.environ.get("SILENT_GRADIENTS_MIRROR"))
+            dequantize(folder.name, folder)
+        pack = PackSpec("baselines", "/".join(runs[0].cell.split("/")[:2]), tuple(runs), None)
+        manifest = run_pack(
+            pack,
+            self.store,
+            folder,
+            self.device,
+            checkpoint_seconds=30.0,
+            stop=lambda: False,
+            stack=self.stack,
+            captured=self.device.type == "cuda",
+        )
+        found = [self.store.find(run["name"], run["id"]) for run in manifest["members"]]
+        return [bits_per_dim(run) for run in found if run is not None]
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> str:
+    """Mean of first minus second with its 95% Student interval; marked where that is clear of zero."""
+    differences = [a - b for a, b in zip(first, second, strict=True) if not math.isnan(a - b)]
+    if len(differences) < 2:
+        return "diverged"
+    mean, count = statistics.fmean(differences), len(differences)
+    half = stats.t.ppf(0.975, count - 1) * statistics.stdev(differences) / math.sqrt(count)
+    return f"{mean:+.3f} ± {half:.3f}{' *' if abs(mean) > half else ''}"
+
+
+def main() -> None:
+    """Train, and print what each change does to each method and to what a guide gains."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="digits")
+    parser.add_argument("--only", default="", help="groups whose data set/experiment contains this")
+    parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=list(CHANGES), metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--results", type=Path, default=Path("results/sensitivity"), help="default: %(default)s")
+    options = parser.parse_args()
+    settle()
+    plan = Plan(params.resolve({"preset": options.preset}, PRESETS))
+    study = Study(options.results, plan.params.execution.stack, torch.device(options.device))
+    found: dict[str, dict[str, list[float]]] = {}
+    for cell in plan.cells():
+        if options.only not in cell.group:
+            continue
+        as_it_is = runs_of(plan, cell, lambda run: run, options.seeds)
+        found[cell.name] = {"as it is": study.measured(as_it_is)}
+        for name in options.changes:
+            runs = runs_of(plan, cell, CHANGES[name], options.seeds)
+            if runs != as_it_is:
+                found[cell.name][name] = study.measured(runs)
+    (options.results / "bits_per_dim.json").write_text(json.dumps(found, indent=1) + "\n")
+    for cell_name, bounds in found.items():
+        reference = bounds["as it is"]
+        baseline = found.get(cell_name.removesuffix("+silent"), {}) if cell_name.endswith("+silent") else {}
+        print(f"\n{cell_name}: {statistics.fmean(reference):.3f} bits/dim, mean of {options.seeds} seeds")
+        for name, values in bounds.items():
+            change = "" if name == "as it is" else f"  change {paired(values, reference)}"
+            alone = baseline.get(name, baseline.get("as it is"))
+            gain = "" if alone is None else f"  guided below unguided by {paired(alone, values)}"
+            print(f"  {name:22}{change:28}{gain}")
+
+
+if __name__ == "__main__":
+    main()
