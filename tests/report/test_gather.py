@@ -45,7 +45,14 @@ class Page(HTMLParser):
 
 def test_everything_is_there(gathered):
     names = {path.relative_to(gathered).as_posix() for path in gathered.rglob("*") if path.is_file()}
-    stems = ("claims", "grid", "table-1-gradient-variance", "table-2-fixed-variance", "table-3-bits-per-dimension")
+    stems = (
+        "claims",
+        "equal-budgets",
+        "grid",
+        "table-1-gradient-variance",
+        "table-2-fixed-variance",
+        "table-3-bits-per-dimension",
+    )
     expected = {f"tables/{stem}.{ending}" for stem in (*stems, "table-4-kl-divergence") for ending in ("csv", "md")}
     for experiment in ("fixed", "learnable"):
         expected |= {

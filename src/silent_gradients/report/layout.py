@@ -13,6 +13,7 @@ import pandas as pd
 
 from silent_gradients.report import tables
 from silent_gradients.report.claims import Claim
+from silent_gradients.report.equal_budgets import equal_budgets
 from silent_gradients.report.naming import EXPERIMENTS, GUIDANCE, MethodName
 from silent_gradients.report.published import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_gradients.report.records import Context, Record
@@ -136,6 +137,7 @@ def layout(cells: Sequence[Cell], found: Sequence[Claim], records: Sequence[Reco
         ),
         _by_guidance("table-4-kl-divergence", "Table 4: learnable variance, KL divergence", "kl", cells, context),
         *_log_linear(cells, context),
+        _equal_budgets(found, records, context),
         _grid(records, context),
     ]
 
@@ -524,6 +526,33 @@ _FACTOR_ANALYSIS = ("Continuous", "Factor analysis")
 _BEYOND = "beyond the paper"
 _COLUMNS = {guidance: guidance for guidance in GUIDANCE[:2]} | {GUIDANCE[2]: f"{GUIDANCE[2]} ({_BEYOND})"}
 _GUIDANCE = (*_COLUMNS.values(), *(f"published {guidance}" for guidance in GUIDANCE[:2]))
+
+
+def _equal_budgets(found: Sequence[Claim], records: Sequence[Record], context: Context) -> Table:
+    data = equal_budgets(found, records, context)
+    parts = []
+    for (dataset, experiment), group in _grouped(data, "dataset", "experiment"):
+        rows = [
+            {
+                "Ordering": " < ".join(MethodName.of(experiment, row[side]).label for side in ("first", "second")),
+                "Tried": f"{row['tried_first']} and {row['tried_second']}",
+                "Best of all": f"{number(row['best_first'])} and {number(row['best_second'])}",
+                "Equal budget": str(row["budget"]),
+                "Expected best": f"{number(row['expected_first'])} and {number(row['expected_second'])}",
+                "Difference": number(row["expected_first"] - row["expected_second"], sign=True),
+            }
+            for row in _rows(group)
+        ]
+        parts.append(
+            Part.of(f"{_group_name(dataset, experiment, context)}: BPD at equal budgets", rows, 1, folded=True)
+        )
+    notes = (
+        *facts(data, context),
+        "BPD on the selection split, one seed. A method that tried more configurations is selected among more: the "
+        "expected best is that of as many as the other tried, drawn at random without replacement from all of its own.",
+        "A guided method takes over its baseline's learning rate; the baseline's trials of rates are the baseline's.",
+    )
+    return Table("equal-budgets", "Equal budgets", notes, data, tuple(parts))
 
 
 def _grid(records: Sequence[Record], context: Context) -> Table:
