@@ -256,7 +256,7 @@ def recorded(monkeypatch):
     """``recorded(*markers)``: what DVC has of every commit."""
 
     def recorded(*markers):
-        monkeypatch.setattr(pruning, "_recorded_markers", lambda *_: [json.dumps(marker) for marker in markers])
+        monkeypatch.setattr(pruning, "_recorded_markers", lambda *_: list(markers))
 
     return recorded
 

@@ -301,11 +301,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: no text in UTF-8 ({error.reason} at byte {error.start})") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: no YAML ({error})") from error
+        raise SettingsError(f"{path}: no YAML ({_place(error)})") from error
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: expected keys and values, got {type(document).__name__}")
     return document
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML file, and where, in one line."""
+    parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+    what = ", ".join(part for part in parts if part) or str(error).replace("\n", " ")
+    mark = getattr(error, "problem_mark", None)
+    return what if mark is None else f"{what}, in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _merge(below: Any, above: Any) -> Any:

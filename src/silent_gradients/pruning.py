@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from silent_gradients.params import load, read_yaml
 from silent_gradients.runs import Plan, SelectionMissingError
@@ -116,7 +117,7 @@ def asked_for(revision: Revision, results: Path) -> Asked:
         SettingsError: The working tree's settings cannot be.
     """
     if revision.commit is None:
-        markers = [path.read_text() for path in results.joinpath(GATHERED).glob("*.json")]
+        markers = [read_json(path) for path in results.joinpath(GATHERED).glob("*.json")]
         return _asked(revision, _gathered_runs(markers), Plan(load(Path(PARAMS)), results))
     with _files_of(revision.commit) as folder:
         try:
@@ -164,11 +165,11 @@ def _asked(revision: Revision, gathered: frozenset[str], plan: Plan) -> Asked:
     return Asked(revision, gathered | planned, note)
 
 
-def _gathered_runs(markers: Iterable[str]) -> frozenset[str]:
-    return frozenset(name for marker in markers for name in json.loads(marker)["runs"])
+def _gathered_runs(markers: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    return frozenset(name for marker in markers for name in marker["runs"])
 
 
-def _recorded_markers(commit: str, lock: Path, gathered: Path) -> list[str]:
+def _recorded_markers(commit: str, lock: Path, gathered: Path) -> list[dict[str, Any]]:
     """Content of the markers that DVC recorded at a commit; none where its dvc.lock has none."""
     stages = read_yaml(lock)["stages"].values() if lock.exists() else ()
     if gathered.as_posix() not in (out["path"] for stage in stages for out in stage.get("outs", ())):
@@ -179,7 +180,7 @@ def _recorded_markers(commit: str, lock: Path, gathered: Path) -> list[str]:
 
     # A commit from before the remote was set up does not know it.
     files = DVCFileSystem(rev=commit, remote=Repo().config["core"].get("remote"))
-    return [files.read_text(path) for path in files.ls(gathered.as_posix(), detail=False)]
+    return [json.loads(files.read_text(path)) for path in files.ls(gathered.as_posix(), detail=False)]
 
 
 @contextmanager

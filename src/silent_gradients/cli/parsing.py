@@ -131,12 +131,19 @@ def load_plan(options: argparse.Namespace) -> Plan:
     from silent_gradients.params import resolve
     from silent_gradients.runs import Plan
 
-    if options.results.exists() and not options.results.is_dir():
-        raise NotADirectoryError(20, "a file, where the folder of the results should be", str(options.results))
+    check_results(options.results)
     return Plan(resolve(own_settings(options), Path("presets")), options.results)
 
 
-def read_document(text: str, where: str) -> dict[str, Any]:
+def check_results(results: Path) -> None:
+    """Raise ``StoreError`` where the results are a file."""
+    from silent_gradients.store import StoreError
+
+    if results.exists() and not results.is_dir():
+        raise StoreError(f"{results}: a file, where the folder of the results should be; move it away")
+
+
+def read_document(text: str | bytes, where: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:

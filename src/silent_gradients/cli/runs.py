@@ -150,7 +150,7 @@ def _read_pack(given: str) -> PackSpec:
 
     inline = given.lstrip().startswith("{")
     where = "--pack" if inline else given
-    document = read_document(given if inline else Path(given).read_text(), where)
+    document = read_document(given if inline else Path(given).read_bytes(), where)
     try:
         pack = PackSpec.from_json(document)
     except (KeyError, TypeError, AttributeError) as error:

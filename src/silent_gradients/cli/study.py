@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from silent_gradients.cli.parsing import (
     add_config,
     add_verb,
+    check_results,
     load_plan,
     own_settings,
     positive_number,
@@ -258,6 +259,7 @@ def _report(options: argparse.Namespace) -> int:
 def _prune(options: argparse.Namespace) -> int:
     from silent_gradients.pruning import Pruning, kept_revisions, lines_for_dvc
 
+    check_results(Path("results"))
     pruning = Pruning.of(Path("results"), kept_revisions(options.keep))
     print(pruning.overview())
     if options.delete:
