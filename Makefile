@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist workste
 # Snakemake and its jobs find the programs of the environment first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup quickstart test test-slow lint format notebooks clean
+.PHONY: help setup quickstart test test-slow lint format notebooks docs reference clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Making $(VENV) (the download is about 3 GB, most of it torch for GPUs)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile --progress-bar off \
-	    -c constraints.txt -e '.[workflow,dev,slurm]' 2>&1 \
+	    -c constraints.txt -e '.[workflow,dev,slurm,docs]' 2>&1 \
 	  | tee $(VENV)/install.log \
 	  | { grep --line-buffered -oE '(Downloading|Using cached) .*[0-9]{2}(\.[0-9])? [MG]B\)|^Installing collected packages|^ERROR.*' || true; } \
 	  || { tail -n 20 $(VENV)/install.log; echo "The installation failed; all of its output: $(VENV)/install.log"; exit 1; }
@@ -59,6 +59,14 @@ format: setup ## Put the source into the form that lint asks for
 	ruff check --fix
 	ruff format
 	snakefmt Snakefile workflow
+
+docs: setup ## Build the site of the documents into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site: site/index.html"
+
+reference: setup ## Write the page of the settings (docs/settings.md) anew
+	$(BIN)/python -m silent_gradients.settings_reference > docs/settings.md.new
+	mv docs/settings.md.new docs/settings.md
 
 notebooks: setup ## Execute the notebooks of the documents and store their outputs
 	$(BIN)/python -m tests.notebooks

@@ -1,6 +1,7 @@
 """The documents' Python examples run, their links lead somewhere, and what they say of the presets is true."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from silent_gradients.data.sources import SOURCES
 from silent_gradients.estimators.contract import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+DOCUMENTS = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").glob("*.md")])
 
 
 REGISTRIES: list[dict[str, Any]] = [REGISTRY, SOURCES]
@@ -47,11 +49,73 @@ def test_the_library_pages_use_public_names_alone():
                 assert set(line.split(", ")) <= set(silent_gradients.__all__)
 
 
+def anchors(path):
+    """Of a document's headings, as repository browsers and the site name them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_relative_links_lead_to_files(path):
-    for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
-        if "://" not in target:
-            assert (path.parent / target).exists(), target
+def test_relative_links_lead_to_files_and_headings(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_document_is_reached_from_the_readme():
+    reached, left = set(), [ROOT / "README.md"]
+    while left:
+        path = left.pop()
+        reached.add(path)
+        links = re.findall(r"\]\(([^)#\s]+\.md)", path.read_text())
+        left += {(path.parent / link).resolve() for link in links if "://" not in link} - reached
+    assert set(DOCUMENTS) <= reached
+
+
+def test_commands_in_documents_are_those_of_the_command_line():
+    from silent_gradients.cli import parser
+
+    verbs = {verb for action in parser()._actions if isinstance(action.choices, dict) for verb in action.choices}
+    assert {"plan", "train"} <= verbs
+    for path in DOCUMENTS:
+        blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", path.read_text(), re.DOTALL)
+        for verb in re.findall(r"^silent-gradients ([a-z]+)", "\n".join(blocks), re.MULTILINE):
+            assert verb in verbs, f"{path.name}: {verb}"
+
+
+def test_make_targets_in_documents_are_there():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for path in DOCUMENTS:
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(), re.MULTILINE):
+            assert target in targets, f"{path.name}: {target}"
+
+
+def test_the_citation_is_a_citation():
+    # The keys that the format asks for, and what each of them has to agree with.
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    assert citation["message"]
+    assert citation["title"].startswith(project["name"])
+    assert citation["authors"] == project["authors"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    (paper,) = citation["references"]
+    assert paper["type"] == "article"
+    assert paper["authors"]
+    assert paper["url"] == "https://arxiv.org/abs/2508.03587"
+
+
+def test_the_paper_page_and_the_quickstart_have_settings():
+    for name in ("quickstart", "reproduce-the-paper"):
+        for own in settings(ROOT / "docs" / f"{name}.md"):
+            assert params.resolve(own, ROOT / "presets").preset == own["preset"]
 
 
 def test_readme_names_every_preset():

@@ -36,7 +36,7 @@ def test_conda_users_get_the_same_packages():
 
 
 @pytest.mark.parametrize(
-    "requirement", [*PROJECT["dependencies"], *EXTRAS["workflow"], *EXTRAS["dev"], *EXTRAS["slurm"]]
+    "requirement", [*PROJECT["dependencies"], *EXTRAS["workflow"], *EXTRAS["dev"], *EXTRAS["slurm"], *EXTRAS["docs"]]
 )
 def test_every_requirement_has_a_pin_that_satisfies_it(requirement):
     parsed = Requirement(requirement)

@@ -77,7 +77,7 @@ class GridParams(_Strict):
 class NetworkParams(_Strict):
     """Sizes of the networks of Tables 5 and 6 (plain) or 7 and 8 (strided)."""
 
-    architecture: Architecture
+    architecture: Architecture = Field(description="plain serves images of every size, strided those of 32x32.")
     encoder_channels: list[PositiveInt] = Field(description="Three (plain) or four (strided).")
     decoder_channels: list[PositiveInt] = Field(
         description="Five (plain) or four (strided); unused where the decoder is linear."
@@ -89,11 +89,13 @@ class ExperimentParams(_Strict):
 
     methods: list[str] = Field(min_length=1, description="Methods to compare.")
     overrides: dict[str, dict[str, Any]] = Field({}, description="By method: keys of this section set otherwise.")
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    latent_dim: PositiveInt = Field(description="k")
-    network: NetworkParams
-    initialization: Initialization = "standardized"
+    epochs: PositiveInt = Field(description="Passes through the training images.")
+    batch_size: PositiveInt = Field(description="Images per step; those that do not fill a batch sit the epoch out.")
+    latent_dim: PositiveInt = Field(description="Number k of latent variables.")
+    network: NetworkParams = Field(description="Sizes of the networks.")
+    initialization: Initialization = Field(
+        "standardized", description="Starting values: outputs standardised and small last layers, or torch's defaults."
+    )
     precision: Precision = Field(
         "float32",
         description="Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the "
@@ -106,14 +108,14 @@ class ExperimentParams(_Strict):
         {}, description="Options of estimators, e.g. samples: 2; each holds for the methods whose estimator has it."
     )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Of AdamW.")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
     gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm per optimizer; null is none.")
     evaluate_every: PositiveInt = Field(1, description="Epochs between evaluations on the selection split.")
     evaluation_samples: PositiveInt = Field(4, description="Latent samples per image in those evaluations.")
     snapshot_epochs: list[PositiveInt] = Field([], description="Epochs at which gradient variance is measured.")
     threshold_bpd: PositiveFloat | None = Field(None, description="Bits/dim whose first epoch is reported.")
     holdout: PositiveInt | None = Field(None, description="Training images set aside to select; null is the set's own.")
-    grid: GridParams
+    grid: GridParams = Field(description="Values that are tried.")
     shared_axes: list[str] = Field([], description="Axes whose value is selected jointly over all methods.")
 
     def options_of(self, method: Method) -> dict[str, float]:
@@ -197,12 +199,16 @@ class Params(_Strict):
     """The whole of params.yaml over its preset."""
 
     preset: str = Field(description="Name of a file in presets/.")
-    protocol: Protocol = "holdout"
+    protocol: Protocol = Field(
+        "holdout", description="What selects: images held out of the training set, or the test images as in the paper."
+    )
     seeds: list[Seed] = Field(min_length=1, description="Seeds of the selected points; the grid uses the first.")
-    experiments: dict[Experiment, dict[str, ExperimentParams]]
-    evaluation: EvaluationParams = EvaluationParams()
-    execution: ExecutionParams = ExecutionParams()
-    data: DataParams = DataParams()
+    experiments: dict[Experiment, dict[str, ExperimentParams]] = Field(
+        description="fixed, learnable and log-linear; in each, a section per data set."
+    )
+    evaluation: EvaluationParams = Field(EvaluationParams(), description="How selected runs are evaluated.")
+    execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs.")
+    data: DataParams = Field(DataParams(), description="Where data come from, and own images.")
 
     @cached_property
     def sources(self) -> dict[str, Source]:

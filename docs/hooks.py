@@ -1,0 +1,101 @@
+"""What MkDocs does besides: pages from other folders, notebooks as pages, formulas as MathML.
+
+The documents are written to be read in a repository browser as well, so that their links are those of the repository.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ziamath
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+_OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+"""Documents of the top folder and their pages."""
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+_FONT = "STIXTwoMath-Regular.ttf"
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&amp;": "&"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made of something else than a file of ``docs``."""
+    docs = Path(config.docs_dir)
+    for name, page in _OUTSIDE.items():
+        text = (docs.parent / name).read_text()
+        files.append(File.generated(config, page, content=_from_top(text)))
+    for notebook in sorted((docs / "notebooks").glob("*.ipynb")):
+        page = notebook.relative_to(docs).with_suffix(".md").as_posix()
+        files.append(File.generated(config, page, content=as_markdown(json.loads(notebook.read_text()))))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links at pages, and call them by their titles, where the repository has files."""
+    del page, config
+    markdown = re.sub(r"(\]\([^)\s:]*notebooks/[^)\s]*)\.ipynb", r"\1.md", markdown)
+    for name, target in _OUTSIDE.items():
+        markdown = markdown.replace(f"](../{name}", f"]({target}")
+
+    def titled(match: re.Match[str]) -> str:
+        file = files.get_file_from_path(Path(match[1]).name)
+        title = re.search(r"^# (.+)$", file.content_string, re.MULTILINE) if file else None
+        return f"[{title[1]}]({match[2]})" if title else match[0]
+
+    return re.sub(r"\[([\w/.-]+\.md)\]\(([^)]+)\)", titled, markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Give the site a font for its formulas: browsers set them badly in one that is made for none."""
+    font = Path(ziamath.__file__).parent / "fonts" / _FONT
+    shutil.copyfile(font, Path(config.site_dir) / "figures" / _FONT)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn formulas into MathML, which browsers draw by themselves."""
+    del page, config, files
+    return _FORMULA.sub(_mathml, html)
+
+
+def _mathml(match: re.Match[str]) -> str:
+    source = match[2]
+    for entity, letter in _ENTITIES.items():
+        source = source.replace(entity, letter)
+    return convert(source.strip(), display="block" if match[1] == "div" else "inline")
+
+
+def _from_top(text: str) -> str:
+    """A document of the top folder, with its links as from ``docs``; other files of the repository are no links."""
+    text = re.sub(r"\]\(docs/", "](", text)
+    for name, target in _OUTSIDE.items():
+        text = text.replace(f"]({name}", f"]({target}")
+    return re.sub(r"\[([^\]]+)\]\((?!https?://)(?![^)]*\.(?:md|ipynb|svg))[^)#][^)]*\)", r"\1", text)
+
+
+def as_markdown(notebook: dict[str, Any]) -> str:
+    """A notebook with its stored outputs as a page."""
+    parts = []
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(re.sub(r"\]\(\.\./([^)]+)\)", r"](../\1)", source))
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                source = f"data:image/png;base64,{_joined(data['image/png'])}"
+                parts.append(f'<img alt="the plot of the cell above" src="{source}">')
+            elif text := _joined(output.get("text") or data.get("text/plain", "")):
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def _joined(text: str | list[str]) -> str:
+    return ("".join(text) if isinstance(text, list) else text).replace("\n\n\n", "\n\n").strip("\n")

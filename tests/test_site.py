@@ -1,0 +1,75 @@
+"""The documents as a site: built without a warning, and read without another host."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import silent_gradients
+
+pytest.importorskip("mkdocs")
+ROOT = Path(__file__).resolve().parents[1]
+SITE_OF_OTHERS = re.compile(
+    r"""(?:<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?|url\(["']?)(?:https?:)?//"""
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    # What its theme's makers think of another program's next version is no warning of the documents.
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_every_document_is_a_page(site):
+    for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
+        assert site.joinpath(path.relative_to(ROOT / "docs")).with_suffix(".html").exists()
+    for name in ("index", "changelog", "contributing"):
+        assert (site / f"{name}.html").exists()
+
+
+@pytest.mark.slow
+def test_nothing_comes_from_another_host(site):
+    pages = [*site.rglob("*.html"), *site.rglob("*.css")]
+    assert len(pages) > 20
+    for page in pages:
+        assert not SITE_OF_OTHERS.search(page.read_text()), page
+
+
+@pytest.mark.slow
+def test_formulas_are_mathml(site):
+    formulas = (ROOT / "docs" / "method.md").read_text().count("$$") // 2
+    page = (site / "method.html").read_text()
+    assert page.count('display="block"') == formulas > 5
+    assert "$$" not in page
+    assert "arithmatex" not in page
+    assert (site / "figures" / "STIXTwoMath-Regular.ttf").stat().st_size > 1_000_000
+
+
+@pytest.mark.slow
+def test_the_reference_describes_every_public_name(site):
+    page = (site / "api.html").read_text()
+    for name in silent_gradients.__all__:
+        assert re.search(rf'id="silent_gradients\.[\w.]*\b{name}"|id="silent_gradients\.{name}\.\w+"', page), name
+
+
+@pytest.mark.slow
+def test_notebooks_show_what_they_printed(site):
+    page = (site / "notebooks" / "silent-gradients.html").read_text()
+    assert 'src="data:image/png;base64,' in page
+    assert "load_digits" in page
+
+
+def test_the_reference_lists_the_public_names():
+    listed = re.findall(r"^::: silent_gradients\.([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert {name.partition(".")[0] for name in listed} == set(silent_gradients.__all__)
+    assert len(set(listed)) == len(listed)
