@@ -10,7 +10,6 @@ import pytest
 
 import silent_gradients
 
-pytest.importorskip("mkdocs")
 ROOT = Path(__file__).resolve().parents[1]
 SITE_OF_OTHERS = re.compile(
     r"""(?:<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?|url\(["']?)(?:https?:)?//"""
@@ -19,6 +18,7 @@ SITE_OF_OTHERS = re.compile(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
+    pytest.importorskip("mkdocs")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     # What its theme's makers think of another program's next version is no warning of the documents.
@@ -67,6 +67,13 @@ def test_notebooks_show_what_they_printed(site):
     page = (site / "notebooks" / "silent-gradients.html").read_text()
     assert 'src="data:image/png;base64,' in page
     assert "load_digits" in page
+
+
+def test_every_document_has_a_place_in_the_site():
+    places = re.findall(r"([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
+        page = path.relative_to(ROOT / "docs").with_suffix(".md").as_posix()
+        assert page in places, f"put {page} under nav in mkdocs.yml"
 
 
 def test_the_reference_lists_the_public_names():
