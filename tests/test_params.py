@@ -15,7 +15,7 @@ from silent_gradients.methods import METHODS
 from silent_gradients.packs import Round
 from silent_gradients.params import Params
 from silent_gradients.report.published import PUBLISHED
-from silent_gradients.runs import Plan
+from silent_gradients.runs import ROUNDS, Plan
 from silent_gradients.settings import SettingsError
 
 ROOT = Path(__file__).parents[1]
@@ -471,23 +471,36 @@ def test_the_mnist_presets_have_every_cell_of_the_papers_tables(preset):
     assert len(resolved.seeds) >= (3 if preset == "mnist-reduced" else 2)
 
 
-def test_the_silent_and_the_sampled_guide_of_the_digits_differ_in_nothing_else():
-    resolved = params.resolve({"preset": "digits-beyond"}, ROOT / "presets")
+@pytest.mark.parametrize(("preset", "dataset"), [("digits-beyond", "digits"), ("mnist-beyond", "mnist")])
+def test_the_silent_and_the_sampled_guide_differ_in_nothing_else(preset, dataset):
+    resolved = params.resolve({"preset": preset}, ROOT / "presets")
     assert set(resolved.experiments) == set(METHODS)
-    methods = resolved.experiments["learnable"]["digits"].methods
+    methods = resolved.experiments["learnable"][dataset].methods
     sampled = [method for method in methods if method.endswith("+sampled")]
     assert sampled == ["reparameterization+sampled", "gumbel-softmax+sampled", "reinforce+sampled"]
     for method in sampled:
         silent = method.replace("+sampled", "+silent")
-        own = resolved.for_method("learnable", "digits", method)
-        assert own == resolved.for_method("learnable", "digits", silent)
+        own = resolved.for_method("learnable", dataset, method)
+        assert own == resolved.for_method("learnable", dataset, silent)
 
 
-def test_methods_of_the_reduced_preset_have_equal_budgets():
+@pytest.mark.parametrize("preset", ["mnist-reduced", "mnist-beyond"])
+def test_methods_of_the_reduced_presets_have_equal_budgets(preset):
     """As many points each; an annealed method adds its own to its baseline's."""
-    plan = Plan(params.resolve({"preset": "mnist-reduced"}, ROOT / "presets"))
+    plan = Plan(params.resolve({"preset": preset}, ROOT / "presets"))
     rounds: tuple[Round, ...] = ("baselines", "guided")
     assert {len(plan.possible_runs(cell, round_)) for round_ in rounds for cell in plan.cells_of(round_)} == {2}
+
+
+def test_every_run_of_the_reduced_preset_is_one_of_the_preset_beyond_it():
+    def ids(preset):
+        plan = Plan(params.resolve({"preset": preset}, ROOT / "presets"))
+        lists = (
+            runs for round_ in ROUNDS for cell in plan.cells_of(round_) for runs in plan.possible_runs(cell, round_)
+        )
+        return {run.id for runs in lists for run in runs}
+
+    assert ids("mnist-reduced") < ids("mnist-beyond")
 
 
 @pytest.fixture
