@@ -2,8 +2,8 @@
 
 A workflow is a process that keeps several jobs running, each a process of its own that leases a device as a training
 does. Who held what is told by an account of its own, in which all processes write by one clock: a job when its lease
-begins and when it is about to end it, a workflow just before it kills a job. A lease that had begun lasts at least until
-then.
+begins and when it is about to end it, a workflow just before it kills a job. A lease that had begun lasts at least
+until then.
 """
 
 import fcntl
