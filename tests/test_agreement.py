@@ -1,4 +1,8 @@
-"""Models that scikit-learn fits are special cases: with the true posterior the bound is its log-likelihood."""
+"""Agreement with scikit-learn and torch.distributions.
+
+Models that scikit-learn fits are special cases: with the true posterior the bound is its log-likelihood.
+Estimators give what the laws of torch.distributions give at the same samples.
+"""
 
 import numpy as np
 import pytest
@@ -6,14 +10,19 @@ import torch
 from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.mixture import GaussianMixture
 from tests.reference import DOUBLE, normal
+from torch import distributions
 
 from silent_gradients import (
+    Bernoulli,
+    Binomial,
     Categorical,
     FixedVarianceDecoder,
     Gaussian,
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
+    Poisson,
     Standardization,
+    estimators,
 )
 
 N, D, K = 200, 6, 3
@@ -101,3 +110,68 @@ def test_classes_with_precisions_are_a_mixture_of_gaussians(kind):
             cumulants = q.joint_cumulants(decoder.mean_head.weight, decoder.precision_head.weight)
             found = found + (q.mean @ precision.log().T - decoder.expected_log_precision(q, cumulants)).sum(1)
     torch.testing.assert_close(found, tensor(model.score_samples(X.numpy())), rtol=1e-8, atol=1e-8)
+
+
+def gradient_of(name, parameters, family, objective, options=None, seed=1):
+    """The gradient of an estimator that draws from PyTorch's own generator."""
+    torch.manual_seed(seed)
+    leaf = parameters.clone().requires_grad_()
+    estimator = estimators.create(name, options)
+    estimate = estimator(family(leaf), objective, state=estimator.initial_state(torch.device("cpu")))
+    return torch.autograd.grad(estimate.surrogate.sum(), leaf)[0]
+
+
+def fixed_objective(latents):
+    decoder = FixedVarianceDecoder(latents, D, 0.3).double()
+    return decoder.objective(X[:4])
+
+
+def test_pathwise_gradients_are_those_of_the_normal_law():
+    """With the same numbers of PyTorch's generator."""
+    parameters, objective = normal(4, 2 * K, seed=253), fixed_objective(K)
+    torch.manual_seed(1)
+    leaf = parameters.clone().requires_grad_()
+    mean, log_variance = leaf.chunk(2, dim=1)
+    z = distributions.Normal(mean, (log_variance / 2).exp()).rsample((3,))
+    (wanted,) = torch.autograd.grad(objective.sampled(z).mean(0).sum(), leaf)
+    found = gradient_of("reparameterization", parameters, Gaussian, objective, {"samples": 3})
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_relaxed_bits_are_those_of_the_relaxed_law(temperature, rounded):
+    parameters, objective = normal(4, K, seed=254, scale=2.0), fixed_objective(K)
+    torch.manual_seed(1)
+    leaf = parameters.clone().requires_grad_()
+    z = distributions.RelaxedBernoulli(torch.tensor(temperature, dtype=DOUBLE), logits=leaf).rsample((3,))
+    if rounded:
+        z = z + (z.round() - z).detach()
+    (wanted,) = torch.autograd.grad(objective.sampled(z).mean(0).sum(), leaf)
+    name = "straight-through-gumbel-softmax" if rounded else "gumbel-softmax"
+    found = gradient_of(name, parameters, Bernoulli, objective, {"samples": 3, "temperature": temperature})
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+LAWS = {
+    Bernoulli: lambda leaf: distributions.Bernoulli(logits=leaf),
+    Poisson: lambda leaf: distributions.Poisson(leaf.exp()),
+    Binomial: lambda leaf: distributions.Binomial(2, logits=leaf),
+}
+
+
+@pytest.mark.parametrize("family", LAWS, ids=lambda family: family.name)
+@pytest.mark.parametrize("name", ["reinforce-no-baseline", "rloo"])
+def test_score_function_gradients_are_those_of_the_laws(name, family):
+    """At the same samples: the reward times the score, and a baseline that leaves each sample out."""
+    parameters, objective, samples = normal(4, K, seed=255), fixed_objective(K), 3
+    torch.manual_seed(1)
+    z = family(parameters).sample(samples)
+    leaf = parameters.clone().requires_grad_()
+    score = LAWS[family](leaf).log_prob(z).sum(-1)
+    value = objective.sampled(z).detach()
+    others = torch.stack([value[[s for s in range(samples) if s != left]].mean(0) for left in range(samples)])
+    reward = value - others if name == "rloo" else value
+    (wanted,) = torch.autograd.grad((reward * score).mean(0).sum(), leaf)
+    found = gradient_of(name, parameters, family, objective, {"samples": samples})
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
