@@ -24,12 +24,10 @@ import torch
 from measuring import (
     Spread,
     arguments,
-    cells_by_group,
-    hardware,
+    begin,
     in_turns,
     now,
     prepare_data,
-    preset_plan,
     undisturbed,
     whole_batches,
 )
@@ -40,7 +38,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from silent_gradients.data.run_data import RunData
 from silent_gradients.settings import RunSettings
-from silent_gradients.training.arithmetic import settle
 from silent_gradients.training.loop import Trainer
 
 SQUARE = 1024
@@ -86,13 +83,9 @@ class MethodTimer:
     def count(self) -> Step:
         """The operations and bytes of the first step."""
         trainer = self.trainer
-        alpha = 0.0 if trainer.schedule is None else trainer.schedule.weight(0)
         with FlopCounterMode(display=False) as operations, ByteCounter() as moved:
-            batches = trainer.data.batches.epoch(
-                trainer.generators["order"], trainer.generators["dequantization"], trainer.settings.batch_size
-            )
-            x, index = next(batches)
-            trainer.train_step(x, index, alpha, False)
+            phase = trainer.begin_step()
+            trainer.compute(phase, trainer.next_index(), trainer.alpha)
         return Step(operations.get_total_flops(), moved.total)
 
     def seconds(self) -> float:
@@ -135,14 +128,8 @@ def main() -> None:
     """Measure and print."""
     parser = arguments(__doc__.splitlines()[0], rounds=20, steps=20)
     options = parser.parse_args()
-    device = torch.device(options.device)
-    settle(options.threads)
-    plan = preset_plan(options.preset)
-    groups = cells_by_group(plan, options.only)
-    print(
-        f"{options.preset} on {hardware(device)}; torch {torch.__version__}; n = {options.rounds}, medians, quartiles"
-    )
-    document: dict[str, Any] = {"hardware": hardware(device), "torch": torch.__version__, "groups": {}}
+    device, plan, groups, document = begin(options)
+    document["groups"] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare_data(groups, folder)

@@ -27,12 +27,10 @@ from measuring import (
     WARM_UP,
     Spread,
     arguments,
-    cells_by_group,
-    hardware,
+    begin,
     in_turns,
     now,
     prepare_data,
-    preset_plan,
     undisturbed,
     whole_batches,
 )
@@ -208,14 +206,8 @@ def main() -> None:
     parser.add_argument("--processes", nargs="*", type=int, default=[], help="numbers of processes on the device")
     parser.add_argument("--compiled", action="store_true", help="torch.compile as well, which takes minutes")
     options = parser.parse_args()
-    device = torch.device(options.device)
-    settle(options.threads)
-    plan = preset_plan(options.preset)
-    groups = cells_by_group(plan, options.only)
-    print(
-        f"{options.preset} on {hardware(device)}; torch {torch.__version__}; n = {options.rounds}, medians, quartiles"
-    )
-    document: dict[str, Any] = {"hardware": hardware(device), "torch": torch.__version__, "cells": {}}
+    device, plan, groups, document = begin(options)
+    document["cells"] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare_data(groups, folder)

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
 from silent_gradients.runs import Cell, Plan
 from silent_gradients.settings import RunSettings
+from silent_gradients.training.arithmetic import settle
 from silent_gradients.training.pack import hardware_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,6 +100,34 @@ def hardware(device: torch.device) -> str:
     """What measures."""
     threads = torch.get_num_threads()
     return hardware_of(device) + ("" if device.type == "cuda" else f", {threads} thread{'s' if threads > 1 else ''}")
+
+
+class Begun(NamedTuple):
+    """What a benchmark on the networks of a preset begins with.
+
+    Attributes:
+        device: The device.
+        plan: The preset's plan.
+        groups: See ``cells_by_group``.
+        document: What is written as JSON, with what measures in it.
+    """
+
+    device: torch.device
+    plan: Plan
+    groups: dict[str, list[Cell]]
+    document: dict[str, Any]
+
+
+def begin(options: argparse.Namespace) -> Begun:
+    """Settle the device and say what is measured, by options as of ``arguments``."""
+    device = torch.device(options.device)
+    settle(options.threads)
+    plan = preset_plan(options.preset)
+    print(
+        f"{options.preset} on {hardware(device)}; torch {torch.__version__}; n = {options.rounds}, medians, quartiles"
+    )
+    document = {"hardware": hardware(device), "torch": torch.__version__}
+    return Begun(device, plan, cells_by_group(plan, options.only), document)
 
 
 def arguments(description: str, rounds: int, steps: int) -> argparse.ArgumentParser:

@@ -18,67 +18,49 @@ def _generator(seed, device="cpu"):
     return torch.Generator(device=device).manual_seed(seed)
 
 
-def _epochs(count, device, seeds=(1, 2), batch_size=8, **options):
-    batches = DeviceBatches(PIXELS, 17, device)
-    order, noise = _generator(seeds[0], device), _generator(seeds[1], device)
-    return [list(batches.epoch(order, noise, batch_size, **options)) for _ in range(count)]
-
-
 def _levels_of(x, levels):
     """The level in whose interval x lies, in exact enough arithmetic."""
     return torch.floor(x.double() * levels).cpu().numpy().astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "drop_last", "sizes"),
-    [
-        (8, True, [8] * 6),
-        (8, False, [8] * 6 + [2]),
-        (10, True, [10] * 5),
-        (10, False, [10] * 5),
-        (50, True, [50]),
-        (64, True, [50]),
-        (64, False, [50]),
-        (1, True, [1] * 50),
-    ],
-)
-def test_an_epoch_has_the_announced_batches(device, batch_size, drop_last, sizes):
+@pytest.mark.parametrize(("batch_size", "number"), [(8, 6), (10, 5), (50, 1), (64, 1), (1, 50)])
+def test_an_epoch_has_full_batches_alone_or_one(device, batch_size, number):
     batches = DeviceBatches(PIXELS, 17, device)
-    (epoch,) = _epochs(1, device, batch_size=batch_size, drop_last=drop_last)
     assert len(batches) == 50
-    assert [len(x) for x, _ in epoch] == [len(index) for _, index in epoch] == sizes
-    assert batches.number_of_batches(batch_size, drop_last) == len(sizes)
+    assert batches.number_of_batches(batch_size) == number
 
 
 def test_batches_are_the_indexed_images_dequantized(device):
-    (epoch,) = _epochs(1, device, drop_last=False)
-    for x, index in epoch:
-        assert (x.dtype, index.dtype, x.device.type) == (torch.float32, torch.int64, device)
-        np.testing.assert_array_equal(_levels_of(x, 17), PIXELS[index.cpu().numpy()])
-    positions = torch.cat([index for _, index in epoch]).cpu().numpy()
-    np.testing.assert_array_equal(np.sort(positions), np.arange(50))
+    batches = DeviceBatches(PIXELS, 17, device)
+    index = batches.order(_generator(1, device))
+    x = batches.at(index, _generator(2, device))
+    assert (x.dtype, index.dtype, x.device.type) == (torch.float32, torch.int64, device)
+    np.testing.assert_array_equal(_levels_of(x, 17), PIXELS[index.cpu().numpy()])
+    np.testing.assert_array_equal(np.sort(index.cpu().numpy()), np.arange(50))
 
 
-def test_a_partial_batch_leaves_out_no_image_twice(device):
-    (epoch,) = _epochs(1, device)
-    assert len(set(torch.cat([index for _, index in epoch]).tolist())) == 48
+def test_seeds_decide_and_orders_and_noise_differ(device):
+    batches = DeviceBatches(PIXELS, 17, device)
+    drawn = []
+    for _ in range(2):
+        order, noise = _generator(1, device), _generator(2, device)
+        drawn.append([(index, batches.at(index, noise)) for index in (batches.order(order) for _ in range(2))])
+    for (index, x), (position, y) in zip(*drawn, strict=True):
+        assert torch.equal(index, position)
+        assert torch.equal(x, y)
+    (first, _), (second, _) = drawn[0]
+    assert not torch.equal(first, second)
+    index = batches.order(_generator(1, device))
+    x, y = (batches.at(index, _generator(seed, device)) for seed in (2, 3))
+    assert not torch.equal(x, y)
 
 
-def test_equal_seeds_give_equal_epochs_and_epochs_differ(device):
-    first, second = _epochs(2, device), _epochs(2, device)
-    for one, other in zip(first, second, strict=True):
-        for (x, index), (y, position) in zip(one, other, strict=True):
-            assert torch.equal(x, y)
-            assert torch.equal(index, position)
-    assert not torch.equal(first[0][0][1], first[1][0][1])
-
-
-def test_order_and_noise_have_separate_seeds(device):
-    (base,), (other_noise,), (other_order,) = (_epochs(1, device, seeds) for seeds in ((1, 2), (1, 3), (4, 2)))
-    assert torch.equal(base[0][1], other_noise[0][1])
-    assert not torch.equal(base[0][0], other_noise[0][0])
-    assert not torch.equal(base[0][1], other_order[0][1])
-    residue = [17 * epoch[0][0].double() - _pixels_on(device)[epoch[0][1]].double() for epoch in (base, other_order)]
+def test_the_noise_does_not_depend_on_the_images(device):
+    batches = DeviceBatches(PIXELS, 17, device)
+    residue = []
+    for seed in (1, 4):
+        index = batches.order(_generator(seed, device))
+        residue.append(17 * batches.at(index, _generator(2, device)).double() - _pixels_on(device)[index].double())
     torch.testing.assert_close(residue[0], residue[1], rtol=0, atol=1e-5)
 
 
@@ -87,20 +69,18 @@ def _pixels_on(device):
 
 
 def test_every_image_is_first_equally_often():
-    batches = DeviceBatches(PIXELS[:10], 17, "cpu")
-    order, noise = _generator(5), _generator(6)
-    first = [next(iter(batches.epoch(order, noise, 1)))[1].item() for _ in range(2000)]
+    batches, order = DeviceBatches(PIXELS[:10], 17, "cpu"), _generator(5)
+    first = [batches.order(order)[0].item() for _ in range(2000)]
     assert stats.chisquare(np.bincount(first, minlength=10)).pvalue > 1e-3
 
 
 def test_flattened_batches_hold_the_same_pixels(device):
-    shaped, flat = (DeviceBatches(PIXELS, 17, device, flatten=flatten) for flatten in (False, True))
-    (x, index), (y, position) = (
-        next(iter(batches.epoch(_generator(1, device), _generator(2, device), 8))) for batches in (shaped, flat)
+    index = torch.tensor([4, 0, 49], device=device)
+    x, y = (
+        DeviceBatches(PIXELS, 17, device, flatten=flatten).at(index, _generator(2, device)) for flatten in (False, True)
     )
-    assert x.shape == (8, 2, 3, 4)
-    assert torch.equal(index, position)
-    assert torch.equal(x.reshape(8, 24), y)
+    assert x.shape == (3, 2, 3, 4)
+    assert torch.equal(x.reshape(3, 24), y)
 
 
 def test_a_mapped_read_only_array_is_taken(tmp_path, device):
@@ -114,8 +94,6 @@ def test_an_impossible_batch_size_is_refused(batch_size):
     batches = DeviceBatches(PIXELS, 17, "cpu")
     with pytest.raises(ValueError, match="at least 1"):
         batches.number_of_batches(batch_size)
-    with pytest.raises(ValueError, match="at least 1"):
-        next(iter(batches.epoch(_generator(1), _generator(2), batch_size)))
 
 
 def test_the_noise_is_uniform_and_independent(device):
@@ -189,8 +167,7 @@ def test_prepared_digits_arrive_on_the_device(tmp_path, device):
     data = PreparedData.open(tmp_path)
     splits = data.split("holdout", 237)
     batches = DeviceBatches(splits.train, data.levels, device)
-    seen = np.zeros(1200, dtype=int)
-    for x, index in batches.epoch(_generator(0, device), _generator(1, device), 100):
-        np.testing.assert_array_equal(_levels_of(x, 17), splits.train[index.cpu().numpy()])
-        seen[index.cpu().numpy()] += 1
-    assert (seen == 1).all()
+    index = batches.order(_generator(0, device))
+    np.testing.assert_array_equal(np.sort(index.cpu().numpy()), np.arange(1200))
+    x = batches.at(index, _generator(1, device))
+    np.testing.assert_array_equal(_levels_of(x, 17), splits.train[index.cpu().numpy()])

@@ -21,7 +21,7 @@ from silent_gradients.data.run_data import RunData
 from silent_gradients.estimators import create
 from silent_gradients.model import build_vae
 from silent_gradients.runs import Plan
-from silent_gradients.training import checkpoint
+from silent_gradients.training import checkpoint, loop
 from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
 from silent_gradients.training.loop import FLATTENED_TOLERANCE, Interrupted, Trainer, epochs_to, flattened
 from silent_gradients.vae import VAE
@@ -157,24 +157,25 @@ def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatc
         pass
 
     steps = 0
-    step = Trainer.train_step
+    compute = Trainer.compute
 
     def killed(self, *arguments):
         nonlocal steps
         steps += 1
         if steps == 10:  # 4 steps an epoch: in the third epoch after the checkpoint
             raise Killed
-        step(self, *arguments)
+        return compute(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", killed)
+        patch.setattr(Trainer, "compute", killed)
         with pytest.raises(Killed):
             train(tiny, settings, tmp_path / "killed", checkpoint_seconds=math.inf)
     assert len(curve_on_disk(tmp_path / "killed")) == 3
     assert_same_training(undisturbed, train(tiny, settings, tmp_path / "killed"))
 
 
-def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path):
+def test_checkpoints_are_saved_by_the_clock(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LONG_CHECKPOINT", math.inf)  # however long a busy disk takes
     settings = tiny.settings("learnable/reinforce")
     train(tiny, settings, tmp_path / "often", checkpoint_seconds=-1.0)
     # After every step but the last one; an epoch has four.
@@ -193,16 +194,16 @@ def test_checkpoints_that_take_long_are_rare(tiny, tmp_path, monkeypatch):
         def call(self, *arguments):
             nonlocal seconds
             seconds += amount
-            if then is None:
-                saved.append(seconds)
-            else:
-                then(self, *arguments)
+            if then is not None:
+                return then(self, *arguments)
+            saved.append(seconds)
+            return None
 
         return call
 
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
     monkeypatch.setattr(Trainer, "save", passes(1.0, None))
-    monkeypatch.setattr(Trainer, "train_step", passes(0.1, Trainer.train_step))
+    monkeypatch.setattr(Trainer, "compute", passes(0.1, Trainer.compute))
     settings = tiny.settings("fixed/silent-gaussian", epochs=600, evaluate_every=600, snapshot_epochs=())
     train(tiny, settings, tmp_path, checkpoint_seconds=5.0)
     assert saved == pytest.approx([6.1, 107.2, 208.3], abs=0.2)

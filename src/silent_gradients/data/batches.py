@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -92,51 +90,28 @@ class DeviceBatches:
     def __len__(self) -> int:
         return len(self.images)
 
-    def number_of_batches(self, batch_size: int, drop_last: bool = True) -> int:
-        """Number of batches of one ``epoch`` with these arguments.
+    def number_of_batches(self, batch_size: int) -> int:
+        """Number of full batches of an epoch; fewer images than ``batch_size`` are one batch.
 
         Raises:
             ValueError: ``batch_size`` is below 1.
         """
-        size = self._size(batch_size)
-        return len(self) // size if drop_last else -(-len(self) // size)
-
-    def epoch(
-        self, order: torch.Generator, noise: torch.Generator, batch_size: int, drop_last: bool = True, first: int = 0
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Every image once, in a fresh random order and with fresh dequantization noise.
-
-        Nothing here waits for the device.
-
-        Args:
-            order: Source of the order, on the images' device.
-            noise: Source of the dequantization noise, on the images' device.
-            batch_size: Images per batch; fewer images than that are one batch.
-            drop_last: Leave out the images that do not fill a batch (others each time).
-            first: Number of the batch to begin with; ``noise`` is in the state in which the one before left it.
-
-        Yields:
-            x, float32 ``[B, C, H, W]`` (``[B, D]`` when flattened) in ``[0, 1)``, and the images' positions, int64
-            ``[B]``.
-
-        Raises:
-            ValueError: ``batch_size`` is below 1.
-        """
-        size = self._size(batch_size)
-        permutation = self.order(order)
-        for batch in range(first, self.number_of_batches(batch_size, drop_last)):
-            index = permutation[batch * size : (batch + 1) * size]
-            yield self.at(index, noise), index
+        if batch_size < 1:
+            raise ValueError(f"expected a batch size of at least 1, found {batch_size}")
+        return len(self) // min(batch_size, len(self))
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """The positions of all images in a random order, int64 ``[N]``; ``generator`` is on the images' device."""
         return torch.randperm(len(self), generator=generator, device=self.device)
 
     def at(self, index: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
-        """The images at the positions ``index`` ``[B]``, with fresh dequantization noise; see ``epoch``."""
-        return dequantize(self.images.index_select(0, index), self.levels, noise)
+        """The images at some positions with fresh dequantization noise; nothing here waits for the device.
 
-    def _size(self, batch_size: int) -> int:
-        if batch_size < 1:
-            raise ValueError(f"expected a batch size of at least 1, found {batch_size}")
-        return min(batch_size, len(self))
+        Args:
+            index: Positions, int64 ``[B]``.
+            noise: Source of the noise, on the images' device.
+
+        Returns:
+            x, float32 ``[B, C, H, W]`` (``[B, D]`` when flattened) in ``[0, 1)``.
+        """
+        return dequantize(self.images.index_select(0, index), self.levels, noise)

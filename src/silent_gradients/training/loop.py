@@ -232,9 +232,10 @@ class Trainer:
 
     def advance(self) -> None:
         """One step; the last of an epoch evaluates where that is due and adds to the curve."""
-        phase = self.begin_step()
-        index = self.next_index()
-        self.train_step(self.data.batches.at(index, self.generators["dequantization"]), index, self.alpha, phase.frozen)
+        phase, index = self.begin_step(), self.next_index()
+        with convolutions(self.settings.precision):
+            guided = self.compute(phase, index, self.alpha)
+        self.count(len(index), guided)
         self.end_step()
 
     def train_epoch(self) -> None:
@@ -243,22 +244,22 @@ class Trainer:
         while self.epoch == epoch:
             self.advance()
 
-    def train_step(self, x: Tensor, index: Tensor, alpha: float, frozen: bool) -> None:
-        """One step on a batch; nothing here waits for the device.
+    def compute(self, phase: Phase, index: Tensor, alpha: float | Tensor) -> bool:
+        """The passes and the update of a step; nothing here waits for the device.
 
         Args:
-            x: Dequantized images [B, C, H, W].
-            index: [B], their positions in the training set.
-            alpha: Weight of the silent gradient.
-            frozen: Whether the encoder is frozen.
+            phase: What the step does.
+            index: [B], positions of its images in the training set.
+            alpha: Weight of the silent gradient; it counts in a mixed phase.
+
+        Returns:
+            Whether the step used the guide.
         """
-        with convolutions(self.settings.precision):
-            step = self.vae.training_step(
-                x, state=self.state, alpha=alpha, frozen=frozen, index=index, generator=self.generators["latent"]
-            )
-            step.loss.backward()
+        x = self.data.batches.at(index, self.generators["dequantization"])
+        step = take_step(self.vae, phase, x, index, alpha, self.generators["latent"], self.state)
+        step.loss.backward()
         self.update(step.state, step_sums(step))
-        self.count(len(x), step.guide_log_likelihood is not None)
+        return step.guide_log_likelihood is not None
 
     def update(self, state: State, sums: Tensor) -> None:
         """Let the optimizers follow the gradients, and keep what a step gave in the tensors that are there.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from silent_gradients.training.arithmetic import convolutions
 from silent_gradients.training.capture import Captured
-from silent_gradients.training.loop import Phase, Trainer, needs, step_sums, take_step
+from silent_gradients.training.loop import Phase, Trainer, needs
 from silent_gradients.training.stack import Joint, mappable
 
 
@@ -44,10 +44,7 @@ class Alone:
     def compute(self, index: Tensor, alpha: Tensor) -> None:
         """See ``Work``."""
         (trainer,) = self.members
-        x = trainer.data.batches.at(index[0], trainer.generators["dequantization"])
-        step = take_step(trainer.vae, self.phase, x, index[0], alpha[0], trainer.generators["latent"], trainer.state)
-        step.loss.backward()
-        trainer.update(step.state, step_sums(step))
+        trainer.compute(self.phase, index[0], alpha[0])
 
 
 class Stepper:
