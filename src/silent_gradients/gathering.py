@@ -8,8 +8,8 @@ from typing import Any
 
 from silent_gradients import gathered
 from silent_gradients.data.prepare import PREPARED
+from silent_gradients.evaluation.known_limits import kept_factor_analysis
 from silent_gradients.files import write_text_atomically
-from silent_gradients.known_limits import kept_factor_analysis
 from silent_gradients.report.gather import gather
 from silent_gradients.report.records import Context, Record, load
 from silent_gradients.revision import source_revision

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from silent_gradients.cli import main
 from silent_gradients.data.errors import DataError
-from silent_gradients.estimator_comparison import as_table, compare_estimators
 from silent_gradients.estimators import create
+from silent_gradients.evaluation.estimator_comparison import as_table, compare_estimators
 from silent_gradients.evaluation.gradient_variance import assess, reference_gradient, settled_state
 from silent_gradients.model import load_snapshot
 from silent_gradients.packs import PackSpec

@@ -151,8 +151,8 @@ def _limit(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from silent_gradients.data.prepared import PreparedData
+    from silent_gradients.evaluation.known_limits import as_table, known_limits
     from silent_gradients.files import write_text_atomically
-    from silent_gradients.known_limits import as_table, known_limits
     from silent_gradients.store import as_json
 
     holdout = _source(options).holdout if options.holdout is None else options.holdout

@@ -236,7 +236,7 @@ def _variance(options: argparse.Namespace) -> int:
     with acquire() as lease:
         import torch
 
-        from silent_gradients.estimator_comparison import compare_estimators
+        from silent_gradients.evaluation.estimator_comparison import compare_estimators
         from silent_gradients.training.arithmetic import settle
 
         settle()
@@ -251,7 +251,7 @@ def _variance(options: argparse.Namespace) -> int:
         )
     from rich.console import Console
 
-    from silent_gradients.estimator_comparison import as_table
+    from silent_gradients.evaluation.estimator_comparison import as_table
     from silent_gradients.files import write_bytes_atomically, write_text_atomically
     from silent_gradients.report.figures import estimators_along_training
     from silent_gradients.store import as_json

@@ -130,7 +130,7 @@ def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[st
         "data": run.to_json()["data"],
         "latent_dim": run.latent_dim,
         # Other code computes it again.
-        "source": sha256_of(Path(__file__).parent / "evaluation" / "limits.py"),
+        "source": sha256_of(Path(__file__).with_name("limits.py")),
     }
     path = results / KEPT / f"{run.data.name}-{run.data.protocol}-k={run.latent_dim}-{digest(made_from)[:12]}.json"
     kept = _intact(path)
