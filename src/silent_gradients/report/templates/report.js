@@ -56,7 +56,12 @@
     input.type = "search";
     const count = document.createElement("output");
     box.append(`${label} `, input, " ", count);
-    const texts = items.map((item) => words(item.textContent).join(" "));
+    const texts = items.map((item) => {
+      const copy = item.cloneNode(true);
+      // A figure names what a cell is compared with.
+      for (const figure of copy.querySelectorAll("figure")) figure.remove();
+      return words(copy.textContent).join(" ");
+    });
     input.addEventListener("input", () => {
       const wanted = words(input.value);
       let shown = 0;
@@ -83,7 +88,8 @@
     }
     target.scrollIntoView();
     // The next Tab goes on from here, and a screen reader reads from here.
-    (target.querySelector("summary") || target).focus({ preventScroll: true });
+    const folder = target.closest("details");
+    (folder ? folder.querySelector("summary") : target).focus({ preventScroll: true });
   };
   addEventListener("hashchange", reveal);
   // The same link again changes no hash, and what it led to may be folded by now.

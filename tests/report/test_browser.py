@@ -1,0 +1,329 @@
+"""The page as a reader has it: in Chromium, with its script, on a phone, in the dark, by keyboard, on paper."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from silent_gradients.report.records import Record
+
+pytestmark = pytest.mark.slow
+
+PROGRAMS = ("chromium", "chromedriver")
+DARK, LIGHT = "dark", "light"
+SHOWN = """
+const shown = (element) => element.getClientRects().length > 0 && element.checkVisibility();
+return Array.from(document.querySelectorAll(arguments[0])).filter(shown)
+"""
+
+
+@dataclass(frozen=True)
+class Browser:
+    """A headless Chromium with a page open.
+
+    Attributes:
+        driver: Selenium's.
+        page: The page's file.
+    """
+
+    driver: Any
+    page: Path
+
+    def open(self, fragment: str = "", width: int = 1280, scheme: str = LIGHT, media: str = "screen") -> None:
+        """Load the page anew."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get("about:blank")
+        self.driver.get(self.page.as_uri() + fragment)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """The value that a script returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def shown(self, selector: str) -> list[Any]:
+        """The elements that are laid out and not hidden."""
+        return self.run(SHOWN, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """What these elements show."""
+        return self.run(SHOWN + ".map((element) => element.innerText.trim())", selector)
+
+    def element(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def unfold(self) -> None:
+        """Open everything that can be."""
+        self.run("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+
+    def pixels(self, selector: str) -> np.ndarray:
+        """What is seen of an element, ``[height, width, 3]`` in [0, 1]."""
+        element = self.element(selector)
+        self.run("arguments[0].scrollIntoView()", element)
+        image: np.ndarray = imread(io.BytesIO(base64.b64decode(element.screenshot_as_base64)))[..., :3]
+        return image
+
+    def requests(self) -> list[str]:
+        """Addresses that were asked for since the last call."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [
+            entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"
+        ]
+
+
+@pytest.fixture(scope="module")
+def driver():
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not installed (Debian: apt-get install chromium chromium-driver)")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    # A container has neither the name spaces of Chromium's sandbox nor a /dev/shm of some size.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield made
+    made.quit()
+
+
+@pytest.fixture
+def browser(driver, gathered):
+    found = Browser(driver, gathered / "report.html")
+    found.open()
+    return found
+
+
+def column(browser, table, name):
+    """The shown texts of a column by the name that its head has."""
+    heads = [text.lower() for text in browser.texts(f"{table} thead tr:last-child > *")]
+    return browser.texts(f"{table} tbody tr > :nth-child({heads.index(name.lower()) + 1})")
+
+
+def test_the_verdict_is_read_first(browser, gathered):
+    claims = pd.read_csv(gathered / "tables" / "claims.csv")
+    counts = claims["verdict"].value_counts()
+    (lead,) = browser.texts("header .lead")
+    assert lead.startswith(f"Of {len(claims)} orderings that the paper states for these cells, {counts['holds']} hold")
+    decided = claims[claims["verdict"].isin(["holds", "fails"])]
+    standing = (decided["p_holm"] < 0.05).sum()
+    (sure,) = browser.texts("header .sure")
+    assert f"{standing} of the {len(decided)} decisions" in sure
+    assert f"Holm, {claims['p_holm'].notna().sum()} orderings" in sure
+    # Above the fold.
+    assert browser.run("return document.querySelector('.lead').getBoundingClientRect().bottom") < 400
+
+
+def test_a_number_is_that_of_the_records_and_leads_to_them(browser, study):
+    records, _ = study
+    runs: list[Record] = [run for run in records if run.cell == "digits/fixed/reinforce" and run.round == "seeds"]
+    bounds = [run.evaluation["report"]["bpd"] for run in runs]
+    link = browser.element('#table-2-fixed-variance a[href="#digits/fixed/reinforce"]')
+    assert link.text == f"{np.mean(bounds):.3f}"
+
+    assert not browser.shown(".cell[open]")
+    link.click()
+    assert browser.texts(".cell[open] > .file") == ["digits/fixed/reinforce"]
+    table = ".cell[open] table"
+    assert column(browser, table, "BPD")[:3] == [f"{bound:.3f}" for bound in bounds]
+
+    run = runs[1]
+    browser.element(f'{table} a[href="#{run.name}"]').click()
+    (opened,) = browser.shown(".run[open]")
+    for text in (f"results/store/{run.name}", run.identity["id"], "a synthetic processor", "36.0", "torch 2.15.0"):
+        assert text in opened.text
+    assert opened.find_elements("css selector", "svg.chart polyline")
+    assert browser.run("return document.activeElement.parentElement === arguments[0]", opened)
+    top = browser.run("return arguments[0].getBoundingClientRect().top", opened)
+    assert 0 <= top < 200
+
+    # Folded again, the same link opens it again.
+    browser.run("arguments[0].open = false", opened)
+    browser.element(f'{table} a[href="#{run.name}"]').click()
+    assert browser.shown(".run[open]")
+
+
+def test_an_address_with_a_run_in_it_opens_the_run(browser, study):
+    records, _ = study
+    name = records[-1].name
+    browser.open(f"#{name}")
+    assert browser.texts(".run[open] > .file") == [f"results/store/{name}"]
+
+
+def test_tables_are_sorted_by_mouse_and_by_keyboard(browser):
+    table = "#table-2-fixed-variance table"
+    methods = column(browser, table, "Method")
+    bounds = [float(text) for text in column(browser, table, "mean")]
+    head = f"{table} thead tr:last-child > :nth-child(3)"
+
+    browser.element(f"{head} button").click()
+    assert [float(text) for text in column(browser, table, "mean")] == sorted(bounds)
+    assert browser.element(head).get_attribute("aria-sort") == "ascending"
+    browser.element(f"{head} button").send_keys("\ue007")
+    assert [float(text) for text in column(browser, table, "mean")] == sorted(bounds, reverse=True)
+    assert browser.element(head).get_attribute("aria-sort") == "descending"
+    # Rows stay whole.
+    order = np.argsort(bounds)[::-1]
+    assert column(browser, table, "Method") == [methods[place] for place in order]
+    browser.element(f"{head} button").click()
+    assert column(browser, table, "Method") == methods
+    assert browser.element(head).get_attribute("aria-sort") is None
+
+
+def test_signs_powers_and_what_is_missing_are_sorted_as_numbers(browser):
+    table = "#claims .scroll:nth-of-type(1) table"
+    head = [text.lower() for text in browser.texts(f"{table} thead th")].index("difference") + 1
+    browser.element(f"{table} thead th:nth-child({head}) button").click()
+    values = [float(text.replace("−", "-")) for text in column(browser, table, "Difference")]
+    assert values == sorted(values)
+    # Text in numbers' column: those without a number come last, and a dash after all.
+    browser.run(
+        """
+        const row = (text) => `<tr><td>${text}</td></tr>`;
+        const rows = ["\u2013", "10", "\u22122", "<0.001", "1.5e+03", "[\u22120.5, 2]", "lost", "9"].map(row).join("");
+        const table = document.querySelectorAll(arguments[0])[0];
+        table.tBodies[0].innerHTML = rows;
+        table.tHead.rows[0].cells[0].querySelector("button").click();
+        """,
+        table,
+    )
+    assert browser.texts(f"{table} tbody td") == ["−2", "[−0.5, 2]", "<0.001", "9", "10", "1.5e+03", "lost", "–"]
+
+
+def test_rows_are_filtered_by_every_word(browser):
+    browser.run("document.querySelectorAll('#grid details').forEach((details) => { details.open = true; })")
+    table = "#grid details:last-of-type table"
+    field = browser.element("#grid details:last-of-type .filter input")
+    everything = browser.texts(f"{table} tbody tr")
+    field.send_keys("reinforce 0.001")
+    wanted = [text for text in everything if "REINFORCE" in text and "0.001" in text]
+    assert 0 < len(wanted) < len(everything)
+    assert browser.texts(f"{table} tbody tr") == wanted
+    (count,) = browser.texts("#grid details:last-of-type .filter output")
+    assert count == f"{len(wanted)} of {len(everything)}"
+    field.clear()
+    field.send_keys(" ")
+    assert browser.texts(f"{table} tbody tr") == everything
+
+
+def test_cells_are_filtered_by_their_settings_and_a_link_shows_one_all_the_same(browser):
+    browser.element("#cells > .filter input").send_keys("gumbel-softmax")
+    cells = browser.texts(".cell > summary")
+    # Those of both experiments, with and without silent gradients; no other has the word.
+    assert len(cells) == 3
+    assert all(cell.startswith("Gumbel-Softmax") for cell in cells)
+    browser.element('#table-2-fixed-variance a[href="#digits/fixed/silent-gaussian"]').click()
+    assert browser.texts(".cell[open] > .file") == ["digits/fixed/silent-gaussian"]
+
+
+@pytest.mark.parametrize("width", [320, 375, 768, 1280])
+def test_the_page_never_scrolls_sideways(browser, width):
+    browser.open(width=width)
+    browser.unfold()
+    assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    sticking_out = """
+        return Array.from(document.querySelectorAll("body *")).filter((element) =>
+            element.getBoundingClientRect().right > innerWidth + 1 && !element.closest(".scroll, svg, .skip")
+        ).map((element) => element.outerHTML.slice(0, 100))
+    """
+    assert browser.run(sticking_out) == []
+
+
+def luminance(colour):
+    red, green, blue = (int(part) / 255 for part in re.findall(r"\d+", colour)[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_the_page_and_its_figures_follow_the_colour_scheme(browser):
+    seen = {}
+    for scheme in (LIGHT, DARK):
+        browser.open(scheme=scheme)
+        ground, ink = browser.run(
+            "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
+        )
+        curves = browser.pixels('img[alt^="Learning curves"]').mean(axis=2)
+        # The axes and letters of a figure, and the lines of a chart of the page's own, against the ground.
+        seen[scheme] = luminance(ground), luminance(ink), curves.min(), curves.max(), np.median(curves)
+    ground, ink, darkest, _, figure = seen[LIGHT]
+    assert ground > 0.9 > 0.2 > ink
+    assert figure == pytest.approx(1, abs=0.01)
+    assert darkest < 0.25
+    ground, ink, _, lightest, figure = seen[DARK]
+    assert ground < 0.15 < 0.7 < ink
+    assert figure < 0.15
+    assert lightest > 0.75
+
+
+def test_no_error_no_warning_and_no_request(browser):
+    browser.driver.get_log("browser")
+    browser.requests()
+    browser.open()
+    browser.unfold()
+    assert browser.driver.get_log("browser") == []
+    asked = [url for url in browser.requests() if not url.startswith("data:")]
+    assert {url for url in asked if url != "about:blank"} == {browser.page.as_uri()}
+
+
+def test_on_paper_everything_is_unfolded(browser):
+    browser.open(media="print")
+    folded = "details:not([open]) .facts"
+    everything = browser.run("return document.querySelectorAll('.run .facts, .cell > details .facts').length")
+    assert everything > 40
+    # By its style alone, as a browser prints that runs no script before.
+    assert len(browser.shown(f".run .facts, .cell > {folded}")) == everything
+    assert not browser.shown("nav, .filter")
+    # And by its script, which folds again what it unfolded.
+    browser.open()
+    browser.run("document.querySelector('.cell').open = true; dispatchEvent(new Event('beforeprint'))")
+    assert browser.run("return document.querySelectorAll('details:not([open])').length") == 0
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert browser.run("return document.querySelectorAll('details[open]').length") == 1
+    pages = browser.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
+    assert base64.b64decode(pages).startswith(b"%PDF")
+
+
+def test_without_its_script_the_page_shows_the_same(browser, study):
+    records, _ = study
+    rows, name = browser.run("return document.querySelectorAll('tbody tr').length"), records[0].name
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.open(f"#{name}")
+        assert len(browser.driver.find_elements("css selector", "tbody tr")) == rows
+        assert not browser.driver.find_elements("css selector", "th button, .filter")
+        # Chromium unfolds by itself what an address leads to.
+        assert browser.element(f'[id="{name}"]').is_displayed()
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_the_keyboard_reaches_everything_in_order(browser):
+    body = browser.element("body")
+    body.send_keys("\ue004")
+    assert browser.run("return document.activeElement.className") == "skip"
+    assert browser.run("return document.activeElement.getBoundingClientRect().left") >= 0
+    browser.driver.switch_to.active_element.send_keys("\ue007")
+    assert browser.run("return document.activeElement.id") == "main"
+    browser.driver.switch_to.active_element.send_keys("\ue004")
+    assert browser.run("return document.activeElement.closest('section').id") == "claims"
+    assert browser.run("return getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+@pytest.mark.parametrize("scheme", [LIGHT, DARK])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_axe_finds_no_barrier(browser, scheme, width):
+    axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed").Axe()
+    browser.open(scheme=scheme, width=width)
+    browser.unfold()
+    found = axe.run(browser.driver, options={"resultTypes": ["violations"]})
+    assert [(entry["id"], entry["nodes"][0]["html"], len(entry["nodes"])) for entry in found["violations"]] == []
