@@ -19,6 +19,8 @@ GATHERED = (
     "figures/*.svg",
     "figures/*.png",
     "curves/*/*/*.csv",
+    "snakemake-report/*/report.html",
+    "snakemake-report/*/*/*",
 )
 """What a gathering writes, as patterns below the results."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from silent_gradients.store import RunStore, as_json, read_json
 
 LARGEST_FACTOR_ANALYSIS = 4096
 """Most dimensions of images whose factor analysis is computed: it decomposes D x D matrices, many times."""
+
+SHOWN = "snakemake-report"
+"""Name of the folder, below the results, of what Snakemake's own report shows."""
 
 _SETTINGS_OF_AXES = {
     "fixed": {},
@@ -41,8 +45,19 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
         stale.unlink()
     gather(records, _context(plan, selections, overrides), plan.results)
     write_text_atomically(plan.results / "selection.json", as_json(selections))
+    _show(plan.results, marker.stem)
     gathered.record(marker, plan.results, (record.name for record in records))
     return plan.results / "report.html"
+
+
+def _show(results: Path, plan: str) -> None:
+    """Copy what Snakemake's own report shows into a folder of the plan's, in the place of those of other plans."""
+    folder = results / SHOWN
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / plan).mkdir(parents=True)
+    shutil.copy2(results / "report.html", folder / plan)
+    for name in ("tables", "figures"):
+        shutil.copytree(results / name, folder / plan / name)
 
 
 def _records(plan: Plan, store: RunStore, selections: Selections) -> Iterator[Record]:
