@@ -16,7 +16,7 @@ from silent_gradients.report.summary import Cell, revision, summarize
 from silent_gradients.report.tables import leaves, run_status
 
 _POINTS_OF_A_CELL = 80
-_POINTS_OF_A_RUN = 60
+_POINTS_OF_A_RUN = 40
 _TITLE = "Bits per dimension by epoch"
 _ROLES = ("other", "third")
 
