@@ -32,7 +32,7 @@ def test_the_report_holds_the_page_the_tables_and_the_figures(repository):
 def test_the_report_is_one_page_too(repository):
     repository.run("snakemake", "--report", "report.html")
     text = (repository.root / "report.html").read_text()
-    assert CATEGORIES <= set(re.findall(r'"(\w+)"', text))
+    assert set(re.findall(r'"(\w+)"', text)) >= CATEGORIES
     # Nothing that a browser would fetch.
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', text)
 
