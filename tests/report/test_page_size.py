@@ -24,7 +24,7 @@ def _blur(path):
     """Give images of noise no more detail than reconstructions have: blocks of 2 by 2 pixels."""
     if path.exists():
         with np.load(path) as arrays:
-            blocks = {
+            blocks: dict[str, Any] = {
                 name: np.repeat(np.repeat(images[..., ::COARSE, ::COARSE], COARSE, axis=-1), COARSE, axis=-2)
                 for name, images in arrays.items()
             }
