@@ -16,7 +16,8 @@ from matplotlib.image import imread
 
 from silent_gradients.report.records import Record
 
-pytestmark = pytest.mark.slow
+PATIENCE = 900
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 
 PROGRAMS = ("chromium", "chromedriver")
 DARK, LIGHT = "dark", "light"
@@ -94,6 +95,9 @@ def driver():
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     made = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    # As long as a test may take: a busy machine decides nothing.
+    made.set_script_timeout(PATIENCE)
+    made.set_page_load_timeout(PATIENCE)
     yield made
     made.quit()
 
@@ -319,8 +323,7 @@ def test_the_keyboard_reaches_everything_in_order(browser):
     assert browser.run("return getComputedStyle(document.activeElement).outlineStyle") != "none"
 
 
-@pytest.mark.parametrize("scheme", [LIGHT, DARK])
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize(("scheme", "width"), [(LIGHT, 375), (DARK, 1280)])
 def test_axe_finds_no_barrier(browser, scheme, width):
     axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed").Axe()
     browser.open(scheme=scheme, width=width)

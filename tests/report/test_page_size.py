@@ -32,6 +32,7 @@ def _blur(path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_page_of_the_papers_whole_study_is_under_five_megabytes(tmp_path):
     plan = Plan(params.resolve({"preset": "paper"}, PRESETS), tmp_path / "results")
     selections: dict[Any, Any] = {}
