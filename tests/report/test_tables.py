@@ -210,6 +210,8 @@ def test_runs_have_one_row_each_whatever_rounds_ask_for_them(study):
     shared = frame[frame["rounds"] == "baselines+seeds"]
     assert len(shared) == 10
     assert set(frame["setting.learning_rate"]) == {1e-3, 1e-4}
+    assert set(frame["setting.betas"]) == {"0.9, 0.999"}
+    assert set(frame["setting.data.shape"]) == {"1x8x8"}
     assert "setting.silent.annealing_rate" in frame
 
 

@@ -547,7 +547,7 @@ def _equal_budgets(found: Sequence[Claim], records: Sequence[Record], context: C
             Part.of(f"{_group_name(dataset, experiment, context)}: BPD at equal budgets", rows, 1, folded=True)
         )
     notes = (
-        *facts(data, context),
+        f"Preset {context.preset}, protocol {context.protocol}.",
         "BPD on the selection split, one seed. A method that tried more configurations is selected among more: the "
         "expected best is that of as many as the other tried, drawn at random without replacement from all of its own.",
         "A guided method takes over its baseline's learning rate; the baseline's trials of rates are the baseline's.",

@@ -368,12 +368,15 @@ def _limit(cell: Cell, metric: str, context: Context) -> float:
 
 
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A run's settings by dotted name, lists as ``2x3x4``."""
+    """A run's settings by dotted name, lists of whole numbers as ``2x3x4``, others as ``0.9, 0.999``."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            between = "x" if all(isinstance(entry, int) for entry in value) else ", "
+            yield f"{prefix}{key}", between.join(map(str, value))
         else:
-            yield f"{prefix}{key}", "x".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{prefix}{key}", value
 
 
 def _with_axes(grid: Sequence[Record], context: Context) -> Iterator[tuple[Record, tuple[tuple[str, Any], ...]]]:
