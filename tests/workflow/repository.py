@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil  # type: ignore[import-untyped]
 import yaml
@@ -44,7 +44,8 @@ RATES = [0.001, 0.003]
 SEEDS = [0, 1]
 
 
-def _section(methods: list[str], **more: Any) -> dict[str, Any]:
+def section(methods: list[str], **more: Any) -> dict[str, Any]:
+    """A section of a preset: small networks and two epochs."""
     return {
         "methods": methods,
         "epochs": 2,
@@ -66,9 +67,9 @@ TINY = {
     "execution": {"workers": 1, "stack": 2},
     "evaluation": {"samples": 2, "variance_images": 8, "variance_draws": 4, "reconstructions": 2},
     "experiments": {
-        "fixed": {"digits": _section(["silent-gaussian", "reparameterization"], grid={"learning_rate": RATES})},
+        "fixed": {"digits": section(["silent-gaussian", "reparameterization"], grid={"learning_rate": RATES})},
         "learnable": {
-            "digits": _section(
+            "digits": section(
                 ["reparameterization", "reparameterization+silent"],
                 grid={"learning_rate": RATES, "annealing_rate": [0.5]},
             )
@@ -84,7 +85,7 @@ LONG = {
     "evaluation": TINY["evaluation"],
     "experiments": {
         "fixed": {
-            "digits": _section(["reparameterization"], grid={"learning_rate": [0.003]})
+            "digits": section(["reparameterization"], grid={"learning_rate": [0.003]})
             | {"epochs": EPOCHS, "evaluate_every": 10}
         }
     },
@@ -158,14 +159,14 @@ class Repository:
         """Words before every command."""
         return _without_network()
 
-    def start(self, *argv: str) -> "subprocess.Popen[str]":
+    def start(self, *argv: str, output: int | IO[str] = subprocess.PIPE) -> "subprocess.Popen[str]":
         """Start a program in a process group of its own, as an interactive shell does; its output is one stream."""
         return subprocess.Popen(
             [*self.prefix, *argv],
             cwd=self.root,
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
@@ -262,6 +263,15 @@ class Repository:
             if path.is_file()
         }
 
+    def numbers(self) -> dict[str, bytes]:
+        """Everything that the runs' numbers are in; times and hardware are in other files."""
+        store = {
+            path.relative_to(self.results).as_posix(): path.read_bytes()
+            for pattern in ("curve.jsonl", "result.json", "settings.json", "evaluation.json")
+            for path in self.results.glob(f"store/*/*/*/*/{pattern}")
+        }
+        return store | self.contents("metrics.json", "curves", "selection.json")
+
     def times(self) -> dict[str, int]:
         """Modification time by path of everything that the workflow made."""
         return {
@@ -274,16 +284,25 @@ class Repository:
         """Processes that work in this repository."""
         return list(_working_below(self.root))
 
-    def trainer(self) -> Any:
-        """The process that trains; None where there is none."""
+    def process_of(self, *words: str) -> Any:
+        """A process that runs a program, its name and first arguments given; None where there is none."""
         for process in self.processes():
             try:
-                words = process.cmdline()
-            except psutil.Error:  # it has just ended
+                _interpreter, program, *arguments = process.cmdline()
+            except (psutil.Error, ValueError):  # it has just ended, or is none of Python's
                 continue
-            if "train" in words and "--pack" in words and Path(words[1]).name == "silent-gradients":
+            if (Path(program).name, *arguments)[: len(words)] == words:
                 return process
         return None
+
+    def argument_of(self, process: Any, option: str) -> str:
+        """What follows an option on the command line of one of its processes."""
+        words: list[str] = process.cmdline()
+        return words[words.index(option) + 1]
+
+    def trainer(self) -> Any:
+        """The process that trains; None where there is none."""
+        return self.process_of("silent-gradients", "train")
 
     def epochs_trained(self) -> int:
         """Epochs on record of runs that are not finished."""
@@ -321,7 +340,8 @@ def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
 def _working_below(root: Path) -> Iterable[Any]:
     for process in psutil.process_iter():
         try:
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(root):
+            # The folder first, which takes a call of the system alone: this is asked many times a second.
+            if Path(process.cwd()).is_relative_to(root) and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except psutil.Error:  # it has ended, or is somebody else's
             continue

@@ -34,16 +34,6 @@ def fresh(tmp_path) -> Iterator[Repository]:
         process.kill()
 
 
-def results_of(repository):
-    """Everything that a run's numbers are in; times and hardware are in other files."""
-    store = {
-        path.name: path.read_bytes()
-        for pattern in ("curve.jsonl", "result.json", "settings.json", "evaluation.json")
-        for path in repository.results.glob(f"store/*/*/*/*/{pattern}")
-    }
-    return store | repository.contents("metrics.json", "curves", "selection.json")
-
-
 def epochs_saved(repository):
     (folder,) = repository.results.glob("store/*/*/*/*.partial")
     return checkpoint.newest(folder)["epoch"]
@@ -111,7 +101,7 @@ def test_after_every_kind_of_interruption_the_same_command_goes_on(fresh, undist
 
     fresh.run(*LITERAL)
 
-    assert results_of(fresh) == results_of(undisturbed)
+    assert fresh.numbers() == undisturbed.numbers()
     assert fresh.runs() == undisturbed.runs()
 
 
@@ -125,7 +115,7 @@ def test_ten_interruptions_of_a_kind(fresh, undisturbed, how):
 
     fresh.run(*LITERAL)
 
-    assert results_of(fresh) == results_of(undisturbed)
+    assert fresh.numbers() == undisturbed.numbers()
 
 
 @pytest.mark.slow
@@ -144,4 +134,4 @@ def test_kills_at_moments_that_nobody_chose(fresh, undisturbed, seed):
 
     fresh.run(*LITERAL)
 
-    assert results_of(fresh) == results_of(undisturbed)
+    assert fresh.numbers() == undisturbed.numbers()
