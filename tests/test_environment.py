@@ -36,7 +36,8 @@ def test_conda_users_get_the_same_packages():
 
 
 @pytest.mark.parametrize(
-    "requirement", [*PROJECT["dependencies"], *EXTRAS["workflow"], *EXTRAS["dev"], *EXTRAS["slurm"], *EXTRAS["docs"]]
+    "requirement",
+    [*PROJECT["dependencies"], *(each for extra in ("workflow", "dev", "slurm", "kubernetes", "docs") for each in EXTRAS[extra])],
 )
 def test_every_requirement_has_a_pin_that_satisfies_it(requirement):
     parsed = Requirement(requirement)
@@ -67,7 +68,7 @@ def imported_modules(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("src", ["workflow"]),
+        ("src", ["workflow", "kubernetes"]),
         ("tests", ["workflow", "dev"]),
         ("benchmarks", ["workflow", "benchmarks"]),
         ("studies", ["workflow"]),
@@ -75,7 +76,7 @@ def imported_modules(folder: Path) -> set[str]:
 )
 def test_what_is_imported_is_required(folder, extras):
     declared = names([*PROJECT["dependencies"], *(requirement for extra in extras for requirement in EXTRAS[extra])])
-    own = {"silent_gradients", "snakemake_logger_plugin_silent_gradients", "studies", "tests"}
+    own = {"silent_gradients", "studies", "tests"} | {path.name for path in (ROOT / "src").glob("snakemake_*_plugin_*")}
     own |= {script.stem for script in (ROOT / folder).glob("*.py")}
     # The tests run without the benchmarks' own extra: a package that is not installed counts by its name.
     distributions = packages_distributions()

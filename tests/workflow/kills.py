@@ -177,7 +177,8 @@ class Study:
             self.hits.append((name, "with everything"))
             while left := self.repository.processes():
                 for each in left:
-                    each.kill()
+                    with suppress(psutil.NoSuchProcess):  # what it waited for was killed before
+                        each.kill()
             process.wait(PATIENCE)
         return True
 
