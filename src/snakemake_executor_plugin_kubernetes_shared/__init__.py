@@ -13,10 +13,6 @@ from importlib.util import find_spec
 if find_spec("snakemake_executor_plugin_kubernetes"):
     from snakemake_executor_plugin_kubernetes_shared.executor import Executor, ExecutorSettings, common_settings
 else:
-    from snakemake_executor_plugin_kubernetes_shared.missing import (  # type: ignore[assignment]
-        Executor,
-        ExecutorSettings,
-        common_settings,
-    )
+    from snakemake_executor_plugin_kubernetes_shared.missing import Executor, ExecutorSettings, common_settings
 
 __all__ = ["Executor", "ExecutorSettings", "common_settings"]

@@ -149,12 +149,14 @@ class Study:
         chance: What decides.
         hits: Where each kill hit, and who died.
         unlocks: How often a message named the line that clears the lock, and it was typed.
+        halves: How often DVC had died while it wrote its file of locks, which was removed.
     """
 
     repository: Repository
     chance: random.Random
     hits: list[tuple[str, str]] = field(default_factory=list)
     unlocks: int = 0
+    halves: int = 0
 
     def kill(self, name: str) -> bool:
         """Start the study and kill it at a place; returns False where it came to its end before."""
@@ -195,13 +197,17 @@ class Study:
             return self.repository.start(*command, output=output)
 
     def _start_once_more(self, command: tuple[str, ...]) -> "Popen[str]":
-        """After what the message says where a lock was left."""
-        lines = re.findall(r"If none is running, this clears the lock: (snakemake --unlock)", self._output.read_text())
-        if not lines:
-            raise NotGoneOn(self._output.read_text())
-        _wait_until(lambda: self.repository.process_of("snakemake") is None)
-        self.repository.run(*lines[0].split())
-        self.unlocks += 1
+        """After what the message says, and docs/reliability.md of it, where a lock was left."""
+        said = self._output.read_text()
+        if lines := re.findall(r"If none is running, this clears the lock: (snakemake --unlock)", said):
+            _wait_until(lambda: self.repository.process_of("snakemake") is None)
+            self.repository.run(*lines[0].split())
+            self.unlocks += 1
+        elif files := re.findall(r"Unable to read RWLock-file '(\S+)'. JSON structure is corrupted", said):
+            (self.repository.root / files[0]).unlink()
+            self.halves += 1
+        else:
+            raise NotGoneOn(said)
         return self._start(command)
 
     def _expect_success(self, process: "Popen[str]") -> None:
@@ -256,13 +262,15 @@ class Account:
     Attributes:
         hits: Kills by place and by who died.
         studies: Studies that were brought to their end, and those of them with other numbers.
-        unlocks: How often the lock had to be cleared.
+        unlocks: How often Snakemake's lock had to be cleared.
+        halves: How often half a file of DVC's locks had to be removed.
         failures: What was said where a study did not go on, or had other numbers.
     """
 
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
     studies: int = 0
     unlocks: int = 0
+    halves: int = 0
     failures: list[str] = field(default_factory=list)
 
     def table(self) -> str:
@@ -306,6 +314,7 @@ def kill_studies(
             outcome = f"did not go on: {error}"
         account.studies += 1
         account.unlocks += study.unlocks
+        account.halves += study.halves
         account.hits.update(study.hits)
         report(f"{sum(account.hits.values())} of {kills}: {study.hits}: {outcome or 'the same numbers'}")
         if outcome:
@@ -337,7 +346,8 @@ def main() -> int:
     print(account.table())
     print(
         f"{sum(account.hits.values())} kills in {account.studies} studies, {len(account.failures)} of them failed; "
-        f"the lock was cleared {account.unlocks} times; {(time.monotonic() - started) / 60:.1f} minutes"
+        f"Snakemake's lock was cleared {account.unlocks} times, half a file of DVC's locks removed {account.halves} "
+        f"times; {(time.monotonic() - started) / 60:.1f} minutes"
     )
     for failure in account.failures:
         print(failure, file=sys.stderr)

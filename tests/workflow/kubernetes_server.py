@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -51,27 +51,31 @@ class Cluster:
         self.secrets: set[str] = set()
         self.pods: dict[str, subprocess.Popen[bytes]] = {}
         self.removed: set[str] = set()
-        self._folders: list[tempfile.TemporaryDirectory[str]] = []
+        self._folders = ExitStack()
+        self._logs: dict[str, Path] = {}
 
     def create_job(self, job: dict[str, Any]) -> dict[str, Any]:
         """Start a job's pod."""
         pod = job["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         _check(pod, container)
-        folder = tempfile.TemporaryDirectory()
-        self._folders.append(folder)
         name = job["metadata"]["name"]
         self.jobs[name] = job
-        # A pod's process is the first of its own tree: its end is that of all.
-        self.pods[name] = subprocess.Popen(
-            [*container["command"], *container["args"]],
-            cwd=folder.name,
-            env=dict(self.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(Path(folder.name) / "log").open("wb"),
-            start_new_session=True,
-        )
+        # A volume of the pod's own, empty; its log lies elsewhere.
+        folder = Path(self._folders.enter_context(tempfile.TemporaryDirectory()))
+        self._logs[name] = folder / "log"
+        (folder / "work").mkdir()
+        with self._logs[name].open("wb") as log:
+            # A pod's process is the first of a tree that ends with it.
+            self.pods[name] = subprocess.Popen(
+                [*container["command"], *container["args"]],
+                cwd=folder / "work",
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         return job
 
     def end(self, name: str, number: int = signal.SIGKILL) -> None:
@@ -102,7 +106,7 @@ class Cluster:
         """What a pod wrote."""
         if previous:
             raise Refused(400, f'previous terminated container "snakemake" in pod "{name}" not found')
-        return (Path(self._folders[list(self.jobs).index(name)].name) / "log").read_text()
+        return self._logs[name].read_text()
 
     def remove(self, name: str) -> None:
         """Remove a job or its pod, which ends it."""
@@ -118,8 +122,7 @@ class Cluster:
         """End everything."""
         for name in self.pods:
             self.end(name)
-        for folder in self._folders:
-            folder.cleanup()
+        self._folders.close()
 
 
 def _check(pod: dict[str, Any], container: dict[str, Any]) -> None:
@@ -138,6 +141,8 @@ def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections stay open, as those of a real server
+
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             document = json.loads(self.rfile.read(length) or b"{}")
@@ -195,11 +200,15 @@ def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 64
+
+
 @contextmanager
 def running(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Cluster, Path]]:
     """Start a server; yields its cluster and a file for ``KUBECONFIG``."""
     cluster = Cluster(environment)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(cluster)) as server:
+    with _Server(("127.0.0.1", 0), _handler(cluster)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -219,6 +228,6 @@ def running(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Clus
             )
             yield cluster, config
         finally:
-            cluster.close()
             server.shutdown()
             thread.join()
+            cluster.close()

@@ -1,7 +1,7 @@
 """The profile for Kubernetes: what is asked of a cluster, and the whole workflow on a small part of one.
 
-There is no cluster here: an API server on the loopback device takes what the executor sends, and runs a pod's command as
-a process of this machine (``kubernetes_server.py``).
+There is no cluster here: an API server on the loopback device takes what the executor sends, and runs a pod's command
+as a process of this machine (``kubernetes_server.py``).
 """
 
 import importlib.util
@@ -56,6 +56,7 @@ def cluster(tmp_path) -> Iterator[tuple[kubernetes_server.Cluster, Path]]:
     # As the image has it: the programs, and nothing of the checkout.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     image = {"PATH": path, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "SILENT_GRADIENTS_DEVICES": ""}
+    image["SILENT_GRADIENTS_LEASES"] = str(tmp_path / "leases")  # a pod has a temporary folder of its own
     with kubernetes_server.running(tmp_path, image) as running:
         yield running
 
@@ -82,8 +83,8 @@ def test_without_the_extra_the_executor_says_what_to_install(tmp_path):
     """And Snakemake, which imports it always, works as ever."""
     code = """
 import importlib.util, sys
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name == "snakemake_executor_plugin_kubernetes" else find(name, *rest)
+find, hidden = importlib.util.find_spec, "snakemake_executor_plugin_kubernetes"
+importlib.util.find_spec = lambda name, *rest: None if name == hidden else find(name, *rest)
 import snakemake_executor_plugin_kubernetes_shared as plugin
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 ExecutorPluginRegistry().get_plugin("kubernetes-shared")
