@@ -95,9 +95,9 @@ class Place:
 PLACES = {
     "training": Place(LITERAL, ("silent-gradients", "train"), 1.5, _trains),
     "checkpoint write": Place(LITERAL, ("silent-gradients", "train"), 1, _writes_a_checkpoint),
-    "select": Place(LITERAL, ("silent-gradients", "select"), 1.5),
-    "evaluation": Place(LITERAL, ("silent-gradients", "train"), 0.1, _evaluates),
-    "gather": Place(LITERAL, ("silent-gradients", "gather"), 5),
+    "select": Place(LITERAL, ("silent-gradients", "select"), 0.2),
+    "evaluation": Place(LITERAL, ("silent-gradients", "train"), 0.05, _evaluates),
+    "gather": Place(LITERAL, ("silent-gradients", "gather"), 2),
     "snakemake": Place(LITERAL, ("snakemake",), 10),
     "dvc": Place(REPRO, ("dvc",), 15),
 }
@@ -307,7 +307,8 @@ def kill_studies(
             for name in _in_order(names[:KILLS_PER_STUDY], chance):
                 names.remove(name)
                 if not study.kill(name):
-                    names.append(name)  # for another study
+                    names.append(name)  # for another study: this one has come to its end
+                    break
             study.finish(chance.choice((LITERAL, REPRO)))
             outcome = "" if study.repository.numbers() == expected else "other numbers"
         except NotGoneOn as error:
