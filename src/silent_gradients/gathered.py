@@ -20,7 +20,6 @@ GATHERED = (
     "figures/*.png",
     "curves/*/*/*.csv",
     "snakemake-report/*/report.html",
-    "snakemake-report/*/*/*",
 )
 """What a gathering writes, as patterns below the results."""
 

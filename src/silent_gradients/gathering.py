@@ -56,8 +56,6 @@ def _show(results: Path, plan: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / plan).mkdir(parents=True)
     shutil.copy2(results / "report.html", folder / plan)
-    for name in ("tables", "figures"):
-        shutil.copytree(results / name, folder / plan / name)
 
 
 def _records(plan: Plan, store: RunStore, selections: Selections) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""Snakemake's own report: made of a finished workflow, with what it shows and says of it."""
+"""Snakemake's own report: made of a finished workflow, with the page and what it says of it."""
 
 import html
 import re
@@ -9,30 +9,24 @@ from tests.workflow.repository import LITERAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-CATEGORIES = {"Report", "Tables", "Figures"}
 
-
-def test_the_report_holds_the_page_the_tables_and_the_figures(repository):
+def test_the_report_holds_the_page(repository):
     repository.run("snakemake", "--report", "report.zip")
     with zipfile.ZipFile(repository.root / "report.zip") as archive:
         names = archive.namelist()
         (index,) = (name for name in names if name.endswith("report.html") and "/data/" not in name)
         text = html.unescape(archive.read(index).decode())
-        data = {name: archive.read(name) for name in names if "/data/" in name}
-    for category in CATEGORIES:
-        assert f'"{category}"' in text
+        data = [archive.read(name) for name in names if "/data/" in name]
+    assert '"Report"' in text
     assert "variational autoencoders trained with silent gradients" in text.lower()
-    assert "means over seeds with their 95% Student intervals" in text
-    shown = repository.contents("report.html", "tables", "figures")
-    wanted = {content for name, content in shown.items() if not name.endswith(".md")}
-    assert len(wanted) > 10
-    assert wanted <= set(data.values())
+    assert "settings, curves and digests of every run" in " ".join(text.split())
+    assert (repository.results / "report.html").read_bytes() in data
 
 
 def test_the_report_is_one_page_too(repository):
     repository.run("snakemake", "--report", "report.html")
     text = (repository.root / "report.html").read_text()
-    assert set(re.findall(r'"(\w+)"', text)) >= CATEGORIES
+    assert '"Report"' in text
     # Nothing that a browser would fetch.
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', text)
 
