@@ -37,6 +37,5 @@ rule all:
     input:
         # Every file that matters, not the last one alone: Snakemake does not remake a missing intermediate file
         # while everything made from it is there.
-        rules.data.input,
-        manifests_of(ROUNDS),
+        rules.train.input,
         gathered,

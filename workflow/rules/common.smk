@@ -21,6 +21,12 @@ TIME_LIMIT = [f"--time-limit={PLAN.params.execution.time_limit}"] if PLAN.params
 TENSORBOARD = [f"--tensorboard={PLAN.params.execution.tensorboard}"] if PLAN.params.execution.tensorboard else []
 
 
+# Jobs take data and manifests as `ancient`: the data's digest is in every run's id, and a manifest's path carries the id of
+# what it promises, so that a newer file time means nothing. Targets, which have no output, list all of them and not as
+# `ancient`: when Snakemake 9.27 lays out its graph anew after a checkpoint, a job that is about to end, whose output is
+# there, leads to nothing that takes it as `ancient`; all jobs to come would be lost, without an error.
+
+
 wildcard_constraints:
     dataset="[a-z0-9_]+",
     round="baselines|guided|seeds",
@@ -34,9 +40,8 @@ def prepared(dataset):
     # Snakemake sees that they are there; without their manifests, it has those of other data made again.
     for manifest in outdated(Path("data/prepared") / dataset, PLAN.params.sources[dataset]):
         manifest.unlink(missing_ok=True)
-    # ancient: the data's digest is in every run's id, so that a newer file time means nothing.
     names = ("manifest.json", "train.npy", "test.npy", "noise.json", "noise.npy")
-    return [ancient(f"data/prepared/{dataset}/{name}") for name in names]
+    return [f"data/prepared/{dataset}/{name}" for name in names]
 
 
 def own_set(dataset):
@@ -73,18 +78,17 @@ def packs(round_, group):
 
 
 def manifests(round_, group):
-    # ancient: a manifest's path carries the id of what it promises, so that its file time means nothing.
     for pack in packs(round_, group).values():
         # The evaluations that the manifest names are gone; without it, Snakemake has them made again.
         if evaluated_otherwise(STORE, pack):
             PLAN.manifest(pack).unlink(missing_ok=True)
-    return [ancient(str(PLAN.manifest(pack))) for pack in packs(round_, group).values()]
+    return [str(PLAN.manifest(pack)) for pack in packs(round_, group).values()]
 
 
-def manifests_of(rounds):
+def manifests_of(rounds, flag=list):
     """The manifests as an input function each round and group: a selection to come holds up what it decides alone."""
     return [
-        lambda wildcards, round_=round_, group=group: manifests(round_, group)
+        lambda wildcards, round_=round_, group=group: flag(manifests(round_, group))
         for group in PLAN.groups()
         for round_ in PLAN.rounds(group)
         if round_ in rounds

@@ -1,10 +1,9 @@
 rule gather:
     input:
-        manifests_of(ROUNDS),
+        manifests_of(ROUNDS, ancient),
     output:
         "results/gathered/{id}.json",
-        # A copy for Snakemake's own report, which shows nothing but declared outputs. No directory(): with one among the
-        # outputs, Snakemake 9.27 now and then loses jobs when it lays out its graph anew after a checkpoint.
+        # A copy for Snakemake's own report, which shows nothing but declared outputs.
         report(
             "results/snakemake-report/{id}/report.html",
             caption="../report/page.rst",

@@ -1,6 +1,6 @@
 rule train_pack:
     input:
-        data=lambda w: prepared(w.group.split("/")[0]),
+        data=lambda w: ancient(prepared(w.group.split("/")[0])),
         selections=selections_before,
     output:
         "results/packs/{round}/{group}/{id}.json",
@@ -27,7 +27,7 @@ rule train_pack:
 
 checkpoint select:
     input:
-        lambda w: manifests(w.round, w.group),
+        lambda w: ancient(manifests(w.round, w.group)),
     output:
         "results/selections/{group}/{round}-{id}.json",
     log:
@@ -42,14 +42,17 @@ checkpoint select:
 
 rule grid:
     input:
+        rules.data.input,
         manifests_of(GRID_ROUNDS),
 
 
 rule selection:
     input:
+        rules.grid.input,
         last_selections(),
 
 
 rule train:
     input:
+        rules.data.input,
         manifests_of(ROUNDS),
