@@ -1,13 +1,16 @@
 """From params.yaml to the report with one command, and again with edits: what is trained, and what is not."""
 
 import json
+import os
 import re
 import statistics
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from tests.workflow.repository import CHECKOUT, LITERAL, RATES, SEEDS
+from tests.workflow.repository import CHECKOUT, LITERAL, LONG, RATES, SEEDS, TINY, Repository
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -173,3 +176,25 @@ def test_the_workflow_is_in_good_form(repository):
 def test_snakemake_makes_its_own_report(repository):
     repository.run("snakemake", "--report", "report.html")
     assert "train_pack" in (repository.root / "report.html").read_text()
+
+
+# Has the selection of one group end after the other group's manifest is written, and before that job has ended.
+SLOW_ENDS = """#!/bin/sh
+case "$*" in "select baselines digits/fixed"*) sleep 4;; esac
+{program} "$@"; code=$?
+case "$*" in train*'"group": "digits/learnable"'*'"round": "baselines"'*) sleep 12;; esac
+exit $code
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_job_that_ends_while_a_selection_is_made_costs_no_job(tmp_path):
+    repository = Repository.make(tmp_path / "repository", tiny=TINY, long=LONG)
+    program = tmp_path / "bin" / "silent-gradients"
+    program.parent.mkdir()
+    program.write_text(SLOW_ENDS.format(program=Path(sys.executable).with_name("silent-gradients")))
+    program.chmod(0o755)
+    repository.run("env", f"PATH={program.parent}{os.pathsep}{repository.environment['PATH']}", *LITERAL)
+    assert (repository.results / "report.html").exists()
+    assert "Nothing to be done" in repository.run(*LITERAL, "--dry-run")
