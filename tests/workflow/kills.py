@@ -95,11 +95,11 @@ class Place:
 PLACES = {
     "training": Place(LITERAL, ("silent-gradients", "train"), 1.5, _trains),
     "checkpoint write": Place(LITERAL, ("silent-gradients", "train"), 1, _writes_a_checkpoint),
-    "select": Place(LITERAL, ("silent-gradients", "select"), 0.2),
+    "select": Place(LITERAL, ("silent-gradients", "select"), 0.05),
     "evaluation": Place(LITERAL, ("silent-gradients", "train"), 0.05, _evaluates),
-    "gather": Place(LITERAL, ("silent-gradients", "gather"), 2),
-    "snakemake": Place(LITERAL, ("snakemake",), 10),
-    "dvc": Place(REPRO, ("dvc",), 15),
+    "gather": Place(LITERAL, ("silent-gradients", "gather"), 1),
+    "snakemake": Place(LITERAL, ("snakemake",), 5),
+    "dvc": Place(REPRO, ("dvc",), 8),
 }
 
 
@@ -112,6 +112,11 @@ class WarmRepository(Repository):
     """
 
     programs: Path | None
+
+    @property
+    def seconds_to_look(self) -> float:
+        """Seconds between two looks for a process: where a folder lists them, that costs next to nothing."""
+        return 0.1 if self.programs is None else 0.005
 
     @property
     def environment(self) -> dict[str, str]:
@@ -152,7 +157,7 @@ class Study:
         halves: How often DVC had died while it wrote its file of locks, which was removed.
     """
 
-    repository: Repository
+    repository: WarmRepository
     chance: random.Random
     hits: list[tuple[str, str]] = field(default_factory=list)
     unlocks: int = 0
@@ -234,7 +239,7 @@ class Study:
                 except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):  # it has just ended
                     break
                 time.sleep(self.chance.uniform(0, 0.01))
-            time.sleep(0.1)
+            time.sleep(self.repository.seconds_to_look)
         return None
 
 
