@@ -40,6 +40,10 @@ from silent_gradients.training import checkpoint
 
 REPRO = ("dvc", "repro")
 KILLS_PER_STUDY = 8
+HALF_WRITTEN = (
+    r"(?:Unable to read RWLock-file )?'(\S*rwlock|\S*dvc\.lock)'(?:\. JSON structure is corrupted| validation failed)"
+)
+"""What DVC says of the two files that it does not write beside and rename."""
 PATIENCE = 600.0
 """Seconds after which something that was to come about did not."""
 
@@ -154,7 +158,7 @@ class Study:
         chance: What decides.
         hits: Where each kill hit, and who died.
         unlocks: How often a message named the line that clears the lock, and it was typed.
-        halves: How often DVC had died while it wrote its file of locks, which was removed.
+        halves: How often DVC had died while it wrote ``.dvc/tmp/rwlock`` or ``dvc.lock``, which was removed.
     """
 
     repository: WarmRepository
@@ -198,6 +202,7 @@ class Study:
         _wait_until(lambda: not self.repository.processes())
 
     def _start(self, command: tuple[str, ...]) -> "Popen[str]":
+        self._output.unlink(missing_ok=True)  # a Snakemake whose DVC died may still write into it
         with self._output.open("w") as output:
             return self.repository.start(*command, output=output)
 
@@ -208,7 +213,7 @@ class Study:
             _wait_until(lambda: self.repository.process_of("snakemake") is None)
             self.repository.run(*lines[0].split())
             self.unlocks += 1
-        elif files := re.findall(r"Unable to read RWLock-file '(\S+)'. JSON structure is corrupted", said):
+        elif files := re.findall(HALF_WRITTEN, said):
             (self.repository.root / files[0]).unlink()
             self.halves += 1
         else:
@@ -268,7 +273,7 @@ class Account:
         hits: Kills by place and by who died.
         studies: Studies that were brought to their end, and those of them with other numbers.
         unlocks: How often Snakemake's lock had to be cleared.
-        halves: How often half a file of DVC's locks had to be removed.
+        halves: How often half a file of DVC's had to be removed.
         failures: What was said where a study did not go on, or had other numbers.
     """
 
@@ -352,7 +357,7 @@ def main() -> int:
     print(account.table())
     print(
         f"{sum(account.hits.values())} kills in {account.studies} studies, {len(account.failures)} of them failed; "
-        f"Snakemake's lock was cleared {account.unlocks} times, half a file of DVC's locks removed {account.halves} "
+        f"Snakemake's lock was cleared {account.unlocks} times, half a file of DVC's removed {account.halves} "
         f"times; {(time.monotonic() - started) / 60:.1f} minutes"
     )
     for failure in account.failures:
