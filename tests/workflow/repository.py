@@ -255,12 +255,12 @@ class Repository:
         return document
 
     def contents(self, *names: str) -> dict[str, bytes]:
-        """Content by path of the results' files below ``names``."""
+        """Content by path of the results' files below ``names``, but for the locks, which are nobody's results."""
         return {
             str(path.relative_to(self.results)): path.read_bytes()
             for name in names
             for path in [self.results / name, *self.results.joinpath(name).rglob("*")]
-            if path.is_file()
+            if path.is_file() and path.parent.name != ".locks"
         }
 
     def numbers(self) -> dict[str, bytes]:
