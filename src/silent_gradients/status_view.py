@@ -32,13 +32,19 @@ def view(status: Status, *, every_cell: bool = False) -> RenderableType:
     for failure in status.failures:
         parts.append(Text(f"\nFAILED {failure.job}: {failure.error}\n  log: {failure.log}", style="bold red"))
     for job in status.of("stopped"):
-        why = job.news if job.news.startswith("stopped") else f"its process is gone, after: {job.news or 'no word'}"
-        parts.append(Text(f"\nstopped {_title(job)}: {why}\n  log: {job.log}", style="yellow"))
+        parts.append(Text(f"\nstopped {_title(job)}: {_reason(job)}", style="yellow"))
     return Group(*parts, Text(), _cells(status, every_cell))
 
 
 def _title(job: JobStatus) -> str:
     return f"{job.round} {job.group}"
+
+
+def _reason(job: JobStatus) -> str:
+    if job.log is None:
+        return "begun, and no log of it is here; the workflow goes on with it"
+    why = job.news if job.news.startswith("stopped") else f"its process is gone, after: {job.news or 'no word'}"
+    return f"{why}\n  log: {job.log}"
 
 
 def _summary(status: Status) -> str:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from silent_gradients.report import layout
 from silent_gradients.report.claims import claims
 from silent_gradients.report.figures import draw
 from silent_gradients.report.gather import gather
+from silent_gradients.report.layout import layout
 from silent_gradients.report.summary import cells
 
 OFFICIAL, STAND_IN = "imagenet32", "tiny_imagenet32"
@@ -33,7 +33,7 @@ def both(builder, make_context):
 def test_the_stand_in_is_never_mixed_up_with_the_official_set(both):
     records, context = both
     found = cells(records, context)
-    tables = {table.name: table for table in layout.layout(found, claims(found), records, context)}
+    tables = {table.name: table for table in layout(found, claims(found), records, context)}
     (frame, *_) = (part.frame for part in tables["table-3-bits-per-dimension"].parts)
     columns: Any = list(frame.columns)
     assert {group for group, _ in columns if group} == {"ImageNet 32x32", "Tiny ImageNet at 32x32"}
@@ -50,7 +50,7 @@ def test_the_stand_in_is_never_mixed_up_with_the_official_set(both):
 def test_every_table_and_figure_names_the_data_set_in_full(both):
     records, context = both
     found = cells(records, context)
-    for table in layout.layout(found, claims(found), records, context):
+    for table in layout(found, claims(found), records, context):
         for part in table.parts:
             # Captions of one data set alone; a compact table has the names above its columns.
             if "without and with" not in part.caption:

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from silent_gradients.report import layout, tables
+from silent_gradients.report import tables
 from silent_gradients.report.claims import claims
+from silent_gradients.report.layout import layout, printed
+from silent_gradients.report.layout.text import NOTHING, interval, monte_carlo, number, significant
 from silent_gradients.report.summary import cells
 
 LIMIT = {
@@ -76,15 +78,15 @@ def test_the_learnable_tables_have_factor_analysis_beside_the_measurements(build
         frame = tables.measurements(found, context, "learnable", (metric,))
         assert row(frame, method="reparameterization")["closed_form"] == expected
         assert math.isnan(row(frame, method="reinforce")["closed_form"])  # a discrete code does not contain it
-    laid_out = {table.name: table for table in layout.layout(found, [], builder.records, context)}
+    laid_out = {table.name: table for table in layout(found, [], builder.records, context)}
     for name, text in (("table-3-bits-per-dimension", "6.700"), ("table-4-kl-divergence", "198.00")):
         frame = laid_out[name].parts[0].frame
         (line,) = frame[frame[("", "Estimator")] == "Factor analysis"].to_dict("records")
         assert line[("", "Posterior")] == "Continuous"
         assert line[("digits", "without SG")] == text
         assert any("Factor analysis: " in note for note in laid_out[name].notes)
-    without = layout.layout(found, [], builder.records, make_context(names))
-    assert not any("Factor analysis" in layout.markdown(table) for table in without)
+    without = layout(found, [], builder.records, make_context(names))
+    assert not any("Factor analysis" in printed.markdown(table) for table in without)
 
 
 def test_an_importance_weighted_bound_is_shown_where_there_is_one(builder, make_context):
@@ -100,18 +102,18 @@ def test_an_importance_weighted_bound_is_shown_where_there_is_one(builder, make_
     for name in names:
         builder.add(name)
     context = make_context(names)
-    plain = [layout.markdown(table) for table in layout.layout(cells(builder.records, context), [], [], context)]
+    plain = [printed.markdown(table) for table in layout(cells(builder.records, context), [], [], context)]
     assert not any("mportance-weighted" in text for text in plain)
     for record in builder.records[:2]:
         record.evaluation["report"] |= weighted
     found = cells(builder.records, context)
-    laid_out = {table.name: table for table in layout.layout(found, [], builder.records, context)}
+    laid_out = {table.name: table for table in layout(found, [], builder.records, context)}
     for stem, name in (("table-2-fixed-variance", "reinforce"), ("table-3-bits-per-dimension", "reinforce")):
         bound = row(laid_out[stem].data, method=name, metric="importance_weighted_bpd")
         assert (bound["measured"], bound["monte_carlo_error"]) == (2.4444, 0.003)
-        assert "2.444 ± 0.0030" in layout.markdown(laid_out[stem])
+        assert "2.444 ± 0.0030" in printed.markdown(laid_out[stem])
         assert any("the bound of 500 samples" in note for note in laid_out[stem].notes)
-    assert "mportance-weighted" not in layout.markdown(laid_out["table-4-kl-divergence"])
+    assert "mportance-weighted" not in printed.markdown(laid_out["table-4-kl-divergence"])
     tree = tables.metrics(found, context)["digits"]
     assert tree["fixed"]["reinforce"]["importance_weighted_bpd"] == 2.4444
     assert "importance_weighted_bpd" not in tree["learnable"]["reparameterization"]
@@ -264,27 +266,27 @@ def test_the_metrics_tree_is_keyed_by_names_alone(study):
 
 def test_an_empty_plan_has_empty_tables(make_context):
     context = make_context([])
-    laid_out = layout.layout([], claims([]), [], context)
+    laid_out = layout([], claims([]), [], context)
     assert all(not table.parts for table in laid_out)
     assert tables.runs([]).empty
     assert not tables.curves([])
 
 
 def test_texts_say_why_there_is_no_interval():
-    assert layout.interval(math.nan, math.nan, 1) == "one seed: none"
-    assert layout.interval(math.nan, math.nan, 0) == layout.NOTHING
-    assert layout.interval(-1.0, 2.0, 3) == "[−1.000, 2.000]"
-    assert layout.number(0.5, sign=True) == "+0.500"
-    assert layout.number(-0.0001) == "0.000"
-    assert layout.monte_carlo(0.0) == "exact"
-    assert layout.monte_carlo(0.0021) == "0.0021"
-    assert layout.significant(0.0) == "0"
-    assert layout.significant(12345.6) == "1.23e+04"
+    assert interval(math.nan, math.nan, 1) == "one seed: none"
+    assert interval(math.nan, math.nan, 0) == NOTHING
+    assert interval(-1.0, 2.0, 3) == "[−1.000, 2.000]"
+    assert number(0.5, sign=True) == "+0.500"
+    assert number(-0.0001) == "0.000"
+    assert monte_carlo(0.0) == "exact"
+    assert monte_carlo(0.0021) == "0.0021"
+    assert significant(0.0) == "0"
+    assert significant(12345.6) == "1.23e+04"
 
 
 def test_markdown_escapes_what_would_break_a_row():
-    part = layout.Part("Caption", pd.DataFrame({("", "A"): ["x|y"], ("G", "b"): ["line\nline"]}), 1)
-    text = layout.markdown(layout.Table("t", "Title", ("A note.",), pd.DataFrame(), (part,)))
+    part = printed.Part("Caption", pd.DataFrame({("", "A"): ["x|y"], ("G", "b"): ["line\nline"]}), 1)
+    text = printed.markdown(printed.Table("t", "Title", ("A note.",), pd.DataFrame(), (part,)))
     assert "| A | G b |" in text
     assert "| x\\|y | line line |" in text
 
@@ -296,7 +298,7 @@ def test_the_log_linear_experiment_has_tables_of_its_own(builder, make_context):
             builder.add(name, seed=seed, bpd=bpd + seed / 100)
     limits = {"digits/learnable": LIMIT, "digits/log-linear": LIMIT | {"bpd": 2.25}}
     context = make_context(names, factor_analysis=limits)
-    laid_out = {t.name: t for t in layout.layout(cells(builder.records, context), [], builder.records, context)}
+    laid_out = {t.name: t for t in layout(cells(builder.records, context), [], builder.records, context)}
     table = laid_out["log-linear-precision"]
     assert row(table.data, metric="bpd")["closed_form"] == 2.25
     (line,) = table.parts[0].frame.to_dict("records")
@@ -311,19 +313,19 @@ def test_the_log_linear_experiment_has_tables_of_its_own(builder, make_context):
         if not name.startswith("log-linear") and name != "grid":
             assert "log-linear" not in set(other.data.get("experiment", []))
     without = make_context(names[:2])
-    assert not any("log-linear" in t.name for t in layout.layout(cells([], without), [], [], without))
+    assert not any("log-linear" in t.name for t in layout(cells([], without), [], [], without))
 
 
 def test_what_is_beyond_the_paper_stands_below_it_and_says_so(builder, make_context):
     endings = ("", "+silent", "+sampled")
     names = [f"mnist/learnable/{estimator}{end}" for estimator in ("reinforce", "rloo") for end in endings]
     names += [f"mnist/fixed/{name}" for name in ("reinforce", "rloo")]
-    for number, name in enumerate(names):
+    for index, name in enumerate(names):
         for seed in range(3):
-            builder.add(name, seed=seed, bpd=2 + number / 10)
+            builder.add(name, seed=seed, bpd=2 + index / 10)
     context = make_context(names)
     found = cells(builder.records, context)
-    laid_out = {t.name: t for t in layout.layout(found, claims(found), builder.records, context)}
+    laid_out = {t.name: t for t in layout(found, claims(found), builder.records, context)}
     papers, beyond, *details = laid_out["table-3-bits-per-dimension"].parts
     (line,) = papers.frame.to_dict("records")
     columns = ("without SG", "with SG", "with sampled guide (beyond the paper)")
@@ -360,5 +362,5 @@ def test_whose_silent_baseline_it_is_is_said(builder, make_context, experiment, 
         builder.add(cell)
     for asked in (names, names[1:]):
         found = cells([record for record in builder.records if record.cell in asked], make_context(asked))
-        (table,) = [t for t in layout.layout(found, [], [], make_context(asked)) if t.name == name]
+        (table,) = [t for t in layout(found, [], [], make_context(asked)) if t.name == name]
         assert any(words in note for note in table.notes if note.startswith("Silent baselines")) == (asked == names)

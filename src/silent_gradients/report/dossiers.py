@@ -9,7 +9,7 @@ from typing import Any
 from silent_gradients.report.charts import Chart, Line, chart, thinned
 from silent_gradients.report.claims import Claim
 from silent_gradients.report.grid_maps import shown
-from silent_gradients.report.layout import METRIC_LABELS, NOTHING, interval, number
+from silent_gradients.report.layout.text import METRIC_LABELS, NOTHING, interval, number
 from silent_gradients.report.naming import EXPERIMENTS
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, revision, summarize

@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from silent_gradients.files import write_bytes_atomically, write_text_atomically
-from silent_gradients.report import figures, layout, page, tables
+from silent_gradients.report import figures, page, tables
 from silent_gradients.report.claims import claims
+from silent_gradients.report.layout import layout
+from silent_gradients.report.layout.printed import markdown
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import cells
 
@@ -34,7 +36,7 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
     records = sorted(records, key=lambda record: (record.round, record.name))
     found = cells(records, context)
     orderings = claims(found)
-    laid_out = layout.layout(found, orderings, records, context)
+    laid_out = layout(found, orderings, records, context)
     drawings = figures.draw(found, context)
     runs = tables.runs(records)
 
@@ -42,7 +44,7 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
     for table in laid_out:
         for path, text in (
             (out / "tables" / f"{table.name}.csv", _csv(table.data)),
-            (out / "tables" / f"{table.name}.md", layout.markdown(table)),
+            (out / "tables" / f"{table.name}.md", markdown(table)),
         ):
             write_text_atomically(path, text)
             written.add(path)

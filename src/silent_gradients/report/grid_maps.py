@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from silent_gradients.report.layout import number
+from silent_gradients.report.layout.text import number
 from silent_gradients.report.naming import MethodName
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.tables import GridPoint, grid_points, run_status

@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from silent_gradients.report import layout
 from silent_gradients.report.charts import SIDE
 from silent_gradients.report.claims import Claim
 from silent_gradients.report.dossiers import dossiers, pairs
 from silent_gradients.report.figures import Drawing
 from silent_gradients.report.grid_maps import grid_maps
-from silent_gradients.report.layout import METRIC_LABELS, Part, Table
+from silent_gradients.report.layout.device_times import device_time
+from silent_gradients.report.layout.printed import Part, Table
+from silent_gradients.report.layout.text import METRIC_LABELS
 from silent_gradients.report.naming import EXPERIMENTS
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, revision
@@ -68,7 +69,7 @@ def render(
     maps = grid_maps(records, context)
     folders = dossiers(cells, claims, records, context)
     anchors = {folder.cell.name for folder in folders} | {run.name for folder in folders for run in folder.runs}
-    time = layout.time(records, context)
+    time = device_time(records, context)
     return environment.get_template("report.html.j2").render(
         context=context,
         verdicts={verdict: verdicts[verdict] for verdict in VERDICTS},

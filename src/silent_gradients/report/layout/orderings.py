@@ -1,0 +1,102 @@
+"""The published orderings: differences on equal seeds, and what is left of them at equal budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from silent_gradients.report import tables
+from silent_gradients.report.claims import Claim
+from silent_gradients.report.equal_budgets import equal_budgets
+from silent_gradients.report.layout.printed import Linked, Part, Table, as_rows, group_name, grouped
+from silent_gradients.report.layout.text import DIGITS, METRIC_LABELS, NOTHING, number, pairs_interval, probability
+from silent_gradients.report.naming import MethodName
+from silent_gradients.report.records import Context, Record
+
+
+def orderings(found: Sequence[Claim], context: Context) -> Table:
+    """The verdict on each ordering, by data set and experiment; the paper's before ours."""
+    data = tables.claim_table(found, context)
+    groups: dict[tuple[bool, str, str], list[dict[str, str | Linked]]] = {}
+    for claim in sorted(found, key=lambda claim: not claim.of_the_paper):
+        digits, difference = DIGITS.get(claim.metric, 3), claim.difference
+        sign = "<" if claim.expected < 0 else ">"
+        groups.setdefault((not claim.of_the_paper, claim.first.dataset, claim.first.experiment), []).append(
+            {
+                "Ordering": f"{claim.first.method.label} {sign} {claim.second.method.label}",
+                "Metric": METRIC_LABELS[claim.metric],
+                "Verdict": claim.verdict,
+                "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
+                "95% interval": pairs_interval(difference.low, difference.high, difference.n, digits),
+                "Pairs": str(difference.n),
+                "p": probability(claim.p_value),
+                "p, Holm": probability(claim.adjusted),
+                "After Holm": NOTHING if math.isnan(claim.adjusted) else "stands" if claim.survives else "open",
+                "Published": number(claim.published_difference, digits, sign=True),
+                "Basis": claim.basis,
+            }
+        )
+    lost = sum(claim.unpaired for claim in found)
+    notes = [
+        f"Preset {context.preset}, protocol {context.protocol}.",
+        "Differences are first minus second on equal seeds: mean and 95% Student interval. An ordering holds or fails "
+        "where the interval lies on one side of zero. n is the number of pairs: trainings, never evaluations of one.",
+        _about_holm(found),
+        "Basis: the sign of the difference of the published numbers, or the paper's text where it has no numbers for "
+        "the data set.",
+    ]
+    if any(beyond for beyond, *_ in groups):
+        notes.append(
+            "Ours: the paper does not compare with a guide of a sampled gradient. If it is the absence of variance "
+            "that helps, and not a second decoder beside the first, a silent guide has the lower BPD."
+        )
+    if lost:
+        notes.append(
+            f"{lost} {'seed' if lost == 1 else 'seeds'} had no pair, because one of the two runs diverged, is missing "
+            "or has no such value."
+        )
+    parts = [
+        Part.of(f"{group_name(dataset, experiment, context, beyond)}: orderings on equal seeds", rows, headers=1)
+        for (beyond, dataset, experiment), rows in groups.items()
+    ]
+    return Table("claims", "Published orderings", tuple(notes), data, tuple(parts))
+
+
+def _about_holm(found: Sequence[Claim]) -> str:
+    sizes = [
+        sum(claim.of_the_paper == papers and not math.isnan(claim.adjusted) for claim in found)
+        for papers in (True, False)
+    ]
+    ours = f", the {sizes[1]} of ours another" if sizes[1] else ""
+    return (
+        "p: Student's, two-sided, of the same paired differences. Holm: adjusted for the number of orderings by Holm's "
+        f"procedure, over all data sets, experiments and metrics of this page at once: the {sizes[0]} orderings of the "
+        f"paper with an interval are one family{ours}. An ordering that stands has an adjusted p below 0.05. The "
+        "verdict takes each ordering alone, by the interval that is printed beside it."
+    )
+
+
+def at_equal_budgets(found: Sequence[Claim], records: Sequence[Record], context: Context) -> Table:
+    """What each side of an ordering may expect of as many configurations as the other tried."""
+    data = equal_budgets(found, records, context)
+    parts = []
+    for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
+        rows = [
+            {
+                "Ordering": " < ".join(MethodName.of(experiment, row[side]).label for side in ("first", "second")),
+                "Tried": f"{row['tried_first']} and {row['tried_second']}",
+                "Best of all": f"{number(row['best_first'])} and {number(row['best_second'])}",
+                "Equal budget": str(row["budget"]),
+                "Expected best": f"{number(row['expected_first'])} and {number(row['expected_second'])}",
+                "Difference": number(row["expected_first"] - row["expected_second"], sign=True),
+            }
+            for row in as_rows(group)
+        ]
+        parts.append(Part.of(f"{group_name(dataset, experiment, context)}: BPD at equal budgets", rows, 1, folded=True))
+    notes = (
+        f"Preset {context.preset}, protocol {context.protocol}.",
+        "BPD on the selection split, one seed. A method that tried more configurations is selected among more: the "
+        "expected best is that of as many as the other tried, drawn at random without replacement from all of its own.",
+        "A guided method takes over its baseline's learning rate; the baseline's trials of rates are the baseline's.",
+    )
+    return Table("equal-budgets", "Equal budgets", notes, data, tuple(parts))
