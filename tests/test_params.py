@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -394,6 +395,37 @@ def test_an_override_of_an_axis_that_does_not_concern_its_method_is_refused():
 def test_null_takes_a_section_of_the_preset_away():
     own = {"preset": "digits", "experiments": {"learnable": None}}
     assert list(params.resolve(own, ROOT / "presets").experiments) == ["fixed"]
+
+
+PARTS = {
+    "MNIST, fixed variance": ["mnist/fixed"],
+    "MNIST, learnable variance": ["mnist/learnable"],
+    "CIFAR-10": ["cifar10/learnable"],
+    "ImageNet 32x32": ["imagenet32/learnable"],
+    "its stand-in": ["tiny_imagenet32/learnable"],
+}
+"""The rows of the table of calls in docs/reproduce-the-paper.md."""
+
+
+def test_settings_of_one_call_mean_the_same_as_in_the_file(presets):
+    snakemake = pytest.importorskip("snakemake.cli")
+    text = ["preset=small", "seeds=[3, 4]", "experiments={fixed: {digits: {gradient_clip: null}}, learnable: null}"]
+    in_the_file = {entry.partition("=")[0]: yaml.safe_load(entry.partition("=")[2]) for entry in text}
+    of_the_call = snakemake.parse_config(text)
+    assert of_the_call != in_the_file  # Snakemake keeps what is inside of a value as text
+    assert params.resolve(of_the_call, presets) == params.resolve(in_the_file, presets)
+
+
+def test_each_part_of_the_paper_is_one_call():
+    snakemake = pytest.importorskip("snakemake.cli")
+    rows = [line.split("|") for line in (ROOT / "docs" / "reproduce-the-paper.md").read_text().splitlines()]
+    calls = {row[1].strip(): re.findall(r"`'(.*?)'`", row[2]) for row in rows if len(row) == 4}
+    stand_in = calls["its stand-in"]
+    calls["its stand-in"] = calls["ImageNet 32x32"] + stand_in
+    for part, groups in PARTS.items():
+        (name,) = [row for row in calls if row.startswith(part)]
+        own = snakemake.parse_config(["preset=paper", *calls[name]])
+        assert list(Plan(params.resolve(own, ROOT / "presets")).groups()) == groups
 
 
 def test_a_substituted_data_set_takes_a_place_under_its_own_name(presets):

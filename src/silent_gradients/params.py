@@ -246,9 +246,12 @@ def load(path: Path = Path("params.yaml"), presets: Path | None = None) -> Param
 def resolve(own: Mapping[str, Any], presets: Path) -> Params:
     """Lay ``own`` (the content of params.yaml) over its preset and validate the whole.
 
+    A text ``null`` counts as null: Snakemake's ``--config`` hands on what is inside of a value as text.
+
     Raises:
         SettingsError: A key is unknown or mistyped, or a value is impossible.
     """
+    own = _with_nulls(own)
     name = own.get("preset")
     available = sorted(path.stem for path in presets.glob("*.yaml"))
     if name not in available:
@@ -322,6 +325,14 @@ def _place(error: yaml.YAMLError) -> str:
     what = ", ".join(part for part in parts if part) or str(error).replace("\n", " ")
     mark = getattr(error, "problem_mark", None)
     return what if mark is None else f"{what}, in line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(inner) for inner in value]
+    return None if value == "null" else value
 
 
 def _merge(below: Any, above: Any) -> Any:
