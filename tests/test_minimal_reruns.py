@@ -10,7 +10,8 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel
 
-from silent_gradients.params import ExperimentParams, OwnImagesParams, Params, resolve
+from silent_gradients.params import resolve
+from silent_gradients.params.schema import ExperimentParams, OwnImagesParams, Params
 from silent_gradients.runs import Plan
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "reliability.md"

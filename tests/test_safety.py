@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from snakemake.utils import QuotedFormatter, SequenceFormatter
 
 from silent_gradients import params
+from silent_gradients.params import schema
 from silent_gradients.runs import Plan
 from silent_gradients.settings import SettingsError
 
@@ -171,8 +172,8 @@ def test_settings_travel_through_the_shell_as_they_are(value, number):
 @hypothesis.settings(deadline=None)
 @given(path=HOSTILE.filter(bool), title=HOSTILE)
 def test_own_images_travel_through_the_shell_as_they_are(path, title):
-    entry = params.OwnImagesParams(path=path, title=title)
-    data = params.DataParams(sets={"mine": entry})
+    entry = schema.OwnImagesParams(path=path, title=title)
+    data = schema.DataParams(sets={"mine": entry})
     settings = params.Params(preset="study", seeds=[0], experiments={}, data=data)
     command = SHELL.format(
         commands()["dequantize"],
@@ -183,7 +184,7 @@ def test_own_images_travel_through_the_shell_as_they_are(path, title):
     words = shlex.split(command, comments=False)
     assert words[:3] == ["silent-gradients", "dequantize", "mine"]
     sets = json.loads(words[3].removeprefix("--config="))["data"]["sets"]
-    assert params.OwnImagesParams(**sets["mine"]) == entry
+    assert schema.OwnImagesParams(**sets["mine"]) == entry
 
 
 _SECTION = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.test_minimal_reruns import keys
 
-from silent_gradients.params import Params
+from silent_gradients.params.schema import Params
 from silent_gradients.settings_reference import markdown, undescribed
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "settings.md"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from silent_gradients.params import load, read_yaml
+from silent_gradients.params import load
+from silent_gradients.params.documents import read_yaml
 from silent_gradients.runs import Plan, SelectionMissingError
 from silent_gradients.settings import SettingsError
 from silent_gradients.store import RunStore, StoreError, read_json

@@ -16,7 +16,7 @@ from typing import Any
 
 from silent_gradients.methods import METHODS, Method, axes
 from silent_gradients.packs import PackSpec, Round
-from silent_gradients.params import ExperimentParams, Params
+from silent_gradients.params.schema import ExperimentParams, Params
 from silent_gradients.settings import (
     DataSettings,
     Experiment,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from silent_gradients.params import ExperimentParams, OwnImagesParams, Params
+from silent_gradients.params.schema import ExperimentParams, OwnImagesParams, Params
 
 _INTRODUCTION = """# params.yaml, key by key
 

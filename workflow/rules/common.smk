@@ -6,13 +6,15 @@ from silent_gradients import params
 from silent_gradients.data.prepare import outdated
 from silent_gradients.gathered import is_current
 from silent_gradients.pace import PACE, Pace, memory_megabytes, runtime_minutes
+from silent_gradients.params.documents import with_nulls
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
 from silent_gradients.selection import evaluated_otherwise
 from silent_gradients.store import RunStore
 
-PLAN = Plan(params.resolve(config, Path("presets")))
+OWN = with_nulls(config)
+PLAN = Plan(params.resolve(OWN, Path("presets")))
 # Handed on by functions, since Snakemake takes braces in a text for wildcards.
-CONFIG = json.dumps(config, sort_keys=True)
+CONFIG = json.dumps(OWN, sort_keys=True)
 STORE = RunStore(PLAN.results / "store")
 MIRROR = [f"--mirror={PLAN.params.data.mirror}"] if PLAN.params.data.mirror else []
 DEVICE_PACE = Pace.read(PLAN.results / PACE, PLAN.params.sources)

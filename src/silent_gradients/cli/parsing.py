@@ -121,7 +121,7 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def own_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that lie over the preset."""
-    from silent_gradients.params import read_yaml
+    from silent_gradients.params.documents import read_yaml
 
     return read_yaml(Path("params.yaml")) if options.config is None else read_document(options.config, "--config")
 

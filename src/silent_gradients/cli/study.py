@@ -224,7 +224,7 @@ def _select(options: argparse.Namespace) -> int:
 
 def _gather(options: argparse.Namespace) -> int:
     from silent_gradients.gathering import gather_results
-    from silent_gradients.params import set_over_preset
+    from silent_gradients.params.documents import set_over_preset
 
     report = gather_results(load_plan(options), set_over_preset(own_settings(options)))
     print(f"report: {report}")
