@@ -16,10 +16,14 @@ GATHERED = (
     "selection.json",
     "tables/*.csv",
     "tables/*.md",
+    "tables/*.html",
     "figures/*.svg",
     "figures/*.png",
     "curves/*/*/*.csv",
     "snakemake-report/*/report.html",
+    "snakemake-report/*/tables/*.html",
+    "snakemake-report/*/figures/*.svg",
+    "snakemake-report/*/figures/*.png",
 )
 """What a gathering writes, as patterns below the results."""
 

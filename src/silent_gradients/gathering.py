@@ -52,10 +52,15 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
 
 def _show(results: Path, plan: str) -> None:
     """Copy what Snakemake's own report shows into a folder of the plan's, in the place of those of other plans."""
-    folder = results / SHOWN
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / plan).mkdir(parents=True)
-    shutil.copy2(results / "report.html", folder / plan)
+    shutil.rmtree(results / SHOWN, ignore_errors=True)
+    folder = results / SHOWN / plan
+    for pattern in ("report.html", "tables/*.html", "figures/*.svg", "figures/*.png"):
+        for path in results.glob(pattern):
+            copy = folder / path.relative_to(results)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+    # Declared, so that they have to be there also in a plan that has nothing to draw.
+    (folder / "figures").mkdir(exist_ok=True)
 
 
 def _records(plan: Plan, store: RunStore, selections: Selections) -> Iterator[Record]:

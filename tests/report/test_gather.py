@@ -54,7 +54,8 @@ def test_everything_is_there(gathered):
         "table-2-fixed-variance",
         "table-3-bits-per-dimension",
     )
-    expected = {f"tables/{stem}.{ending}" for stem in (*stems, "table-4-kl-divergence") for ending in ("csv", "md")}
+    stems = (*stems, "table-4-kl-divergence")
+    expected = {f"tables/{stem}.{ending}" for stem in stems for ending in ("csv", "html", "md")}
     for experiment in ("fixed", "learnable"):
         expected |= {
             f"figures/digits-{experiment}-{ending}"
@@ -215,3 +216,11 @@ def test_the_page_counts_our_claims_apart_from_the_papers(builder, make_context,
     assert "This plan has no two cells that the paper orders." in html
     assert "below a sampled one on equal seeds: holds <b>1</b> time." in html
     assert "REINFORCE + SG &lt; REINFORCE + sampled guide" in html
+
+
+def test_a_table_by_itself_has_the_numbers_of_the_page_and_no_links(gathered):
+    for path in (gathered / "tables").glob("*.html"):
+        own = Page(path.read_text())
+        numbers = set(re.findall(r"\d+\.\d{3}", path.with_suffix(".md").read_text()))
+        assert numbers <= set(re.findall(r"\d+\.\d{3}", " ".join(own.text)))
+        assert own.links == []

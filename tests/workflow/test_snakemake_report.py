@@ -21,6 +21,12 @@ def test_the_report_holds_the_page(repository):
     assert "variational autoencoders trained with silent gradients" in text.lower()
     assert "settings, curves and digests of every run" in " ".join(text.split())
     assert (repository.results / "report.html").read_bytes() in data
+    # Its parts one by one.
+    for folder, pattern, category in (("tables", "*.html", '"Tables"'), ("figures", "*.svg", '"Figures"')):
+        assert category in text
+        parts = list((repository.results / folder).glob(pattern))
+        assert parts
+        assert all(part.read_bytes() in data for part in parts)
 
 
 def test_the_report_is_one_page_too(repository):

@@ -3,12 +3,26 @@ rule gather:
         manifests_of(ROUNDS, ancient),
     output:
         "results/gathered/{id}.json",
-        # A copy for Snakemake's own report, which shows nothing but declared outputs.
+        # Copies for Snakemake's own report, which shows nothing but declared outputs.
         report(
             "results/snakemake-report/{id}/report.html",
             caption="../report/page.rst",
             category="Report",
             labels={"what": "the page of the study"},
+        ),
+        report(
+            directory("results/snakemake-report/{id}/tables"),
+            patterns=["{name}.html"],
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{name}"},
+        ),
+        report(
+            directory("results/snakemake-report/{id}/figures"),
+            patterns=["{name}.svg", "{name}.png"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{name}"},
         ),
     log:
         "logs/gather/{id}.log",

@@ -20,9 +20,9 @@ from silent_gradients.report.summary import cells
 def gather(records: Sequence[Record], context: Context, out: Path) -> None:
     """Write the tables, figures, metrics and the page of a plan's runs.
 
-    Makes ``tables/*.csv`` and ``*.md``, ``figures/*``, ``curves/<cell>.csv``, ``metrics.json``, ``runs.csv`` and, last,
-    ``report.html``. The same runs give the same bytes. Tables, figures and curves of an earlier gathering that are not
-    made again are removed from those three folders.
+    Makes ``tables/*.csv``, ``*.md`` and ``*.html``, ``figures/*``, ``curves/<cell>.csv``, ``metrics.json``,
+    ``runs.csv`` and, last, ``report.html``. The same runs give the same bytes. Tables, figures and curves of an earlier
+    gathering that are not made again are removed from those three folders.
 
     Args:
         records: Runs by round, in any order; ``records.load`` reads them.
@@ -45,6 +45,7 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
         for path, text in (
             (out / "tables" / f"{table.name}.csv", _csv(table.data)),
             (out / "tables" / f"{table.name}.md", markdown(table)),
+            (out / "tables" / f"{table.name}.html", page.render_table(table)),
         ):
             write_text_atomically(path, text)
             written.add(path)
@@ -56,7 +57,14 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
         path = out / "curves" / f"{cell}.csv"
         write_text_atomically(path, _csv(curve))
         written.add(path)
-    for pattern in ("tables/*.csv", "tables/*.md", "figures/*.png", "figures/*.svg", "curves/*/*/*.csv"):
+    for pattern in (
+        "tables/*.csv",
+        "tables/*.md",
+        "tables/*.html",
+        "figures/*.png",
+        "figures/*.svg",
+        "curves/*/*/*.csv",
+    ):
         for path in set(out.glob(pattern)) - written:
             path.unlink()
     for folder in ("figures", "curves"):

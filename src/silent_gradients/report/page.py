@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from silent_gradients.report.charts import SIDE
 from silent_gradients.report.claims import Claim
@@ -51,13 +51,6 @@ def render(
         records: Every run of every round.
         context: The plan.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     unique = sorted({record.name: record for record in records}.values(), key=lambda record: record.name)
     papers = [claim for claim in claims if claim.of_the_paper]
     verdicts = Counter(claim.verdict for claim in papers)
@@ -70,7 +63,7 @@ def render(
     folders = dossiers(cells, claims, records, context)
     anchors = {folder.cell.name for folder in folders} | {run.name for folder in folders for run in folder.runs}
     time = device_time(records, context)
-    return environment.get_template("report.html.j2").render(
+    return _template("report.html.j2").render(
         context=context,
         verdicts={verdict: verdicts[verdict] for verdict in VERDICTS},
         by_metric=by_metric,
@@ -100,6 +93,22 @@ def render(
         provenance=_provenance(unique, context),
         revisions=_revisions(unique),
     )
+
+
+def render_table(table: Table) -> str:
+    """One table as a page of its own, without links: what they lead to is on the whole page."""
+    return _template("table.html.j2").render(table=_table(table, frozenset()), verdicts=VERDICTS)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def _table(table: Table, anchors: Set[str]) -> dict[str, Any]:
