@@ -190,10 +190,10 @@ BAD = {
     # What no field can know of itself.
     "cut-off past the end": (
         at("l/grid/cutoff_epoch", [None, 9]),
-        ["learnable.digits", "cutoff_epoch 9", "8 epochs", "null"],
+        ["learnable.digits", "cutoff_epoch 9 is", "8 epochs", "null"],
     ),
-    "snapshot past the end": (at("f/snapshot_epochs", [2, 9]), ["fixed.digits", "snapshot epoch 9", "8"]),
-    "end before the snapshot": (at("f/epochs", 4), ["fixed.digits", "snapshot epoch 8", "4"]),
+    "snapshot past the end": (at("f/snapshot_epochs", [2, 9]), ["fixed.digits", "snapshot_epochs 9 is", "8"]),
+    "end before the snapshot": (at("f/epochs", 4), ["fixed.digits", "snapshot_epochs 8 is", "4", "set it as well"]),
     "the same seed twice": (at("seeds", [3, 1, 3]), ["seeds", "[3, 1, 3]", "different"]),
     "no seeds": (at("seeds", []), ["seeds", "at least 1"]),
     "negative seed": (at("seeds", [-1]), ["seeds.0", "got -1"]),
@@ -345,6 +345,18 @@ def test_own_settings_lie_over_the_preset(presets):
     assert section.grid.variance == [0.01, 0.1]  # a mapping is laid over key by key
     assert section.latent_dim == 4
     assert settings.experiments["learnable"] == resolve(presets).experiments["learnable"]
+
+
+def test_own_methods_are_those_of_a_preset_without_its_overrides_of_others(presets):
+    below = resolve(presets).experiments["learnable"]["digits"]
+    assert "reinforce+silent" in below.overrides
+    own = at("l/methods", ["silent-bernoulli", "reinforce"])
+    assert resolve(presets, own).experiments["learnable"]["digits"].overrides == {}
+    kept = at("l/methods", ["reinforce", "reinforce+silent"])
+    assert resolve(presets, kept).experiments["learnable"]["digits"].overrides == below.overrides
+    own_override = {"methods": ["reinforce"], "overrides": {"reinforce+silent": {"epochs": 12}}}
+    with pytest.raises(SettingsError, match=r"overrides: 'reinforce\+silent' is not among the methods"):
+        resolve(presets, {"experiments": {"learnable": {"digits": own_override}}})
 
 
 def test_null_replaces(presets):

@@ -33,6 +33,8 @@ _NOISE = (
     "Updating checkpoint dependencies",
     "Elapsed time: ",
 )
+# Errors that say all of what is wrong; where in the workflow's code they came from does not help.
+_WHOLE = frozenset({"SettingsError", "DataError", "StoreError"})
 _LEFT_LOCK = "removed with the --unlock argument"
 _NOISY_EVENTS = frozenset(
     {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEvent.GROUP_INFO, LogEvent.RULEGRAPH}
@@ -108,6 +110,8 @@ class LogHandler(LogHandlerBase):
             self._fail(progress, record)
         elif record.levelno >= logging.ERROR:
             text = self._own_formatter.format(record)
+            if getattr(record, "exception", None) in _WHOLE:
+                text = _without_places(text)
             if _LEFT_LOCK in text:
                 text += "\nIf none is running, this clears the lock: snakemake --unlock"
             self._display.write(text, "bold red")
@@ -205,6 +209,13 @@ def _job(record: Any) -> Job:
         started=time.time(),
         log=next(map(Path, getattr(record, "log", None) or ()), None),
     )
+
+
+def _without_places(text: str) -> str:
+    """What an error says without the lines on the code that raised it."""
+    first, *lines = text.splitlines()
+    kept = [line for line in lines if not line.startswith('  File "')]
+    return "\n".join(kept if " in file " in first and kept else [first, *kept])
 
 
 def _tail(log: Path) -> list[str]:

@@ -156,6 +156,18 @@ def test_an_error_in_the_snakefile_is_told(workflow):
     assert "MissingInputException" in run.stderr
 
 
+def test_a_mistake_in_the_settings_is_a_line(workflow):
+    raised = 'from silent_gradients.settings import SettingsError\nraise SettingsError("seeds: expected numbers")\n'
+    (workflow / "Snakefile").write_text(raised)
+
+    run = snakemake(workflow, *LITERAL)
+
+    assert run.returncode == 1
+    profile, *lines = run.stderr.splitlines()
+    assert profile.startswith("Using workflow specific profile")
+    assert lines == ["seeds: expected numbers"]
+
+
 def test_a_dry_run_is_snakemakes_own(workflow):
     run = snakemake(workflow, "-n", *LITERAL)
 

@@ -12,7 +12,15 @@ from typing import Any
 
 from silent_gradients.data.sources.source import Source
 from silent_gradients.params.checks import check
-from silent_gradients.params.documents import check_names, known_datasets, laid_over, read_yaml, substituted
+from silent_gradients.params.documents import (
+    at,
+    check_names,
+    known_datasets,
+    laid_over,
+    read_yaml,
+    substituted,
+    without_overrides_of_others,
+)
 from silent_gradients.params.schema import OwnImagesParams, Params, source_in
 from silent_gradients.params.wording import nearest, validated
 from silent_gradients.settings import SettingsError
@@ -43,7 +51,8 @@ def resolve(own: Mapping[str, Any], presets: Path) -> Params:
     available = sorted(path.stem for path in presets.glob("*.yaml"))
     if name not in available:
         raise SettingsError(f"preset: expected one of {available}, got {name!r}{nearest(str(name), available)}")
-    merged = substituted(laid_over(read_yaml(presets / f"{name}.yaml"), own))
+    below = without_overrides_of_others(read_yaml(presets / f"{name}.yaml"), own)
+    merged = substituted(laid_over(below, own))
     check_names(merged.get("experiments"), known_datasets(merged))
     params = validated(Params, merged, "")
     check(params)
@@ -65,7 +74,5 @@ def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
     preset = presets / f"{own.get('preset')}.yaml"
     document = laid_over(read_yaml(preset), own) if preset.is_file() else own
     known_datasets(document)
-    data = document.get("data")
-    sets = data.get("sets") if isinstance(data, Mapping) else None
-    entry = sets.get(name) if isinstance(sets, Mapping) else None
+    entry = at(document, "data", "sets", name)
     return source_in(name, {} if entry is None else {name: validated(OwnImagesParams, entry, f"data.sets.{name}")})

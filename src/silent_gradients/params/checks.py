@@ -91,11 +91,14 @@ def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where
 
 
 def _check_epochs(section: ExperimentParams, where: str) -> None:
-    for epoch in section.snapshot_epochs:
-        if epoch > section.epochs:
-            raise SettingsError(f"{where}: snapshot epoch {epoch} is past the last of {section.epochs}")
-    for cutoff in section.grid.cutoff_epoch:
-        if cutoff is not None and cutoff > section.epochs:
-            raise SettingsError(
-                f"{where}: cutoff_epoch {cutoff} is past the last of {section.epochs} epochs; null is never"
-            )
+    last = section.epochs
+    late = {
+        "snapshot_epochs": [epoch for epoch in section.snapshot_epochs if epoch > last],
+        "grid.cutoff_epoch": [epoch for epoch in section.grid.cutoff_epoch if epoch is not None and epoch > last],
+    }
+    found = [f"{key} {', '.join(map(str, epochs))}" for key, epochs in late.items() if epochs]
+    if found:
+        raise SettingsError(
+            f"{where}: {' and '.join(found)} {'are' if len(found) > 1 else 'is'} past the last of {last} epochs; set "
+            f"{'them' if len(found) > 1 else 'it'} as well{' (null: no cut-off)' if late['grid.cutoff_epoch'] else ''}"
+        )

@@ -69,10 +69,36 @@ def laid_over(below: Any, above: Any) -> Any:
     return {key: value for key, value in merged.items() if key not in removed}
 
 
+def without_overrides_of_others(preset: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset without its overrides of methods that ``own`` leaves out, where it lists methods of its own."""
+
+    def section(experiment: str, dataset: str, below: Any) -> Any:
+        methods, overrides = at(own, "experiments", experiment, dataset, "methods"), at(below, "overrides")
+        if not isinstance(methods, list) or not isinstance(overrides, Mapping):
+            return below
+        return {**below, "overrides": {method: values for method, values in overrides.items() if method in methods}}
+
+    def datasets(experiment: str, below: Any) -> Any:
+        if not isinstance(below, Mapping):
+            return below
+        return {dataset: section(experiment, dataset, values) for dataset, values in below.items()}
+
+    experiments = preset.get("experiments")
+    if not isinstance(experiments, Mapping):
+        return preset
+    return {**preset, "experiments": {name: datasets(name, below) for name, below in experiments.items()}}
+
+
+def at(document: Any, *keys: str) -> Any:
+    """What stands at nested keys of a document; None where nothing does."""
+    for key in keys:
+        document = document.get(key) if isinstance(document, Mapping) else None
+    return document
+
+
 def substituted(document: dict[str, Any]) -> dict[str, Any]:
     """Put other data sets in the places of those that ``data.substitute`` names."""
-    data, experiments = document.get("data"), document.get("experiments")
-    names = data.get("substitute") if isinstance(data, Mapping) else None
+    names, experiments = at(document, "data", "substitute"), document.get("experiments")
     if not isinstance(names, Mapping) or not isinstance(experiments, Mapping):
         return document
     known = known_datasets(document)
@@ -91,8 +117,7 @@ def substituted(document: dict[str, Any]) -> dict[str, Any]:
 
 def known_datasets(document: Mapping[str, Any]) -> list[str]:
     """The data sets of the package, and those that the settings name."""
-    data = document.get("data")
-    sets = data.get("sets") if isinstance(data, Mapping) else None
+    sets = at(document, "data", "sets")
     own = list(sets) if isinstance(sets, Mapping) else []
     for name in own:
         if name in SOURCES:
