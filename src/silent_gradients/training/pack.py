@@ -192,6 +192,7 @@ def run_pack(
         for position, (run, settings) in enumerate(zip(members, spec.members, strict=True)):
             if stop():
                 raise Interrupted
+            print(f"[{position + 1}/{len(members)}] evaluating {run.name}", flush=True)
             evaluate_selected(run, settings, spec.evaluation, prepared, data, device)
             evaluations[position] = sha256_of(run.folder / EVALUATION)
     if not needs_weights:
