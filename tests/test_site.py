@@ -1,5 +1,6 @@
 """The documents as a site: built without a warning, and read without another host."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,10 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.chromium import PATIENCE, chromium
 
 import silent_gradients
 
 ROOT = Path(__file__).resolve().parents[1]
+FOUND = """
+const [shown] = Array.from(arguments).slice(-1);
+const links = () => Array.from(document.querySelectorAll(".md-search-result__link"), (link) => link.href);
+const look = () => (links().length ? shown(links()) : setTimeout(look, 50));
+look();
+"""
+"""Waits for the results of the search and returns where they lead."""
 SITE_OF_OTHERS = re.compile(
     r"""(?:<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?|url\(["']?)(?:https?:)?//"""
 )
@@ -46,6 +55,22 @@ def test_nothing_comes_from_another_host(site):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(PATIENCE)
+@pytest.mark.parametrize("page", ["index.html", "notebooks/silent-gradients.html"])
+def test_the_search_works_in_a_folder(site, page):
+    with chromium() as driver:
+        driver.get((site / page).as_uri())
+        driver.find_element("css selector", "input.md-search__input").send_keys("silent-gradients prune")
+        found = driver.execute_async_script(FOUND)
+        assert any(link.startswith((site / "command-line.html").as_uri()) for link in found)
+        assert driver.get_log("browser") == []
+        messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
+    assert (site / "search" / "search_index.js").as_uri() in asked
+    assert all(url.startswith(("file://", "data:", "about:")) for url in asked)
+
+
+@pytest.mark.slow
 def test_formulas_are_mathml(site):
     formulas = (ROOT / "docs" / "method.md").read_text().count("$$") // 2
     page = (site / "method.html").read_text()
@@ -74,6 +99,11 @@ def test_every_document_has_a_place_in_the_site():
     for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
         page = path.relative_to(ROOT / "docs").with_suffix(".md").as_posix()
         assert page in places, f"put {page} under nav in mkdocs.yml"
+
+
+def test_pages_are_named_by_their_headings():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert not re.search(r"- .+: .*\.md", navigation)
 
 
 def test_the_reference_lists_the_public_names():

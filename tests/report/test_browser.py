@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from tests.chromium import PATIENCE, chromium
 
 from silent_gradients.report.records import Record
 
-PATIENCE = 900
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 
-PROGRAMS = ("chromium", "chromedriver")
 DARK, LIGHT = "dark", "light"
 SHOWN = """
 const shown = (element) => element.getClientRects().length > 0 && element.checkVisibility();
@@ -84,22 +82,8 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def driver():
-    missing = [program for program in PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed (Debian: apt-get install chromium chromium-driver)")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    # A container has neither the name spaces of Chromium's sandbox nor a /dev/shm of some size.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    # As long as a test may take: a busy machine decides nothing.
-    made.set_script_timeout(PATIENCE)
-    made.set_page_load_timeout(PATIENCE)
-    yield made
-    made.quit()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
