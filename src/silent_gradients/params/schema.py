@@ -133,7 +133,11 @@ class EvaluationParams(_Strict):
 
 
 class ExecutionParams(_Strict):
-    """How the work is cut into jobs; nothing here changes a result."""
+    """How the work is cut into jobs and steps are made.
+
+    Nothing here is part of a run's id. ``stack`` and ``steps`` round otherwise, as another kind of processor does; where
+    training is sensitive to rounding (a learnable variance), that grows to the size of a change of seed.
+    """
 
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
     workers: PositiveInt = Field(8, description="Jobs that each round of an experiment is cut into at least.")
@@ -199,7 +203,7 @@ class Params(_Strict):
         description="fixed, learnable and log-linear; in each, a section per data set."
     )
     evaluation: EvaluationParams = Field(EvaluationParams(), description="How selected runs are evaluated.")
-    execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs.")
+    execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs and steps are made.")
     data: DataParams = Field(DataParams(), description="Where data come from, and own images.")
 
     @cached_property
