@@ -133,10 +133,10 @@ class EvaluationParams(_Strict):
 
 
 class ExecutionParams(_Strict):
-    """How the work is cut into jobs and steps are made.
+    """How the work is cut into jobs, and how steps are made.
 
-    Nothing here is part of a run's id. ``stack`` and ``steps`` round otherwise, as another kind of processor does; where
-    training is sensitive to rounding (a learnable variance), that grows to the size of a change of seed.
+    Nothing here changes a run's id. ``stack`` and ``steps`` change how sums are rounded, as another processor does:
+    with a fixed variance that stays rounding, with a learnable one it grows to the size of a change of seed.
     """
 
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
@@ -203,7 +203,7 @@ class Params(_Strict):
         description="fixed, learnable and log-linear; in each, a section per data set."
     )
     evaluation: EvaluationParams = Field(EvaluationParams(), description="How selected runs are evaluated.")
-    execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs and steps are made.")
+    execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs, and steps made.")
     data: DataParams = Field(DataParams(), description="Where data come from, and own images.")
 
     @cached_property
