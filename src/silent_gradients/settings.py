@@ -17,6 +17,9 @@ from typing import Any, Literal, get_args, get_type_hints
 NUMERICS_VERSION = 2
 """Raised by hand when a change of the code alters the results of settings that stay the same."""
 
+FLATTENED_TOLERANCE = 0.005
+"""A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
+
 Experiment = Literal["fixed", "learnable", "log-linear"]
 PosteriorFamily = Literal["gaussian", "bernoulli"]
 Architecture = Literal["plain", "strided"]

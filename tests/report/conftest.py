@@ -79,7 +79,7 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
     return document
 
 
-def metrics(split: str, bpd: float, kl: float, mse: float) -> dict[str, Any]:
+def metrics(split: str, bpd: float, kl: float, mse: float, active_units: int = 14) -> dict[str, Any]:
     return {
         "split": split,
         "images": 360,
@@ -88,7 +88,7 @@ def metrics(split: str, bpd: float, kl: float, mse: float) -> dict[str, Any]:
         "bpd_mc_error": 0.002,
         "bpd_median_image": bpd - 0.05,
         "kl": kl,
-        "active_units": 14,
+        "active_units": active_units,
         "latent_dim": 16,
         "saturated_fraction": None,
         "mse_mean_decoded": mse * 0.7,
@@ -105,6 +105,7 @@ def write_run(
     bpd: float = 2.5,
     kl: float = 20.0,
     mse: float = 3.0,
+    active_units: int = 14,
     selected: bool = True,
     diverged_epoch: int | None = None,
     flattened: bool = True,
@@ -178,7 +179,7 @@ def write_run(
                 for epoch in (2, 20)
             ]
         files["evaluation"] = {
-            "report": metrics("test", bpd, kl, mse),
+            "report": metrics("test", bpd, kl, mse, active_units),
             "train": metrics("train", bpd - 0.1, kl, mse),
             "limit": limit,
             "gradient_variance": list(gradient_variance),

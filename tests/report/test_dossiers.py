@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from silent_gradients.report.charts import SIDE, Line, chart, thinned
+from silent_gradients.report.charts import SIDE, Line, Look, chart, thinned
 from silent_gradients.report.claims import claims
 from silent_gradients.report.dossiers import dossiers, pairs
+from silent_gradients.report.figures import figure_looks
 from silent_gradients.report.grid_maps import grid_maps
 from silent_gradients.report.summary import cells
 
+OWN = Look("own")
 CELL = "digits/learnable/reinforce+silent"
 
 
@@ -22,11 +24,11 @@ def points(polyline):
 
 def test_a_chart_is_its_points_scaled_to_a_square():
     curve = pd.DataFrame({"epoch": [1, 2, 4], "bpd": [5.0, 4.0, 3.0]})
-    drawn = chart([Line("one", "own", curve)], "Bits")
+    drawn = chart([Line("one", OWN, curve)], "Bits")
     assert drawn is not None
-    ((role, polyline),) = drawn.lines
+    ((look, polyline),) = drawn.lines
     across, down = zip(*points(polyline), strict=True)
-    assert role == "own"
+    assert look == OWN
     assert across == (0, 333, SIDE)
     # The ticks lie on the scale of the line.
     places, texts = zip(*drawn.y_ticks, strict=True)
@@ -38,7 +40,7 @@ def test_a_chart_is_its_points_scaled_to_a_square():
 
 def test_first_epochs_do_not_flatten_a_chart():
     curve = pd.DataFrame({"epoch": range(1, 101), "bpd": [1e6, *np.linspace(4, 3, 99)]})
-    drawn = chart([Line("one", "own", curve)], "Bits")
+    drawn = chart([Line("one", OWN, curve)], "Bits")
     down = [y for _, y in points(drawn.lines[0][1])]
     assert down[0] < -SIDE
     assert down[-1] - down[10] > 0.7 * SIDE
@@ -47,13 +49,13 @@ def test_first_epochs_do_not_flatten_a_chart():
 @pytest.mark.parametrize("values", [[3.0], [3.0, 3.0], [math.nan, 3.0, math.inf]])
 def test_a_chart_of_next_to_nothing_can_be_drawn(values):
     curve = pd.DataFrame({"epoch": range(1, len(values) + 1), "bpd": values})
-    drawn = chart([Line("one", "own", thinned(curve, "bpd", 10))], "Bits")
+    drawn = chart([Line("one", OWN, thinned(curve, "bpd", 10))], "Bits")
     assert all(0 <= y <= SIDE for _, y in points(drawn.lines[0][1]))
 
 
 def test_a_chart_of_nothing_is_none():
     curve = pd.DataFrame({"epoch": [1], "bpd": [math.nan]})
-    assert chart([Line("one", "own", thinned(curve, "bpd", 10))], "Bits") is None
+    assert chart([Line("one", OWN, thinned(curve, "bpd", 10))], "Bits") is None
 
 
 def test_thinning_keeps_the_ends():
@@ -165,8 +167,20 @@ def test_a_cell_is_drawn_beside_those_that_it_is_compared_with(study):
     found = cells(records, context)
     made = {dossier.cell.name: dossier for dossier in dossiers(found, claims(found), records, context)}
     legend = made["digits/learnable/reinforce"].chart.legend
-    assert legend == (("own", "REINFORCE"), ("other", "Silent (Bernoulli)"), ("third", "REINFORCE + SG"))
-    drawn = pairs(claims(found), context)
+    assert [(look.role, label) for look, label in legend] == [
+        ("own", "REINFORCE"),
+        ("other", "Silent (Bernoulli)"),
+        ("other", "REINFORCE + SG"),
+    ]
+    # As in the figures: a colour for each estimator, dashes for those without silent gradients.
+    alone, silent, guided = (look for look, _ in legend)
+    assert alone.colour == guided.colour != silent.colour
+    assert alone.dashes
+    assert (silent.dashes, guided.dashes) == ((), ())
+    members = [cell for cell in found if (cell.dataset, cell.experiment) == ("digits", "learnable")]
+    looks = {cell.method.name: look for cell, look in figure_looks(members)}
+    assert (alone.colour, alone.dashes) == looks["reinforce"]
+    drawn = pairs(found, claims(found), context)
     assert [(pair.first.method.name, pair.second.method.name) for pair in drawn[-2:]] == [
         ("gumbel-softmax+silent", "gumbel-softmax"),
         ("reinforce+silent", "reinforce"),

@@ -47,6 +47,18 @@ def test_the_method_that_tried_more_is_taken_down_to_the_other(builder, make_con
     assert row["expected_second"] == pytest.approx(3.0 + shift)
 
 
+def test_configurations_of_another_fixed_variance_do_not_count(builder, make_context):
+    silent, other = "digits/fixed/silent-bernoulli", "digits/fixed/reinforce"
+    for cell, bounds in ((silent, {0.01: 3.0, 0.1: 3.5}), (other, {0.01: 4.2, 0.1: 4.1})):
+        for variance, bpd in bounds.items():
+            rounds = ("baselines", "seeds") if variance == 0.01 else ("baselines",)
+            builder.add(cell, rounds, bpd=bpd, variance=variance)
+    context = make_context([silent, other])
+    (row,) = equal_budgets(claims(cells(builder.records, context)), builder.records, context).to_dict("records")
+    assert (row["tried_first"], row["tried_second"]) == (1, 1)
+    assert row["best_second"] - row["best_first"] == pytest.approx(1.2)
+
+
 def test_methods_without_a_grid_have_no_row(builder, make_context):
     names = ["digits/learnable/gumbel-softmax+silent", "digits/learnable/gumbel-softmax"]
     builder.add(names[0], ("guided",))

@@ -99,6 +99,10 @@ def test_the_page_gives_its_verdict_first(gathered):
     assert lead < text.index("Table 1")
     assert f"{counts['not measured']} could not be measured" in text
     assert "12 of 13" in text
+    # What came out of it, in words: the decided ones before the others.
+    (decided,) = claims[(claims["verdict"] == "holds") & (claims["metric"] == "bpd")].head(1).to_dict("records")
+    size = f"{abs(decided['difference']):.3f} ["
+    assert lead < text.index(size) < text.index("Table 1")
     assert "digits/learnable/gumbel-softmax+silent: not run" in text
 
 
@@ -106,7 +110,8 @@ def test_the_page_needs_nothing_from_elsewhere(gathered):
     html = (gathered / "report.html").read_text()
     found = Page(html)
     assert found.links
-    assert all(link.startswith(("#", "data:image/")) for link in found.links)
+    (paper,) = [link for link in found.links if not link.startswith(("#", "data:image/"))]
+    assert ("a", {"href": paper}) in found.tags  # followed by a reader, not fetched by the page
     anchors = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
     assert len(set(anchors)) == len(anchors)
     assert {link[1:] for link in found.links if link.startswith("#")} <= set(anchors)

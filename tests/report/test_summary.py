@@ -71,6 +71,15 @@ def test_a_status_says_everything_that_limits_the_numbers(builder, make_context)
     assert [run.seed for run in found.evaluated] == [2]
 
 
+def test_codes_that_say_nothing_are_a_collapse(builder, make_context):
+    cell = "digits/learnable/reinforce"
+    for seed, active in enumerate((0, 3, 0)):
+        builder.add(cell, seed=seed, active_units=active)
+    (found,) = cells(builder.records, make_context([cell]))
+    assert found.status == "collapsed (2 of 3)"
+    assert [run.seed for run in found.collapsed] == [0, 2]
+
+
 def test_grid_runs_do_not_enter_a_cell(builder, make_context):
     cell = "digits/fixed/reinforce"
     builder.add(cell, ("baselines", "seeds"), seed=0, bpd=2.0)

@@ -281,7 +281,10 @@ def test_texts_say_why_there_is_no_interval():
     assert monte_carlo(0.0) == "exact"
     assert monte_carlo(0.0021) == "0.0021"
     assert significant(0.0) == "0"
-    assert significant(12345.6) == "1.23e+04"
+    assert significant(12345.6) == "12,300"
+    assert significant(-2.25e6) == "−2,250,000"
+    assert significant(3.21e12) == "3.21e+12"
+    assert significant(999.6) == "1,000"
 
 
 def test_markdown_escapes_what_would_break_a_row():

@@ -21,9 +21,10 @@ from silent_gradients.data.run_data import RunData
 from silent_gradients.estimators import create
 from silent_gradients.model import build_vae
 from silent_gradients.runs import Plan
+from silent_gradients.settings import FLATTENED_TOLERANCE
 from silent_gradients.training import checkpoint, loop
 from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
-from silent_gradients.training.loop import FLATTENED_TOLERANCE, Interrupted, Trainer, epochs_to, flattened
+from silent_gradients.training.loop import Interrupted, Trainer, epochs_to, flattened
 from silent_gradients.vae import VAE
 
 CPU = torch.device("cpu")

@@ -17,17 +17,37 @@ _SHOWN = 0.97
 
 
 @dataclass(frozen=True)
+class Look:
+    """How a line is drawn.
+
+    Attributes:
+        role: ``own`` for what a chart is about, else ``other``.
+        colour: That of the estimator in the figures; empty for the page's own two.
+        dashes: Lengths of strokes and gaps in widths of the line; none is solid.
+    """
+
+    role: str
+    colour: str = ""
+    dashes: tuple[float, ...] = ()
+
+    @property
+    def style(self) -> str:
+        """CSS of what its role leaves open."""
+        dashes = " ".join(f"{2 * length:g}" for length in self.dashes) or "none"
+        return f"stroke: {self.colour}; stroke-dasharray: {dashes}" if self.colour else ""
+
+
+@dataclass(frozen=True)
 class Line:
     """A line of a chart.
 
     Attributes:
         label: What it is, for the legend.
-        role: Name of its look: ``own``, ``other`` or ``third``.
         points: Rows of x and y.
     """
 
     label: str
-    role: str
+    look: Look
     points: pd.DataFrame
 
 
@@ -39,15 +59,15 @@ class Chart:
         label: The chart in words, for people who cannot see it.
         x_ticks: Positions and texts below the chart.
         y_ticks: Positions and texts beside it.
-        lines: Role of each line and its points as an SVG polyline has them.
-        legend: Roles and labels of the lines, each once.
+        lines: Look of each line and its points as an SVG polyline has them.
+        legend: Looks and labels of the lines, each once.
     """
 
     label: str
     x_ticks: tuple[tuple[int, str], ...]
     y_ticks: tuple[tuple[int, str], ...]
-    lines: tuple[tuple[str, str], ...]
-    legend: tuple[tuple[str, str], ...]
+    lines: tuple[tuple[Look, str], ...]
+    legend: tuple[tuple[Look, str], ...]
 
 
 def thinned(curve: pd.DataFrame, column: str, count: int) -> pd.DataFrame:
@@ -83,8 +103,8 @@ def chart(lines: Sequence[Line], title: str) -> Chart | None:
         f"to {last.iloc[1]:.3f} in epoch {last.iloc[0]:.0f}",
         tuple((across(x), f"{x:g}") for x in _ticks(left, right)),
         tuple((down(y), f"{y:g}") for y in _ticks(low, high)),
-        tuple((line.role, polyline(line.points)) for line in drawn),
-        tuple(dict.fromkeys((line.role, line.label) for line in drawn)),
+        tuple((line.look, polyline(line.points)) for line in drawn),
+        tuple(dict.fromkeys((line.look, line.label) for line in drawn)),
     )
 
 

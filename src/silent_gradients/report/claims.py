@@ -27,6 +27,7 @@ class Claim:
         published_difference: First minus second as published; ``nan`` without.
         difference: Summary of first minus second over the paired seeds.
         unpaired: Number of seeds for which only one of the two, or neither, has the metric.
+        differences: First minus second of each paired seed, in the order of the seeds.
         adjusted: P-value of the difference after Holm's correction over the claims of its family: the paper's, or ours.
     """
 
@@ -38,6 +39,7 @@ class Claim:
     published_difference: float
     difference: Summary
     unpaired: int
+    differences: tuple[float, ...] = ()
     adjusted: float = math.nan
 
     @property
@@ -132,7 +134,7 @@ def _compare(first: Cell, second: Cell, metric: str, expected: int, basis: str) 
     a, b = first.values(metric), second.values(metric)
     paired = sorted(a.keys() & b.keys())
     seeds = {run.seed for run in (*first.runs, *second.runs)}
-    difference = summarize([a[seed] - b[seed] for seed in paired])
+    differences = tuple(a[seed] - b[seed] for seed in paired)
     return Claim(
         first,
         second,
@@ -140,6 +142,7 @@ def _compare(first: Cell, second: Cell, metric: str, expected: int, basis: str) 
         expected,
         basis,
         math.nan if known is None else known,
-        difference,
+        summarize(differences),
         len(seeds) - len(paired),
+        differences,
     )

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from silent_gradients.report.charts import Chart, Line, chart, thinned
+from silent_gradients.report.charts import Chart, Line, Look, chart, thinned
 from silent_gradients.report.claims import Claim
+from silent_gradients.report.figures import figure_looks
 from silent_gradients.report.grid_maps import shown
 from silent_gradients.report.layout.text import METRIC_LABELS, NOTHING, interval, number
 from silent_gradients.report.naming import EXPERIMENTS
@@ -18,7 +19,6 @@ from silent_gradients.report.tables import leaves, run_status
 _POINTS_OF_A_CELL = 80
 _POINTS_OF_A_RUN = 40
 _TITLE = "Bits per dimension by epoch"
-_ROLES = ("other", "third")
 
 
 @dataclass(frozen=True)
@@ -93,23 +93,40 @@ def dossiers(
     runs: dict[str, dict[str, Record]] = {}
     for record in records:
         runs.setdefault(record.cell, {})[record.name] = record
-    return [_dossier(cell, list(runs.get(cell.name, {}).values()), orderings, context) for cell in found]
+    looks = cell_looks(found)
+    return [_dossier(cell, list(runs.get(cell.name, {}).values()), orderings, looks, context) for cell in found]
 
 
-def pairs(orderings: Iterable[Claim], context: Context) -> list[Pair]:
+def pairs(found: Sequence[Cell], orderings: Iterable[Claim], context: Context) -> list[Pair]:
     """The curves of every two cells that a claim on the BPD compares, the one with silent gradients first."""
-    made = []
+    made, looks = [], cell_looks(found)
     for claim in orderings:
         if claim.metric == "bpd":
             first, second = claim.first, claim.second
-            drawn = chart([*_lines(first, "own"), *_lines(second, "other")], _TITLE)
+            drawn = chart(
+                [line for cell in (first, second) for line in _lines(cell, Look("other", *looks[cell.name]))], _TITLE
+            )
             if drawn is not None:
                 group = f"{context.title(first.dataset)}, {EXPERIMENTS[first.experiment]}"
                 made.append(Pair(group, first, second, drawn))
     return made
 
 
-def _dossier(cell: Cell, runs: Sequence[Record], orderings: Sequence[Claim], context: Context) -> CellDossier:
+def cell_looks(found: Sequence[Cell]) -> dict[str, tuple[str, tuple[float, ...]]]:
+    """Colour and dashes of each cell's curves, as the figures of its data set and experiment draw them."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        groups.setdefault((cell.dataset, cell.experiment), []).append(cell)
+    return {cell.name: look for members in groups.values() for cell, look in figure_looks(members)}
+
+
+def _dossier(
+    cell: Cell,
+    runs: Sequence[Record],
+    orderings: Sequence[Claim],
+    looks: Mapping[str, tuple[str, tuple[float, ...]]],
+    context: Context,
+) -> CellDossier:
     settings = {run.name: {name: shown(value) for name, value in leaves(run.settings)} for run in runs}
     names = dict.fromkeys(name for values in settings.values() for name in values)
     differing = [name for name in names if len({values.get(name) for values in settings.values()}) > 1]
@@ -122,9 +139,9 @@ def _dossier(cell: Cell, runs: Sequence[Record], orderings: Sequence[Claim], con
         for other, one in ((claim.first, claim.second), (claim.second, claim.first))
         if one.name == cell.name
     }
-    lines = list(_lines(cell, "own"))
-    for role, other in zip(_ROLES, compared.values(), strict=False):
-        lines += _lines(other, role)
+    lines = list(_lines(cell, Look("own", *looks[cell.name])))
+    for other in compared.values():
+        lines += _lines(other, Look("other", *looks[other.name]))
     bpd = summarize(list(cell.values("bpd").values()))
     text = (
         f"BPD {number(bpd.mean)} {'(one seed)' if bpd.n == 1 else interval(bpd.low, bpd.high, bpd.n)}" if bpd.n else ""
@@ -142,17 +159,17 @@ def _dossier(cell: Cell, runs: Sequence[Record], orderings: Sequence[Claim], con
     )
 
 
-def _lines(cell: Cell, role: str) -> Iterable[Line]:
+def _lines(cell: Cell, look: Look) -> Iterable[Line]:
     for run in cell.runs:
         points = thinned(run.curve, "selection_bpd", _POINTS_OF_A_CELL)
-        yield Line(cell.method.label, role, points[["epoch", "selection_bpd"]])
+        yield Line(cell.method.label, look, points[["epoch", "selection_bpd"]])
 
 
 def _run(run: Record, own: Sequence[tuple[str, str]], reported: bool) -> RunDossier:
     report = (run.evaluation or {}).get("report") or {}
     measured = report or run.result["selection"] or {}
     lines = [
-        Line(label, role, thinned(run.curve, column, _POINTS_OF_A_RUN)[["epoch", column]])
+        Line(label, Look(role), thinned(run.curve, column, _POINTS_OF_A_RUN)[["epoch", column]])
         for label, role, column in (("selection split", "own", "selection_bpd"), ("training", "other", "train_bpd"))
     ]
     return RunDossier(

@@ -44,10 +44,16 @@ def equal_budgets(found: Sequence[Claim], records: Sequence[Record], context: Co
 
     One row per ordering whose two methods have a grid: configurations tried, each method's best of all, and what its
     best of as many as the other tried is on average. One seed: this says how much of a difference may be the search's,
-    not how sure it is.
+    not how sure it is. Of a grid over fixed variances, whose bounds are those of different models, the configurations
+    of the selected one count.
     """
+    points = grid_points(records, context)
+    selected = {point.run.cell: point.run.settings["variance"] for point in points if point.selected}
     tried: dict[str, list[float]] = {}
-    for point in grid_points(records, context):
+    for point in points:
+        variance = point.run.settings["variance"]
+        if selected.get(point.run.cell, variance) != variance:
+            continue
         tried.setdefault(point.run.cell, []).append(math.inf if math.isnan(point.bpd) else point.bpd)
     rows = []
     for claim in found:

@@ -111,7 +111,7 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
             (
                 "curves.svg",
                 f"Learning curves, {title_end}",
-                "Bits per dimension on the selection split after each epoch; mean over seeds, the band from the lowest "
+                "Bits per dimension on the selection split at every evaluation; mean over seeds, the band from the lowest "
                 "to the highest.",
                 partial(learning_curves, members, colours),
             ),
@@ -125,7 +125,8 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
             (
                 "bpd-kl.svg",
                 f"Bits per dimension against KL, {title_end}",
-                "Each mark is one seed's reported BPD and KL divergence; grey outlines are the published values.",
+                "Each mark is one seed's reported BPD and KL divergence"
+                + ("; grey outlines are the published values." if any(map(_is_published, members)) else "."),
                 partial(bpd_against_kl, members, colours),
             ),
         ]
@@ -258,6 +259,10 @@ def estimators_along_training(points: Sequence[Mapping[str, Any]]) -> bytes:
         return _bytes(figure, "svg")
 
 
+def _is_published(cell: Cell) -> bool:
+    return published(cell.name, "bpd") is not None and published(cell.name, "kl") is not None
+
+
 def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | None:
     """Reported BPD against KL, one mark per seed, with the published pairs as grey outlines."""
     rows = []
@@ -344,6 +349,15 @@ def _aesthetics(cell: Cell) -> dict[str, str]:
         "guidance": method.guidance,
         "space": method.space,
     }
+
+
+def figure_looks(cells: Sequence[Cell]) -> list[tuple[Cell, tuple[str, tuple[float, ...]]]]:
+    """The colour and dashes that the figures of some cells, of one data set and experiment, draw each in."""
+    colours = _colours(cells)
+    return [
+        (cell, (colours[_aesthetics(cell)["estimator"]], tuple(_DASHES[_aesthetics(cell)["guidance"]])))
+        for cell in cells
+    ]
 
 
 def _colours(cells: Sequence[Cell]) -> dict[str, str]:

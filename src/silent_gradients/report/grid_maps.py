@@ -15,6 +15,8 @@ from silent_gradients.report.naming import MethodName
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.tables import GridPoint, grid_points, run_status
 
+# Bits/dim: what differs by less is about equally dark.
+_LEAST_SPAN = 0.05
 # Worse points than this share would take the colours from those that are in question.
 _COLOURED = 0.75
 
@@ -26,7 +28,8 @@ class Tile:
     Attributes:
         text: BPD on the selection split, or what became of the run.
         target: Name of its run.
-        heat: 1 for the lowest BPD of its map, 0 for the highest that is coloured and for a diverged run.
+        heat: 1 for the lowest BPD of its map, down to 0 for the highest that is coloured, or a twentieth of a bit above
+            the lowest where all are closer than that; 0 for a diverged run.
     """
 
     text: str
@@ -61,7 +64,8 @@ class GridMap:
     @property
     def jointly(self) -> bool:
         """Whether the selected point is not the best one, because methods share an axis of their grids."""
-        return any(tile.selected and tile.heat < 1 for _, tiles in self.rows for tile in tiles if tile)
+        tiles = [tile for _, row in self.rows for tile in row if tile and not tile.diverged]
+        return any(tile.selected and tile.text != min(tiles, key=lambda tile: float(tile.text)).text for tile in tiles)
 
 
 def grid_maps(records: Sequence[Record], context: Context) -> list[GridMap]:
@@ -131,13 +135,9 @@ def _heats(points: Sequence[GridPoint]) -> dict[str, float]:
     bounds = np.array([point.bpd for point in points if not math.isnan(point.bpd)])
     if not len(bounds):
         return {point.run.name: 0.0 for point in points}
-    best, worst = float(bounds.min()), float(np.quantile(bounds, _COLOURED))
-    span = worst - best
+    best = float(bounds.min())
+    span = max(float(np.quantile(bounds, _COLOURED)) - best, _LEAST_SPAN)
     return {
-        point.run.name: 0.0
-        if math.isnan(point.bpd)
-        else round(max(0.0, (worst - point.bpd) / span), 2)
-        if span > 0
-        else float(point.bpd == best)
+        point.run.name: 0.0 if math.isnan(point.bpd) else round(max(0.0, 1 - (point.bpd - best) / span), 2)
         for point in points
     }

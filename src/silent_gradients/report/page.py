@@ -21,11 +21,12 @@ from silent_gradients.report.dossiers import dossiers, pairs
 from silent_gradients.report.figures import Drawing
 from silent_gradients.report.grid_maps import grid_maps
 from silent_gradients.report.layout.device_times import device_time
-from silent_gradients.report.layout.printed import Part, Table
-from silent_gradients.report.layout.text import METRIC_LABELS
+from silent_gradients.report.layout.printed import Part, Table, group_name
+from silent_gradients.report.layout.text import METRIC_LABELS, number
 from silent_gradients.report.naming import EXPERIMENTS
 from silent_gradients.report.records import Context, Record
 from silent_gradients.report.summary import Cell, revision
+from silent_gradients.settings import FLATTENED_TOLERANCE
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 # What may stand in a quoted attribute's data address, besides letters and digits.
@@ -79,11 +80,13 @@ def render(
         pair_counts=_range([claim.difference.n for claim in papers if claim.difference.n > 1]),
         family=sum(not math.isnan(claim.adjusted) for claim in papers),
         tables=[_table(table, anchors) for table in tables if table not in grid],
+        headlines=_headlines(papers, context),
+        tolerance=FLATTENED_TOLERANCE,
         grids=[_table(table, anchors) for table in grid],
         maps=maps,
         map_groups=list(dict.fromkeys(found.group for found in maps)),
         experiments=EXPERIMENTS,
-        pairs=pairs(claims, context),
+        pairs=pairs(cells, claims, context),
         dossiers=folders,
         time=None if time is None else _part(time, anchors),
         side=SIDE,
@@ -139,6 +142,22 @@ def _part(part: Part, anchors: Set[str]) -> dict[str, Any]:
     }
 
 
+def _headlines(papers: Sequence[Claim], context: Context) -> list[str]:
+    """What came out of each ordering of bits/dim, decided ones first."""
+    found = [claim for claim in papers if claim.metric == "bpd" and claim.difference.n > 1]
+    texts = []
+    for claim in sorted(found, key=lambda claim: VERDICTS.index(claim.verdict)):
+        mean, low, high = claim.difference.mean, claim.difference.low, claim.difference.high
+        side = "below" if mean < 0 else "above"
+        ends = (low, high) if mean >= 0 else (-high, -low)
+        texts.append(
+            f"{claim.first.method.label} {number(abs(mean))} [{number(ends[0])}, {number(ends[1])}] bits/dim {side} "
+            f"{claim.second.method.label} ({group_name(claim.first.dataset, claim.first.experiment, context)}): "
+            f"{claim.verdict}"
+        )
+    return texts
+
+
 def _range(counts: Sequence[int]) -> str:
     low, high = min(counts, default=0), max(counts, default=0)
     return str(low) if low == high else f"{low} to {high}"
@@ -185,7 +204,8 @@ def _provenance(runs: Sequence[Record], context: Context) -> list[tuple[str, str
         device = f"{record.provenance['device']}, {record.provenance['hardware']}"
         hours[device] = hours.get(device, 0.0) + float(record.provenance["seconds"]) / 3600
     entries += [
-        (f"Hours of training on {device}", f"{spent:.2f}, summed over runs") for device, spent in sorted(hours.items())
+        (f"Hours of training on {device}", f"{spent:.2f} ({60 * spent:.1f} minutes), summed over runs")
+        for device, spent in sorted(hours.items())
     ]
     versions: dict[str, dict[str, None]] = {}
     for record in runs:
@@ -201,7 +221,7 @@ def _provenance(runs: Sequence[Record], context: Context) -> list[tuple[str, str
     if started:
         entries.append(("Runs started", f"{started[0]} to {started[-1]}"))
     if context.revision:
-        entries.append(("Gathered by revision", context.revision))
+        entries.append(("Gathered by source revision", context.revision))
     tried = [entry.get("configurations") for entry in context.selections.values()]
     if any(tried):
         entries.append(("Configurations tried", f"{sum(count or 0 for count in tried)} in {len(tried)} cells"))

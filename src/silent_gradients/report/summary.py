@@ -113,6 +113,11 @@ class Cell:
         return tuple(run for run in self.runs if run.diverged)
 
     @property
+    def collapsed(self) -> tuple[Record, ...]:
+        """The evaluated runs whose codes say nothing of an image: no latent unit is active."""
+        return tuple(run for run in self.evaluated if report_value(run, "active_units") == 0)
+
+    @property
     def status(self) -> str:
         """What became of the cell's runs, for people: ``complete`` or everything that limits its numbers."""
         total = len(self.runs)
@@ -123,6 +128,8 @@ class Cell:
             epochs = sorted({run.result["diverged_epoch"] for run in self.diverged} - {None})
             where = f", epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}" if epochs else ""
             parts.append(f"diverged ({len(self.diverged)} of {total}{where})")
+        if self.collapsed:
+            parts.append(f"collapsed ({len(self.collapsed)} of {total})")
         steep = sum(not run.result["flattened"] for run in self.runs if not run.diverged)
         if steep:
             parts.append(f"not flattened ({steep} of {total})")

@@ -20,15 +20,12 @@ from silent_gradients.latent_noise import NoiseSource, RecordedNoise, Request
 from silent_gradients.model import build_optimizers, build_vae
 from silent_gradients.schedules import SilentSchedule
 from silent_gradients.seeds import Purpose, generator
-from silent_gradients.settings import RunSettings
+from silent_gradients.settings import FLATTENED_TOLERANCE, RunSettings
 from silent_gradients.store import CURVE, PROGRESS, snapshot_file
 from silent_gradients.training import checkpoint
 from silent_gradients.training.arithmetic import convolutions
 from silent_gradients.training.speed import Speed
 from silent_gradients.vae import VAE, Step
-
-FLATTENED_TOLERANCE = 0.005
-"""A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
 
 LARGEST_SHARE_OF_CHECKPOINTS = 0.01
 """Checkpoints that take long are as rare as it takes for them to cost no more of a training than this."""

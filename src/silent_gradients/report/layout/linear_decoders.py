@@ -34,7 +34,7 @@ def table_2(cells: Sequence[Cell], context: Context) -> Table:
         *facts(data, context),
         UNITS,
         "The paper does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other "
-        "numbers best, so its interval, the published value and the difference stand there.",
+        "numbers best, so that it is the one with an interval, and with what was published where something was.",
         *about_published(data),
         *about_weighted(cells, "fixed"),
         *about_controls(data),

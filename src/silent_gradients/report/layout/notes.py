@@ -45,7 +45,7 @@ UNITS = (
 ABOUT_FACTOR_ANALYSIS = (
     "a linear mean and a variance per pixel, the same for every image, with the same latent dimension; fitted "
     "to the training images and valued on the report split. A linear decoder whose variance depends on a continuous "
-    "code contains it, and should come out no worse."
+    "code contains it, and should come out no worse; a convolutional one, or one with binary codes, need not."
 )
 
 

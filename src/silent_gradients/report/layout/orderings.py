@@ -24,14 +24,18 @@ def orderings(found: Sequence[Claim], context: Context) -> Table:
         groups.setdefault((not claim.of_the_paper, claim.first.dataset, claim.first.experiment), []).append(
             {
                 "Ordering": f"{claim.first.method.label} {sign} {claim.second.method.label}",
-                "Metric": METRIC_LABELS[claim.metric],
                 "Verdict": claim.verdict,
+                "Metric": METRIC_LABELS[claim.metric],
                 "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
                 "95% interval": pairs_interval(difference.low, difference.high, difference.n, digits),
+                "By seed": Linked(
+                    ", ".join(number(value, digits, sign=True) for value in claim.differences) or NOTHING,
+                    claim.second.name,
+                ),
                 "Pairs": str(difference.n),
                 "p": probability(claim.p_value),
                 "p, Holm": probability(claim.adjusted),
-                "After Holm": NOTHING if math.isnan(claim.adjusted) else "stands" if claim.survives else "open",
+                "After Holm": _after_holm(claim),
                 "Published": number(claim.published_difference, digits, sign=True),
                 "Basis": claim.basis,
             }
@@ -40,7 +44,8 @@ def orderings(found: Sequence[Claim], context: Context) -> Table:
     notes = [
         f"Preset {context.preset}, protocol {context.protocol}.",
         "Differences are first minus second on equal seeds: mean and 95% Student interval. An ordering holds or fails "
-        "where the interval lies on one side of zero. n is the number of pairs: trainings, never evaluations of one.",
+        "where the interval lies on one side of zero. Pairs are trainings, never evaluations of one. The difference "
+        "leads to the first method's runs, the differences by seed to the second's.",
         _about_holm(found),
         "Basis: the sign of the difference of the published numbers, or the paper's text where it has no numbers for "
         "the data set.",
@@ -50,6 +55,7 @@ def orderings(found: Sequence[Claim], context: Context) -> Table:
             "Ours: the paper does not compare with a guide of a sampled gradient. If it is the absence of variance "
             "that helps, and not a second decoder beside the first, a silent guide has the lower BPD."
         )
+    notes += [*_about_thresholds(found, context), *_about_collapse(found, context)]
     if lost:
         notes.append(
             f"{lost} {'seed' if lost == 1 else 'seeds'} had no pair, because one of the two runs diverged, is missing "
@@ -60,6 +66,45 @@ def orderings(found: Sequence[Claim], context: Context) -> Table:
         for (beyond, dataset, experiment), rows in groups.items()
     ]
     return Table("claims", "Published orderings", tuple(notes), data, tuple(parts))
+
+
+def _after_holm(claim: Claim) -> str:
+    if math.isnan(claim.adjusted) or claim.verdict == "undecided":
+        return NOTHING
+    return "stands" if claim.survives else "does not stand"
+
+
+def _about_thresholds(found: Sequence[Claim], context: Context) -> list[str]:
+    """The threshold of each data set that epochs are counted to."""
+    thresholds = {
+        (claim.first.dataset, run.settings["threshold_bpd"])
+        for claim in found
+        if claim.metric == "epochs_to_threshold"
+        for run in claim.first.runs
+        if run.settings["threshold_bpd"] is not None
+    }
+    return [
+        f"Epochs to threshold on {context.title(dataset)}: the first with an evaluation of the selection split at or "
+        f"below {threshold:g} bits/dim; a run that never gets there has none, and its seed no pair."
+        for dataset, threshold in sorted(thresholds)
+    ]
+
+
+def _about_collapse(found: Sequence[Claim], context: Context) -> list[str]:
+    """Which of the compared cells have runs that collapsed."""
+    compared = {cell.name: cell for claim in found for cell in (claim.first, claim.second)}
+    listed = [
+        f"{cell.method.label} ({group_name(cell.dataset, cell.experiment, context)}, {len(cell.collapsed)} of "
+        f"{len(cell.runs)} runs)"
+        for cell in compared.values()
+        if cell.collapsed
+    ]
+    if not listed:
+        return []
+    return [
+        f"Collapsed: {', '.join(listed)}. What is compared with such a run is compared with a model whose codes say "
+        "nothing of an image."
+    ]
 
 
 def _about_holm(found: Sequence[Claim]) -> str:
@@ -96,7 +141,8 @@ def at_equal_budgets(found: Sequence[Claim], records: Sequence[Record], context:
     notes = (
         f"Preset {context.preset}, protocol {context.protocol}.",
         "BPD on the selection split, one seed. A method that tried more configurations is selected among more: the "
-        "expected best is that of as many as the other tried, drawn at random without replacement from all of its own.",
+        "expected best is that of as many as the other tried, drawn at random without replacement from all of its own. "
+        "Of a grid over fixed variances, the configurations of the selected one count.",
         "A guided method takes over its baseline's learning rate; the baseline's trials of rates are the baseline's.",
     )
     return Table("equal-budgets", "Equal budgets", notes, data, tuple(parts))

@@ -66,7 +66,7 @@
       const wanted = words(input.value);
       let shown = 0;
       items.forEach((item, at) => { item.hidden = !shows(texts[at], wanted); shown += !item.hidden; });
-      count.textContent = wanted.length ? `${shown} of ${items.length}` : "";
+      count.textContent = !wanted.length ? "" : shown ? `${shown} of ${items.length}` : "nothing here has all of these words";
     });
     insert(place, box);
   };
