@@ -111,8 +111,8 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
             (
                 "curves.svg",
                 f"Learning curves, {title_end}",
-                "Bits per dimension on the selection split at every evaluation; mean over seeds, the band from the lowest "
-                "to the highest.",
+                "Bits per dimension on the selection split at every evaluation; mean over seeds, the band from the "
+                "lowest to the highest.",
                 partial(learning_curves, members, colours),
             ),
             (

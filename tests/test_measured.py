@@ -1,0 +1,136 @@
+"""The studies kept in ``measured/``: their numbers follow from their runs, and what the docs quote is among them."""
+
+import json
+import math
+import re
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MEASURED = sorted(path.parent for path in (REPOSITORY / "measured").glob("*/metrics.json"))
+NAMES = [study.name for study in MEASURED]
+studies = pytest.mark.parametrize("study", MEASURED, ids=NAMES)
+# In docs/results.md: a value and the interval behind it.
+QUOTED = re.compile(r"([-−]?\d+\.\d+) \[([-−]?\d+\.\d+), ([-−]?\d+\.\d+)\]")
+
+
+def reported(study: Path, cell: str, metric: str) -> pd.Series:
+    """A metric of the runs that a cell is reported from, by seed."""
+    runs = pd.read_csv(study / "runs.csv", dtype={"rounds": str})
+    runs = runs[(runs["cell"] == cell) & runs["rounds"].str.split("+").map(lambda rounds: "seeds" in rounds)]
+    column = metric if metric == "epochs_to_threshold" else f"report_{metric}"
+    return runs.set_index("seed")[column].dropna()
+
+
+def check_interval(values: pd.Series, row: pd.Series, mean: str) -> None:
+    assert values.mean() == pytest.approx(row[mean], rel=1e-7, abs=1e-8)
+    # Numbers are kept with nine digits; a difference of two such has fewer.
+    if len(values) > 1 and values.std() > 0:
+        interval = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), rel=1e-5, abs=1e-6)
+
+
+def test_there_are_measured_studies() -> None:
+    assert "mnist-reduced" in NAMES
+
+
+@studies
+def test_means_and_intervals_follow_from_the_runs(study: Path) -> None:
+    checked = 0
+    for name in ("table-2-fixed-variance", "table-3-bits-per-dimension", "table-4-kl-divergence"):
+        for _, row in pd.read_csv(study / "tables" / f"{name}.csv").iterrows():
+            if row["seeds"] and row["metric"] != "epochs_to_threshold":
+                cell = f"{row['dataset']}/{row['experiment']}/{row['method']}"
+                values = reported(study, cell, row["metric"])
+                assert len(values) == row["seeds"]
+                check_interval(values, row, "measured")
+                checked += 1
+    assert checked
+
+
+@studies
+def test_verdicts_follow_from_the_runs(study: Path) -> None:
+    claims = pd.read_csv(study / "tables" / "claims.csv")
+    assert len(claims)
+    for _, row in claims.iterrows():
+        group = f"{row['dataset']}/{row['experiment']}"
+        first, second = (reported(study, f"{group}/{row[side]}", row["metric"]) for side in ("first", "second"))
+        differences = (first - second).dropna()
+        assert len(differences) == row["pairs"]
+        if row["pairs"] < 2:
+            continue
+        check_interval(differences, row, "difference")
+        side = row["high"] if row["expected"] == "lower" else -row["low"]
+        other = -row["low"] if row["expected"] == "lower" else row["high"]
+        assert row["verdict"] == ("holds" if side < 0 else "fails" if other < 0 else "undecided")
+
+
+@studies
+def test_quoted_intervals_are_those_of_the_tables(study: Path) -> None:
+    known = set()
+    for table, mean in product((study / "tables").glob("*.csv"), ("measured", "difference")):
+        rows = pd.read_csv(table)
+        if {mean, "low", "high"} <= set(rows.columns):
+            for numbers in rows[[mean, "low", "high"]].itertuples(index=False):
+                if not any(map(math.isnan, numbers)):
+                    for digits in (1, 2, 3):
+                        texts = tuple(f"{round(number, digits) + 0.0:.{digits}f}" for number in numbers)
+                        negated = tuple(f"{round(-numbers[i], digits) + 0.0:.{digits}f}" for i in (0, 2, 1))
+                        known |= {texts, negated}  # "below by" turns the sign of a difference
+    results = (REPOSITORY / "docs" / "results.md").read_text()
+    sections = [section for section in results.split("\n## ") if f"(preset `{study.name}`)" in section.splitlines()[0]]
+    assert sections, f"docs/results.md has no section on {study.name}"
+    for section in sections:
+        quoted = [tuple(text.replace("−", "-") for text in match) for match in QUOTED.findall(section)]
+        assert quoted
+        assert [numbers for numbers in quoted if numbers not in known] == []
+
+
+SENSITIVITY = REPOSITORY / "measured" / "sensitivity-digits" / "bits_per_dim.json"
+ROWS = {
+    "Silent (Gaussian)": "fixed/silent-gaussian",
+    "Reparameterization": "{}/reparameterization",
+    "Silent (Bernoulli)": "fixed/silent-bernoulli",
+    "Gumbel-Softmax": "{}/gumbel-softmax",
+    "REINFORCE": "{}/reinforce",
+    "None, continuous": "learnable/silent-gaussian",
+    "None, discrete": "learnable/silent-bernoulli",
+}
+
+
+def change(first: list[float], second: list[float]) -> str:
+    differences = [one - other for one, other in zip(first, second, strict=True)]
+    interval = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+    mean, half = (interval.low + interval.high) / 2, (interval.high - interval.low) / 2
+    text = f"{mean:+.3f} ± {half:.3f}"
+    return f"**{text}**" if interval.low * interval.high > 0 else text
+
+
+def test_the_tables_of_changed_settings_follow_from_the_runs() -> None:
+    bounds = json.loads(SENSITIVITY.read_text())
+    results = (REPOSITORY / "docs" / "results.md").read_text()
+    section = results.split("## What the lost settings are worth: digits\n")[1].split("\n## ")[0]
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    checked = 0
+    for table, experiment, guide in zip(tables, ("fixed", "learnable", "learnable"), ("", "", "+silent"), strict=True):
+        header, _, *lines = ([entry.strip() for entry in line.split("|")[1:-1]] for line in table.splitlines())
+        for name, *entries in lines:
+            setting = name.strip("`*").removesuffix(", bits/dim")
+            for method, entry in zip(header[1:], entries, strict=True):
+                alone = bounds["digits/" + ROWS[method].format(experiment)]
+                guided = bounds.get("digits/" + ROWS[method].format(experiment) + guide)
+                usual = alone["as it is"]
+                if setting not in guided:
+                    assert entry == ""
+                elif guide:
+                    assert entry == change(alone.get(setting, usual), guided[setting])
+                elif setting == "as it is":
+                    assert entry == f"*{sum(usual) / len(usual):.3f}*"
+                else:
+                    assert entry == change(guided[setting], usual)
+                checked += bool(entry)
+    assert checked > 100
