@@ -1,6 +1,9 @@
 """The documents' Python examples run, their links lead somewhere, and what they say of the presets is true."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,35 @@ def test_python_examples_run(path):
         for registry, entries in zip(REGISTRIES, before, strict=True):
             registry.clear()
             registry.update(entries)
+
+
+@pytest.mark.slow
+def test_the_estimators_of_the_page_conform(tmp_path):
+    """They join the registry before its tests are collected, as their files in the package would."""
+    page = ROOT / "docs" / "add-an-estimator.md"
+    for number, code in enumerate(programs(page)):
+        (tmp_path / f"of_the_page_{number}.py").write_text(code)
+    names = re.findall(r'^    name = "(.*)"$', page.read_text(), re.MULTILINE)
+    assert len(names) == len(programs(page)) == 2
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "of_the_page_0",
+        "-p",
+        "of_the_page_1",
+    ]
+    command += ["-k", " or ".join(names), "tests/estimators/test_conformance.py"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) > 100
 
 
 def test_the_library_pages_use_public_names_alone():
