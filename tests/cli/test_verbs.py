@@ -73,6 +73,37 @@ def test_the_environment_names_the_mirror_where_the_command_does_not(repository,
     assert "mirror 'elsewhere'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["download", "prepare"])
+def test_the_settings_name_the_mirror_before_the_environment_does(repository, capsys, monkeypatch, verb):
+    monkeypatch.setenv("SILENT_GRADIENTS_MIRROR", "nowhere")
+    preset = repository / "presets" / "small.yaml"
+    preset.write_text(json.dumps({**json.loads(preset.read_text()), "data": {"mirror": "of-the-preset"}}))
+    own = json.dumps({"preset": "small", "data": {"mirror": "of-the-call"}})
+    for mirror, options in {
+        "of-the-preset": [],
+        "of-the-call": ["--config", own],
+        "elsewhere": ["--config", own, "--mirror", "elsewhere"],
+        "nowhere": ["--config", json.dumps({"preset": "small", "data": {"mirror": None}})],
+    }.items():
+        assert main([verb, "mnist", *options]) == 1
+        assert capsys.readouterr().err == f"silent-gradients {verb}: mirror {mirror!r}: there is no such folder\n"
+    assert main([verb, "mnist", "--config", json.dumps({"data": {"mirror": 3}})]) == 1
+    assert "data.mirror: " in capsys.readouterr().err
+
+
+def test_data_that_were_never_prepared_are_to_be_prepared_first(repository, capsys):
+    assert main(["limit", "digits", "--latent-dim", "4"]) == 1
+    assert capsys.readouterr().err.endswith("found none; prepare it first: silent-gradients prepare digits\n")
+    (repository / "data/prepared/digits").mkdir(parents=True)
+    (repository / "data/prepared/digits/train.npy").touch()
+    assert main(["limit", "digits", "--latent-dim", "4"]) == 1
+    assert capsys.readouterr().err.endswith("found none; prepare it again: silent-gradients prepare digits\n")
+    assert main(["prepare", "digits"]) == 0
+    capsys.readouterr()
+    assert main(["limit", "digits", "--latent-dim", "4"]) == 1
+    assert capsys.readouterr().err.endswith("found none; dequantize it first: silent-gradients dequantize digits\n")
+
+
 def test_a_folder_that_cannot_be_written_to_is_one_line(repository, capsys):
     (repository / "data").write_text("a file where a folder should be")
     assert main(["dequantize", "digits"]) == 1

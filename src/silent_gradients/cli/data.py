@@ -87,8 +87,8 @@ def _add_raw(parser: argparse.ArgumentParser) -> None:
     _add_dataset(parser)
     parser.add_argument(
         "--mirror",
-        default=os.environ.get("SILENT_GRADIENTS_MIRROR"),
-        help="folder or http(s) address with the raw files; default: $SILENT_GRADIENTS_MIRROR, then the publishers",
+        help="folder or http(s) address with the raw files; default: data.mirror of the settings, then "
+        "$SILENT_GRADIENTS_MIRROR, then the publishers",
     )
     parser.add_argument(
         "--raw",
@@ -115,12 +115,23 @@ def _source(options: argparse.Namespace) -> Source:
     return source_of(options.dataset, own_settings(options), Path("presets"))
 
 
+def _mirror(options: argparse.Namespace) -> str | None:
+    if options.mirror is not None:
+        return str(options.mirror)
+    named = None
+    if options.config is not None or Path("params.yaml").exists():
+        from silent_gradients.params import mirror_of
+
+        named = mirror_of(own_settings(options), Path("presets"))
+    return named or os.environ.get("SILENT_GRADIENTS_MIRROR")
+
+
 def _download(options: argparse.Namespace) -> int:
     from silent_gradients.data.prepare import download
     from silent_gradients.files import write_text_atomically
     from silent_gradients.store import as_json
 
-    obtained = download(_source(options), options.raw, options.mirror)
+    obtained = download(_source(options), options.raw, _mirror(options))
     files = {file.path: file.digest for file in obtained.form.files}
     if options.record is not None:
         document = {"name": options.dataset, "folder": str(obtained.root), "files": files}
@@ -133,7 +144,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from silent_gradients.data.prepare import prepare
 
     folder = _prepared_folder(options)
-    counts = prepare(_source(options), folder, options.mirror, options.raw)["counts"]
+    counts = prepare(_source(options), folder, _mirror(options), options.raw)["counts"]
     print(f"{options.dataset}: {counts['train']} training and {counts['test']} test images in {folder}")
     return 0
 

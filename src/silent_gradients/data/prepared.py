@@ -20,6 +20,9 @@ TRAIN, TEST, MANIFEST = "train.npy", "test.npy", "manifest.json"
 NOISE, NOISE_MANIFEST = "noise.npy", "noise.json"
 """The files of a prepared data set's folder."""
 
+_WRITTEN = {"prepare": (TRAIN, TEST), "dequantize": (NOISE,)}
+"""The arrays that a verb writes beside its manifest."""
+
 SEAL = "seal"
 """Key of a manifest under which the digest of all its other entries stands."""
 
@@ -179,7 +182,9 @@ def _read_manifest(path: Path, expected: set[str], verb: str) -> dict[str, Any]:
     # The folder bears the data set's name by convention, and the manifest that would say it cannot be read.
     remedy = _remedy(verb, path.parent.name)
     if not path.is_file():
-        raise DataError(f"{path}: expected the manifest of a prepared data set, found none; {remedy}")
+        cut_short = any((path.parent / file).exists() for file in _WRITTEN[verb])
+        way_out = remedy if cut_short else _remedy(verb, path.parent.name, "first")
+        raise DataError(f"{path}: expected the manifest of a prepared data set, found none; {way_out}")
     try:
         manifest = json.loads(path.read_bytes())
     except ValueError as error:
@@ -191,5 +196,5 @@ def _read_manifest(path: Path, expected: set[str], verb: str) -> dict[str, Any]:
     return manifest
 
 
-def _remedy(verb: str, name: str) -> str:
-    return f"{verb} it again: silent-gradients {verb} {name}"
+def _remedy(verb: str, name: str, when: str = "again") -> str:
+    return f"{verb} it {when}: silent-gradients {verb} {name}"

@@ -21,11 +21,11 @@ from silent_gradients.params.documents import (
     substituted,
     without_overrides_of_others,
 )
-from silent_gradients.params.schema import OwnImagesParams, Params, source_in
+from silent_gradients.params.schema import DataParams, OwnImagesParams, Params, source_in
 from silent_gradients.params.wording import nearest, validated
 from silent_gradients.settings import SettingsError
 
-__all__ = ["Params", "load", "resolve", "source_of"]
+__all__ = ["Params", "load", "mirror_of", "resolve", "source_of"]
 
 
 def load(path: Path = Path("params.yaml"), presets: Path | None = None) -> Params:
@@ -71,8 +71,28 @@ def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
         SettingsError: Its entry cannot be, or its images cannot be read.
         DataError: There is no such data set.
     """
-    preset = presets / f"{own.get('preset')}.yaml"
-    document = laid_over(read_yaml(preset), own) if preset.is_file() else own
+    document = _over_its_preset(own, presets)
     known_datasets(document)
     entry = at(document, "data", "sets", name)
     return source_in(name, {} if entry is None else {name: validated(OwnImagesParams, entry, f"data.sets.{name}")})
+
+
+def mirror_of(own: Mapping[str, Any], presets: Path) -> str | None:
+    """The mirror of raw files that settings name (``data.mirror``), read without the rest of them.
+
+    Args:
+        own: The content of params.yaml.
+        presets: Folder of the presets.
+
+    Raises:
+        SettingsError: It is no path or address.
+    """
+    mirror = at(_over_its_preset(own, presets), "data", "mirror")
+    return validated(DataParams, {"mirror": mirror}, "data").mirror
+
+
+def _over_its_preset(own: Mapping[str, Any], presets: Path) -> Mapping[str, Any]:
+    """Settings over their preset; alone where there is none of its name, as in those of one data set."""
+    preset = presets / f"{own.get('preset')}.yaml"
+    document: Mapping[str, Any] = laid_over(read_yaml(preset), own) if preset.is_file() else own
+    return document
