@@ -67,6 +67,8 @@ def _mathml(match: re.Match[str]) -> str:
     source = match[2]
     for entity, letter in _ENTITIES.items():
         source = source.replace(entity, letter)
+    # The converter takes these two for operators and sets them with an operator's spaces.
+    source = source.replace(r"\lvert", r"\left\vert").replace(r"\rvert", r"\right\vert")
     return convert(source.strip(), display="block" if match[1] == "div" else "inline")
 
 
