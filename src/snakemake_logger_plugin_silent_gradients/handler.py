@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import time
 from logging import LogRecord
@@ -35,6 +36,11 @@ _NOISE = (
 )
 # Errors that say all of what is wrong; where in the workflow's code they came from does not help.
 _WHOLE = frozenset({"SettingsError", "DataError", "StoreError"})
+# What a shell command ended with; its text, which has the whole pack in it, is in .snakemake/log.
+_EXIT_STATUS = re.compile(
+    r"^Command '.*' (returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)\.", re.DOTALL | re.MULTILINE
+)
+_JOBS_FAILED = "At least one job did not complete successfully."
 _LEFT_LOCK = "removed with the --unlock argument"
 _NOISY_EVENTS = frozenset(
     {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEvent.GROUP_INFO, LogEvent.RULEGRAPH}
@@ -72,6 +78,7 @@ class LogHandler(LogHandlerBase):
             self._display = PlainDisplay()
         self._progress: Progress | None = None
         self._news: list[str] = []
+        self._ended = ""
 
     def emit(self, record: LogRecord) -> None:
         """Show a message, or learn from it."""
@@ -112,6 +119,11 @@ class LogHandler(LogHandlerBase):
             text = self._own_formatter.format(record)
             if getattr(record, "exception", None) in _WHOLE:
                 text = _without_places(text)
+            if progress is not None and (ended := _EXIT_STATUS.search(text)):
+                self._ended = ended[1]  # told with the job, whose failure is the next message
+                return
+            if progress is not None and _JOBS_FAILED in text:
+                return
             if _LEFT_LOCK in text:
                 text += "\nIf none is running, this clears the lock: snakemake --unlock"
             self._display.write(text, "bold red")
@@ -158,16 +170,25 @@ class LogHandler(LogHandlerBase):
         self._news.clear()
 
     def _tell_end(self, progress: Progress) -> None:
-        failed = f", {len(progress.failed)} failed" if progress.failed else ""
+        ends = {"stopped": len(progress.stopped), "failed": len(progress.failed - progress.stopped)}
+        failed = "".join(f", {count} {how}" for how, count in ends.items() if count)
         passed = duration(time.time() - progress.started)
         style = "bold red" if failed else "bold green"
         self._display.write(f"{progress.done} of {progress.total} jobs done{failed}, in {passed}", style)
 
     def _fail(self, progress: Progress, record: Any) -> None:
         job = progress.fail(record.jobid) or _job(record)
+        if any(packs.newest_line(Path(log)).startswith("stopped") for log in record.log):
+            progress.stopped.add(record.jobid)
+            self._ended = ""
+            self._display.write(f"stopped {job.name}; the same command goes on", "yellow")
+            return
         lines = [f"FAILED {job.name} (rule {job.rule}, job {record.jobid})"]
         if record.rule_msg:
             lines.append(f"  {record.rule_msg}")
+        if self._ended:
+            lines.append(f"  its command {self._ended}")
+            self._ended = ""
         lines += [f"  {key}: {value}" for key, value in record.aux.items()]
         for log in record.log:
             lines += _tail(Path(log))

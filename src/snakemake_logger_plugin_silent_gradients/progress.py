@@ -50,6 +50,7 @@ class Progress:
         total: Jobs that are known to be needed; grows when a checkpoint has shown what else is to be done.
         running: The jobs now running, by Snakemake's number.
         failed: The numbers of the jobs that failed and were not repeated with success.
+        stopped: Those of them that were asked to stop and go on from where they are.
     """
 
     started: float
@@ -57,6 +58,7 @@ class Progress:
     total: int = 0
     running: dict[int, Job] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
+    stopped: set[int] = field(default_factory=set)
     _planned: Counter[str] = field(default_factory=Counter)
     # One thread appends while another reads, which a list allows.
     _finished: list[tuple[str, float]] = field(default_factory=list)
@@ -73,6 +75,7 @@ class Progress:
     def finish(self, number: int, now: float) -> Job | None:
         """A job ends well; None if its beginning was not told."""
         self.failed.discard(number)
+        self.stopped.discard(number)
         job = self.running.pop(number, None)
         if job is not None:
             self._finished.append((job.rule, now - job.started))

@@ -121,7 +121,7 @@ def test_a_missing_module_of_this_package_is_a_defect(here, fails):
 
 def test_ctrl_c_is_a_line(here, fails, capsys):
     assert fails(KeyboardInterrupt()) == 130
-    assert capsys.readouterr().err == "silent-gradients report: interrupted\n"
+    assert capsys.readouterr().err == "stopped: silent-gradients report was interrupted\n"
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(tmp_path):

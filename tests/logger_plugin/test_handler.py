@@ -120,9 +120,24 @@ def test_a_failed_job_shows_the_end_of_its_log(workflow):
         f"    line {i}" for i in range(31, 51)
     ]
     assert "returned non-zero exit status 3" in run.stderr
+    # The command itself is long, and in .snakemake/log.
+    assert "sh report.sh" not in run.stderr
+    assert "WorkflowError" not in run.stderr
     # The job that does not need it goes on.
     assert "best 3.412 bits/dim" in run.stderr
     assert re.search(r"^1 of 3 jobs done, 1 failed", run.stderr, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_job_that_was_stopped_has_not_failed(workflow):
+    (workflow / "report.sh").write_text("echo 'stopped; the same command goes on from the checkpoint'; exit 130\n")
+
+    run = snakemake(workflow, *LITERAL)
+
+    assert run.returncode == 1
+    assert "stopped report results/report.html; the same command goes on" in run.stderr
+    assert re.search(r"^1 of 3 jobs done, 1 stopped", run.stderr, re.MULTILINE)
+    assert not re.search("FAILED|Error|exit status", run.stderr)
 
 
 @pytest.mark.slow

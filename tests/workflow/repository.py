@@ -27,6 +27,7 @@ COPIED = (
     "workflow",
     "profiles",
     "presets",
+    "measured",
     "src",
     "environment.yml",
     "pyproject.toml",

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SIGNAL_BASE + signal.SIGPIPE
     except KeyboardInterrupt:
-        print(f"silent-gradients {options.verb}: interrupted", file=sys.stderr)
+        print(f"stopped: silent-gradients {options.verb} was interrupted", file=sys.stderr)
         return SIGNAL_BASE + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - all of it is told, and kept where it was not expected
         return told(error, options.verb, shown=options.traceback)
