@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from silent_gradients import params
 from silent_gradients.methods import METHODS
 from silent_gradients.overview import overview
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Cell, Plan, SelectionMissingError
-from silent_gradients.store import as_json
+from silent_gradients.store import RECORD, RunStore, as_json
 
 ROOT = Path(__file__).parents[1]
 PRESETS = ROOT / "presets"
@@ -459,8 +460,38 @@ def test_the_overview_counts_what_can_be_counted(make, selections, tmp_path):
     plan = make(results=tmp_path)
     lines = overview(plan).splitlines()
     assert lines[0] == "preset study, protocol holdout, seeds [0, 1, 2]"
-    assert "baselines: 24 runs in 4 packs" in lines
+    assert "baselines: 24 runs in 4 packs, 24 to be trained" in lines
     assert "  digits/learnable/silent-gaussian: 4 runs of 40 epochs" in lines
     assert "  digits/learnable/reinforce: 2 runs of 60 epochs" in lines
     assert "guided: at most 6 runs in 3 cells, once the rounds before it are selected" in lines
     assert "seeds: at most 39 runs in 13 cells, once the rounds before it are selected" in lines
+
+
+def test_the_overview_counts_what_is_done(make, selections, tmp_path):
+    plan = make(results=tmp_path)
+    store = RunStore(tmp_path / "store")
+
+    def finish(runs):
+        for run in runs:
+            store.folder(run.name).mkdir(parents=True, exist_ok=True)
+            (store.folder(run.name) / RECORD).touch()
+
+    grid = [run for pack in plan.packs("baselines", {}) for run in pack.members]
+    finish(grid[:5])
+    assert "baselines: 24 runs in 4 packs, 5 done, 19 to be trained" in overview(plan).splitlines()
+    finish(grid)
+    lines = overview(plan).splitlines()
+    assert "baselines: 24 runs in 4 packs, all done" in lines
+    assert "nothing to train: every run is done" not in lines  # others wait for a selection
+
+    for group in plan.groups():
+        for round_ in plan.rounds(group)[:-1]:
+            path = plan.selection_path(round_, group, plan.selections(round_, group))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(
+                json.dumps({"cells": {cell.name: selections[cell.name] for cell in plan.cells_of(round_, group)}})
+            )
+    assert lines[-1].startswith("how long: not known")
+    for round_ in ROUNDS[1:]:
+        finish(run for pack in plan.packs(round_, plan.selections(round_)) for run in pack.members)
+    assert overview(plan).splitlines()[-1] == "nothing to train: every run is done"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from silent_gradients.counts import counted
 from silent_gradients.pace import PACE, Pace
 from silent_gradients.packs import PackSpec, Round
 from silent_gradients.runs import ROUNDS, Cell, Plan, SelectionMissingError
@@ -13,23 +14,38 @@ from silent_gradients.store import RunStore
 
 
 def overview(plan: Plan) -> str:
-    """Packs and runs per cell, where a round's selections are made; then hours per cell."""
+    """Packs and runs per cell, where a round's selections are made, and which of them are done; then hours per cell."""
     lines = [f"preset {plan.params.preset}, protocol {plan.params.protocol}, seeds {plan.params.seeds}"]
-    known = _known_packs(plan)
+    known, store = _known_packs(plan), RunStore(plan.results / "store")
+    to_train = False
     for round_ in ROUNDS:
         packs = [pack for (of, _), found in known.items() if of == round_ for pack in found]
         unknown = [cell for cell in plan.cells_of(round_) if (round_, cell.group) not in known]
         if packs or not unknown:
-            lines.append(f"{round_}: {sum(len(pack.members) for pack in packs)} runs in {len(packs)} packs")
+            done = [store.is_finished(run.name) for pack in packs for run in pack.members]
+            lines.append(
+                f"{round_}: {counted(len(done), 'run')} in {counted(len(packs), 'pack')}{_how_far(sum(done), len(done))}"
+            )
+            to_train = to_train or not all(done)
         for cell, runs in _runs_by_cell(packs).items():
-            lines.append(f"  {cell}: {len(runs)} runs of {runs[0].epochs} epochs")
+            lines.append(f"  {cell}: {counted(len(runs), 'run')} of {counted(runs[0].epochs, 'epoch')}")
         if unknown:
             most = sum(len(plan.possible_runs(cell, round_)) for cell in unknown)
-            more = " more" if packs else ""
+            runs_at_most = counted(most, "more run" if packs else "run")
             lines.append(
-                f"{round_}: at most {most}{more} runs in {len(unknown)} cells, once the rounds before it are selected"
+                f"{round_}: at most {runs_at_most} in {counted(len(unknown), 'cell')}, once the rounds before it are "
+                "selected"
             )
-    return "\n".join([*lines, *_hours(plan, known)])
+            to_train = True
+    if not to_train:
+        lines.append("nothing to train: every run is done")
+    return "\n".join([*lines, *_hours(plan, known, to_train)])
+
+
+def _how_far(done: int, runs: int) -> str:
+    if done == runs:
+        return ", all done" if runs else ""
+    return f", {done} done, {runs - done} to be trained" if done else f", {runs} to be trained"
 
 
 def _known_packs(plan: Plan) -> dict[tuple[Round, str], list[PackSpec]]:
@@ -65,10 +81,11 @@ class _Work:
         self.seconds = None if self.seconds is None or seconds is None else self.seconds + seconds
 
 
-def _hours(plan: Plan, known: Mapping[tuple[Round, str], list[PackSpec]]) -> Iterator[str]:
+def _hours(plan: Plan, known: Mapping[tuple[Round, str], list[PackSpec]], to_train: bool) -> Iterator[str]:
     pace = Pace.read(plan.results / PACE, plan.params.sources)
     if pace is None:
-        yield "how long: not known before this device is measured: silent-gradients pace"
+        if to_train:
+            yield "how long: not known before this device is measured: silent-gradients pace"
         return
     yield f"at most, on {pace.hardware} (torch {pace.torch}), one job at a time:"
     works = {cell.name: _work(plan, cell, pace, known) for cell in plan.cells()}
@@ -83,7 +100,7 @@ def _hours(plan: Plan, known: Mapping[tuple[Round, str], list[PackSpec]]) -> Ite
 def _in_words(work: _Work) -> str:
     time = "not measured; silent-gradients pace" if work.seconds is None else f"{work.seconds / 3600:.2f} hours"
     done = f" ({work.done} more are done)" if work.done else ""
-    return f"{work.trainings} trainings{done}, {time}"
+    return f"{counted(work.trainings, 'training')}{done}, {time}"
 
 
 def _work(plan: Plan, cell: Cell, pace: Pace, known: Mapping[tuple[Round, str], list[PackSpec]]) -> _Work:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from silent_gradients.counts import counted
 from silent_gradients.params import load
 from silent_gradients.params.documents import read_yaml
 from silent_gradients.runs import Plan, SelectionMissingError
@@ -262,7 +263,7 @@ class Pruning:
             lines.append("  no git checkout here: only the working tree counts")
         for each in self.asked:
             count = len(each.runs & self.kept.keys())
-            lines.append(f"  {each.revision}: {count} runs" + (f"; {each.note}" if each.note else ""))
+            lines.append(f"  {each.revision}: {counted(count, 'run')}" + (f"; {each.note}" if each.note else ""))
         lines.append(f"asked for by none: {_runs(self.runs)}; {len(self.promises)} manifests and selections of them")
         store = _store(self.results)
         for cell in sorted({_cell(name) for name in self.runs}):
@@ -326,7 +327,7 @@ def _cell(name: str) -> str:
 
 
 def _runs(sizes: Mapping[str, int]) -> str:
-    return f"{len(sizes)} runs, {_readable(sum(sizes.values()))}"
+    return f"{counted(len(sizes), 'run')}, {_readable(sum(sizes.values()))}"
 
 
 def _readable(size: float, units: tuple[str, ...] = ("B", "kB", "MB", "GB", "TB")) -> str:

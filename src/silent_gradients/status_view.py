@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from silent_gradients.counts import counted
 from silent_gradients.durations import duration
 from silent_gradients.status import JobStatus, RunStatus, Status
 
@@ -50,7 +51,7 @@ def _reason(job: JobStatus) -> str:
 def _summary(status: Status) -> str:
     count = status.count()
     ended = count["finished"] + count["diverged"]
-    parts = [f"{ended} of {len(status.runs)} runs done"]
+    parts = [f"{ended} of {counted(len(status.runs), 'run')} done"]
     parts += [f"{count[state]} {state}" for state in ("diverged", "running", "stopped", "planned") if count[state]]
     if more := sum(status.to_come.values()):
         parts.append(f"at most {more} more once a point is selected")

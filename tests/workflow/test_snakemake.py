@@ -162,9 +162,10 @@ def test_every_preset_can_be_planned(repository, preset):
 def test_the_plan_is_told_in_words(finished):
     lines = finished.repository.run("silent-gradients", "plan").splitlines()
     assert lines[0] == "preset tiny, protocol holdout, seeds [0, 1]"
-    assert "baselines: 6 runs in 2 packs" in lines
-    assert "guided: 1 runs in 1 packs" in lines
-    assert "seeds: 8 runs in 2 packs" in lines
+    assert "baselines: 6 runs in 2 packs, all done" in lines
+    assert "guided: 1 run in 1 pack, all done" in lines
+    assert "seeds: 8 runs in 2 packs, all done" in lines
+    assert "nothing to train: every run is done" in lines
     assert "  digits/learnable/reparameterization+silent: 2 runs of 2 epochs" in lines
 
 

@@ -39,7 +39,7 @@ def add_verbs(verbs: Verbs) -> None:
             "silent-gradients plan",
             """silent-gradients plan --config '{"preset": "mnist-short", "seeds": [0]}'""",
         ),
-        "List what params.yaml asks for, with hours once `silent-gradients pace` has measured the device.",
+        "List what params.yaml asks for and how much of it is done, with hours once `silent-gradients pace` has measured the device.",
     )
     add_config(plan)
 
@@ -202,7 +202,8 @@ def _pace(options: argparse.Namespace) -> int:
             captured=execution.steps == "graph" and lease.device == "cuda",
         )
     write_text_atomically(options.results / PACE, pace.to_json())
-    print(f"{pace.hardware}: {len(pace.steps)} kinds of steps in {options.results / PACE}; see: silent-gradients plan")
+    kinds = f"{len(pace.steps)} {'kind' if len(pace.steps) == 1 else 'kinds'} of steps"
+    print(f"{pace.hardware}: {kinds} in {options.results / PACE}; see: silent-gradients plan")
     return 0
 
 
