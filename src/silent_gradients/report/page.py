@@ -153,7 +153,8 @@ def _headlines(papers: Sequence[Claim], context: Context) -> list[str]:
         texts.append(
             f"{claim.first.method.label} {number(abs(mean))} [{number(ends[0])}, {number(ends[1])}] bits/dim {side} "
             f"{claim.second.method.label} ({group_name(claim.first.dataset, claim.first.experiment, context)}): "
-            f"{claim.verdict}"
+            f"{claim.verdict}{'' if claim.survives or claim.verdict == 'undecided' else ', not after Holm'}"
+            f"{'; some runs collapsed' if claim.first.collapsed or claim.second.collapsed else ''}"
         )
     return texts
 

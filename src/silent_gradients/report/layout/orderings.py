@@ -28,16 +28,16 @@ def orderings(found: Sequence[Claim], context: Context) -> Table:
                 "Metric": METRIC_LABELS[claim.metric],
                 "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
                 "95% interval": pairs_interval(difference.low, difference.high, difference.n, digits),
-                "By seed": Linked(
-                    ", ".join(number(value, digits, sign=True) for value in claim.differences) or NOTHING,
-                    claim.second.name,
-                ),
                 "Pairs": str(difference.n),
                 "p": probability(claim.p_value),
                 "p, Holm": probability(claim.adjusted),
                 "After Holm": _after_holm(claim),
                 "Published": number(claim.published_difference, digits, sign=True),
                 "Basis": claim.basis,
+                "By seed": Linked(
+                    ", ".join(number(value, digits, sign=True) for value in claim.differences) or NOTHING,
+                    claim.second.name,
+                ),
             }
         )
     lost = sum(claim.unpaired for claim in found)

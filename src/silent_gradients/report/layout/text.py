@@ -57,9 +57,9 @@ def probability(value: float) -> str:
 
 
 def significant(value: float) -> str:
-    """Three significant digits, for numbers of any size; those below a billion without an exponent."""
+    """Three significant digits, for numbers of any size; those below a hundred billion without an exponent."""
     if math.isnan(value):
         return NOTHING
     rounded = float(f"{value:.3g}")
-    text = f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e9 else f"{value:.3g}"
+    text = f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e11 else f"{value:.3g}"
     return text.replace("-", "−")
