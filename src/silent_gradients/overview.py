@@ -23,9 +23,8 @@ def overview(plan: Plan) -> str:
         unknown = [cell for cell in plan.cells_of(round_) if (round_, cell.group) not in known]
         if packs or not unknown:
             done = [store.is_finished(run.name) for pack in packs for run in pack.members]
-            lines.append(
-                f"{round_}: {counted(len(done), 'run')} in {counted(len(packs), 'pack')}{_how_far(sum(done), len(done))}"
-            )
+            asked = f"{counted(len(done), 'run')} in {counted(len(packs), 'pack')}"
+            lines.append(f"{round_}: {asked}{_how_far(sum(done), len(done))}")
             to_train = to_train or not all(done)
         for cell, runs in _runs_by_cell(packs).items():
             lines.append(f"  {cell}: {counted(len(runs), 'run')} of {counted(runs[0].epochs, 'epoch')}")
