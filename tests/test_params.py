@@ -105,7 +105,10 @@ BAD = {
         at("f/methods", ["silent-gausian"]),
         ["fixed.digits.methods", "silent-gausian", "'silent-gaussian'"],
     ),
-    "method of the other experiment": (at("f/methods", ["reinforce+silent"]), ["methods", "'reinforce+silent'"]),
+    "method of the other experiment": (
+        at("f/methods", ["reinforce+silent"]),
+        ["methods", "'reinforce+silent'", "one of learnable's"],
+    ),
     "mistyped shared axis": (at("f/shared_axes", ["varianc"]), ["shared_axes", "'varianc'", "'variance'"]),
     "mistyped protocol": (at("protocol", "hold-out"), ["protocol", "'hold-out'", "'holdout'"]),
     "mistyped architecture": (at("f/network/architecture", "plane"), ["network.architecture", "'plane'", "'plain'"]),
@@ -127,6 +130,10 @@ BAD = {
     "own set with an unknown key": (
         {"data": {"sets": {"mine": {"path": "x", "level": 3}}}},
         ["data.sets.mine.level: unknown key", "'levels'"],
+    ),
+    "own set with a folder": (
+        {"data": {"sets": {"mine": {"path": "x", "folder": "x"}}}},
+        ["data.sets.mine.folder: unknown key (did you mean 'path'?)"],
     ),
     "own set with half a level": (
         {"data": {"sets": {"mine": {"path": "x", "levels": 2.5}}}},
@@ -170,14 +177,38 @@ BAD = {
     "infinite rate": (at("f/grid/learning_rate", [float("inf")]), ["grid.learning_rate.0", "finite", "got inf"]),
     "rate that is no number": (at("f/grid/learning_rate", [float("nan")]), ["grid.learning_rate.0", "got nan"]),
     "no rates": (at("f/grid/learning_rate", []), ["grid.learning_rate", "at least 1"]),
-    "one rate without its list": (at("f/grid/learning_rate", 0.1), ["grid.learning_rate", "list", "got 0.1"]),
+    "one rate without its list": (
+        at("f/grid/learning_rate", 0.1),
+        ["grid.learning_rate", "expected a list, as in learning_rate: [0.1], got 0.1"],
+    ),
     "no variance": (at("f/grid/variance", [0.0]), ["grid.variance.0", "greater than 0"]),
     "no epochs": (at("f/epochs", 0), ["fixed.digits.epochs", "greater than 0", "got 0"]),
-    "half an epoch": (at("f/epochs", 2.5), ["fixed.digits.epochs", "integer", "got 2.5"]),
-    "words for a number": (at("f/epochs", "many"), ["fixed.digits.epochs", "integer", "'many'"]),
-    "nothing for a number": (at("f/epochs", None), ["fixed.digits.epochs", "integer", "None"]),
+    "half an epoch": (
+        at("f/epochs", 2.5),
+        ["fixed.digits.epochs", "expected a whole number, as in epochs: 3", "got 2.5"],
+    ),
+    "words for a number": (at("f/epochs", "many"), ["fixed.digits.epochs", "whole number", "'many'"]),
+    "nothing for a number": (at("f/epochs", None), ["fixed.digits.epochs", "whole number", "None"]),
     "truth value for a number": (at("f/batch_size", True), ["fixed.digits.batch_size", "truth value", "True"]),
-    "truth values in a list": (at("seeds", [True, False]), ["seeds", "truth value"]),
+    "truth values in a list": (at("seeds", [0, False]), ["seeds.1", "truth value", "quotes", "got False"]),
+    "text in a list of numbers": (at("seeds", ["a"]), ["seeds.0: expected a whole number, got 'a'"]),
+    "number for a section": (
+        at("f/network", 3),
+        ["fixed.digits.network: expected keys and values, as in network: {key: value}, got 3"],
+    ),
+    "number for a pair": (
+        {"data": {"sets": {"mine": {"path": "x", "size": 3}}}},
+        ["data.sets.mine.size: expected a list, as in size: [3, 3], got 3"],
+    ),
+    "nothing for every section": (
+        {"experiments": {"fixed": None, "learnable": None}},
+        ["experiments: none is left", "null"],
+    ),
+    "sections without data sets": (
+        {"experiments": {"fixed": {"digits": None}, "learnable": None}},
+        ["experiments: none is left"],
+    ),
+    "nothing for the experiments": (at("experiments", None), ["experiments: none is left"]),
     "nothing for a section": (at("f/grid", None), ["fixed.digits.grid", "missing"]),
     "beta of more than 1": (at("f/betas", [0.9, 1.5]), ["fixed.digits.betas.1", "less than 1", "got 1.5"]),
     "one beta": (at("f/betas", [0.9]), ["fixed.digits.betas.1", "missing"]),
@@ -186,7 +217,7 @@ BAD = {
     "one draw for a variance": (at("evaluation/variance_draws", 1), ["evaluation.variance_draws", "2"]),
     "more runs in a pack than allowed": (at("execution/runs_per_pack", 65), ["execution.runs_per_pack", "64"]),
     "no workers": (at("execution/workers", 0), ["execution.workers", "greater than 0"]),
-    "mirror that is no path": (at("data/mirror", 3), ["data.mirror", "string", "got 3"]),
+    "mirror that is no path": (at("data/mirror", 3), ['data.mirror: expected a text, as in mirror: "3", got 3']),
     # What no field can know of itself.
     "cut-off past the end": (
         at("l/grid/cutoff_epoch", [None, 9]),
@@ -197,7 +228,7 @@ BAD = {
     "the same seed twice": (at("seeds", [3, 1, 3]), ["seeds", "[3, 1, 3]", "different"]),
     "no seeds": (at("seeds", []), ["seeds", "at least 1"]),
     "negative seed": (at("seeds", [-1]), ["seeds.0", "got -1"]),
-    "one seed without its list": (at("seeds", 3), ["seeds", "list", "got 3"]),
+    "one seed without its list": (at("seeds", 3), ["seeds: expected a list, as in seeds: [3], got 3"]),
     "the same method twice": (
         at("f/methods", ["reparameterization"] * 2),
         ["fixed.digits.methods", "once", "reparameterization"],
@@ -274,11 +305,13 @@ def test_nothing_but_the_bad_setting_is_wrong_with_these(presets):
     resolve(presets, {"protocol": "paper", "seeds": [5]})
 
 
-@pytest.mark.parametrize("missing", ["seeds", "experiments"])
-def test_a_missing_key_is_named(tmp_path, missing):
+@pytest.mark.parametrize(
+    ("missing", "told"), [("seeds", "seeds: missing"), ("experiments", "experiments: none is left")]
+)
+def test_a_missing_key_is_named(tmp_path, missing, told):
     document = {key: value for key, value in PRESET.items() if key != missing}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(document))
-    with pytest.raises(SettingsError, match=f"{missing}: missing"):
+    with pytest.raises(SettingsError, match=told):
         resolve(tmp_path)
 
 
@@ -323,8 +356,34 @@ def test_a_file_that_holds_something_else(presets, tmp_path, content, words):
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "seeds: [0]\npreset: small\nseeds: [1]\n",
+            "the key 'seeds' stands twice, in lines 1 and 3; remove one of them",
+        ),
+        ("data: {mirror: a, mirror: b}\n", "the key 'mirror' stands twice, in line 1; remove one of them"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(presets, tmp_path, text, told):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        params.load(path, presets)
+    assert str(caught.value) == f"{path}: {told}"
+
+
+def test_keys_over_those_that_are_merged_stand_once(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("a: &a {b: 1, c: 2}\nd: &d {<<: *a, b: 3}\ne: {<<: *d, b: 4}\n")
+    assert read_yaml(path) == {"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}, "e": {"b": 4, "c": 2}}
+
+
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"nowhere\.yaml: cannot be read \(No such file"):
+    with pytest.raises(
+        SettingsError, match=r"nowhere\.yaml: cannot be read \(No such file.*; go to the folder of the clone"
+    ):
         params.load(tmp_path / "nowhere.yaml")
 
 

@@ -121,11 +121,15 @@ def altered_weights():
 
 Mistake = tuple[Callable[[], object], list[str], str]
 
-NO_PARAMS: Mistake = (gone("params.yaml"), [], "params.yaml: cannot be read (No such file or directory)")
+NO_PARAMS: Mistake = (
+    gone("params.yaml"),
+    [],
+    "params.yaml: cannot be read (No such file or directory); go to the folder of the clone, which has it",
+)
 SETTINGS: tuple[Mistake, ...] = (
     NO_PARAMS,
     (folder("params.yaml"), [], "params.yaml: cannot be read (Is a directory)"),
-    (settings(""), [], "params.yaml: expected keys and values, got NoneType"),
+    (settings(""), [], "params.yaml: expected keys and values, as in preset: digits, got nothing"),
     (
         settings("preset: small\nseeds: [0, 1\n"),
         [],
@@ -135,13 +139,17 @@ SETTINGS: tuple[Mistake, ...] = (
     (settings("preset: smal\n"), [], "got 'smal' (did you mean 'small'?)"),
     (settings("preset: [small]\n"), [], "preset: expected one of ['small'], got ['small']"),
     (settings("preset: small\nseedz: [0]\n"), [], "seedz: unknown key (did you mean 'seeds'?)"),
-    (settings("preset: small\nseeds: 3\n"), [], "seeds: input should be a valid list, got 3"),
-    (settings("preset: small\nexperiments: 3\n"), [], "experiments: input should be a valid dictionary"),
+    (settings("preset: small\nseeds: 3\n"), [], "seeds: expected a list, as in seeds: [3], got 3"),
+    (
+        settings("preset: small\nexperiments: 3\n"),
+        [],
+        "experiments: expected keys and values, as in experiments: {key: value}, got 3",
+    ),
     (settings("preset: small\nseeds: &a [*a]\n"), [], "seeds"),
     (
         settings("preset: small\nexecution: {tensorboard: yes}\n"),
         [],
-        "execution: value error, no setting is a truth value, got {'tensorboard': True}",
+        "execution.tensorboard: no setting is a truth value, as which YAML reads yes, no, on, off, true and false",
     ),
     (gone("presets"), [], "preset: expected one of [], got 'small'"),
     (nothing, ["--config", "preset: small"], "--config: no JSON"),
@@ -202,7 +210,7 @@ MISTAKES = {
     ),
     "download": (
         (nothing, [], "the following arguments are required: dataset"),
-        (nothing, ["mnits"], "unknown data set 'mnits'"),
+        (nothing, ["mnits"], "unknown data set 'mnits' (did you mean 'mnist'?)"),
         (nothing, ["../mnist"], "unknown data set '../mnist'"),
         (nothing, ["mnist", "--mirror", "nowhere"], "mirror 'nowhere': there is no such folder"),
         (file("mirror"), ["mnist", "--mirror", "mirror"], "mirror 'mirror'"),
@@ -229,7 +237,7 @@ MISTAKES = {
     ),
     "limit": (
         (nothing, ["digits"], "the following arguments are required: --latent-dim"),
-        (nothing, ["digitz", "--latent-dim", "4"], "unknown data set 'digitz'"),
+        (nothing, ["digitz", "--latent-dim", "4"], "unknown data set 'digitz' (did you mean 'digits'?)"),
         (nothing, ["digits", "--latent-dim", "4"], "silent-gradients prepare digits"),
         (nothing, ["digits", "--latent-dim", "0"], "expected a whole number of 1 or more, got '0'"),
         (nothing, ["digits", "--latent-dim", "3.5"], "expected a whole number of 1 or more, got '3.5'"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import math
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from silent_gradients.cli.exits import USAGE
+from silent_gradients.misspelt import nearest
 
 if TYPE_CHECKING:
     from silent_gradients.runs import Plan
@@ -42,9 +42,7 @@ class OneLineParser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = list(map(str, action.choices))
-            close = difflib.get_close_matches(str(value), known, n=1)
-            meant = f" (did you mean {close[0]!r}?)" if close else ""
-            raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(known)}{meant}")
+            raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(known)}{nearest(str(value), known)}")
 
 
 def as_examples(lines: Sequence[str]) -> str:

@@ -39,8 +39,8 @@ def add_verbs(verbs: Verbs) -> None:
             "silent-gradients plan",
             """silent-gradients plan --config '{"preset": "mnist-short", "seeds": [0]}'""",
         ),
-        "List what params.yaml asks for and how much of it is done, with hours once `silent-gradients pace` has measured the "
-        "device.",
+        "List what params.yaml asks for and how much of it is done, with hours once `silent-gradients pace` has "
+        "measured the device.",
     )
     add_config(plan)
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from silent_gradients.data.sources import source_named
 from silent_gradients.data.sources.source import Source
+from silent_gradients.misspelt import nearest
 from silent_gradients.params.checks import check
 from silent_gradients.params.documents import (
     at,
@@ -22,7 +24,7 @@ from silent_gradients.params.documents import (
     without_overrides_of_others,
 )
 from silent_gradients.params.schema import DataParams, OwnImagesParams, Params, source_in
-from silent_gradients.params.wording import nearest, validated
+from silent_gradients.params.wording import validated
 from silent_gradients.settings import SettingsError
 
 __all__ = ["Params", "load", "mirror_of", "resolve", "source_of"]
@@ -72,7 +74,9 @@ def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
         DataError: There is no such data set.
     """
     document = _over_its_preset(own, presets)
-    known_datasets(document)
+    known = known_datasets(document)
+    if name not in known:
+        return source_named(name, known)
     entry = at(document, "data", "sets", name)
     return source_in(name, {} if entry is None else {name: validated(OwnImagesParams, entry, f"data.sets.{name}")})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from silent_gradients.methods import METHODS, Method, axes
+from silent_gradients.misspelt import nearest
 from silent_gradients.params.schema import ExperimentParams, GridParams, Params, with_overrides
-from silent_gradients.params.wording import nearest, require_known
+from silent_gradients.params.wording import require_known
 from silent_gradients.settings import Experiment, SettingsError
 
 
@@ -48,6 +49,11 @@ def _check_options(method: Method, section: ExperimentParams, where: str) -> Non
 def _check_methods(experiment: Experiment, section: ExperimentParams, where: str) -> None:
     known = METHODS[experiment]
     for method in section.methods:
+        if elsewhere := [other for other, methods in METHODS.items() if method in methods and method not in known]:
+            raise SettingsError(
+                f"{where}.methods: {method!r} is none of {experiment}'s methods, it is one of "
+                f"{' and '.join(elsewhere)}'s; known here: {', '.join(known)}"
+            )
         require_known("method", method, known, f"{where}.methods")
         baseline = known[method].baseline
         if baseline is not None and baseline not in section.methods:

@@ -14,22 +14,52 @@ from silent_gradients.methods import METHODS
 from silent_gradients.params.wording import require_known
 from silent_gradients.settings import SettingsError
 
+_MERGE = "tag:yaml.org,2002:merge"
 _NAME = re.compile("[a-z][a-z0-9_]{0,39}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; raises ``SettingsError`` where the file is missing or holds something else."""
     try:
-        document = yaml.safe_load(path.read_text())
+        document = _UniqueKeys(path.read_text()).get_single_data()
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"{path}: cannot be read ({error.strerror}); go to the folder of the clone, which has it"
+        ) from error
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: no text in UTF-8 ({error.reason} at byte {error.start})") from error
+    except _SameKeyError as error:
+        raise SettingsError(f"{path}: {error}") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: no YAML ({_place(error)})") from error
     if not isinstance(document, dict):
-        raise SettingsError(f"{path}: expected keys and values, got {type(document).__name__}")
+        found = "nothing" if document is None else type(document).__name__
+        raise SettingsError(f"{path}: expected keys and values, as in preset: digits, got {found}")
     return document
+
+
+class _SameKeyError(yaml.YAMLError):
+    """A key stands twice."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping; raises ``_SameKeyError``."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, Any], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
+            if first is not None:
+                where = f"lines {first} and {line}" if first != line else f"line {line}"
+                raise _SameKeyError(f"the key {key.value!r} stands twice, in {where}; remove one of them")
+            lines[key.tag, key.value] = line
+        return node
 
 
 def _place(error: yaml.YAMLError) -> str:
@@ -134,6 +164,10 @@ def known_datasets(document: Mapping[str, Any]) -> list[str]:
 
 def check_names(experiments: Any, known: list[str]) -> None:
     """Before all else: a misspelt section would lack every key that the one which was meant has."""
+    if experiments is None or (isinstance(experiments, Mapping) and not any(experiments.values())):
+        raise SettingsError(
+            "experiments: none is left; null takes one away from the preset: leave it out for those that are to run"
+        )
     for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
         require_known("experiment", experiment, list(METHODS), "experiments")
         for dataset in datasets if isinstance(datasets, Mapping) else ():

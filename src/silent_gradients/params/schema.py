@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_core import PydanticCustomError
 
 from silent_gradients.data.errors import DataError
 from silent_gradients.data.prepare import PREPARED, RAW
@@ -16,7 +17,7 @@ from silent_gradients.data.sources.own import OwnImages, own_source
 from silent_gradients.data.sources.source import Source
 from silent_gradients.methods import Method
 from silent_gradients.params.documents import laid_over
-from silent_gradients.params.wording import validated
+from silent_gradients.params.wording import TRUTH_VALUE, validated
 from silent_gradients.settings import (
     Architecture,
     EvaluationSettings,
@@ -41,9 +42,10 @@ class _Strict(BaseModel):
     @classmethod
     def _no_truth_value(cls, value: Any) -> Any:
         # YAML reads yes, no, on and off as truth values, which would pass for the numbers 1 and 0.
-        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        if any(isinstance(part, bool) for part in parts):
-            raise ValueError("no setting is a truth value")
+        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, part in ((None, value), *parts):
+            if isinstance(part, bool):
+                raise PydanticCustomError(TRUTH_VALUE, "no setting is a truth value", {"key": key, "value": part})
         return value
 
 

@@ -296,8 +296,12 @@ FOLDERS: dict[str, Any] = {
     "empty": ([], {}, r"there is no image in it; those are read that end in \.png, \.jpg"),
     "two images": (["0.png", "1.png"], {}, r"2 images, 1 of them to train on and 1 to test on: at least 2 and 1"),
     "nothing left to train on": (["0.png", "1.png", "2.png"], {"test": 0.9}, "3 images, 0 of them to train on"),
-    "no test images": (["train/0.png", "train/1.png"], {}, r"test: there is no image in it, and beside it"),
-    "no training images": (["test/0.png", "test/1.png"], {}, r"train: there is no image in it, and beside it"),
+    "no test images": (
+        ["train/0.png", "train/1.png"],
+        {},
+        "images has a folder train and no folder test; make that too, or rename train",
+    ),
+    "no training images": (["test/0.png", "test/1.png"], {}, "images has a folder test and no folder train"),
     "one beside": (["train/0.png", "test/1.png", "2.png"], {}, r"2\.png: beside the folders train and test"),
     "a split and a fraction": (
         ["train/0.png", "train/1.png", "test/2.png"],
@@ -316,6 +320,14 @@ def test_a_folder_that_cannot_be_a_data_set_is_told(tmp_path, kind):
     with pytest.raises(DataError, match=rf"^data\.sets\.mine: .*{message}") as error:
         source(tmp_path, **entry)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("full", "empty"), [("train", "test"), ("test", "train")])
+def test_a_folder_of_the_split_without_an_image_is_told(tmp_path, full, empty):
+    write(tmp_path / "images", GREY[:2], [f"{full}/0.png", f"{full}/1.png"])
+    (tmp_path / "images" / empty).mkdir()
+    with pytest.raises(DataError, match=f"{empty}: there is no image in it, and beside it there is one"):
+        source(tmp_path)
 
 
 OBJECTS = np.array([GREY[0], "text"], dtype=object)

@@ -59,7 +59,9 @@ def test_the_stand_in_is_no_imagenet32():
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(DataError, match=r"unknown data set 'digit': expected one of .*digits"):
+    with pytest.raises(
+        DataError, match=r"unknown data set 'digit' \(did you mean 'digits'\?\): expected one of .*digits"
+    ):
         source_named("digit")
 
 

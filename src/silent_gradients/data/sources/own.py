@@ -326,6 +326,11 @@ def _open_folder(folder: Path, own: OwnImages) -> _Opened:
             )
         for split in paths:
             paths[split] = [name for name, part in zip(names, parts, strict=True) if part == split]
+            if not (folder / split).is_dir():
+                there = "train" if split == "test" else "test"
+                raise DataError(
+                    f"{folder} has a folder {there} and no folder {split}; make that too, or rename {there}"
+                )
             if not paths[split]:
                 raise DataError(f"{folder / split}: there is no image in it, and beside it there is one")
         paths["train"] = [paths["train"][position] for position in _order(paths["train"], own.seed)]
