@@ -103,11 +103,19 @@ def test_the_verdict_is_read_first(browser, gathered):
     claims = pd.read_csv(gathered / "tables" / "claims.csv")
     counts = claims["verdict"].value_counts()
     (lead,) = browser.texts("header .lead")
-    assert lead.startswith(f"Of {len(claims)} orderings that the paper states for these cells, {counts['holds']} hold")
+    assert lead.startswith(
+        f"Of {len(claims)} orderings of the paper, by its numbers or its text, {counts['holds']} hold"
+    )
+    # And in words: an item for each ordering of bits/dim that has an interval.
+    of_bits = claims[(claims["metric"] == "bpd") & (claims["pairs"] > 1)]
+    items = browser.texts("header .headlines li")
+    assert [item.split("): ")[1].split(",")[0].split(";")[0] for item in items] == sorted(
+        of_bits["verdict"], key=["holds", "fails", "undecided"].index
+    )
     decided = claims[claims["verdict"].isin(["holds", "fails"])]
     standing = (decided["p_holm"] < 0.05).sum()
     (sure,) = browser.texts("header .sure")
-    assert f"{standing} of the {len(decided)} decisions" in sure
+    assert f"{standing} of these {len(decided)} decisions" in sure
     assert f"Holm, {claims['p_holm'].notna().sum()} orderings" in sure
     # Above the fold.
     assert browser.run("return document.querySelector('.lead').getBoundingClientRect().bottom") < 400
@@ -266,11 +274,12 @@ def test_no_error_no_warning_and_no_request(browser):
 def test_on_paper_everything_is_unfolded(browser):
     browser.open(media="print")
     folded = "details:not([open]) .facts"
-    everything = browser.run("return document.querySelectorAll('.run .facts, .cell > details .facts').length")
+    # Digests alone stay on the screen: nobody types them off paper.
+    everything = browser.run("return document.querySelectorAll('.cell > details .facts:not(.digests)').length")
     assert everything > 40
     # By its style alone, as a browser prints that runs no script before.
-    assert len(browser.shown(f".run .facts, .cell > {folded}")) == everything
-    assert not browser.shown("nav, .filter")
+    assert len(browser.shown(f".run .beside .facts, .cell > {folded}")) == everything
+    assert not browser.shown("nav, .filter, .digests")
     # And by its script, which folds again what it unfolded.
     browser.open()
     browser.run("document.querySelector('.cell').open = true; dispatchEvent(new Event('beforeprint'))")
