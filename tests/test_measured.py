@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 
 import pandas as pd
@@ -41,8 +41,8 @@ def test_there_are_measured_studies() -> None:
 @studies
 def test_means_and_intervals_follow_from_the_runs(study: Path) -> None:
     checked = 0
-    for name in ("table-2-fixed-variance", "table-3-bits-per-dimension", "table-4-kl-divergence"):
-        for _, row in pd.read_csv(study / "tables" / f"{name}.csv").iterrows():
+    for table in (study / "tables").glob("table-[234]*.csv"):
+        for _, row in pd.read_csv(table).iterrows():
             if row["seeds"] and row["metric"] != "epochs_to_threshold":
                 cell = f"{row['dataset']}/{row['experiment']}/{row['method']}"
                 values = reported(study, cell, row["metric"])
@@ -72,15 +72,26 @@ def test_verdicts_follow_from_the_runs(study: Path) -> None:
 @studies
 def test_quoted_intervals_are_those_of_the_tables(study: Path) -> None:
     known = set()
+
+    def know(mean: float, low: float, high: float) -> None:
+        for digits in (1, 2, 3):
+            for numbers in ((mean, low, high), (-mean, -high, -low)):  # "below by" turns a difference's sign
+                known.add(tuple(f"{round(number, digits) + 0.0:.{digits}f}" for number in numbers))
+
     for table, mean in product((study / "tables").glob("*.csv"), ("measured", "difference")):
         rows = pd.read_csv(table)
         if {mean, "low", "high"} <= set(rows.columns):
             for numbers in rows[[mean, "low", "high"]].itertuples(index=False):
                 if not any(map(math.isnan, numbers)):
-                    for digits in (1, 2, 3):
-                        texts = tuple(f"{round(number, digits) + 0.0:.{digits}f}" for number in numbers)
-                        negated = tuple(f"{round(-numbers[i], digits) + 0.0:.{digits}f}" for i in (0, 2, 1))
-                        known |= {texts, negated}  # "below by" turns the sign of a difference
+                    know(*numbers)
+    # Also the paired differences of any two cells of an experiment.
+    runs = pd.read_csv(study / "runs.csv")
+    for first, second in permutations(sorted(runs["cell"].unique()), 2):
+        if first.rpartition("/")[0] == second.rpartition("/")[0]:
+            differences = (reported(study, first, "bpd") - reported(study, second, "bpd")).dropna()
+            if len(differences) > 1:
+                interval = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+                know(differences.mean(), interval.low, interval.high)
     results = (REPOSITORY / "docs" / "results.md").read_text()
     sections = [section for section in results.split("\n## ") if f"(preset `{study.name}`)" in section.splitlines()[0]]
     assert sections, f"docs/results.md has no section on {study.name}"
