@@ -93,7 +93,7 @@ def test_quoted_intervals_are_those_of_the_tables(study: Path) -> None:
                 interval = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
                 know(differences.mean(), interval.low, interval.high)
     results = (REPOSITORY / "docs" / "results.md").read_text()
-    sections = [section for section in results.split("\n## ") if f"(preset `{study.name}`)" in section.splitlines()[0]]
+    sections = [section for section in results.split("\n## ") if f"`{study.name}`" in section.splitlines()[0]]
     assert sections, f"docs/results.md has no section on {study.name}"
     for section in sections:
         quoted = [tuple(text.replace("−", "-") for text in match) for match in QUOTED.findall(section)]
