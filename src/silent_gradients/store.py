@@ -251,6 +251,8 @@ def open_run(folder: Path) -> tuple[StoredRun, RunSettings]:
     Raises:
         StoreError: It is no folder of a finished run, or a file was altered.
     """
+    if not folder.exists():
+        raise StoreError(f"{folder}: there is no such folder; to list the runs: ls -d results/store/*/*/*/*")
     if not (folder / SETTINGS).is_file():
         raise StoreError(f"{folder}: expected the folder of a run, found no {SETTINGS} in it")
     try:
@@ -259,6 +261,14 @@ def open_run(folder: Path) -> tuple[StoredRun, RunSettings]:
     except (SettingsError, TypeError, AttributeError, IndexError) as error:
         raise StoreError(f"{folder / SETTINGS}: not the settings of a run in a store ({error})") from error
     return RunStore(root).verified(settings.name, settings.id), settings
+
+
+def without_weights(run: StoredRun) -> StoreError:
+    """The error that a run keeps no weights, with a run of the same cell that does where there is one."""
+    kept = sorted(path.parent for path in run.folder.parent.glob(f"*/{WEIGHTS}") if path.parent.suffix != UNFINISHED)
+    here = [folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder for folder in kept]
+    named = f"; of this cell: {here[0]}" if here else ""
+    return StoreError(f"{run.folder}: keeps no weights; selected runs do, and the best of each cell of a grid{named}")
 
 
 def _lock_if_free(descriptor: int) -> bool:

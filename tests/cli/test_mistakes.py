@@ -294,10 +294,11 @@ MISTAKES = {
     ),
     "evaluate": (
         (nothing, [], "the following arguments are required: run_folder"),
-        (nothing, ["nowhere"], "nowhere: expected the folder of a run, found no settings.json in it"),
+        (nothing, ["nowhere"], "nowhere: there is no such folder; to list the runs: ls -d results/store/*/*/*/*"),
+        (folder("empty"), ["empty"], "empty: expected the folder of a run, found no settings.json in it"),
         (nothing, ["params.yaml"], "params.yaml: expected the folder of a run"),
         (nothing, ["store"], "store: expected the folder of a run"),
-        (nothing, ["other", "--data", "data"], "keeps no weights; selected runs do"),
+        (nothing, ["other", "--data", "data"], "the best of each cell of a grid; of this cell: "),
         (nothing, ["best"], "data/prepared/tiny/manifest.json: expected the manifest"),
         (altered_weights, ["run", "--data", "data"], "weights.pt: expected sha256"),
         (nothing, ["best", "--samples", "0"], "expected a whole number of 1 or more, got '0'"),
@@ -308,7 +309,7 @@ MISTAKES = {
     ),
     "variance": (
         (nothing, [], "the following arguments are required: run_folder"),
-        (nothing, ["nowhere"], "nowhere: expected the folder of a run"),
+        (nothing, ["nowhere"], "nowhere: there is no such folder"),
         (nothing, ["other", "--data", "data"], "keeps no weights"),
         (nothing, ["best"], "data/prepared/tiny/manifest.json: expected the manifest"),
         (altered_weights, ["run", "--data", "data"], "weights.pt: expected sha256"),

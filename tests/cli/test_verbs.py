@@ -142,6 +142,23 @@ def test_select_before_the_grid_says_what_is_missing(repository, capsys):
     assert "snakemake" in error
 
 
+def test_select_says_what_it_selected(repository, capsys, monkeypatch):
+    chosen = {"status": "selected", "run": "a", "configurations": 3, "diverged": 0}
+    point = {"learning_rate": 0.002, "mean_rate": None}
+    cells = {
+        "digits/fixed/silent-gaussian": {**chosen, "point": point, "bpd": 3.25},
+        "digits/fixed/reparameterization": {**chosen, "status": "diverged", "point": point, "bpd": None},
+    }
+    monkeypatch.setattr("silent_gradients.selection.select", lambda *_: {"cells": cells})
+    assert main(["select", "baselines", "digits/fixed"]) == 0
+    (path,) = repository.glob("results/selections/digits/fixed/baselines-*.json")
+    assert capsys.readouterr().out.splitlines() == [
+        "digits/fixed/silent-gaussian: learning_rate 0.002, mean_rate null; 3.2500 bits/dim, the best of 3",
+        "digits/fixed/reparameterization: learning_rate 0.002, mean_rate null; all 3 diverged",
+        f"selection: {path.relative_to(repository)}",
+    ]
+
+
 def test_gather_before_the_selection_says_what_is_missing(repository, capsys):
     assert main(["gather"]) == 1
     assert "results/selections/digits/fixed/baselines-" in capsys.readouterr().err
@@ -158,4 +175,25 @@ def test_without_a_verb_it_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
     assert stopped.value.code == 2
-    assert "verb" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: silent-gradients ")
+    assert "exit codes:" in shown
+
+
+def test_a_misspelt_option_leads_to_the_help_of_its_verb(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", "--opn"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "silent-gradients report: unrecognized arguments: --opn (did you mean '--open'?); "
+        "see: silent-gradients report --help\n"
+    )
+
+
+def test_where_there_is_no_browser_the_address_is_told(repository, capsys, monkeypatch):
+    page = repository / "results" / "report.html"
+    page.parent.mkdir()
+    page.touch()
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    assert main(["report", "--open"]) == 0
+    assert f"open this address in one: file://{page}\n" in capsys.readouterr().out

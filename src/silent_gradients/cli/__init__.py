@@ -13,14 +13,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from silent_gradients.cli import data, runs, shell, study
-from silent_gradients.cli.exits import EXITS, SIGNAL_BASE
+from silent_gradients.cli.exits import EXITS, SIGNAL_BASE, USAGE
 from silent_gradients.cli.failures import TRACEBACK_VARIABLE, told
 from silent_gradients.cli.parsing import ExamplesFormatter, OneLineParser, as_examples
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    options = parser().parse_args(arguments)
+    words, made = sys.argv[1:] if arguments is None else arguments, parser()
+    if not words:
+        made.print_help(sys.stderr)
+        sys.exit(USAGE)
+    options, unknown = made.parse_known_args(words)
+    if unknown:
+        # By the verb's parser, whose help has what was meant.
+        options.parser.unrecognized(unknown)
     try:
         code: int = options.run(options)
         sys.stdout.flush()

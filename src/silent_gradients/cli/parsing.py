@@ -39,6 +39,12 @@ class OneLineParser(argparse.ArgumentParser):
         print(f"{self.prog}: {message}; see: {self.prog} --help", file=sys.stderr)
         sys.exit(USAGE)
 
+    def unrecognized(self, words: Sequence[str]) -> NoReturn:
+        """Say that these words mean nothing here, and exit."""
+        options = [name for name in self._option_string_actions if name.startswith("--")]
+        meant = [nearest(word.partition("=")[0], options) for word in words if word.startswith("--")]
+        self.error(f"unrecognized arguments: {' '.join(words)}{next(filter(None, meant), '')}")
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = list(map(str, action.choices))
@@ -76,7 +82,7 @@ def add_verb(
         formatter_class=ExamplesFormatter,
     )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of any error")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 

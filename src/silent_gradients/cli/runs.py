@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from silent_gradients.packs import PackSpec
 
 _RUN = "results/store/digits/fixed/silent-gaussian/RUN"
+_BITS = "results/store/digits/fixed/silent-bernoulli/RUN"
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -111,7 +112,7 @@ def add_verbs(verbs: Verbs) -> None:
         "compare estimators' gradients at the snapshots of a run",
         (
             f"silent-gradients variance {_RUN}",
-            f"silent-gradients variance {_RUN} --estimators silent,gumbel-softmax:temperature=0.5,rloo --draws 1000",
+            f"silent-gradients variance {_BITS} --estimators silent,gumbel-softmax:temperature=0.5,rloo --draws 1000",
         ),
     )
     _add_run(variance)

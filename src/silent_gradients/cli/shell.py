@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from silent_gradients.cli.parsing import add_verb
 
@@ -37,6 +38,25 @@ def _completion(options: argparse.Namespace) -> int:
     return 0
 
 
+_VISIBLE = """\
+_silent_gradients_visible() {
+  local word
+  while IFS= read -r word; do
+    [[ ${word##*/} == .* && ${2##*/} != .* ]] || printf '%s\\n' "$word"
+  done < <("$1" "$2")
+}
+_silent_gradients_files() { _silent_gradients_visible _shtab_compgen_files "$1"; }
+_silent_gradients_dirs() { _silent_gradients_visible _shtab_compgen_dirs "$1"; }
+"""
+"""For bash, which unlike other shells offers hidden files to those who type no dot."""
+
+
+def _visible(complete: Mapping[str, str]) -> dict[str, Any]:
+    """One of shtab's completions without hidden files."""
+    named = complete["bash"].replace("_shtab_compgen_", "_silent_gradients_")
+    return {**complete, "bash": named, "preamble": {"bash": _VISIBLE}}
+
+
 def _annotated(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The parser with what shtab is to offer for each argument that is no word of a list."""
     import shtab
@@ -51,5 +71,5 @@ def _annotated(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
             action.choices = sorted(SOURCES)
         elif action.type is Path:
             folder = action.metavar == "FOLDER" or action.dest.endswith("folder")
-            action.complete = shtab.DIRECTORY if folder else shtab.FILE  # type: ignore[attr-defined]
+            action.complete = _visible(shtab.DIRECTORY if folder else shtab.FILE)  # type: ignore[attr-defined]
     return parser

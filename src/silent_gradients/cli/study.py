@@ -220,7 +220,15 @@ def _select(options: argparse.Namespace) -> int:
         raise SettingsError(f"{options.group}: no group with a round {options.round}; known: {', '.join(with_round)}")
     selections = plan.selections(options.round, options.group)
     document = select(plan, RunStore(options.results / "store"), options.round, options.group, selections)
-    write_text_atomically(plan.selection_path(options.round, options.group, selections), as_json(document))
+    path = plan.selection_path(options.round, options.group, selections)
+    write_text_atomically(path, as_json(document))
+    for cell, chosen in document["cells"].items():
+        point = ", ".join(f"{axis} {'null' if value is None else value}" for axis, value in chosen["point"].items())
+        tried, bpd = chosen["configurations"], chosen["bpd"]
+        print(
+            f"{cell}: {point}; {f'all {tried} diverged' if bpd is None else f'{bpd:.4f} bits/dim, the best of {tried}'}"
+        )
+    print(f"selection: {path}")
     return 0
 
 
@@ -254,7 +262,7 @@ def _report(options: argparse.Namespace) -> int:
         import webbrowser
 
         if not webbrowser.open(page.resolve().as_uri()):
-            raise StoreError(f"no browser was found here; open this address in one: {page.resolve().as_uri()}")
+            print(f"no browser was found here; open this address in one: {page.resolve().as_uri()}")
     return 0
 
 

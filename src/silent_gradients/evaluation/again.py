@@ -13,7 +13,7 @@ from silent_gradients.data.run_data import RunData
 from silent_gradients.evaluation.selected import split_metrics
 from silent_gradients.model import load_snapshot
 from silent_gradients.settings import SettingsError
-from silent_gradients.store import EVALUATION, WEIGHTS, StoreError, open_run, read_json
+from silent_gradients.store import EVALUATION, WEIGHTS, open_run, read_json, without_weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +68,7 @@ def evaluate_again(
     """
     run, settings = open_run(folder)
     if not run.has_weights:
-        raise StoreError(f"{folder}: keeps no weights; selected runs do, and the best of each cell of a grid")
+        raise without_weights(run)
     if split == "holdout" and settings.data.protocol == "paper":
         raise SettingsError("--split holdout: this run's protocol 'paper' sets no images aside; use test")
     document = read_json(folder / EVALUATION) if (folder / EVALUATION).exists() else {}

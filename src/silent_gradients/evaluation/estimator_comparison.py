@@ -17,7 +17,7 @@ from silent_gradients.evaluation.gradient_variance import Reference, assess, ref
 from silent_gradients.model import load_snapshot
 from silent_gradients.seeds import generator
 from silent_gradients.settings import RunSettings, SettingsError
-from silent_gradients.store import WEIGHTS, StoredRun, StoreError, open_run, snapshot_file
+from silent_gradients.store import WEIGHTS, StoredRun, open_run, snapshot_file, without_weights
 from silent_gradients.vae import VAE
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _snapshots(run: StoredRun, settings: RunSettings) -> dict[int, str]:
     found = {settings.epochs: WEIGHTS} | found
     kept = {epoch: found[epoch] for epoch in sorted(found) if found[epoch] in run.record["files"]}
     if not kept:
-        raise StoreError(f"{run.folder}: keeps no weights; selected runs do, and the best of each cell of a grid")
+        raise without_weights(run)
     return kept
 
 
@@ -162,12 +162,15 @@ def _estimators(settings: RunSettings, vae: VAE, x: Tensor, asked: Sequence[str]
     found: dict[str, Estimator] = {}
     for name in sorted(REGISTRY) if asked is None else dict.fromkeys(asked):
         try:
-            own = vae.estimator if name == settings.estimator else None
-            estimator = own or _made(name)
+            estimator = vae.estimator if name == settings.estimator else _made(name)
+        except EstimatorError as error:
+            raise SettingsError(f"estimators: {error}") from error
+        try:
             assess(vae, estimator, x, settled_state(vae, estimator, x), FEWEST_DRAWS, reference_gradient(vae, x, 4))
         except EstimatorError as error:
             if asked is not None:
-                raise SettingsError(f"estimators: {error}") from error
+                serving = ", ".join(_estimators(settings, vae, x, None))
+                raise SettingsError(f"estimators: {error}; those that serve this run: {serving}") from error
         else:
             found[name] = estimator
     return found
