@@ -51,7 +51,7 @@ _silent_gradients_dirs() { _silent_gradients_visible _shtab_compgen_dirs "$1"; }
 """For bash, which unlike other shells offers hidden files to those who type no dot."""
 
 
-def _visible(complete: Mapping[str, str]) -> dict[str, Any]:
+def _visible(complete: Mapping[str, Any]) -> dict[str, Any]:
     """One of shtab's completions without hidden files."""
     named = complete["bash"].replace("_shtab_compgen_", "_silent_gradients_")
     return {**complete, "bash": named, "preamble": {"bash": _VISIBLE}}

@@ -162,7 +162,8 @@ def _estimators(settings: RunSettings, vae: VAE, x: Tensor, asked: Sequence[str]
     found: dict[str, Estimator] = {}
     for name in sorted(REGISTRY) if asked is None else dict.fromkeys(asked):
         try:
-            estimator = vae.estimator if name == settings.estimator else _made(name)
+            own = vae.estimator if name == settings.estimator else None
+            estimator = own or _made(name)
         except EstimatorError as error:
             raise SettingsError(f"estimators: {error}") from error
         try:
