@@ -49,7 +49,8 @@ def _check_options(method: Method, section: ExperimentParams, where: str) -> Non
 def _check_methods(experiment: Experiment, section: ExperimentParams, where: str) -> None:
     known = METHODS[experiment]
     for method in section.methods:
-        if elsewhere := [other for other, methods in METHODS.items() if method in methods and method not in known]:
+        # Asked of the others only then: to know all of their methods loads torch.
+        if method not in known and (elsewhere := [other for other, methods in METHODS.items() if method in methods]):
             raise SettingsError(
                 f"{where}.methods: {method!r} is none of {experiment}'s methods, it is one of "
                 f"{' and '.join(elsewhere)}'s; known here: {', '.join(known)}"

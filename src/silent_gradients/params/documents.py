@@ -106,7 +106,10 @@ def without_overrides_of_others(preset: dict[str, Any], own: Mapping[str, Any]) 
         methods, overrides = at(own, "experiments", experiment, dataset, "methods"), at(below, "overrides")
         if not isinstance(methods, list) or not isinstance(overrides, Mapping):
             return below
-        return {**below, "overrides": {method: values for method, values in overrides.items() if method in methods}}
+        # What own settings say of an override, such as null, is said of the preset's.
+        own_overrides = at(own, "experiments", experiment, dataset, "overrides")
+        kept = [*methods, *(own_overrides if isinstance(own_overrides, Mapping) else ())]
+        return {**below, "overrides": {method: values for method, values in overrides.items() if method in kept}}
 
     def datasets(experiment: str, below: Any) -> Any:
         if not isinstance(below, Mapping):
