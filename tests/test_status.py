@@ -319,6 +319,27 @@ def test_it_loads_no_torch(plan):
     assert run.stdout.splitlines()[-1] == "False"
 
 
+def test_a_run_that_ends_while_it_is_looked_at_is_finished(plan, monkeypatch):
+    store = RunStore(plan.results / "store")
+    (settings, *_) = [member for pack in jobs_of(plan) for member in pack.members]
+    working = store.working_folder(settings.name)
+    working.mkdir(parents=True)
+
+    def ends(self, name):
+        """Of a run whose process seals it and lets go of its lock between the two questions."""
+        if working.exists():
+            (working / "result.json").write_text(
+                json.dumps({"status": "finished", "epochs": 2, "selection": {"bpd": 3.0}})
+            )
+            (working / "provenance.json").write_text(json.dumps({"images_per_second": 1.0, "seconds": 1.0}))
+            (working / "record.json").write_text("{}")
+            working.rename(store.folder(settings.name))
+        return False
+
+    monkeypatch.setattr(RunStore, "is_locked", ends)
+    assert status(plan, Path("logs")).runs[settings.name].state == "finished"
+
+
 def test_a_training_that_is_watched_while_it_runs(plan, monkeypatch):
     pytest.importorskip("sklearn")
     assert main(["prepare", "digits"]) == main(["dequantize", "digits"]) == 0

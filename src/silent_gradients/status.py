@@ -253,7 +253,10 @@ def _run(store: RunStore, settings: RunSettings, now: float) -> RunStatus:
                 )
         folder = store.working_folder(name)
         if folder.is_dir():
-            return _unfinished(store, settings, folder, now)
+            found = _unfinished(store, settings, folder, now)
+            # A run that ends here lets go of its lock after its folder has been renamed.
+            if found.state == "running" or folder.is_dir():
+                return found
     return RunStatus(name, "planned", epochs)
 
 
