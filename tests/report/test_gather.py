@@ -177,6 +177,18 @@ def test_one_seed_says_that_it_has_no_interval(builder, make_context, tmp_path):
     assert "one seed: none" in text
 
 
+def test_a_table_without_rows_has_no_files(builder, make_context, tmp_path):
+    cell = "digits/learnable/reinforce"
+    builder.add(cell)
+    gather(builder.records, make_context([cell], seeds=(0,)), tmp_path)
+    stems = {path.stem for path in (tmp_path / "tables").iterdir()}
+    assert {"table-3-bits-per-dimension", "table-4-kl-divergence"} <= stems
+    assert not any(stem.startswith(("table-2", "log-linear")) for stem in stems)
+    for path in (tmp_path / "tables").glob("*.csv"):
+        assert len(pd.read_csv(path))
+    assert "Nothing in this plan belongs here." in (tmp_path / "report.html").read_text()
+
+
 def test_a_plan_without_any_run_still_makes_a_page(make_context, tmp_path):
     context = make_context(["digits/fixed/reinforce", "mnist/learnable/reinforce"])
     gather([], context, tmp_path)

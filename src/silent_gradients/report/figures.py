@@ -126,7 +126,7 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
                 "bpd-kl.svg",
                 f"Bits per dimension against KL, {title_end}",
                 "Each mark is one seed's reported BPD and KL divergence"
-                + ("; grey outlines are the published values." if any(map(_is_published, members)) else "."),
+                + ("; grey outlines are the published values." if any(map(_published_pair, members)) else "."),
                 partial(bpd_against_kl, members, colours),
             ),
         ]
@@ -259,8 +259,10 @@ def estimators_along_training(points: Sequence[Mapping[str, Any]]) -> bytes:
         return _bytes(figure, "svg")
 
 
-def _is_published(cell: Cell) -> bool:
-    return published(cell.name, "bpd") is not None and published(cell.name, "kl") is not None
+def _published_pair(cell: Cell) -> tuple[float, float] | None:
+    """KL and BPD as the paper has them; None where it lacks one."""
+    kl, bpd = published(cell.name, "kl"), published(cell.name, "bpd")
+    return None if kl is None or bpd is None else (kl, bpd)
 
 
 def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | None:
@@ -288,9 +290,9 @@ def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | N
             legend=False,
         )
         for cell in cells:
-            kl, bpd = published(cell.name, "kl"), published(cell.name, "bpd")
-            if kl is not None and bpd is not None and cell.method.space == part["space"].iloc[0]:
-                axis.plot(kl, bpd, "o" if cell.method.silent else "X", mec=GREY, mfc="none", ms=7, mew=1)
+            pair = _published_pair(cell)
+            if pair is not None and cell.method.space == part["space"].iloc[0]:
+                axis.plot(*pair, "o" if cell.method.silent else "X", mec=GREY, mfc="none", ms=7, mew=1)
 
     data = pd.DataFrame(rows).sort_values(["space", "estimator", "guidance", "kl"], ignore_index=True)
     return _panels(data, colours, scatter, ("KL (nats per image)", "BPD"), lines=False)

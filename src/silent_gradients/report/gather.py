@@ -21,8 +21,9 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
     """Write the tables, figures, metrics and the page of a plan's runs.
 
     Makes ``tables/*.csv``, ``*.md`` and ``*.html``, ``figures/*``, ``curves/<cell>.csv``, ``metrics.json``,
-    ``runs.csv`` and, last, ``report.html``. The same runs give the same bytes. Tables, figures and curves of an earlier
-    gathering that are not made again are removed from those three folders.
+    ``runs.csv`` and, last, ``report.html``; a table without rows is in the page alone. The same runs give the same
+    bytes. Tables, figures and curves of an earlier gathering that are not made again are removed from those three
+    folders.
 
     Args:
         records: Runs by round, in any order; ``records.load`` reads them.
@@ -41,7 +42,8 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
     runs = tables.runs(records)
 
     written = set()
-    for table in laid_out:
+    # The page says of a table without rows that it has none; its files would be hard to read.
+    for table in (table for table in laid_out if not table.data.empty):
         for path, text in (
             (out / "tables" / f"{table.name}.csv", _csv(table.data)),
             (out / "tables" / f"{table.name}.md", markdown(table)),
@@ -67,7 +69,7 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
     ):
         for path in set(out.glob(pattern)) - written:
             path.unlink()
-    for folder in ("figures", "curves"):
+    for folder in ("tables", "figures", "curves"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     write_text_atomically(
         out / "metrics.json",
