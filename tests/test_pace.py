@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from silent_gradients import cli
+from silent_gradients.data.prepared import PreparedData
 from silent_gradients.overview import overview
 from silent_gradients.pace import (
     DEFAULT_MEGABYTES,
@@ -162,14 +163,13 @@ def test_steps_of_every_phase_are_timed(tiny, tmp_path, cell, stack):
     assert (times.guided == times.plain) == (settings.silent is None)
 
 
-def test_a_device_is_measured_once_per_kind_of_step(tiny, tmp_path):
-    (tmp_path / "tiny").symlink_to(tiny.folder)
+def test_a_device_is_measured_once_per_kind_of_step(tiny):
     runs = [
         tiny.settings("fixed/reinforce"),
         tiny.settings("fixed/reinforce", seed=3),
         tiny.settings("fixed/silent-gaussian"),
     ]
-    pace = measured_pace(runs, tmp_path, CPU, rounds=1)
+    pace = measured_pace(runs, {"tiny": PreparedData.open(tiny.folder)}, CPU, rounds=1)
     assert set(pace.steps) == {architecture(run) for run in runs}
     assert len(pace.steps) == 2
     assert (pace.device, pace.torch, pace.stack) == ("cpu", torch.__version__, 1)
@@ -189,6 +189,7 @@ def test_the_command_line_measures_steps_as_the_settings_ask(study, tmp_path, mo
 
     monkeypatch.setattr("silent_gradients.training.lease.acquire", lambda: Lease(device, "0"))
     monkeypatch.setattr("silent_gradients.training.stopwatch.measured_pace", measured_pace)
+    monkeypatch.setattr(PreparedData, "open", lambda *_: None)
     monkeypatch.setattr("silent_gradients.training.arithmetic.settle", lambda: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "presets").symlink_to(study)
@@ -196,7 +197,18 @@ def test_the_command_line_measures_steps_as_the_settings_ask(study, tmp_path, mo
     assert found == [{"captured": captured}]
 
 
-def test_a_measured_pace_is_that_of_the_steps_asked_for(tiny, tmp_path, monkeypatch):
+def test_missing_data_are_told_before_the_wait_for_a_device(study, tmp_path, monkeypatch, capsys):
+    def acquire():
+        raise AssertionError("asked for a device")
+
+    monkeypatch.setattr("silent_gradients.training.lease.acquire", acquire)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "presets").symlink_to(study)
+    assert cli.main(["pace", "--config", json.dumps({"preset": "study"})]) == 1
+    assert "data/prepared/" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_measured_pace_is_that_of_the_steps_asked_for(tiny, monkeypatch):
     asked = []
 
     def stepper(**kinds):
@@ -204,9 +216,9 @@ def test_a_measured_pace_is_that_of_the_steps_asked_for(tiny, tmp_path, monkeypa
         return Stepper(**{**kinds, "captured": False})
 
     monkeypatch.setattr("silent_gradients.training.stopwatch.Stepper", stepper)
-    (tmp_path / "tiny").symlink_to(tiny.folder)
+    prepared = {"tiny": PreparedData.open(tiny.folder)}
     for captured in (True, False):
-        measured_pace([tiny.settings("fixed/reinforce")], tmp_path, CPU, rounds=1, captured=captured)
+        measured_pace([tiny.settings("fixed/reinforce")], prepared, CPU, rounds=1, captured=captured)
     assert asked == [{"stacked": False, "captured": True}, {"stacked": False, "captured": False}]
 
 

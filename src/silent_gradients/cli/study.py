@@ -181,9 +181,15 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _pace(options: argparse.Namespace) -> int:
+    from silent_gradients.data.prepare import PREPARED
+    from silent_gradients.data.prepared import PreparedData
     from silent_gradients.training.lease import acquire
 
     plan = load_plan(options)
+    runs = [plan.first_run(cell) for cell in plan.cells()]
+    digests = {run.data.name: run.data.sha256 for run in runs}
+    # What is wrong with them is said before the wait for a device.
+    prepared = {name: PreparedData.open(PREPARED / name, digest) for name, digest in digests.items()}
     with acquire() as lease:
         import torch
 
@@ -193,10 +199,10 @@ def _pace(options: argparse.Namespace) -> int:
         from silent_gradients.training.stopwatch import measured_pace
 
         settle()
-        runs, execution = [plan.first_run(cell) for cell in plan.cells()], plan.params.execution
+        execution = plan.params.execution
         pace = measured_pace(
             runs,
-            Path("data/prepared"),
+            prepared,
             torch.device(lease.device),
             options.rounds,
             execution.stack,

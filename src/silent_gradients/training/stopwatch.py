@@ -6,7 +6,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def measure(stopwatches: Sequence[Stopwatch], rounds: int) -> list[Steps]:
 
 def measured_pace(
     runs: Sequence[RunSettings],
-    prepared: Path,
+    prepared: Mapping[str, PreparedData],
     device: torch.device,
     rounds: int,
     stack: int = 1,
@@ -132,14 +132,11 @@ def measured_pace(
 
     Args:
         runs: The runs.
-        prepared: Folder of the prepared data sets.
+        prepared: Their data sets by name.
         device: Device that is measured.
         rounds: Steps per method and phase.
         stack: Runs in a stack.
         captured: Whether steps are CUDA graphs.
-
-    Raises:
-        DataError: A data set is not prepared.
     """
     kinds = {architecture(run): run for run in runs}
     found: dict[str, Steps] = {}
@@ -147,8 +144,7 @@ def measured_pace(
     with tempfile.TemporaryDirectory() as folder:
         for name in dict.fromkeys(run.data.name for run in kinds.values()):
             own = {kind: run for kind, run in kinds.items() if run.data.name == name}
-            first = next(iter(own.values()))
-            data = RunData.load(PreparedData.open(prepared / name, first.data.sha256), first, device)
+            data = RunData.load(prepared[name], next(iter(own.values())), device)
             without, stopwatches = resident_megabytes(), []
             for kind, run in own.items():
                 before = resident_megabytes()
