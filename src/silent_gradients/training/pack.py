@@ -296,8 +296,13 @@ def _provenance(trainer: Trainer, started: datetime) -> dict[str, Any]:
 
 
 def hardware_of(device: torch.device) -> str:
-    """Name of a device, as results and paces have it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    """Name of a device, as results and paces have it; of a processor with the instructions that torch uses there.
+
+    By these, and not by a name such as ``AMD EPYC``, torch chooses its kernels, and with them how sums are rounded.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _processor() -> str:
