@@ -180,7 +180,6 @@ MISTAKES = {
         (nothing, [], "data/prepared/digits/manifest.json: expected the manifest of a prepared data set, found none"),
         (nothing, ["--rounds", "0"], "expected a whole number of 1 or more, got '0'"),
         (nothing, ["--rounds", "many"], "expected a whole number of 1 or more, got 'many'"),
-        (file("leases"), [], "leases"),
     ),
     "select": (
         *((make, ["baselines", "digits/fixed", *options], line) for make, options, line in SETTINGS),

@@ -62,6 +62,35 @@ def assert_equal(one, other):
     assert all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
 
 
+def _weight_gradient(images, weights, groups):
+    images, weights = (each.to(memory_format=torch.channels_last) for each in (images, weights))
+    weights.requires_grad_()
+    torch.nn.functional.conv2d(images, weights, groups=groups, padding=1).sin().sum().backward()
+    return weights.grad
+
+
+def _convolutions_know_their_number_of_groups():
+    """Whether torch, by itself, rounds the weight gradient of two groups otherwise where there is a third.
+
+    With AVX2 instructions oneDNN does.
+    """
+    source = torch.Generator().manual_seed(0)
+    for channels, out in ((1, 2), (2, 4)):
+        images = torch.randn(32, 3 * channels, 8, 8, generator=source)
+        weights = torch.randn(3 * out, channels, 3, 3, generator=source)
+        three = _weight_gradient(images.clone(), weights.clone(), 3)
+        two = _weight_gradient(images[:, : 2 * channels].clone(), weights[: 2 * out].clone(), 2)
+        if not torch.equal(three[: 2 * out], two):
+            return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def assert_same():
+    """Equality, or closeness on processors where torch's grouped convolutions depend on the number of groups."""
+    return assert_close if _convolutions_know_their_number_of_groups() else assert_equal
+
+
 def variations(place, cell, silent_changes=None, **changes):
     """Runs that can be stacked and differ in everything that such runs may differ in."""
     run = place.settings(cell, silent=silent_changes, **{"epochs": 3, "gradient_clip": 5.0, "batch_size": 32} | changes)
@@ -117,24 +146,24 @@ def test_batch_norm_in_a_stack(strided, tmp_path, cell):
 
 
 @pytest.mark.parametrize(("cell", "guide"), cases(PAPERS))
-def test_neither_the_others_nor_the_place_change_a_run(tiny, tmp_path, cell, guide):
+def test_neither_the_others_nor_the_place_change_a_run(tiny, tmp_path, cell, guide, assert_same):
     first, second, third = variations(tiny, cell, guide)
     reference = finished(tiny, tmp_path / "three", [first, second, third])
     for number, runs in enumerate(([first], [second, first], [third, second, first])):
         for trainer in finished(tiny, tmp_path / f"{number}", runs):
             (same,) = [each for each in reference if each.settings == trainer.settings]
-            assert_equal(trainer, same)
+            assert_same(trainer, same)
 
 
-def test_a_diverged_run_does_not_touch_its_neighbours(tiny, tmp_path):
+def test_a_diverged_run_does_not_touch_its_neighbours(tiny, tmp_path, assert_same):
     healthy = [tiny.settings("learnable/reparameterization", seed=seed) for seed in (0, 1)]
     ill = tiny.settings("learnable/reparameterization", seed=2, learning_rate=1e18)
     reference = finished(tiny, tmp_path / "healthy", healthy)
     one, diverged, other = finished(tiny, tmp_path / "mixed", [healthy[0], ill, healthy[1]])
     assert diverged.diverged_epoch is not None
     assert diverged.epoch < one.epoch
-    assert_equal(reference[0], one)
-    assert_equal(reference[1], other)
+    assert_same(reference[0], one)
+    assert_same(reference[1], other)
 
 
 @pytest.mark.parametrize("cell", ["learnable/reinforce+silent", "fixed/silent-bernoulli"])
@@ -155,7 +184,7 @@ def test_a_stack_that_stops_after_every_step_is_an_undisturbed_one(tiny, tmp_pat
         assert_equal(one, other)
 
 
-def test_runs_whose_checkpoints_lie_apart_go_on_in_one_stack(tiny, tmp_path):
+def test_runs_whose_checkpoints_lie_apart_go_on_in_one_stack(tiny, tmp_path, assert_same):
     """A process that was killed between two checkpoints leaves one run a few steps ahead of the other."""
     runs = variations(tiny, "learnable/gumbel-softmax+silent")
     undisturbed = finished(tiny, tmp_path / "undisturbed", runs)
@@ -166,7 +195,7 @@ def test_runs_whose_checkpoints_lie_apart_go_on_in_one_stack(tiny, tmp_path):
     saved = [checkpoint.newest(tmp_path / "killed" / f"{number}") for number in range(3)]
     assert [(entry["epoch"], entry["step"]) for entry in saved] == [(2, 0), (0, 1), (0, 1)]
     for one, other in zip(undisturbed, finished(tiny, tmp_path / "killed", runs), strict=True):
-        assert_equal(one, other)
+        assert_same(one, other)
 
 
 def test_which_runs_can_be_stacked(tiny):

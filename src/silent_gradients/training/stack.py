@@ -4,10 +4,11 @@ The step of a single run is mapped over its runs (``torch.vmap``): linear layers
 convolutions become grouped ones. Small networks gain, since there is more work per kernel and per call; a run of large
 ones fills a device by itself. Each run keeps its own optimizers, random streams, schedule, curve and checkpoints.
 
-Neither the number of runs in a stack nor a run's place in it changes its result: a run may go on in another stack than
-it began in. On a CPU that holds bit for bit for batches of a multiple of 32 images; elementwise functions round
-otherwise in an incomplete vector. A lone run is stepped beside a copy of itself, since a convolution in one group takes
-another kernel with other rounding.
+Neither the number of runs in a stack nor a run's place in it changes its result by more than rounding: a run may go on
+in another stack than it began in. On a CPU that holds bit for bit for batches of a multiple of 32 images (elementwise
+functions round otherwise in an incomplete vector) where oneDNN rounds a convolution's weight gradient alike for any
+number of groups, which it does not with AVX2 instructions. A lone run is stepped beside a copy of itself, since a
+convolution in one group takes another kernel with other rounding.
 """
 
 from __future__ import annotations
