@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from scipy import stats
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -36,6 +37,13 @@ def check_interval(values: pd.Series, row: pd.Series, mean: str) -> None:
 
 def test_there_are_measured_studies() -> None:
     assert "mnist-reduced" in NAMES
+
+
+def test_dvc_shows_every_study() -> None:
+    shown = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
+    names = {f"measured/{name}" for name in NAMES}
+    assert {Path(path).parent.as_posix() for path in shown["metrics"]} == names
+    assert {Path(path).parent.as_posix() for entry in shown["plots"] for path in entry} == names
 
 
 @studies

@@ -208,6 +208,16 @@ def test_missing_data_are_told_before_the_wait_for_a_device(study, tmp_path, mon
     assert "data/prepared/" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_leases_that_cannot_be_had_are_told(study, tmp_path, monkeypatch, capsys):
+    (tmp_path / "leases").touch()
+    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setattr(PreparedData, "open", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "presets").symlink_to(study)
+    assert cli.main(["pace", "--config", json.dumps({"preset": "study"})]) == 1
+    assert str(tmp_path / "leases") in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_measured_pace_is_that_of_the_steps_asked_for(tiny, monkeypatch):
     asked = []
 

@@ -5,10 +5,10 @@ convolutions become grouped ones. Small networks gain, since there is more work 
 ones fills a device by itself. Each run keeps its own optimizers, random streams, schedule, curve and checkpoints.
 
 Neither the number of runs in a stack nor a run's place in it changes its result by more than rounding: a run may go on
-in another stack than it began in. On a CPU that holds bit for bit for batches of a multiple of 32 images (elementwise
-functions round otherwise in an incomplete vector) where oneDNN rounds a convolution's weight gradient alike for any
-number of groups, which it does not with AVX2 instructions. A lone run is stepped beside a copy of itself, since a
-convolution in one group takes another kernel with other rounding.
+in another stack than it began in. On a CPU that holds bit for bit for batches of a multiple of 32 images, since
+elementwise functions round otherwise in an incomplete vector, and where oneDNN takes the same kernel for any number of
+groups; of few channels on a processor with AVX2 it does not, for a convolution's weight gradient. A lone run is stepped
+beside a copy of itself, since a convolution in one group takes another kernel with other rounding.
 """
 
 from __future__ import annotations
