@@ -33,7 +33,7 @@ def test_values_are_told_as_yaml_has_them():
     assert rows["`size`"].startswith("null or list of 2: whole number > 0 | `null` | ")
     assert rows["`channels`"].startswith("null or `1` or `3` | `null` | ")
     assert rows["`mean_rate`"].startswith("list of: null or number > 0 | `[null]` | ")
-    assert rows["`steps`"].startswith('`graph` or `eager` | `"graph"` | ')
+    assert rows["`steps`"].startswith('`graph` or `streams` or `eager` | `"graph"` | ')
     assert rows["`substitute`"].startswith("mapping of names to text | `{}` | ")
     assert rows["`sets`"].startswith("section by name | `{}` | ")
     assert rows["`grid`"].startswith("section, see below | required | ")

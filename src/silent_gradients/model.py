@@ -22,7 +22,7 @@ from silent_gradients.decoders import (
 from silent_gradients.decoders.linear_heads import LinearHeadsDecoder
 from silent_gradients.encoders import encoder
 from silent_gradients.estimators.contract import State
-from silent_gradients.networks import set_short_type
+from silent_gradients.networks import set_precision
 from silent_gradients.optimizer import AdamW
 from silent_gradients.posteriors import FAMILIES
 from silent_gradients.seeds import derived_seed
@@ -55,7 +55,7 @@ def build_vae(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(settings.seed, "initialization"))
         vae = _build(settings, mean, deviation)
-    set_short_type(vae, torch.bfloat16 if settings.precision == "bfloat16" else None)
+    set_precision(vae, settings.precision)
     # Convolutions of few channels take up to half as long again in the other layout.
     return vae.to(memory_format=torch.channels_last)
 

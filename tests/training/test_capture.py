@@ -13,10 +13,10 @@ from silent_gradients.training.stepper import Stepper
 pytestmark = pytest.mark.gpu
 
 
-def trained(place, folder, runs, advance, stop=lambda: False):
+def trained(place, folder, runs, advance, checkpoint_seconds=math.inf):
     device = torch.device("cuda")
     made = [Trainer(run, RunData.load(place.prepared, run, device), folder / run.id, device) for run in runs]
-    train(made, advance, math.inf, stop)
+    train(made, advance, checkpoint_seconds, lambda: False)
     return made
 
 
@@ -28,16 +28,34 @@ def runs(place, cell):
     return [dataclasses.replace(run, seed=seed) for seed in (0, 1)]
 
 
+CELLS = [
+    "learnable/reparameterization+silent",
+    "learnable/reinforce+silent",
+    "learnable/silent-bernoulli",
+    "fixed/rloo",
+]
+
+
 @pytest.mark.parametrize("study", ["tiny", "strided"])
 @pytest.mark.parametrize("stacked", [False, True])
-@pytest.mark.parametrize(
-    "cell",
-    ["learnable/reparameterization+silent", "learnable/reinforce+silent", "learnable/silent-bernoulli", "fixed/rloo"],
-)
+@pytest.mark.parametrize("cell", CELLS)
 def test_captured_steps_are_the_eager_ones(request, tmp_path, study, stacked, cell):
     place = request.getfixturevalue(study)
     eager = trained(place, tmp_path / "eager", runs(place, cell), one_by_one)
     captured = trained(place, tmp_path / "graph", runs(place, cell), Stepper(stacked=stacked, captured=True).advance)
+    compare(eager, captured)
+
+
+def test_steps_on_streams_are_the_eager_ones(tiny, tmp_path):
+    various = [run for cell in CELLS for run in runs(tiny, cell)]
+    eager = trained(tiny, tmp_path / "eager", various, one_by_one)
+    stepper = Stepper(stacked=False, captured=True, streams=True)
+    # Every step is followed by a checkpoint, which is made outside of the streams.
+    streams = trained(tiny, tmp_path / "streams", various, stepper.advance, checkpoint_seconds=0.0)
+    compare(eager, streams)
+
+
+def compare(eager, captured):
     for one, other in zip(eager, captured, strict=True):
         for stream, source in one.generators.items():
             assert torch.equal(source.get_state(), other.generators[stream].get_state()), stream

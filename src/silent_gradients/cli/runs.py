@@ -53,13 +53,13 @@ def add_verbs(verbs: Verbs) -> None:
         type=whole_number(1),
         default=1,
         metavar="N",
-        help="train at most so many runs of a cell side by side (default: 1)",
+        help="train at most so many runs side by side (default: 1)",
     )
     train.add_argument(
         "--steps",
-        choices=["graph", "eager"],
+        choices=["graph", "streams", "eager"],
         default="graph",
-        help="on a GPU: CUDA graphs (default) or eager calls",
+        help="on a GPU: CUDA graphs (default), CUDA graphs of any runs at the same time, or eager calls",
     )
     train.add_argument(
         "--time-limit",
@@ -172,6 +172,7 @@ def _train_on(device: str, pack: PackSpec, options: argparse.Namespace) -> int:
     from silent_gradients.training.pack import StopSignal, TimeLimit, run_pack
 
     settle()
+    on_gpu = torch.device(device).type == "cuda"
     signalled = StopSignal()
     limit = TimeLimit(math.inf if options.time_limit is None else 60 * options.time_limit)
     try:
@@ -183,7 +184,8 @@ def _train_on(device: str, pack: PackSpec, options: argparse.Namespace) -> int:
             checkpoint_seconds=options.checkpoint_seconds,
             stop=lambda: signalled() or limit(),
             stack=options.stack,
-            captured=options.steps == "graph" and torch.device(device).type == "cuda",
+            captured=options.steps != "eager" and on_gpu,
+            streams=options.steps == "streams" and on_gpu,
             tensorboard=options.tensorboard,
         )
     except (Interrupted, KeyboardInterrupt) as reason:

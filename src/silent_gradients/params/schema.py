@@ -145,10 +145,14 @@ class ExecutionParams(_Strict):
     workers: PositiveInt = Field(8, description="Jobs that each round of an experiment is cut into at least.")
     checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints, at least.")
     stack: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="Most runs of a cell that are trained in one stack, which pays for small networks; 1 is none."
+        1,
+        description="Most runs that are trained side by side: of one cell in a stack, which pays for small networks, "
+        "or on streams; 1 is none.",
     )
-    steps: Literal["graph", "eager"] = Field(
-        "graph", description="On a GPU, steps are captured as CUDA graphs, or eager calls; elsewhere they are eager."
+    steps: Literal["graph", "streams", "eager"] = Field(
+        "graph",
+        description="On a GPU, steps are captured as CUDA graphs, which with `streams` are those of any runs at the "
+        "same time, or they are eager calls; elsewhere they are eager.",
     )
     tensorboard: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="Folder to write the curves to as TensorBoard's events, too; null is nowhere."

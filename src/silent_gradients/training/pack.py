@@ -40,7 +40,7 @@ from silent_gradients.store import (
 )
 from silent_gradients.training import checkpoint
 from silent_gradients.training.loop import Interrupted, Trainer, train
-from silent_gradients.training.stack import stacks
+from silent_gradients.training.stack import side_by_side, stacks
 from silent_gradients.training.stepper import Stepper
 
 REPORT_SECONDS = 5.0
@@ -129,6 +129,7 @@ def run_pack(
     stop: Callable[[], bool],
     stack: int = 1,
     captured: bool = False,
+    streams: bool = False,
     tensorboard: Path | None = None,
 ) -> dict[str, Any]:
     """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
@@ -142,6 +143,7 @@ def run_pack(
         stop: Asked after every step and before every evaluation; True saves a checkpoint and ends the pack.
         stack: Most runs that are trained side by side, see ``stack.py``; 1 is one after another, without a stack.
         captured: Steps are CUDA graphs, see ``capture.py``.
+        streams: Runs side by side are on CUDA streams of their own instead, each by itself; they may be of any kind.
         tensorboard: Folder for the curves as TensorBoard's events, see ``events.py``; None is nowhere.
 
     Raises:
@@ -157,7 +159,7 @@ def run_pack(
     needs_weights = spec.round == "seeds"
     numbers = {settings.name: number for number, settings in enumerate(spec.members)}
     trained: dict[str, StoredRun] = {}
-    for group in stacks(spec.members, stack):
+    for group in side_by_side(spec.members, stack) if streams else stacks(spec.members, stack):
         with ExitStack() as locks:
             replaced: dict[str, StoredRun | None] = {}
             for settings in group:
@@ -180,7 +182,7 @@ def run_pack(
                     report = partial(_report_all, reports)
                     trainers.append(Trainer(settings, data, store.working_folder(settings.name), device, report=report))
             started = datetime.now(UTC)
-            stepper = Stepper(stacked=stack > 1, captured=captured)
+            stepper = Stepper(stacked=stack > 1 and not streams, captured=captured, streams=streams)
             train(trainers, stepper.advance, checkpoint_seconds, stop)
             for trainer in trainers:
                 name = trainer.settings.name

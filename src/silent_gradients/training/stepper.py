@@ -53,14 +53,38 @@ class Stepper:
     Args:
         stacked: Runs in the same phase make their steps together.
         captured: Steps are captured as CUDA graphs, a graph for each phase.
+        streams: Each run has a CUDA stream of its own, on which it goes on without waiting for the others; for runs
+            that are not stacked, which may be of any kind.
     """
 
-    def __init__(self, *, stacked: bool, captured: bool = False) -> None:
-        self.stacked, self.captured = stacked, captured
+    def __init__(self, *, stacked: bool, captured: bool = False, streams: bool = False) -> None:
+        if stacked and streams:
+            raise ValueError("expected runs in a stack or on streams of their own, found both")
+        self.stacked, self.captured, self.streams = stacked, captured, streams
         self._works: dict[tuple[Phase, tuple[int, ...]], Work] = {}
+        self._streams: dict[int, torch.cuda.Stream] = {}
 
     def advance(self, trainers: Sequence[Trainer]) -> None:
         """One step of every run."""
+        if not self.streams:
+            self._advance(trainers)
+            return
+        for trainer in trainers:
+            # Whatever the run does, an evaluation at an epoch's end included, is done in its own stream.
+            current = torch.cuda.current_stream(trainer.device)
+            stream = self._stream(trainer, current)
+            with torch.cuda.stream(stream):
+                self._advance([trainer])
+            current.wait_stream(stream)  # checkpoints and results are made outside
+
+    def _stream(self, trainer: Trainer, current: torch.cuda.Stream) -> torch.cuda.Stream:
+        stream = self._streams.get(id(trainer))
+        if stream is None:
+            stream = self._streams[id(trainer)] = torch.cuda.Stream(trainer.device)
+            stream.wait_stream(current)  # in which its weights were made
+        return stream
+
+    def _advance(self, trainers: Sequence[Trainer]) -> None:
         groups: dict[Phase, list[Trainer]] = {}
         for trainer in trainers:
             groups.setdefault(trainer.begin_step(), []).append(trainer)
