@@ -52,6 +52,10 @@ class Captured:
         for trainer in self.members:
             for stream in ("dequantization", "latent"):
                 graph.register_generator_state(trainer.generators[stream])
-        with torch.cuda.graph(graph):
+        # A run that has a stream of its own is captured on it: cuBLAS has a workspace for each stream, which graphs that
+        # were captured on one stream and are replayed on several would write at the same time.
+        current = torch.cuda.current_stream(self._index.device)
+        own = None if current == torch.cuda.default_stream(self._index.device) else current
+        with torch.cuda.graph(graph, stream=own):
             self.work.compute(self._index, self._alpha)
         return graph
