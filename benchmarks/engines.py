@@ -89,13 +89,13 @@ class Beside:
         self.guided = self.works[0].guided
         self.streams = [torch.cuda.Stream() for _ in members]
 
-    def compute(self, index: torch.Tensor, alpha: torch.Tensor) -> None:
+    def compute(self, index: torch.Tensor, alpha: torch.Tensor | None) -> None:
         """See ``stepper.Work``."""
         current = torch.cuda.current_stream()
         for row, (work, stream) in enumerate(zip(self.works, self.streams, strict=True)):
             stream.wait_stream(current)
             with torch.cuda.stream(stream):
-                work.compute(index[row : row + 1], alpha[row : row + 1])
+                work.compute(index[row : row + 1], None if alpha is None else alpha[row : row + 1])
         for stream in self.streams:
             current.wait_stream(stream)
 

@@ -61,8 +61,8 @@ def test_a_network_in_training_uses_the_shorter_type():
 
 
 class InTF32(torch.nn.Linear):
-    def forward(self, input):
-        return networks._TF32Product.apply(input, self.weight) + self.bias
+    def forward(self, x):
+        return networks._TF32Product.apply(x, self.weight) + self.bias
 
 
 def differentiated(network, x):

@@ -26,14 +26,17 @@ class Captured:
         self.work, self.members, self.guided = work, work.members, work.guided
         self._graph: torch.cuda.CUDAGraph | None = None
         self._eager_steps = 0
-        self._index, self._alpha = torch.empty(0), torch.empty(0)
+        self._index = torch.empty(0)
+        self._alpha: Tensor | None = None
 
-    def compute(self, index: Tensor, alpha: Tensor) -> None:
+    def compute(self, index: Tensor, alpha: Tensor | None) -> None:
         """See ``stepper.Work``."""
         if self._eager_steps == 0:
-            self._index, self._alpha = torch.empty_like(index), torch.empty_like(alpha, device=index.device)
+            self._index = torch.empty_like(index)
+            self._alpha = None if alpha is None else torch.empty_like(alpha, device=index.device)
         self._index.copy_(index)
-        self._alpha.copy_(alpha, non_blocking=True)
+        if self._alpha is not None and alpha is not None:
+            self._alpha.copy_(alpha, non_blocking=True)
         if self._eager_steps < WARM_UP:
             self._eager_steps += 1
             side, current = torch.cuda.Stream(index.device), torch.cuda.current_stream(index.device)
@@ -52,8 +55,8 @@ class Captured:
         for trainer in self.members:
             for stream in ("dequantization", "latent"):
                 graph.register_generator_state(trainer.generators[stream])
-        # A run that has a stream of its own is captured on it: cuBLAS has a workspace for each stream, which graphs that
-        # were captured on one stream and are replayed on several would write at the same time.
+        # A run that has a stream of its own is captured on it: cuBLAS has a workspace for each stream, which graphs
+        # captured on one stream and replayed on several would write at the same time.
         current = torch.cuda.current_stream(self._index.device)
         own = None if current == torch.cuda.default_stream(self._index.device) else current
         with torch.cuda.graph(graph, stream=own):

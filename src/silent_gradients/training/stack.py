@@ -117,9 +117,11 @@ class Joint:
 
         self.step = torch.vmap(joint)
 
-    def compute(self, index: Tensor, alpha: Tensor) -> None:
+    def compute(self, index: Tensor, alpha: Tensor | None) -> None:
         """One step of every run, each with the next noise of its own streams; see ``stepper.Work``."""
         members, device = self.members, self.members[0].device
+        if alpha is None:
+            alpha = torch.zeros(len(members), device=device)
         images = [
             trainer.data.batches.at(own, trainer.generators["dequantization"])
             for trainer, own in zip(members, index, strict=True)

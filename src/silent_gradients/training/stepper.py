@@ -25,12 +25,12 @@ class Work(Protocol):
     members: Sequence[Trainer]
     guided: bool
 
-    def compute(self, index: Tensor, alpha: Tensor) -> None:
+    def compute(self, index: Tensor, alpha: Tensor | None) -> None:
         """The step; nothing here waits for the device or depends on what is on the host.
 
         Args:
             index: [N, B], positions of the images in the training set, for every run.
-            alpha: [N], weights of the silent gradients; they count in a mixed phase.
+            alpha: [N], weights of the silent gradients; None where the phase is not mixed.
         """
 
 
@@ -41,10 +41,10 @@ class Alone:
         self.phase, self.members = phase, members
         _, self.guided = needs(members[0], phase)
 
-    def compute(self, index: Tensor, alpha: Tensor) -> None:
+    def compute(self, index: Tensor, alpha: Tensor | None) -> None:
         """See ``Work``."""
         (trainer,) = self.members
-        trainer.compute(self.phase, index[0], alpha[0])
+        trainer.compute(self.phase, index[0], 0.0 if alpha is None else alpha[0])
 
 
 class Stepper:
@@ -108,10 +108,15 @@ class Stepper:
         return Captured(made) if self.captured else made
 
     def _step(self, work: Work, phase: Phase) -> None:
-        index = torch.stack([trainer.next_index() for trainer in work.members])
-        alpha = torch.tensor([trainer.alpha for trainer in work.members])
+        indices = [trainer.next_index() for trainer in work.members]
+        # Every call to the device takes the host longer than a small kernel takes the device.
+        index = torch.stack(indices) if len(indices) > 1 else indices[0][None]
+        alpha = None
+        if phase.guided == "mixed":
+            alphas = torch.tensor([trainer.alpha for trainer in work.members])
+            alpha = alphas.to(index.device, non_blocking=True)
         with convolutions(work.members[0].settings.precision):
-            work.compute(index, alpha.to(index.device, non_blocking=True) if phase.guided == "mixed" else alpha)
+            work.compute(index, alpha)
         for trainer in work.members:
             trainer.count(index.shape[1], work.guided)
             trainer.end_step()
