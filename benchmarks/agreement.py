@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import cells_by_group, hardware, prepare_data, preset_plan
+from measuring import cells_by_group, hardware, in_pytorchs_layout, prepare_data, preset_plan
 from scipy import stats
 
 from silent_gradients.data.prepared import PreparedData
@@ -39,12 +39,14 @@ class Way:
     Attributes:
         stacked: In a stack of all seeds.
         captured: As CUDA graphs.
+        streams: On streams of their own.
         precision: Arithmetic of the networks in training.
         channels_last: The layout of images and convolutions in memory.
     """
 
     stacked: bool = False
     captured: bool = False
+    streams: bool = False
     precision: Precision = "float32"
     channels_last: bool = True
 
@@ -55,6 +57,7 @@ def ways(device: torch.device) -> dict[str, Way]:
     if device.type == "cuda":
         found |= {f"graph, {kind}": Way(captured=True, precision=kind) for kind in ("float32", "tf32", "bfloat16")}
         found["stack, graph"] = Way(stacked=True, captured=True)
+        found["streams, graph"] = Way(captured=True, streams=True)
     return found
 
 
@@ -68,8 +71,8 @@ def bits_per_dim(
     ]
     if not way.channels_last:
         for trainer in trainers:
-            trainer.vae.to(memory_format=torch.contiguous_format)
-    advance = Stepper(stacked=way.stacked, captured=way.captured).advance
+            in_pytorchs_layout(trainer)
+    advance = Stepper(stacked=way.stacked, captured=way.captured, streams=way.streams).advance
     train(trainers, advance if way.stacked or way.captured else one_by_one, math.inf, lambda: False)
     results = [trainer.result() for trainer in trainers]
     return [math.nan if result["selection"] is None else result["selection"]["bpd"] for result in results]

@@ -119,7 +119,7 @@ def bars(found: dict[str, Any], device: str) -> list[Bar]:
                 epochs, images, wanted = (500, 50_000, 3) if "mnist" in cell else (2000, 45_000, 6)
                 minutes = epochs * images / best / 60
                 made.append(at_most(f"{cell}: minutes of training for {epochs} epochs", wanted, minutes))
-                for lane in [lane for lane in rates if lane.startswith("stack of 8")]:
+                for lane in [lane for lane in rates if lane.startswith(("stack of 8", "streams of 8"))]:
                     made.append(at_least(f"{cell}: {lane} over a graph", 2.0, ratio(rates, lane, "graph, float32")))
             if cell.endswith("fixed/silent-gaussian"):
                 other = cells[cell.replace("silent-gaussian", "reparameterization")]

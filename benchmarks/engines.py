@@ -28,6 +28,7 @@ from measuring import (
     Spread,
     arguments,
     begin,
+    in_pytorchs_layout,
     in_turns,
     now,
     prepare_data,
@@ -38,10 +39,9 @@ from measuring import (
 from silent_gradients.data.run_data import RunData
 from silent_gradients.settings import RunSettings
 from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.capture import Captured
-from silent_gradients.training.loop import Phase, Trainer, one_by_one, step_sums
+from silent_gradients.training.loop import Trainer, one_by_one, step_sums
 from silent_gradients.training.stack import mappable
-from silent_gradients.training.stepper import Alone, Stepper, Work
+from silent_gradients.training.stepper import Stepper
 
 REFERENCE = "eager, PyTorch's layout"
 Lane = Callable[[], float]
@@ -78,37 +78,6 @@ class Trained:
             return steps * self.images / (now(self.device) - start)
 
         return measure
-
-
-class Beside:
-    """The steps of several runs on streams of their own; captured, they are branches of one graph."""
-
-    def __init__(self, phase: Phase, members: Sequence[Trainer]) -> None:
-        self.members = members
-        self.works = [Alone(phase, [member]) for member in members]
-        self.guided = self.works[0].guided
-        self.streams = [torch.cuda.Stream() for _ in members]
-
-    def compute(self, index: torch.Tensor, alpha: torch.Tensor | None) -> None:
-        """See ``stepper.Work``."""
-        current = torch.cuda.current_stream()
-        for row, (work, stream) in enumerate(zip(self.works, self.streams, strict=True)):
-            stream.wait_stream(current)
-            with torch.cuda.stream(stream):
-                work.compute(index[row : row + 1], None if alpha is None else alpha[row : row + 1])
-        for stream in self.streams:
-            current.wait_stream(stream)
-
-
-class StreamStepper(Stepper):
-    """Makes the steps of runs in the same phase side by side in one graph."""
-
-    def __init__(self) -> None:
-        super().__init__(stacked=True, captured=True)
-
-    def work(self, phase: Phase, members: Sequence[Trainer]) -> Work:
-        """See ``Stepper``."""
-        return Captured(Beside(phase, members))
 
 
 def compiled(trainer: Trainer) -> Callable[[list[Trainer]], None]:
@@ -174,7 +143,7 @@ def lanes(options: Any, settings: RunSettings, prepared: Path, folder: Path, dev
     data = whole_batches(prepared, settings, steps, device)
     make = partial(Trained, data=data, device=device)
     plain = make(settings, folder=folder / "plain")
-    plain.trainers[0].vae.to(memory_format=torch.contiguous_format)
+    in_pytorchs_layout(plain.trainers[0])
     eager = make(settings, folder=folder / "eager")
     found = {REFERENCE: plain.lane(one_by_one, steps), "eager": eager.lane(one_by_one, steps)}
     if options.compiled:
@@ -183,14 +152,14 @@ def lanes(options: Any, settings: RunSettings, prepared: Path, folder: Path, dev
     for precision in ("float32", "tf32", "bfloat16") if graphs else ():
         own = make(dataclasses.replace(settings, precision=precision), folder=folder / precision)
         found[f"graph, {precision}"] = own.lane(Stepper(stacked=False, captured=True).advance, steps)
-    for size in options.stacks if mappable(settings) else ():
-        for captured in (False, True) if graphs else (False,):
-            own = make(settings, folder=folder / f"stack-{size}-{captured}", runs=size)
-            stepper = Stepper(stacked=True, captured=captured)
-            found[f"stack of {size}{', graph' if captured else ''}"] = own.lane(stepper.advance, max(1, steps // size))
+    for size in options.stacks:
+        ways = {f"stack of {size}": Stepper(stacked=True)} if mappable(settings, device) else {}
         if graphs:
-            own = make(settings, folder=folder / f"streams-{size}", runs=size)
-            found[f"streams of {size}, graph"] = own.lane(StreamStepper().advance, max(1, steps // size))
+            ways |= {f"{name}, graph": Stepper(stacked=True, captured=True) for name in ways}
+            ways[f"streams of {size}, graph"] = Stepper(stacked=False, captured=True, streams=True)
+        for name, stepper in ways.items():
+            own = make(settings, folder=folder / name, runs=size)
+            found[name] = own.lane(stepper.advance, max(1, steps // size))
     for number in options.processes:
         found[f"{number} processes"] = processes(
             number, settings, prepared, folder / f"process-{number}", str(device), steps

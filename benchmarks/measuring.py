@@ -18,9 +18,11 @@ from silent_gradients.data.batches import DeviceBatches
 from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
+from silent_gradients.model import build_optimizers
 from silent_gradients.runs import Cell, Plan
 from silent_gradients.settings import RunSettings
 from silent_gradients.training.arithmetic import settle
+from silent_gradients.training.loop import Trainer
 from silent_gradients.training.pack import hardware_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +67,12 @@ def whole_batches(folder: Path, settings: RunSettings, steps: int, device: torch
     return dataclasses.replace(
         data, batches=DeviceBatches(batches.images[:images].cpu().numpy(), batches.levels, device)
     )
+
+
+def in_pytorchs_layout(trainer: Trainer) -> None:
+    """Give a run's convolutions PyTorch's own layout in memory; its optimizers begin anew, in the same."""
+    trainer.vae.to(memory_format=torch.contiguous_format)
+    trainer.optimizers = build_optimizers(trainer.settings, trainer.vae)
 
 
 def now(device: torch.device) -> float:

@@ -219,15 +219,21 @@ def test_which_runs_can_be_stacked(tiny):
 def test_runs_that_cannot_be_mapped_are_alone(tiny):
     run = tiny.settings("fixed/reinforce-silent-control")
     runs = [dataclasses.replace(run, seed=seed) for seed in range(3)]
-    assert not mappable(run)
-    assert stacks(runs, 4) == [[each] for each in runs]
+    assert not mappable(run, CPU)
+    assert stacks(runs, 4, CPU) == [[each] for each in runs]
+
+
+def test_batch_normalization_is_not_mapped_on_a_gpu(strided):
+    run = strided.settings("learnable/reinforce")
+    assert mappable(run, CPU)
+    assert not mappable(run, torch.device("cuda"))
 
 
 def test_stacks_keep_every_run_once(tiny):
     one, other = (tiny.settings(cell) for cell in ("learnable/reinforce", "learnable/reparameterization"))
     runs = [dataclasses.replace(run, seed=seed) for seed in range(5) for run in (one, other)]
-    cut = stacks(runs, 2)
+    cut = stacks(runs, 2, CPU)
     assert [len(stack) for stack in cut] == [2, 2, 1, 2, 2, 1]
     assert sorted(run.name for stack in cut for run in stack) == sorted(run.name for run in runs)
     assert all(len({stackable(run) == stackable(stack[0]) for run in stack}) == 1 for stack in cut)
-    assert stacks(runs[:2], 1) == [[runs[0]], [runs[1]]]
+    assert stacks(runs[:2], 1, CPU) == [[runs[0]], [runs[1]]]

@@ -159,7 +159,7 @@ def run_pack(
     needs_weights = spec.round == "seeds"
     numbers = {settings.name: number for number, settings in enumerate(spec.members)}
     trained: dict[str, StoredRun] = {}
-    for group in side_by_side(spec.members, stack) if streams else stacks(spec.members, stack):
+    for group in side_by_side(spec.members, stack) if streams else stacks(spec.members, stack, device):
         with ExitStack() as locks:
             replaced: dict[str, StoredRun | None] = {}
             for settings in group:

@@ -54,22 +54,23 @@ def stackable(settings: RunSettings) -> RunSettings:
     )
 
 
-def mappable(settings: RunSettings) -> bool:
-    """Whether a run's step can be mapped over runs."""
-    # Under vmap, batch normalization takes no bfloat16 images with float32 weights.
-    if settings.precision == "bfloat16" and settings.network.architecture == "strided":
+def mappable(settings: RunSettings, device: torch.device) -> bool:
+    """Whether a run's step can be mapped over runs on a device."""
+    # Under vmap, batch normalization takes no bfloat16 images with float32 weights, and on a GPU it asks the images for
+    # their layout, which PyTorch 2.11 cannot tell it there.
+    if settings.network.architecture == "strided" and (settings.precision == "bfloat16" or device.type == "cuda"):
         return False
     return settings.estimator == "none" or REGISTRY[settings.estimator].mappable
 
 
-def stacks(runs: Sequence[RunSettings], size: int) -> list[list[RunSettings]]:
+def stacks(runs: Sequence[RunSettings], size: int, device: torch.device) -> list[list[RunSettings]]:
     """Runs cut into stacks of at most ``size``, in the order of the first of each.
 
-    Runs whose estimator cannot be mapped are stacks of their own.
+    Runs whose steps cannot be mapped on the device are stacks of their own.
     """
     alike: dict[str, list[RunSettings]] = {}
     for run in runs:
-        alike.setdefault(stackable(run).id if mappable(run) else run.id, []).append(run)
+        alike.setdefault(stackable(run).id if mappable(run, device) else run.id, []).append(run)
     return [group[start : start + size] for group in alike.values() for start in range(0, len(group), size)]
 
 

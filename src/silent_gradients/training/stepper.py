@@ -88,7 +88,7 @@ class Stepper:
         groups: dict[Phase, list[Trainer]] = {}
         for trainer in trainers:
             groups.setdefault(trainer.begin_step(), []).append(trainer)
-        stacked = self.stacked and mappable(trainers[0].settings)
+        stacked = self.stacked and mappable(trainers[0].settings, trainers[0].device)
         parts = [
             (phase, tuple(part))
             for phase, group in groups.items()
@@ -104,7 +104,8 @@ class Stepper:
 
     def work(self, phase: Phase, members: Sequence[Trainer]) -> Work:
         """The work of some runs in a phase, of one run where runs are not stacked."""
-        made: Work = Joint(phase, members) if self.stacked and mappable(members[0].settings) else Alone(phase, members)
+        stacked = self.stacked and mappable(members[0].settings, members[0].device)
+        made: Work = Joint(phase, members) if stacked else Alone(phase, members)
         return Captured(made) if self.captured else made
 
     def _step(self, work: Work, phase: Phase) -> None:

@@ -54,7 +54,7 @@ class Stopwatch:
         captured: bool = False,
     ) -> None:
         self.settings, self.device, self.data = settings, device, data
-        seeds = range(stack if mappable(settings) else 1)
+        seeds = range(stack if mappable(settings, device) else 1)
         self.trainers = [
             Trainer(dataclasses.replace(settings, seed=seed), data, folder / str(seed), device) for seed in seeds
         ]
