@@ -105,8 +105,32 @@ def test_quoted_intervals_are_those_of_the_tables(study: Path) -> None:
     assert sections, f"docs/results.md has no section on {study.name}"
     for section in sections:
         quoted = [tuple(text.replace("−", "-") for text in match) for match in QUOTED.findall(section)]
-        assert quoted
+        assert quoted or not known, "a study with several seeds is quoted with intervals"
         assert [numbers for numbers in quoted if numbers not in known] == []
+
+
+def test_the_numbers_of_single_trainings_are_those_of_the_table() -> None:
+    study = REPOSITORY / "measured" / "mnist-fixed"
+    table = pd.read_csv(study / "tables" / "table-2-fixed-variance.csv").set_index(["method", "metric"])["measured"]
+    variances = json.loads((study / "metrics.json").read_text())["mnist"]["fixed"]
+    results = (REPOSITORY / "docs" / "results.md").read_text()
+    (section,) = (part for part in results.split("\n## ") if "`mnist-fixed`" in part.splitlines()[0])
+    rows = re.findall(r"^\| ([A-Z].*) \|$", section, re.MULTILINE)
+    checked = 0
+    for title, cell in ROWS.items():
+        method = cell.rpartition("/")[2]
+        for name, *entries in (row.split(" | ") for row in rows):
+            if name == title and len(entries) == 6:
+                assert entries[1] == f"{table[method, 'bpd']:.3f}"
+                assert entries[3] == f"{table[method, 'kl']:.2f}"
+                assert entries[4] == f"{table[method, 'mse_sampled_clamped']:.3f}"
+                checked += 1
+            elif name == title:
+                for epoch, entry in zip(("10", "45", "90"), entries, strict=True):
+                    measured = variances[method]["gradient_variance"][epoch]["batch_mean"]
+                    assert entry == f"{float(f'{measured:.3g}'):,.0f}"
+                    checked += 1
+    assert checked == 5 + 9
 
 
 SENSITIVITY = REPOSITORY / "measured" / "sensitivity-digits" / "bits_per_dim.json"

@@ -395,6 +395,17 @@ def test_a_pack_that_stops_at_its_time_limit_says_so_and_goes_on(tiny, tmp_path,
     assert (tmp_path / "limited.json").read_bytes() == (tmp_path / "undisturbed.json").read_bytes()
 
 
+def test_on_a_cpu_streams_are_one_run_after_another(tiny, command_line, monkeypatch):
+    asked = {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("silent_gradients.training.pack.run_pack", lambda *_, **options: asked.update(options) or {})
+    for steps in ("streams", "graph"):
+        arguments = command_line(tiny, grid(tiny, "learnable/reinforce"), steps)
+        assert cli.main([*arguments, "--stack", "2", "--steps", steps]) == 0
+        assert (asked["captured"], asked["streams"]) == (False, False)
+        assert asked["stack"] == (1 if steps == "streams" else 2)
+
+
 def test_the_second_signal_does_not_wait(command_line):
     stop = StopSignal()
     assert not stop()

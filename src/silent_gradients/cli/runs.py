@@ -59,7 +59,8 @@ def add_verbs(verbs: Verbs) -> None:
         "--steps",
         choices=["graph", "streams", "eager"],
         default="graph",
-        help="on a GPU: CUDA graphs (default), CUDA graphs of any runs at the same time, or eager calls",
+        help="on a GPU: CUDA graphs (default), CUDA graphs of any runs at the same time, or eager calls; elsewhere all "
+        "are eager calls, with streams of one run after another",
     )
     train.add_argument(
         "--time-limit",
@@ -173,6 +174,7 @@ def _train_on(device: str, pack: PackSpec, options: argparse.Namespace) -> int:
 
     settle()
     on_gpu = torch.device(device).type == "cuda"
+    streams = options.steps == "streams"
     signalled = StopSignal()
     limit = TimeLimit(math.inf if options.time_limit is None else 60 * options.time_limit)
     try:
@@ -183,9 +185,9 @@ def _train_on(device: str, pack: PackSpec, options: argparse.Namespace) -> int:
             torch.device(device),
             checkpoint_seconds=options.checkpoint_seconds,
             stop=lambda: signalled() or limit(),
-            stack=options.stack,
+            stack=options.stack if on_gpu or not streams else 1,
             captured=options.steps != "eager" and on_gpu,
-            streams=options.steps == "streams" and on_gpu,
+            streams=streams and on_gpu,
             tensorboard=options.tensorboard,
         )
     except (Interrupted, KeyboardInterrupt) as reason:

@@ -152,7 +152,7 @@ class ExecutionParams(_Strict):
     steps: Literal["graph", "streams", "eager"] = Field(
         "graph",
         description="On a GPU, steps are captured as CUDA graphs, which with `streams` are those of any runs at the "
-        "same time, or they are eager calls; elsewhere they are eager.",
+        "same time, or they are eager calls; elsewhere they are eager, with `streams` of one run after another.",
     )
     tensorboard: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="Folder to write the curves to as TensorBoard's events, too; null is nowhere."
