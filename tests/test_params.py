@@ -587,12 +587,20 @@ def test_the_silent_and_the_sampled_guide_differ_in_nothing_else(preset, dataset
         assert own == resolved.for_method("learnable", dataset, silent)
 
 
-@pytest.mark.parametrize("preset", ["mnist-reduced", "mnist-beyond"])
-def test_methods_of_the_reduced_presets_have_equal_budgets(preset):
+@pytest.mark.parametrize("preset", ["mnist-reduced", "mnist-beyond", "mnist-fixed"])
+def test_methods_of_the_smaller_presets_have_equal_budgets(preset):
     """As many points each; an annealed method adds its own to its baseline's."""
     plan = Plan(params.resolve({"preset": preset}, ROOT / "presets"))
     rounds: tuple[Round, ...] = ("baselines", "guided")
     assert {len(plan.possible_runs(cell, round_)) for round_ in rounds for cell in plan.cells_of(round_)} == {2}
+
+
+def test_the_preset_for_one_gpu_is_the_papers_but_for_length_rates_and_seeds():
+    smaller, paper = (params.resolve({"preset": preset}, ROOT / "presets") for preset in ("mnist-fixed", "paper"))
+    changed = {"epochs", "snapshot_epochs", "grid", "overrides", "shared_axes"}
+    own, published = (resolved.experiments["fixed"]["mnist"].model_dump() for resolved in (smaller, paper))
+    assert {name for name, value in own.items() if value != published[name]} == changed
+    assert smaller.protocol == paper.protocol
 
 
 def test_every_run_of_the_reduced_preset_is_one_of_the_preset_beyond_it():
