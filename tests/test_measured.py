@@ -133,6 +133,27 @@ def test_the_numbers_of_single_trainings_are_those_of_the_table() -> None:
     assert checked == 5 + 9
 
 
+def test_what_trained_models_say_of_hidden_settings_follows_from_their_runs() -> None:
+    study = REPOSITORY / "measured" / "mnist-fixed"
+    runs = pd.read_csv(study / "runs.csv").set_index(["setting.method", "setting.learning_rate"])
+    bounds = {str(key): float(bound) for key, bound in runs["selection_bpd"].items()}
+    table = pd.read_csv(study / "tables" / "table-2-fixed-variance.csv").set_index(["method", "metric"])
+    measured, published, limits = (table[column].to_dict() for column in ("measured", "published", "closed_form"))
+    text = (REPOSITORY / "docs" / "hidden-settings.md").read_text().split("## The learning rate\n")[1]
+    rates, trained = text.split("## What trained models add\n")
+    titles = {"Silent (Gaussian)": "silent-gaussian", "Reparameterization": "reparameterization"}
+    for title, method in titles.items():
+        high, low = (bounds[str((method, rate))] - 6.719 for rate in (0.001, 0.0003))
+        distance = published[method, "bpd"] - limits[method, "bpd"]
+        assert f"| {title} | {high:.3f} | {low:.3f} | {low / 3:.3f} | {distance:.3f} |" in rates
+    titles |= {"Silent (Bernoulli)": "silent-bernoulli", "Gumbel-Softmax": "gumbel-softmax"}
+    for title, method in titles.items():
+        bound = f"{measured[method, 'bpd']:.3f}, {published[method, 'bpd']:.3f}"
+        kinds = ("mse_sampled_clamped", "mse_sampled", "mse_mean_decoded")
+        errors = " | ".join(f"{measured[method, kind]:.3f}" for kind in kinds)
+        assert f"| {title} | {bound} | {errors} | {published[method, kinds[0]]:.3f} |" in trained
+
+
 SENSITIVITY = REPOSITORY / "measured" / "sensitivity-digits" / "bits_per_dim.json"
 ROWS = {
     "Silent (Gaussian)": "fixed/silent-gaussian",

@@ -205,7 +205,7 @@ def _pace(options: argparse.Namespace) -> int:
             prepared,
             torch.device(lease.device),
             options.rounds,
-            # What runs on streams take from each other is not measured: hours are then at most as many as told.
+            # How much runs on streams slow each other is not measured: alone they take the longest that they can.
             1 if execution.steps == "streams" else execution.stack,
             captured=execution.steps != "eager" and lease.device == "cuda",
         )

@@ -1,4 +1,4 @@
-"""Steps of many runs: alone or in stacks, as eager calls or as captured CUDA graphs."""
+"""Steps of many runs: alone, in stacks or on streams, as eager calls or as captured CUDA graphs."""
 
 from __future__ import annotations
 
@@ -48,13 +48,16 @@ class Alone:
 
 
 class Stepper:
-    """Makes steps of runs that can be stacked (see ``stack.stackable``).
+    """Makes steps of runs.
 
     Args:
-        stacked: Runs in the same phase make their steps together.
+        stacked: Runs in the same phase make their steps together; all can be stacked (see ``stack.stackable``).
         captured: Steps are captured as CUDA graphs, a graph for each phase.
-        streams: Each run has a CUDA stream of its own, on which it goes on without waiting for the others; for runs
-            that are not stacked, which may be of any kind.
+        streams: Each run has a CUDA stream of its own, on which it goes on without waiting for the others. They may be
+            of any kind.
+
+    Raises:
+        ValueError: Runs are asked for in a stack and on streams.
     """
 
     def __init__(self, *, stacked: bool, captured: bool = False, streams: bool = False) -> None:
