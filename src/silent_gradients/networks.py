@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,12 +38,19 @@ class _TF32Product(torch.autograd.Function):
 
 
 def _in_tf32(one: Tensor, other: Tensor) -> Tensor:
-    before = _MATMUL.fp32_precision
-    _MATMUL.fp32_precision = "tf32"
-    try:
+    with tf32(_MATMUL):
         return one @ other
+
+
+@contextmanager
+def tf32(backend: Any) -> Iterator[None]:
+    """Inside, one of torch's backends computes float32 in TF32, for the whole process."""
+    before = backend.fp32_precision
+    backend.fp32_precision = "tf32"
+    try:
+        yield
     finally:
-        _MATMUL.fp32_precision = before
+        backend.fp32_precision = before
 
 
 class Network(nn.Sequential):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from silent_gradients.files import sha256_of
@@ -79,25 +78,6 @@ def _verified(store: RunStore, name: str, run_id: str, member: Mapping[str, Any]
     if promised is not None and (not pictures.exists() or sha256_of(pictures) != promised):
         raise StoreError(f"{pictures}: missing, or not those that {EVALUATION} names")
     return run
-
-
-def evaluated_otherwise(store: RunStore, pack: PackSpec) -> bool:
-    """Whether a run of the pack is there with an evaluation by other settings than the pack's.
-
-    The store keeps one evaluation of a run: an edit of the settings that is taken back leaves that of the edit.
-    """
-    return pack.evaluation is not None and any(
-        (used := _settings_of(store.folder(run.name) / EVALUATION)) is not None and used != asdict(pack.evaluation)
-        for run in pack.members
-    )
-
-
-def _settings_of(evaluation: Path) -> Any:
-    """What an evaluation was made by; None where it is missing or damaged."""
-    try:
-        return read_json(evaluation)["settings"]
-    except (StoreError, KeyError, TypeError):
-        return None
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,11 @@ class StoredRun:
         document: dict[str, Any] = read_json(self.folder / RESULT)
         return document
 
+    @property
+    def diverged(self) -> bool:
+        """Whether its training ended in values that are not finite."""
+        return bool(self.result["status"] == "diverged")
+
     def answers_to(self, digest: str) -> bool:
         """Whether a manifest that names ``digest`` means this run, or one that it replaced."""
         return digest == self.digest or digest in self.record["replaces"]

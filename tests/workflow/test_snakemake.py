@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -179,23 +180,38 @@ def test_snakemake_makes_its_own_report(repository):
     assert "train_pack" in (repository.root / "report.html").read_text()
 
 
-# Has the selection of one group end after the other group's manifest is written, and before that job has ended.
+# Has the selection of one group end after a manifest of the other group is written, and before that job has ended.
 SLOW_ENDS = """#!/bin/sh
-case "$*" in "select baselines digits/fixed"*) sleep 4;; esac
+case "$*" in "select baselines digits/fixed"*)
+    until ls results/packs/{round}/digits/learnable/*.json > /dev/null 2>&1; do sleep 0.1; done;; esac
 {program} "$@"; code=$?
-case "$*" in train*'"group": "digits/learnable"'*'"round": "baselines"'*) sleep 12;; esac
+case "$*" in train*'"group": "digits/learnable"'*'"round": "{round}"'*) sleep 12;; esac
 exit $code
 """
+
+
+def _run_with_slow_ends(repository, folder, round_):
+    program = folder / "silent-gradients"
+    program.parent.mkdir()
+    program.write_text(SLOW_ENDS.format(program=Path(sys.executable).with_name("silent-gradients"), round=round_))
+    program.chmod(0o755)
+    repository.run("env", f"PATH={folder}{os.pathsep}{repository.environment['PATH']}", *LITERAL)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_that_ends_while_a_selection_is_made_costs_no_job(tmp_path):
     repository = Repository.make(tmp_path / "repository", tiny=TINY, long=LONG)
-    program = tmp_path / "bin" / "silent-gradients"
-    program.parent.mkdir()
-    program.write_text(SLOW_ENDS.format(program=Path(sys.executable).with_name("silent-gradients")))
-    program.chmod(0o755)
-    repository.run("env", f"PATH={program.parent}{os.pathsep}{repository.environment['PATH']}", *LITERAL)
+    _run_with_slow_ends(repository, tmp_path / "bin", "baselines")
     assert (repository.results / "report.html").exists()
     assert "Nothing to be done" in repository.run(*LITERAL, "--dry-run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_manifests_that_are_lost_all_come_back(repository, tmp_path):
+    # The selections are there already, which must not hide that those of this round wait for one to be made again.
+    packs = repository.contents("packs")
+    shutil.rmtree(repository.results / "packs")
+    _run_with_slow_ends(repository, tmp_path / "bin", "guided")
+    assert repository.contents("packs") == packs

@@ -5,10 +5,10 @@ from pathlib import Path
 from silent_gradients import params
 from silent_gradients.data.prepare import outdated
 from silent_gradients.gathered import is_current
+from silent_gradients.manifests import evaluated_otherwise, seems_done
 from silent_gradients.pace import PACE, Pace, memory_megabytes, runtime_minutes
 from silent_gradients.params.documents import with_nulls
 from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
-from silent_gradients.selection import evaluated_otherwise
 from silent_gradients.store import RunStore
 
 OWN = with_nulls(config)
@@ -61,6 +61,10 @@ def selections(upto, group):
     """The selections that a group's round depends on; makes Snakemake wait for those that are still to be made."""
     found = {}
     for round_ in rounds_before(upto, group):
+        # Made anew with its manifests: of a checkpoint that is there and to be made again, Snakemake may forget what
+        # waits for it, where the last of its inputs appears while it lays out its graph anew.
+        if not all(Path(path).exists() for path in manifests(round_, group)):
+            PLAN.selection_path(round_, group, found).unlink(missing_ok=True)
         checkpoints.select.get(round=round_, group=group, id=PLAN.selection_id(round_, group, found))
         found |= PLAN.selected(round_, group, found)
     return found
@@ -121,6 +125,11 @@ def pack_of(wildcards):
     if found is None:
         raise KeyError(f"no pack {wildcards.id} in round {wildcards.round} of {wildcards.group}")
     return found
+
+
+def gpus_of(wildcards):
+    """GPUs that a pack needs: none where the store has all that it asks for, so that it waits behind no training."""
+    return 0 if seems_done(STORE, pack_of(wildcards)) else 1
 
 
 def runtime_of(wildcards):

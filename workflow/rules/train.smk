@@ -9,7 +9,7 @@ rule train_pack:
     conda:
         "../../environment.yml"
     resources:
-        gpu=1,
+        gpu=gpus_of,
         runtime=runtime_of,
         mem_mb=memory_of,
     params:

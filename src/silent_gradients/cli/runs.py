@@ -138,12 +138,19 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from silent_gradients.store import RunStore
+    from silent_gradients.files import write_text_atomically
+    from silent_gradients.manifests import manifest_if_done
+    from silent_gradients.store import RunStore, as_json
     from silent_gradients.training.lease import acquire
 
-    pack = _read_pack(options.pack)
-    with RunStore(options.store).locked(pack.lock), acquire() as lease:
-        return _train_on(lease.device, pack, options)
+    pack, store = _read_pack(options.pack), RunStore(options.store)
+    with store.locked(pack.lock):
+        done = manifest_if_done(store, pack)
+        if done is not None:  # needs no device, and waits for none
+            write_text_atomically(options.manifest, as_json(done))
+            return 0
+        with acquire() as lease:
+            return _train_on(lease.device, pack, options)
 
 
 def _read_pack(given: str) -> PackSpec:

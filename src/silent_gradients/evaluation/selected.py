@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
 from silent_gradients.evaluation.reconstructions import reconstruct
 from silent_gradients.files import sha256_of, write_bytes_atomically, write_text_atomically
+from silent_gradients.manifests import evaluation_id, kept_evaluation
 from silent_gradients.model import load_snapshot
 from silent_gradients.seeds import generator
 from silent_gradients.settings import EvaluationSettings, RunSettings, digest
@@ -31,7 +31,6 @@ from silent_gradients.store import (
     StoredRun,
     StoreError,
     as_json,
-    read_json,
     snapshot_file,
 )
 from silent_gradients.vae import VAE
@@ -60,12 +59,15 @@ def evaluate_selected(
     Returns:
         The content of ``evaluation.json``.
     """
-    asked = digest({"evaluation": asdict(evaluation), "result": run.digest})
-    path = run.folder / EVALUATION
-    found = _unaltered(path) if path.exists() else None
-    if found is not None and found["asked"] == asked and found["reconstructions_sha256"] == _digest_if_there(run):
+    try:
+        found = kept_evaluation(run, evaluation)
+    except StoreError as error:
+        print(f"{error}; evaluating this run again", file=sys.stderr, flush=True)
+        found = None
+    if found is not None:
         return found
-    document: dict[str, Any] = {"asked": asked, "settings": asdict(evaluation), "report": None, "train": None}
+    document: dict[str, Any] = {"asked": evaluation_id(run, evaluation), "settings": asdict(evaluation)}
+    document |= {"report": None, "train": None}
     document |= {"limit": _limit(settings, prepared), "gradient_variance": [], "reconstructions_sha256": None}
     if run.has_weights:
         model = (settings, data.mean, data.deviation)
@@ -81,7 +83,7 @@ def evaluate_selected(
             generator=generator(0, "evaluation", device),
         )
         write_bytes_atomically(run.folder / RECONSTRUCTIONS, _npz(pictures))
-        document["reconstructions_sha256"] = _digest_if_there(run)
+        document["reconstructions_sha256"] = sha256_of(run.folder / RECONSTRUCTIONS)
         for epoch in settings.snapshot_epochs:
             vae, state = load_snapshot(*model, run.folder / snapshot_file(epoch), device)
             if vae.estimator is None:
@@ -104,7 +106,7 @@ def evaluate_selected(
                 {"epoch": epoch, "images": measured.images, "draws": measured.draws, "estimators": estimators}
             )
     document["sha256"] = digest(document)
-    write_text_atomically(path, as_json(document))
+    write_text_atomically(run.folder / EVALUATION, as_json(document))
     return document
 
 
@@ -128,18 +130,6 @@ def split_metrics(
     return metrics
 
 
-def _unaltered(path: Path) -> dict[str, Any] | None:
-    """The evaluation in a file; None, and said so, where the file is not as it was written."""
-    try:
-        document: dict[str, Any] = read_json(path)
-        intact = document["sha256"] == digest({key: value for key, value in document.items() if key != "sha256"})
-    except (StoreError, KeyError, TypeError, AttributeError):
-        intact = False
-    if not intact:
-        print(f"{path}: altered; evaluating this run again", file=sys.stderr, flush=True)
-    return document if intact else None
-
-
 def _limit(settings: RunSettings, prepared: PreparedData) -> dict[str, Any] | None:
     if settings.variance is None:
         return None
@@ -152,8 +142,3 @@ def _npz(arrays: dict[str, NDArray[np.float32]]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
-
-
-def _digest_if_there(run: StoredRun) -> str | None:
-    path = run.folder / RECONSTRUCTIONS
-    return sha256_of(path) if path.exists() else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from silent_gradients.networks import tf32
 from silent_gradients.settings import Precision
 
 _CUDNN = torch.backends.cudnn.conv  # type: ignore[attr-defined]
@@ -27,15 +27,6 @@ def settle(threads: int = 1) -> None:
     torch.backends.cudnn.benchmark = True
 
 
-@contextmanager
-def convolutions(precision: Precision) -> Iterator[None]:
+def convolutions(precision: Precision) -> AbstractContextManager[None]:
     """Convolutions inside may use TF32, if ``precision`` says so; the backward pass belongs inside as well."""
-    if precision != "tf32":
-        yield
-        return
-    before = _CUDNN.fp32_precision
-    _CUDNN.fp32_precision = "tf32"
-    try:
-        yield
-    finally:
-        _CUDNN.fp32_precision = before
+    return tf32(_CUDNN) if precision == "tf32" else nullcontext()

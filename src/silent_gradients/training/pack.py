@@ -22,12 +22,12 @@ from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
 from silent_gradients.durations import duration
 from silent_gradients.evaluation.selected import evaluate_selected
-from silent_gradients.files import sha256_of, write_text_atomically
+from silent_gradients.files import write_text_atomically
+from silent_gradients.manifests import keep_best_weights, manifest, serves, tell
 from silent_gradients.packs import PackSpec
 from silent_gradients.revision import source_revision
 from silent_gradients.settings import RunSettings
 from silent_gradients.store import (
-    EVALUATION,
     PROGRESS,
     PROVENANCE,
     RESULT,
@@ -156,7 +156,6 @@ def run_pack(
     first = spec.members[0]
     prepared = PreparedData.open(data_folder, first.data.sha256)
     data = RunData.load(prepared, first, device)
-    needs_weights = spec.round == "seeds"
     numbers = {settings.name: number for number, settings in enumerate(spec.members)}
     trained: dict[str, StoredRun] = {}
     for group in side_by_side(spec.members, stack) if streams else stacks(spec.members, stack, device):
@@ -165,9 +164,9 @@ def run_pack(
             for settings in group:
                 locks.enter_context(store.locked(settings.name))
                 run = _stored(store, settings)
-                if run is not None and (run.has_weights or not needs_weights or _diverged(run)):
+                if run is not None and serves(spec, run):
                     trained[settings.name] = run
-                    _print_summary(numbers[settings.name] + 1, len(numbers), "already trained", run)
+                    tell(numbers[settings.name] + 1, len(numbers), "already trained", run)
                 else:
                     replaced[settings.name] = run
             trainers = []
@@ -187,33 +186,15 @@ def run_pack(
             for trainer in trainers:
                 name = trainer.settings.name
                 trained[name] = _seal(store, trainer, started, replaced[name])
-                _print_summary(numbers[name] + 1, len(numbers), "trained", trained[name])
+                tell(numbers[name] + 1, len(numbers), "trained", trained[name])
     members = [trained[settings.name] for settings in spec.members]
-    evaluations: list[str | None] = [None] * len(members)
     if spec.evaluation is not None:
         for position, (run, settings) in enumerate(zip(members, spec.members, strict=True)):
             if stop():
                 raise Interrupted
             print(f"[{position + 1}/{len(members)}] evaluating {run.name}", flush=True)
             evaluate_selected(run, settings, spec.evaluation, prepared, data, device)
-            evaluations[position] = sha256_of(run.folder / EVALUATION)
-    if not needs_weights:
-        members = _keep_best_weights(store, members)
-    return {
-        "pack": spec.id,
-        "round": spec.round,
-        "group": spec.group,
-        "members": [
-            {
-                "name": run.name,
-                "id": run.record["id"],
-                "result_sha256": run.digest,
-                "evaluation_sha256": evaluation,
-                "status": run.result["status"],
-            }
-            for run, evaluation in zip(members, evaluations, strict=True)
-        ],
-    }
+    return manifest(spec, members if spec.round == "seeds" else keep_best_weights(store, members))
 
 
 def _report_all(reports: Sequence[Callable[[Trainer], None]], trainer: Trainer) -> None:
@@ -228,10 +209,6 @@ def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:
         print(f"{error}; training this run again", file=sys.stderr, flush=True)
         shutil.rmtree(store.folder(settings.name))
         return None
-
-
-def _diverged(run: StoredRun) -> bool:
-    return bool(run.result["status"] == "diverged")
 
 
 def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: StoredRun | None) -> StoredRun:
@@ -251,34 +228,6 @@ def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: Stored
     for path in (*leftovers, *working.glob(".*.tmp")):
         path.unlink(missing_ok=True)
     return store.seal(settings, replaces)
-
-
-def _keep_best_weights(store: RunStore, runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Drop the weights that no selection among these runs can ask for; evaluated runs keep theirs."""
-    best: dict[str, StoredRun] = {}
-    for run in runs:
-        rival = best.get(run.cell)
-        if not _diverged(run) and (rival is None or _final_bpd(run) < _final_bpd(rival)):
-            best[run.cell] = run
-    return [
-        run
-        if run is best.get(run.cell) or not run.has_weights or (run.folder / EVALUATION).exists()
-        else store.drop_weights(run)
-        for run in runs
-    ]
-
-
-def _final_bpd(run: StoredRun) -> float:
-    return float(run.result["selection"]["bpd"])
-
-
-def _print_summary(number: int, total: int, action: str, run: StoredRun) -> None:
-    result = run.result
-    if _diverged(run):
-        outcome = f"diverged in epoch {result['diverged_epoch']}"
-    else:
-        outcome = f"{result['selection']['bpd']:.4f} bits/dim on {result['selection']['split']}"
-    print(f"[{number}/{total}] {action} {run.name}: {outcome}", flush=True)
 
 
 def _provenance(trainer: Trainer, started: datetime) -> dict[str, Any]:
