@@ -2,8 +2,10 @@
 
     python studies/sensitivity.py [--preset digits] [--only learnable] [--changes temperature=0.5 ..] [--seeds 3]
 
-Runs are those of the last point of every grid; the bounds are those of the images set aside to select on. Every run is
-kept in the store of ``--results``, so that the same command goes on after a kill, and more seeds cost only themselves.
+Runs are those of the last point of every grid; the bounds are those of the images set aside to select on. Changes may
+be joined (``rates/5+samples=4``), and runs be trained for longer than the preset's epochs (``--epochs 30``); the bounds
+after the preset's epochs and every multiple of them are then kept as well. Every run is kept in the store of
+``--results``, so that the same command goes on after a kill, and more seeds cost only themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.packs import PackSpec
 from silent_gradients.runs import Cell, Plan
 from silent_gradients.settings import RunSettings
-from silent_gradients.store import RunStore, StoredRun
+from silent_gradients.store import CURVE, RunStore, StoredRun
 from silent_gradients.training.arithmetic import settle
 from silent_gradients.training.pack import run_pack
 
@@ -70,6 +72,20 @@ def _codes(factor: float) -> Change:
     return lambda run: replace(run, latent_dim=int(run.latent_dim * factor))
 
 
+def _rates(factor: float) -> Change:
+    def change(run: RunSettings) -> RunSettings:
+        names = ("learning_rate", "mean_rate", "precision_rate")
+        own = {name: rate * factor for name in names if (rate := getattr(run, name)) is not None}
+        if run.silent is None:
+            return replace(run, **own)
+        silent = replace(
+            run.silent, mean_rate=run.silent.mean_rate * factor, precision_rate=run.silent.precision_rate * factor
+        )
+        return replace(run, **own, silent=silent)
+
+    return change
+
+
 def _annealing(factor: float) -> Change:
     def change(run: RunSettings) -> RunSettings:
         if run.silent is None or run.silent.role != "annealed":
@@ -99,20 +115,55 @@ CHANGES: Mapping[str, Change] = {
 }
 """By name; one that does not concern a run leaves it as it is."""
 
+ON_REQUEST: Mapping[str, Change] = {
+    "rates/2": _rates(0.5),
+    "rates/5": _rates(0.2),
+    "rates/10": _rates(0.1),
+    "learning_rate/5": lambda run: replace(run, learning_rate=run.learning_rate * 0.2),
+    "samples=4": _option(samples=4),
+    "baseline=per-image": lambda run: (
+        replace(run, method="reinforce-per-datum", estimator="reinforce-per-datum")
+        if run.estimator == "reinforce" and run.silent is None
+        else run
+    ),
+}
+"""Changes that are made only if ``--changes`` names them: of rates, which grids try, and of what the text does say."""
 
-def runs_of(plan: Plan, cell: Cell, change: Change, seeds: int) -> list[RunSettings]:
-    """A cell's runs under a change, with every seed."""
+
+def change_named(names: str) -> Change:
+    """The change of a name, or those of several joined by ``+`` one after another; raises ``ValueError``."""
+    known = {**CHANGES, **ON_REQUEST}
+    if missing := [name for name in names.split("+") if name not in known]:
+        raise ValueError(f"{missing[0]!r} is no change; there are: {', '.join(known)}")
+
+    def change(run: RunSettings) -> RunSettings:
+        for name in names.split("+"):
+            run = known[name](run)
+        return run
+
+    return change
+
+
+def runs_of(plan: Plan, cell: Cell, change: Change, seeds: int, epochs: int | None = None) -> list[RunSettings]:
+    """A cell's runs under a change, with every seed, for ``epochs`` instead of the preset's."""
     grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid.model_dump()
     first = change(plan.run(cell, {axis: values[-1] for axis, values in grid.items()}, seed=0))
     # What only measures, and would cost time here.
     bare = replace(first, evaluate_every=first.epochs, snapshot_epochs=(), threshold_bpd=None)
-    return [replace(bare, seed=seed) for seed in range(seeds)]
+    return [replace(bare, seed=seed, epochs=epochs or bare.epochs) for seed in range(seeds)]
 
 
 def bits_per_dim(run: StoredRun) -> float:
     """The final bound; not a number if the run diverged."""
     selection = run.result["selection"]
     return math.nan if selection is None else float(selection["bpd"])
+
+
+def on_record(run: StoredRun) -> dict[str, Any]:
+    """What is kept of a run: its name, its metrics on the images to select on, and that bound on the way."""
+    curve = [json.loads(line) for line in (run.folder / CURVE).read_text().splitlines()]
+    on_the_way = {row["epoch"]: row["selection_bpd"] for row in curve if row.get("selection_bpd") is not None}
+    return {"name": run.name, "selection": run.result["selection"], "bits_per_dim": on_the_way}
 
 
 class Study:
@@ -127,8 +178,8 @@ class Study:
     def __init__(self, results: Path, stack: int, device: torch.device) -> None:
         self.store, self.data, self.stack, self.device = RunStore(results / "store"), results / "data", stack, device
 
-    def measured(self, runs: Sequence[RunSettings]) -> list[float]:
-        """The final bounds of some runs of a cell."""
+    def trained(self, runs: Sequence[RunSettings]) -> list[StoredRun]:
+        """Some runs of a cell, out of the store."""
         folder = self.data / runs[0].data.name
         if not folder.exists():
             prepare(folder.name, folder, os.environ.get("SILENT_GRADIENTS_MIRROR"))
@@ -145,14 +196,16 @@ class Study:
             captured=self.device.type == "cuda",
         )
         found = [self.store.find(run["name"], run["id"]) for run in manifest["members"]]
-        return [bits_per_dim(run) for run in found if run is not None]
+        return [run for run in found if run is not None]
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> str:
     """Mean of first minus second with its 95% Student interval; marked where that is clear of zero."""
     differences = [a - b for a, b in zip(first, second, strict=True) if not math.isnan(a - b)]
-    if len(differences) < 2:
+    if not differences:
         return "diverged"
+    if len(differences) == 1:
+        return f"{differences[0]:+.3f} (one seed)"
     mean, count = statistics.fmean(differences), len(differences)
     half = stats.t.ppf(0.975, count - 1) * statistics.stdev(differences) / math.sqrt(count)
     return f"{mean:+.3f} ± {half:.3f}{' *' if abs(mean) > half else ''}"
@@ -162,35 +215,45 @@ def main() -> None:
     """Train, and print what each change does to each method and to what a guide gains."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="digits")
-    parser.add_argument("--only", default="", help="groups whose data set/experiment contains this")
-    parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=list(CHANGES), metavar="NAME")
+    parser.add_argument("--only", default="", help="cells whose data set/experiment/method contains this")
+    parser.add_argument("--changes", nargs="*", default=list(CHANGES), metavar="NAME[+NAME..]")
+    parser.add_argument("--epochs", type=int, help="default: the preset's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", type=Path, default=Path("results/sensitivity"), help="default: %(default)s")
     options = parser.parse_args()
+    try:
+        changes = {name: change_named(name) for name in options.changes}
+    except ValueError as error:
+        parser.error(f"--changes: {error}")
     settle()
     plan = Plan(params.resolve({"preset": options.preset}, PRESETS))
     study = Study(options.results, plan.params.execution.stack, torch.device(options.device))
-    found: dict[str, dict[str, list[float]]] = {}
+    kept: dict[str, dict[str, list[StoredRun]]] = {}
     for cell in plan.cells():
-        if options.only not in cell.group:
+        if options.only not in cell.name:
             continue
-        as_it_is = runs_of(plan, cell, lambda run: run, options.seeds)
-        found[cell.name] = {"as it is": study.measured(as_it_is)}
-        for name in options.changes:
-            runs = runs_of(plan, cell, CHANGES[name], options.seeds)
+        as_it_is = runs_of(plan, cell, lambda run: run, options.seeds, options.epochs)
+        kept[cell.name] = {"as it is": study.trained(as_it_is)}
+        for name, change in changes.items():
+            runs = runs_of(plan, cell, change, options.seeds, options.epochs)
             if runs != as_it_is:
-                found[cell.name][name] = study.measured(runs)
+                kept[cell.name][name] = study.trained(runs)
+    records = {cell: {name: [on_record(run) for run in runs] for name, runs in of.items()} for cell, of in kept.items()}
+    (options.results / "runs.json").write_text(json.dumps(records, indent=1) + "\n")
+    found = {
+        cell: {name: [bits_per_dim(run) for run in runs] for name, runs in of.items()} for cell, of in kept.items()
+    }
     (options.results / "bits_per_dim.json").write_text(json.dumps(found, indent=1) + "\n")
     for cell_name, bounds in found.items():
         reference = bounds["as it is"]
         baseline = found.get(cell_name.removesuffix("+silent"), {}) if cell_name.endswith("+silent") else {}
         print(f"\n{cell_name}: {statistics.fmean(reference):.3f} bits/dim, mean of {options.seeds} seeds")
         for name, values in bounds.items():
-            change = "" if name == "as it is" else f"  change {paired(values, reference)}"
+            moved = "" if name == "as it is" else f"  change {paired(values, reference)}"
             alone = baseline.get(name, baseline.get("as it is"))
             gain = "" if alone is None else f"  guided below unguided by {paired(alone, values)}"
-            print(f"  {name:22}{change:28}{gain}")
+            print(f"  {name:22}{moved:28}{gain}")
 
 
 if __name__ == "__main__":

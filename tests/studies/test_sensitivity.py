@@ -1,0 +1,85 @@
+"""The changes of settings that the study makes, and what it keeps of its runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from studies.sensitivity import CHANGES, ON_REQUEST, change_named, paired, runs_of
+
+from silent_gradients import params
+from silent_gradients.runs import Plan
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return Plan(params.resolve({"preset": "digits"}, REPOSITORY / "presets"))
+
+
+def run_of(plan, name, changes="", **options):
+    (cell,) = (cell for cell in plan.cells() if cell.name == name)
+    (run,) = runs_of(plan, cell, change_named(changes) if changes else lambda run: run, 1, **options)
+    return run
+
+
+@pytest.mark.parametrize("name", [*CHANGES, *ON_REQUEST])
+def test_every_change_concerns_some_run_and_changes_the_data_of_none(plan, name):
+    changed = 0
+    for cell in plan.cells():
+        before, after = run_of(plan, cell.name), run_of(plan, cell.name, name)
+        assert (after.data, after.seed, after.epochs) == (before.data, before.seed, before.epochs)
+        changed += after != before
+    assert changed
+
+
+def test_rates_are_divided_together(plan):
+    for name in ("digits/fixed/reinforce", "digits/learnable/reinforce+silent"):
+        before, after = run_of(plan, name), run_of(plan, name, "rates/5")
+        rates = [(before.learning_rate, after.learning_rate), (before.mean_rate, after.mean_rate)]
+        if before.silent is not None and after.silent is not None:
+            rates += [(before.silent.mean_rate, after.silent.mean_rate)]
+            rates += [(before.silent.precision_rate, after.silent.precision_rate)]
+        for usual, lower in rates:
+            assert lower == (None if usual is None else pytest.approx(usual / 5))
+
+
+def test_joined_changes_are_made_one_after_another(plan):
+    run = run_of(plan, "digits/fixed/reinforce", "rates/5+samples=4")
+    assert run == run_of(plan, "digits/fixed/reinforce", "samples=4+rates/5")
+    assert run.estimator_options["samples"] == 4
+    assert run.learning_rate == run_of(plan, "digits/fixed/reinforce", "rates/5").learning_rate
+
+
+def test_a_longer_run_is_measured_where_the_usual_one_ends(plan):
+    usual, longer = run_of(plan, "digits/fixed/reinforce"), run_of(plan, "digits/fixed/reinforce", epochs=150)
+    assert (longer.epochs, longer.evaluate_every) == (150, usual.epochs)
+
+
+def test_an_unknown_change_is_named_with_those_that_there_are():
+    with pytest.raises(ValueError, match=r"'rates/7' is no change; there are: .*rates/5"):
+        change_named("rates/5+rates/7")
+
+
+def test_differences_of_one_seed_have_no_interval():
+    assert paired([1.5], [1.0]) == "+0.500 (one seed)"
+    assert paired([float("nan")], [1.0]) == "diverged"
+    # Differences of 0.1, 0.2, 0.3: mean 0.2, standard error 0.0577, Student's quantile 4.303.
+    assert paired([1.1, 1.2, 1.3], [1.0, 1.0, 1.0]) == "+0.200 ± 0.248"
+
+
+def test_the_study_keeps_every_run_with_its_metrics_and_the_way_to_them(tmp_path):
+    command = [sys.executable, "studies/sensitivity.py", "--only", "fixed/reinforce", "--seeds", "2"]
+    command += ["--epochs", "2", "--changes", "rates/2+samples=4", "--results", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    shown = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True).stdout
+    kept = json.loads((tmp_path / "runs.json").read_text())["digits/fixed/reinforce"]
+    bounds = json.loads((tmp_path / "bits_per_dim.json").read_text())["digits/fixed/reinforce"]
+    assert list(kept) == list(bounds) == ["as it is", "rates/2+samples=4"]
+    for name, runs in kept.items():
+        assert [run["selection"]["bpd"] for run in runs] == bounds[name]
+        assert [list(run["bits_per_dim"].values())[-1] for run in runs] == bounds[name]
+    assert "rates/2+samples=4" in shown
