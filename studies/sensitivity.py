@@ -2,10 +2,11 @@
 
     python studies/sensitivity.py [--preset digits] [--only learnable] [--changes temperature=0.5 ..] [--seeds 3]
 
-Runs are those of the last point of every grid; the bounds are those of the images set aside to select on. Changes may
-be joined (``rates/5+samples=4``), and runs be trained for longer than the preset's epochs (``--epochs 30``); the bounds
-after the preset's epochs and every multiple of them are then kept as well. Every run is kept in the store of
-``--results``, so that the same command goes on after a kill, and more seeds cost only themselves.
+Runs are those of the last point of every grid (or the first, ``--point first``); the bounds are those of the images set
+aside to select on. Changes may be joined (``rates/5+samples=4``), and runs be trained for longer than the preset's
+epochs (``--epochs 30``); the bounds after the preset's epochs and every multiple of them are then kept as well. Every
+run is kept in the store of ``--results``, so that the same command goes on after a kill, and more seeds cost only
+themselves.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from silent_gradients.training.arithmetic import settle
 from silent_gradients.training.pack import run_pack
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
+POINTS = {"first": 0, "last": -1}
 Change = Callable[[RunSettings], RunSettings]
 
 
@@ -144,10 +146,12 @@ def change_named(names: str) -> Change:
     return change
 
 
-def runs_of(plan: Plan, cell: Cell, change: Change, seeds: int, epochs: int | None = None) -> list[RunSettings]:
-    """A cell's runs under a change, with every seed, for ``epochs`` instead of the preset's."""
+def runs_of(
+    plan: Plan, cell: Cell, change: Change, seeds: int, epochs: int | None = None, point: int = -1
+) -> list[RunSettings]:
+    """A cell's runs under a change of one point of its grid, with every seed, for ``epochs`` or the preset's."""
     grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid.model_dump()
-    first = change(plan.run(cell, {axis: values[-1] for axis, values in grid.items()}, seed=0))
+    first = change(plan.run(cell, {axis: values[point] for axis, values in grid.items()}, seed=0))
     # What only measures, and would cost time here.
     bare = replace(first, evaluate_every=first.epochs, snapshot_epochs=(), threshold_bpd=None)
     return [replace(bare, seed=seed, epochs=epochs or bare.epochs) for seed in range(seeds)]
@@ -217,6 +221,7 @@ def main() -> None:
     parser.add_argument("--preset", default="digits")
     parser.add_argument("--only", default="", help="cells whose data set/experiment/method contains this")
     parser.add_argument("--changes", nargs="*", default=list(CHANGES), metavar="NAME[+NAME..]")
+    parser.add_argument("--point", choices=POINTS, default="last", help="of every grid; default: %(default)s")
     parser.add_argument("--epochs", type=int, help="default: the preset's")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
@@ -233,10 +238,10 @@ def main() -> None:
     for cell in plan.cells():
         if options.only not in cell.name:
             continue
-        as_it_is = runs_of(plan, cell, lambda run: run, options.seeds, options.epochs)
+        as_it_is = runs_of(plan, cell, lambda run: run, options.seeds, options.epochs, POINTS[options.point])
         kept[cell.name] = {"as it is": study.trained(as_it_is)}
         for name, change in changes.items():
-            runs = runs_of(plan, cell, change, options.seeds, options.epochs)
+            runs = runs_of(plan, cell, change, options.seeds, options.epochs, POINTS[options.point])
             if runs != as_it_is:
                 kept[cell.name][name] = study.trained(runs)
     records = {cell: {name: [on_record(run) for run in runs] for name, runs in of.items()} for cell, of in kept.items()}

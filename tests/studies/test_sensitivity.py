@@ -83,3 +83,10 @@ def test_the_study_keeps_every_run_with_its_metrics_and_the_way_to_them(tmp_path
         assert [run["selection"]["bpd"] for run in runs] == bounds[name]
         assert [list(run["bits_per_dim"].values())[-1] for run in runs] == bounds[name]
     assert "rates/2+samples=4" in shown
+
+
+def test_the_first_point_of_a_grid_can_be_changed_instead_of_the_last(plan):
+    grid = plan.params.for_method("fixed", "digits", "reinforce").grid.model_dump()
+    assert grid["learning_rate"][0] != grid["learning_rate"][-1]
+    assert run_of(plan, "digits/fixed/reinforce").learning_rate == grid["learning_rate"][-1]
+    assert run_of(plan, "digits/fixed/reinforce", point=0).learning_rate == grid["learning_rate"][0]
