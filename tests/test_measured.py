@@ -5,6 +5,7 @@ import math
 import re
 from itertools import permutations, product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -198,3 +199,44 @@ def test_the_tables_of_changed_settings_follow_from_the_runs() -> None:
                     assert entry == change(guided[setting], usual)
                 checked += bool(entry)
     assert checked > 100
+
+
+RATES = REPOSITORY / "measured" / "sensitivity-mnist-reduced"
+
+
+def kept_runs(study: str, method: str) -> dict[str, list[dict[str, Any]]]:
+    document: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((RATES / f"{study}.json").read_text())
+    return document[f"mnist/fixed/{method}"]
+
+
+def table_rows(text: str) -> dict[str, list[str]]:
+    """The rows of all tables of a text by their first entry."""
+    rows = ([entry.strip() for entry in line.split("|")[1:-1]] for line in re.findall(r"^\|.*\|$", text, re.MULTILINE))
+    return {first.strip("`*"): entries for first, *entries in rows}
+
+
+def test_the_tables_of_lower_rates_follow_from_the_runs() -> None:
+    results = (REPOSITORY / "docs" / "results.md").read_text()
+    section = results.split("## Lower rates and less noise: MNIST reduced\n")[1].split("\n## ")[0]
+    rows = table_rows(section)
+    reinforce = kept_runs("reinforce", "reinforce")
+    for name, (run, *others) in reinforce.items():
+        assert not others
+        final = run["selection"]
+        on_the_way = [f"{run['bits_per_dim'][epoch]:.3f}" for epoch in ("10", "20", "30")]
+        assert on_the_way[-1] == f"{final['bpd']:.3f}"
+        rest = [
+            f"{final['kl']:.1f}",
+            f"{final['mse_sampled_clamped']:.2f}",
+            f"{100 * final['saturated_fraction']:.0f} %",
+        ]
+        assert rows[name][-6:] == on_the_way + rest
+    for name, runs in kept_runs("reinforce-seeds", "reinforce").items():
+        bounds = [run["selection"]["bpd"] for run in runs]
+        assert runs[0] == reinforce[name][0]
+        assert f"`{name}`: {bounds[0]:.3f}, {bounds[1]:.3f} and {bounds[2]:.3f}" in section
+    for title, method in {"Silent (Gaussian)": "silent-gaussian", "Reparameterization": "reparameterization"}.items():
+        kept = kept_runs(method, method)
+        names = [name for name in ("as it is", "rates/2", "rates/5") if name in kept]
+        distances = [f"{kept[name][0]['selection']['bpd'] - 6.719:.3f}" for name in names]
+        assert [entry for entry in rows[title] if entry] == distances
