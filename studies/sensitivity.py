@@ -26,6 +26,7 @@ from scipy import stats
 
 from silent_gradients import params
 from silent_gradients.data.prepare import dequantize, prepare
+from silent_gradients.files import write_text_atomically
 from silent_gradients.packs import PackSpec
 from silent_gradients.runs import Cell, Plan
 from silent_gradients.settings import RunSettings
@@ -245,11 +246,11 @@ def main() -> None:
             if runs != as_it_is:
                 kept[cell.name][name] = study.trained(runs)
     records = {cell: {name: [on_record(run) for run in runs] for name, runs in of.items()} for cell, of in kept.items()}
-    (options.results / "runs.json").write_text(json.dumps(records, indent=1) + "\n")
+    write_text_atomically(options.results / "runs.json", json.dumps(records, indent=1) + "\n")
     found = {
         cell: {name: [bits_per_dim(run) for run in runs] for name, runs in of.items()} for cell, of in kept.items()
     }
-    (options.results / "bits_per_dim.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_text_atomically(options.results / "bits_per_dim.json", json.dumps(found, indent=1) + "\n")
     for cell_name, bounds in found.items():
         reference = bounds["as it is"]
         baseline = found.get(cell_name.removesuffix("+silent"), {}) if cell_name.endswith("+silent") else {}

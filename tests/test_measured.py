@@ -240,3 +240,18 @@ def test_the_tables_of_lower_rates_follow_from_the_runs() -> None:
         names = [name for name in ("as it is", "rates/2", "rates/5") if name in kept]
         distances = [f"{kept[name][0]['selection']['bpd'] - 6.719:.3f}" for name in names]
         assert [entry for entry in rows[title] if entry] == distances
+        for name in names:
+            on_the_way = kept[name][0]["bits_per_dim"]
+            fallen = on_the_way["20"] - on_the_way["30"]
+            assert fallen < 0.003 if name != "rates/5" else f"{fallen:.3f}" in section
+
+
+def test_the_published_pair_beside_the_line_of_bounds_and_errors() -> None:
+    finals = [run["selection"] for (run,) in kept_runs("reinforce", "reinforce").values()]
+    bounds, errors = [final["bpd"] for final in finals], [final["mse_sampled_clamped"] for final in finals]
+    line = stats.linregress(bounds, errors)
+    residuals = [abs(error - line.slope * bound - line.intercept) for bound, error in zip(bounds, errors, strict=True)]
+    at_the_published = f"{line.slope * 7.208 + line.intercept:.2f}"
+    results = " ".join((REPOSITORY / "docs" / "results.md").read_text().split())
+    assert f"an error of {at_the_published} at 7.208 bits/dim, with residuals up to {max(residuals):.2f}" in results
+    assert f"is at {at_the_published} where" in (REPOSITORY / "docs" / "hidden-settings.md").read_text()
