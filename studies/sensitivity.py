@@ -200,8 +200,7 @@ class Study:
             stack=self.stack,
             captured=self.device.type == "cuda",
         )
-        found = [self.store.find(run["name"], run["id"]) for run in manifest["members"]]
-        return [run for run in found if run is not None]
+        return [self.store.verified(run["name"], run["id"]) for run in manifest["members"]]
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> str:
