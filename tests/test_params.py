@@ -574,6 +574,31 @@ def test_the_mnist_presets_have_every_cell_of_the_papers_tables(preset):
     assert len(resolved.seeds) >= (3 if preset == "mnist-reduced" else 2)
 
 
+def test_the_colour_preset_has_every_learnable_cell_of_the_papers_tables():
+    resolved = params.resolve({"preset": "colour-reduced"}, ROOT / "presets")
+    assert resolved.protocol == "holdout"
+    assert list(resolved.experiments) == ["learnable"]
+    datasets = resolved.experiments["learnable"]
+    assert {name: set(section.methods) for name, section in datasets.items()} == dict.fromkeys(
+        ("cifar10", "tiny_imagenet32"), PAPER["learnable"]
+    )
+    assert len(resolved.seeds) >= 3
+
+
+def test_no_method_of_the_colour_preset_has_more_points_than_a_baseline():
+    plan = Plan(params.resolve({"preset": "colour-reduced"}, ROOT / "presets"))
+    rounds: tuple[Round, ...] = ("baselines", "guided")
+    points = [
+        (cell.dataset, cell.method.name, len(plan.possible_runs(cell, round_)))
+        for round_ in rounds
+        for cell in plan.cells_of(round_)
+    ]
+    assert len(points) == 16
+    assert {point for point in points if point[2] != 1} == {
+        (name, "reinforce", 2) for name in ("cifar10", "tiny_imagenet32")
+    }
+
+
 @pytest.mark.parametrize(("preset", "dataset"), [("digits-beyond", "digits"), ("mnist-beyond", "mnist")])
 def test_the_silent_and_the_sampled_guide_differ_in_nothing_else(preset, dataset):
     resolved = params.resolve({"preset": preset}, ROOT / "presets")
