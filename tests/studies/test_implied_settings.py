@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from studies.implied_settings import (
     Mnist,
+    PrincipalComponents,
     equivalent_deviation,
     implied_kl,
     least_bits,
     least_bpd,
+    tables_of_cifar10,
     tables_of_mnist,
     tables_of_the_numbers,
 )
@@ -67,6 +69,18 @@ def test_no_linear_model_beats_the_least_bound_of_its_error(moments, variance):
     assert least >= LinearModel.with_variance(moments, 4, 0.01).limit(moments).bpd
 
 
+@pytest.mark.parametrize("k", [0, 1, 5, 13, 19])
+def test_the_principal_components_of_all_k_are_those_of_each(moments, k):
+    images = np.random.default_rng(3).integers(60, 200, size=(200, 20)).astype(np.uint8)
+    evaluated = Moments.of(images, 256)
+    components = PrincipalComponents.of(moments, evaluated)
+    variance = moments.optimal_variance(k)
+    limit = LinearModel.with_variance(moments, k, variance).limit(evaluated)
+    assert components.bpd[k] == pytest.approx(limit.bpd, rel=1e-10)
+    assert components.kl[k] == pytest.approx(limit.kl, rel=1e-8, abs=1e-8)
+    assert components.deviation[k] == pytest.approx(256 * math.sqrt(variance), rel=1e-9)
+
+
 def test_the_page_holds_the_tables_of_the_published_numbers():
     page = PAGE.read_text()
     for name, table in tables_of_the_numbers().items():
@@ -81,4 +95,15 @@ def test_the_page_holds_the_tables_of_mnist(tmp_path):
     dequantize("mnist", tmp_path / "mnist")
     page = PAGE.read_text()
     for name, table in tables_of_mnist(Mnist.read(tmp_path / "mnist")).items():
+        assert table in page, name
+
+
+@pytest.mark.slow
+def test_the_page_holds_the_tables_of_cifar10(tmp_path):
+    if not (mirror := os.environ.get("SILENT_GRADIENTS_MIRROR")):
+        pytest.skip("the real CIFAR-10 is read from SILENT_GRADIENTS_MIRROR, which is not set")
+    prepare("cifar10", tmp_path / "cifar10", mirror)
+    dequantize("cifar10", tmp_path / "cifar10")
+    page = PAGE.read_text()
+    for name, table in tables_of_cifar10(PrincipalComponents.read(tmp_path / "cifar10")).items():
         assert table in page, name
