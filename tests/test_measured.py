@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Iterator
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,55 @@ def test_what_trained_models_say_of_hidden_settings_follows_from_their_runs() ->
         kinds = ("mse_sampled_clamped", "mse_sampled", "mse_mean_decoded")
         errors = " | ".join(f"{measured[method, kind]:.3f}" for kind in kinds)
         assert f"| {title} | {bound} | {errors} | {published[method, kinds[0]]:.3f} |" in trained
+
+
+ROWS_OF_TABLES_3_AND_4 = {
+    "None, continuous": ("", "silent-gaussian"),
+    "Reparameterization": ("reparameterization", "reparameterization+silent"),
+    "None, discrete": ("", "silent-bernoulli"),
+    "Gumbel-Softmax": ("gumbel-softmax", "gumbel-softmax+silent"),
+    "REINFORCE": ("reinforce", "reinforce+silent"),
+}
+COLUMNS_OF_TABLES_3_AND_4 = {
+    "bits/dim without SG": ("bpd", "measured"),
+    "bits/dim, published": ("bpd", "published"),
+    "KL without SG": ("kl", "measured"),
+    "KL, published": ("kl", "published"),
+}
+
+
+def quoted_cells(part: str) -> Iterator[tuple[str, str, str, str]]:
+    """Method, metric, kind of number and text of the entries of Tables 3 and 4 in a part of docs/results.md.
+
+    Columns come in pairs, without and with SG, of which the first has the heading.
+    """
+    for table in re.findall(r"^\| \| bits/dim without SG .*\n(?:\|.*\n)+", part, re.MULTILINE):
+        header, _, *rows = ([entry.strip() for entry in line.split("|")[1:-1]] for line in table.splitlines())
+        for title, *entries in rows:
+            methods = ROWS_OF_TABLES_3_AND_4.get(title.split(", all ")[0], ())
+            for (column, (metric, kind)), (offset, method) in product(
+                COLUMNS_OF_TABLES_3_AND_4.items(), enumerate(methods)
+            ):
+                if method and column in header:
+                    yield method, metric, kind, entries[header.index(column) - 1 + offset]
+
+
+@pytest.mark.parametrize("name", ["mnist-reduced", "mnist-reduced-protocol-paper"])
+def test_tables_3_and_4_are_quoted_method_by_method(name: str) -> None:
+    tables = (REPOSITORY / "measured" / name / "tables").glob("table-[34]*.csv")
+    measured = pd.concat(map(pd.read_csv, tables)).set_index(["dataset", "method", "metric"])
+    datasets = measured.index.unique("dataset")
+    results = (REPOSITORY / "docs" / "results.md").read_text()
+    (section,) = (part for part in results.split("\n## ") if f"`{name}`" in part.splitlines()[0])
+    quoted = set()
+    for part in section.split("\n### "):
+        # A study of several data sets names that of a table in the heading above it.
+        dataset = next((each for each in datasets if f"`{each}`" in part.splitlines()[0]), datasets[0])
+        for method, metric, kind, text in quoted_cells(part):
+            value, digits = measured.loc[(dataset, method, metric), kind], len(text.split(" ")[0].partition(".")[2])
+            assert text.split(" ")[0] == f"{value:.{digits}f}", (dataset, method, metric)
+            quoted.add((dataset, method, metric, kind))
+    assert len(quoted) >= 2 * 8 * len(datasets)
 
 
 SENSITIVITY = REPOSITORY / "measured" / "sensitivity-digits" / "bits_per_dim.json"
