@@ -107,7 +107,8 @@ def precision_problem(family):
         decoder.precision_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=79, scale=0.1))
         decoder.precision_head.bias.fill_(1.5)
     q = FAMILIES[family](PARAMETERS[family])
-    mean, variance, *_ = q.linear_cumulants(decoder.precision_head.weight.detach())
+    weight = decoder.precision_head.weight.detach()
+    mean, variance = q.mean @ weight.T, q.linear_variance(weight)
     assert ((mean + 1.5) / variance.sqrt()).min() > 7 or family not in get_args(PosteriorFamily)
     mean_head, precision_head = decoder.mean_head, decoder.precision_head
     heads = (mean_head.weight, mean_head.bias, precision_head.weight, precision_head.bias)

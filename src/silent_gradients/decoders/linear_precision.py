@@ -82,8 +82,7 @@ class LinearPrecisionDecoder(LinearHeadsDecoder):
             case "auto" | "exact" | "central-limit":
                 value = log_terms.normal(mean, variance)
             case "taylor-square":
-                _, _, third, fourth = q.linear_cumulants(self.precision_head.weight)
-                value = log_terms.taylor_of_square(mean, variance, third, fourth)
+                value = log_terms.taylor_of_square(mean, variance, *q.higher_cumulants(self.precision_head.weight))
             case "taylor":
                 value = log_terms.taylor(mean, variance)
             case _ as unknown:

@@ -105,11 +105,11 @@ class Categorical(Posterior):
         p = self.probabilities.transpose(0, 1)
         return 0.5 * ((p @ distances) * p).sum((0, 2))
 
-    def linear_cumulants(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def higher_cumulants(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         joint = self.joint_cumulants(weight, weight)
         assert joint.k12 is not None
         assert joint.k22 is not None
-        return joint.mean_m, joint.variance_m, joint.k12, joint.k22
+        return joint.k12, joint.k22
 
     def joint_cumulants(self, weight_m: Tensor, weight_s: Tensor) -> JointCumulants:
         """Joint cumulants of m = A z and s = B z: sums over groups of those of one pair (a_c, b_c) of weights.

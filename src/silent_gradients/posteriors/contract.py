@@ -180,13 +180,11 @@ class Posterior(ABC):
         # Not `square`, whose backward pass goes over the weights once more.
         return self.variance @ (weight * weight).sum(0)
 
-    def linear_cumulants(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """First four cumulants of s = W z for ``weight`` W [D, k], each [B, D]; None where a cumulant vanishes."""
-        mean, variance = F.linear(self.mean, weight), self.linear_variance(weight)
+    def higher_cumulants(self, weight: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Third and fourth cumulant of W z for ``weight`` W [D, k], each [B, D]; None where they vanish."""
         if self.is_gaussian:
-            return mean, variance, None, None
-        third = F.linear(self.third_cumulant, weight**3)
-        return mean, variance, third, F.linear(self.fourth_cumulant, weight**4)
+            return None, None
+        return F.linear(self.third_cumulant, weight**3), F.linear(self.fourth_cumulant, weight**4)
 
     def joint_cumulants(self, weight_m: Tensor, weight_s: Tensor) -> JointCumulants:
         """Joint cumulants of m = A z and s = B z; paper, Theorem 1.
