@@ -187,7 +187,7 @@ def quoted_cells(part: str) -> Iterator[tuple[str, str, str, str]]:
                     yield method, metric, kind, entries[header.index(column) - 1 + offset]
 
 
-@pytest.mark.parametrize("name", ["mnist-reduced", "mnist-reduced-protocol-paper"])
+@pytest.mark.parametrize("name", ["mnist-reduced", "mnist-reduced-protocol-paper", "colour-reduced"])
 def test_tables_3_and_4_are_quoted_method_by_method(name: str) -> None:
     tables = (REPOSITORY / "measured" / name / "tables").glob("table-[34]*.csv")
     measured = pd.concat(map(pd.read_csv, tables)).set_index(["dataset", "method", "metric"])
@@ -203,6 +203,36 @@ def test_tables_3_and_4_are_quoted_method_by_method(name: str) -> None:
             assert text.split(" ")[0] == f"{value:.{digits}f}", (dataset, method, metric)
             quoted.add((dataset, method, metric, kind))
     assert len(quoted) >= 2 * 8 * len(datasets)
+
+
+def test_what_is_said_of_cifar10_follows_from_the_runs() -> None:
+    study = REPOSITORY / "measured" / "colour-reduced"
+    results = (REPOSITORY / "docs" / "results.md").read_text()
+    said = " ".join(results.split("## Colour images reduced")[1].split("\n## ")[0].split())
+    runs = pd.read_csv(study / "runs.csv", dtype={"rounds": str})
+    seeds = runs[(runs["setting.data.name"] == "cifar10") & runs["rounds"].str.endswith("seeds")]
+    assert f"{(~seeds['flattened'].astype(bool)).sum()} of the {len(seeds)} curves had not flattened" in said
+    assert f"at least {seeds['report_active_units'].min():.0f} of 256 units" in said
+    assert f"no more than {100 * seeds['report_saturated_fraction'].max():.0f} % of the probabilities" in said
+    deviations = seeds.groupby("cell")["report_bpd"].std()
+    assert f"a standard deviation of {deviations.min():.3f} to {deviations.max():.3f} bits/dim" in said
+    table = pd.read_csv(study / "tables" / "table-3-bits-per-dimension.csv")
+    above = (table["measured"].round(3) - table["published"])[table["dataset"] == "cifar10"]
+    assert f"{above.min():.2f} to {above.max():.2f} bits/dim above the published ones" in said
+    bounds = seeds.pivot_table(index="seed", columns="setting.method", values="report_bpd")
+    for alone, others in {"gaussian": ["reparameterization"], "bernoulli": ["gumbel-softmax", "reinforce"]}.items():
+        for other in others:
+            assert (bounds[f"silent-{alone}"] < bounds[f"{other}+silent"]).all()
+    curves = study / "curves" / "cifar10" / "learnable"
+    by_seed = ["seed_0", "seed_1", "seed_2"]
+    mixed, silent = (
+        pd.read_csv(curves / f"{method}.csv", index_col="epoch")[by_seed]
+        for method in ("reinforce+silent", "silent-bernoulli")
+    )
+    assert mixed.loc[:2].equals(silent.loc[:2])
+    for curve, epoch in ((mixed, 2), (mixed, 5), (silent, 5)):
+        first, second, third = (f"{bound:.3f}" for bound in curve.loc[epoch].tolist())
+        assert f"{first}, {second} and {third}" in said
 
 
 SENSITIVITY = REPOSITORY / "measured" / "sensitivity-digits" / "bits_per_dim.json"
