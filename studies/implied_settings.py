@@ -1,6 +1,6 @@
 """What the published numbers imply about settings that the text has lost: the tables of docs/hidden-settings.md.
 
-    python studies/implied_settings.py [--data data/prepared/mnist] [--cifar10 data/prepared/cifar10]
+    python studies/implied_settings.py [--mnist data/prepared/mnist] [--cifar10 data/prepared/cifar10]
 
 Arithmetic on the published numbers and, where folders are given, on covariances of images; nothing is trained.
 """
@@ -297,12 +297,12 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of the prepared MNIST, for the tables that need its images")
+    parser.add_argument("--mnist", type=Path, help="folder of the prepared MNIST, for the tables that need its images")
     parser.add_argument("--cifar10", type=Path, help="folder of the prepared CIFAR-10, for those that need its images")
     options = parser.parse_args()
     tables = tables_of_the_numbers()
-    if options.data is not None:
-        tables |= tables_of_mnist(Mnist.read(options.data))
+    if options.mnist is not None:
+        tables |= tables_of_mnist(Mnist.read(options.mnist))
     if options.cifar10 is not None:
         tables |= tables_of_cifar10(PrincipalComponents.read(options.cifar10))
     for name, table in tables.items():
