@@ -123,7 +123,9 @@ ON_REQUEST: Mapping[str, Change] = {
     "rates/5": _rates(0.2),
     "rates/10": _rates(0.1),
     "learning_rate/5": lambda run: replace(run, learning_rate=run.learning_rate * 0.2),
+    "cooldown=epochs/2": lambda run: replace(run, cooldown_epochs=run.epochs / 2),
     "samples=4": _option(samples=4),
+    "temperature=0.25": _option(temperature=0.25),
     "baseline=per-image": lambda run: (
         replace(run, method="reinforce-per-datum", estimator="reinforce-per-datum")
         if run.estimator == "reinforce" and run.silent is None
@@ -152,10 +154,11 @@ def runs_of(
 ) -> list[RunSettings]:
     """A cell's runs under a change of one point of its grid, with every seed, for ``epochs`` or the preset's."""
     grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid.model_dump()
-    first = change(plan.run(cell, {axis: values[point] for axis, values in grid.items()}, seed=0))
+    usual = plan.run(cell, {axis: values[point] for axis, values in grid.items()}, seed=0)
+    changed = change(replace(usual, epochs=epochs or usual.epochs))
     # What only measures, and would cost time here.
-    bare = replace(first, evaluate_every=first.epochs, snapshot_epochs=(), threshold_bpd=None)
-    return [replace(bare, seed=seed, epochs=epochs or bare.epochs) for seed in range(seeds)]
+    bare = replace(changed, evaluate_every=usual.epochs, snapshot_epochs=(), threshold_bpd=None)
+    return [replace(bare, seed=seed) for seed in range(seeds)]
 
 
 def bits_per_dim(run: StoredRun) -> float:

@@ -41,6 +41,29 @@ def test_equals_torch_optim_bit_for_bit(model, clip):
         assert torch.equal(mine, reference)
 
 
+def test_a_scaled_rate_equals_torch_optim_with_a_scheduler(model):
+    other = copy.deepcopy(model)
+    ours = AdamW(model.parameters(), RATE, BETAS, DECAY)
+    theirs = torch.optim.AdamW(other.parameters(), lr=RATE, betas=BETAS, weight_decay=DECAY, fused=True)
+    factors = [1.0] * 10 + [1 - number / 15 for number in range(16)]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(theirs, factors.__getitem__)
+    left = iter(factors)
+
+    def our_step():
+        ours.scale_rate(next(left))
+        ours.step()
+
+    def their_step():
+        theirs.step()
+        theirs.zero_grad()
+        scheduler.step()
+
+    train(model, our_step)
+    train(other, their_step)
+    for mine, reference in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, reference)
+
+
 def test_parameter_without_gradient_is_left_alone(model):
     optimizer = AdamW(model.parameters(), RATE, BETAS, DECAY)
     train(model, optimizer.step, rounds=3)

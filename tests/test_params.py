@@ -224,6 +224,8 @@ BAD = {
         ["learnable.digits", "cutoff_epoch 9 is", "8 epochs", "null"],
     ),
     "snapshot past the end": (at("f/snapshot_epochs", [2, 9]), ["fixed.digits", "snapshot_epochs 9 is", "8"]),
+    "cooldown past the end": (at("f/cooldown_epochs", 8.5), ["fixed.digits", "cooldown_epochs 8.5 is", "8 epochs"]),
+    "negative cooldown": (at("f/cooldown_epochs", -1), ["cooldown_epochs", "got -1"]),
     "end before the snapshot": (at("f/epochs", 4), ["fixed.digits", "snapshot_epochs 8 is", "4", "set it as well"]),
     "the same seed twice": (at("seeds", [3, 1, 3]), ["seeds", "[3, 1, 3]", "different"]),
     "no seeds": (at("seeds", []), ["seeds", "at least 1"]),

@@ -1,6 +1,6 @@
 import pytest
 
-from silent_gradients.schedules import SilentSchedule
+from silent_gradients.schedules import SilentSchedule, rate_factor
 
 
 def test_plateau_then_linear_fall_then_zero():
@@ -62,3 +62,9 @@ def test_the_schedule_is_that_of_the_settings(tiny):
     alone = SilentSchedule.of(tiny.settings("learnable/silent-gaussian").silent)
     assert [alone.weight(epoch) for epoch in (0, 100)] == [1.0, 1.0]
     assert not alone.frozen(100)
+
+
+def test_rates_stay_and_then_fall_to_zero_at_the_end():
+    expected = {10: 1, 4: 1, 3: 0.75, 1: 0.25, 0.5: 0.125, 0: 0}
+    assert {left: rate_factor(left, 4) for left in expected} == expected
+    assert [rate_factor(left, 0) for left in (10, 0.5)] == [1, 1]

@@ -52,6 +52,7 @@ RUN = RunSettings(
     evaluation_samples=10,
     snapshot_epochs=(10, 20),
     threshold_bpd=6.5,
+    cooldown_epochs=4.0,
 )
 
 
@@ -97,6 +98,7 @@ VARIANTS = [
     dataclasses.replace(RUN, silent=None, variance=0.01, mean_rate=1e-2, experiment="fixed", gradient_clip=5.0),
     dataclasses.replace(RUN, silent=None, mean_rate=1e-2, precision_rate=1e-3, experiment="log-linear"),
     dataclasses.replace(RUN, estimator_options={}, snapshot_epochs=(), threshold_bpd=None),
+    dataclasses.replace(RUN, cooldown_epochs=0.0),
 ]
 
 
@@ -144,6 +146,16 @@ def test_id_is_stable_under_key_order_and_between_processes():
     assert set(RUN.id) <= set("0123456789abcdef")
 
 
+def test_runs_stored_before_there_were_cooldowns_keep_their_ids(monkeypatch):
+    monkeypatch.setattr(module, "NUMERICS_VERSION", 2)
+    before = dataclasses.replace(RUN, cooldown_epochs=0.0)
+    document = RUN.to_json()
+    del document["cooldown_epochs"]
+    assert before.to_json() == document
+    assert RunSettings.from_json(document) == before
+    assert before.id == "fadc2f93cc6c"  # as revision 7a2e548 has it
+
+
 def test_digest_is_the_sha256_of_the_canonical_form():
     # printf '{"a":[1,2],"b":null}' | sha256sum
     expected = "f25109c4111335e4a32d49373585e7a788ff5b10e70023f7004b170e7f84716a"
@@ -159,7 +171,7 @@ def test_missing_and_unknown_keys_are_named(where):
             document = document[key]
         return document
 
-    for key in nested(RUN.to_json()):
+    for key in set(nested(RUN.to_json())) - {"cooldown_epochs"}:
         document = RUN.to_json()
         del nested(document)[key]
         with pytest.raises(SettingsError, match=rf"missing keys \['{key}'\]"):

@@ -37,10 +37,24 @@ class AdamW:
     ) -> None:
         self.parameters = list(parameters)
         self.rate, self.betas, self.weight_decay = rate, betas, weight_decay
+        self._rate_now: float | Tensor = rate
         self.gradient_clip = gradient_clip
         self.averages = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
+
+    def scale_rate(self, factor: float) -> None:
+        """Make the next steps with ``factor`` times the rate.
+
+        On a GPU the rate is a tensor from then on, which steps read that were captured since.
+        """
+        rate, device = self.rate * factor, self.parameters[0].device
+        if device.type == "cpu":
+            self._rate_now = rate
+        elif isinstance(self._rate_now, Tensor):
+            self._rate_now.fill_(rate)
+        else:
+            self._rate_now = torch.tensor(rate, device=device)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -64,7 +78,7 @@ class AdamW:
             [self.squares[number] for number in moved],
             [],
             steps,
-            lr=self.rate,
+            lr=self._rate_now,
             beta1=self.betas[0],
             beta2=self.betas[1],
             weight_decay=self.weight_decay,

@@ -31,7 +31,7 @@ class PackSpec:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data; ``from_json`` reads it back. What all members share stands there once."""
         members = [member.to_json() for member in self.members]
-        shared = {key: value for key, value in members[0].items() if all(other[key] == value for other in members)}
+        shared = {key: value for key, value in members[0].items() if all(other.get(key) == value for other in members)}
         return {
             "round": self.round,
             "group": self.group,

@@ -217,6 +217,7 @@ class Plan:
             evaluation_samples=section.evaluation_samples,
             snapshot_epochs=tuple(section.snapshot_epochs),
             threshold_bpd=section.threshold_bpd,
+            cooldown_epochs=section.cooldown_epochs,
         )
 
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:

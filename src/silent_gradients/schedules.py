@@ -1,4 +1,4 @@
-"""The weight of the silent gradient over training (paper, Eq. 8 and Algorithm 1)."""
+"""What changes over training: the weight of the silent gradient (paper, Eq. 8 and Algorithm 1), and the rates."""
 
 from __future__ import annotations
 
@@ -50,3 +50,8 @@ class SilentSchedule:
     def frozen(self, epochs_done: float) -> bool:
         """Whether the encoder is frozen once ``epochs_done`` epochs are done."""
         return self.cutoff_epoch is not None and epochs_done >= self.cutoff_epoch
+
+
+def rate_factor(epochs_left: float, cooldown_epochs: float) -> float:
+    """Factor of every learning rate: 1, and in the last ``cooldown_epochs`` a line from there to 0 at the end."""
+    return min(1.0, epochs_left / cooldown_epochs) if cooldown_epochs else 1.0

@@ -144,6 +144,10 @@ class RunSettings:
         gradient_clip: Largest global gradient norm of an optimizer's parameters; ``None`` is no clipping.
         snapshot_epochs: Epochs after which the weights are kept for the gradient variance.
         threshold_bpd: Epochs until the selection bound falls to this are counted; ``None`` counts nothing.
+        cooldown_epochs: Epochs at the end in which all rates fall linearly to 0.
+
+    A field with a default is younger than runs that are stored: where it has that value it is not written, so that they
+    keep their ids.
     """
 
     experiment: Experiment
@@ -171,6 +175,7 @@ class RunSettings:
     evaluation_samples: int
     snapshot_epochs: tuple[int, ...]
     threshold_bpd: float | None
+    cooldown_epochs: float = 0.0
 
     @property
     def cell(self) -> str:
@@ -192,7 +197,9 @@ class RunSettings:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON-ready data; ``from_json`` reads them back."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        document = dataclasses.asdict(self)
+        return json.loads(json.dumps({key: value for key, value in document.items() if value != defaults[key]}))
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RunSettings:
@@ -217,9 +224,10 @@ def digest(document: Any) -> str:
 
 
 def _build(cls: type, document: dict[str, Any], where: str) -> Any:
-    names = {field.name for field in dataclasses.fields(cls)}
-    if set(document) != names:
-        missing, unknown = sorted(names - set(document)), sorted(set(document) - names)
+    fields = dataclasses.fields(cls)
+    missing = sorted({field.name for field in fields if field.default is dataclasses.MISSING} - set(document))
+    unknown = sorted(set(document) - {field.name for field in fields})
+    if missing or unknown:
         raise SettingsError(f"{where} settings: missing keys {missing}, unknown keys {unknown}")
     hints = get_type_hints(cls)
     values = {}

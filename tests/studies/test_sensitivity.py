@@ -59,6 +59,11 @@ def test_a_longer_run_is_measured_where_the_usual_one_ends(plan):
     assert (longer.epochs, longer.evaluate_every) == (150, usual.epochs)
 
 
+def test_a_cooldown_is_half_of_the_epochs_that_are_trained(plan):
+    longer = run_of(plan, "digits/fixed/reinforce", "cooldown=epochs/2", epochs=150)
+    assert longer.cooldown_epochs == 75
+
+
 def test_an_unknown_change_is_named_with_those_that_there_are():
     with pytest.raises(ValueError, match=r"'rates/7' is no change; there are: .*rates/5"):
         change_named("rates/5+rates/7")

@@ -21,7 +21,7 @@ def trained(place, folder, runs, advance, checkpoint_seconds=math.inf):
 
 
 def runs(place, cell):
-    run = place.settings(cell, epochs=4, batch_size=8, gradient_clip=5.0)
+    run = place.settings(cell, epochs=4, batch_size=8, gradient_clip=5.0, cooldown_epochs=2.5)
     if run.silent is not None:
         schedule = dataclasses.replace(run.silent, plateau_epochs=1.0, annealing_rate=0.5, cutoff_epoch=3)
         run = dataclasses.replace(run, silent=schedule)

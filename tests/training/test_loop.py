@@ -19,8 +19,9 @@ from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.data.prepared import PreparedData
 from silent_gradients.data.run_data import RunData
 from silent_gradients.estimators import create
-from silent_gradients.model import build_vae
+from silent_gradients.model import build_optimizers, build_vae
 from silent_gradients.runs import Plan
+from silent_gradients.seeds import generator
 from silent_gradients.settings import FLATTENED_TOLERANCE
 from silent_gradients.training import checkpoint, loop
 from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
@@ -42,6 +43,7 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
     "silent baseline": ("learnable/reinforce+silent", {"estimator": "reinforce-silent-baseline"}),
     "annealing, frozen": ("learnable/gumbel-softmax+silent", {"silent": {"cutoff_epoch": 3}, "gradient_clip": 1.0}),
     "silent alone, frozen": ("learnable/silent-bernoulli", {"silent": {"cutoff_epoch": 2}, "snapshot_epochs": (1, 4)}),
+    "annealing, cooldown": ("learnable/reparameterization+silent", {"cooldown_epochs": 2.5}),
     "log-linear, silent": ("log-linear/silent-bernoulli", {}),
     "log-linear, discrete": ("log-linear/reinforce", {"gradient_clip": 1.0}),
     "log-linear guide": ("learnable/reparameterization+silent", {"silent": {"guide": "log-linear"}}),
@@ -92,8 +94,8 @@ def assert_same_training(one, other):
     assert_same(trainer.snapshot(), other_trainer.snapshot())
     for name, optimizer in trainer.optimizers.items():
         assert_same(optimizer.state_dict(), other_trainer.optimizers[name].state_dict())
-    for stream, generator in trainer.generators.items():
-        assert_same(generator.get_state(), other_trainer.generators[stream].get_state())
+    for stream, source in trainer.generators.items():
+        assert_same(source.get_state(), other_trainer.generators[stream].get_state())
     assert (trainer.folder / "curve.jsonl").read_bytes() == (other_trainer.folder / "curve.jsonl").read_bytes()
     for epoch in trainer.settings.snapshot_epochs:
         files = [torch.load(each.folder / f"snapshot-{epoch}.pt") for each in (trainer, other_trainer)]
@@ -375,6 +377,31 @@ def test_the_selection_bound_is_evaluated_now_and_then_and_at_the_end(tiny, tmp_
     assert_same(torch.load(tmp_path / "snapshot-7.pt"), trainer.snapshot())
     assert result["status"] == "finished"
     assert result["epochs"] == 7
+
+
+@pytest.mark.parametrize("cell", ["fixed/silent-gaussian", "learnable/silent-bernoulli", "log-linear/silent-gaussian"])
+def test_a_cooldown_is_that_of_a_scheduler_of_torch(tiny, tmp_path, recorded, cell):
+    settings = tiny.settings(cell, epochs=4, cooldown_epochs=2.5, batch_size=18)
+    data = tiny.load(settings)
+    vae = build_vae(settings, data.mean, data.deviation)
+    trainer, _ = train(tiny, settings, tmp_path)
+    steps = list(recorded)
+    assert len(steps) == 16
+    theirs = [
+        torch.optim.AdamW(ours.parameters, lr=ours.rate, betas=settings.betas, weight_decay=0.01, fused=True)
+        for ours in build_optimizers(settings, vae).values()
+    ]
+    schedulers = [torch.optim.lr_scheduler.LambdaLR(each, lambda step: min(1.0, (16 - step) / 10)) for each in theirs]
+    vae.train()
+    alpha, latent = (0.0 if settings.silent is None else 1.0), generator(settings.seed, "latent", CPU)
+    for x, index in steps:
+        vae.training_step(x, state={}, alpha=alpha, frozen=False, index=index, generator=latent).loss.backward()
+        for optimizer, scheduler in zip(theirs, schedulers, strict=True):
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+    for (name, mine), reference in zip(trainer.vae.state_dict().items(), vae.state_dict().values(), strict=True):
+        assert torch.allclose(mine, reference, rtol=1e-4, atol=1e-6), name
 
 
 def test_no_gradient_is_longer_than_the_clip(tiny, tmp_path):

@@ -105,7 +105,9 @@ def variations(place, cell, silent_changes=None, **changes):
         ]
     return [
         dataclasses.replace(run, seed=0, silent=silent[0]),
-        dataclasses.replace(run, seed=1, silent=silent[1], learning_rate=2e-3, epochs=run.epochs + 1),
+        dataclasses.replace(
+            run, seed=1, silent=silent[1], learning_rate=2e-3, epochs=run.epochs + 1, cooldown_epochs=1.5
+        ),
         dataclasses.replace(run, seed=2, silent=silent[2], weight_decay=0.1, gradient_clip=None),
     ]
 
@@ -205,6 +207,7 @@ def test_runs_whose_checkpoints_lie_apart_go_on_in_one_stack(tiny, tmp_path):
 def test_which_runs_can_be_stacked(tiny):
     run = tiny.settings("learnable/reinforce+silent")
     free: dict[str, Any] = {"seed": 3, "learning_rate": 0.5, "epochs": 9, "gradient_clip": 1.0, "weight_decay": 0.3}
+    free["cooldown_epochs"] = 2.0
     for name, value in free.items():
         assert stackable(dataclasses.replace(run, **{name: value})) == stackable(run), name
     tied: dict[str, Any] = {"batch_size": 8, "latent_dim": 4, "estimator_options": {"decay": 0.5}}

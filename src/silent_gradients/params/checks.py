@@ -99,8 +99,9 @@ def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where
 
 def _check_epochs(section: ExperimentParams, where: str) -> None:
     last = section.epochs
-    late = {
+    late: dict[str, list[float]] = {
         "snapshot_epochs": [epoch for epoch in section.snapshot_epochs if epoch > last],
+        "cooldown_epochs": [section.cooldown_epochs] if section.cooldown_epochs > last else [],
         "grid.cutoff_epoch": [epoch for epoch in section.grid.cutoff_epoch if epoch is not None and epoch > last],
     }
     found = [f"{key} {', '.join(map(str, epochs))}" for key, epochs in late.items() if epochs]

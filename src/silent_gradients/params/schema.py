@@ -101,6 +101,9 @@ class ExperimentParams(_Strict):
     estimator_options: dict[str, float] = Field(
         {}, description="Options of estimators, e.g. samples: 2; each holds for the methods whose estimator has it."
     )
+    cooldown_epochs: float = Field(
+        0.0, ge=0, description="Epochs at the end in which all rates fall linearly to 0; with 0 they stay."
+    )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
     gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm per optimizer; null is none.")

@@ -19,7 +19,7 @@ class Captured:
 
     Everything that a step reads and writes stays where it is: the inputs are copied into tensors of its own; weights,
     averages, sums and the estimator's state are changed in place; the generators, which the graph knows of, go on by
-    themselves. Rates are constants of the graph.
+    themselves. Rates are constants of the graph, where no cooldown changes them.
     """
 
     def __init__(self, work: Work) -> None:

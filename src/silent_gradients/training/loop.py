@@ -18,7 +18,7 @@ from silent_gradients.estimators.contract import State
 from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate, evaluation_mode
 from silent_gradients.latent_noise import NoiseSource, RecordedNoise, Request
 from silent_gradients.model import build_optimizers, build_vae
-from silent_gradients.schedules import SilentSchedule
+from silent_gradients.schedules import SilentSchedule, rate_factor
 from silent_gradients.seeds import Purpose, generator
 from silent_gradients.settings import FLATTENED_TOLERANCE, RunSettings
 from silent_gradients.store import CURVE, PROGRESS, snapshot_file
@@ -216,7 +216,12 @@ class Trainer:
             else:  # the interrupted epoch's order, once more
                 order.set_state(self.order)
             self.permutation = self.data.batches.order(order)
-        self.alpha = 0.0 if schedule is None else schedule.weight(self.epoch + self.step / self.steps)
+        epochs_done = self.epoch + self.step / self.steps
+        self.alpha = 0.0 if schedule is None else schedule.weight(epochs_done)
+        if cooldown := self.settings.cooldown_epochs:
+            factor = rate_factor(self.settings.epochs - epochs_done, cooldown)
+            for optimizer in self.optimizers.values():
+                optimizer.scale_rate(factor)
         if frozen or self.alpha == 0:
             return Phase("no", frozen)
         return Phase("alone" if self.alpha == 1 else "mixed", frozen)

@@ -51,6 +51,7 @@ def stackable(settings: RunSettings) -> RunSettings:
         gradient_clip=None,
         snapshot_epochs=(),
         threshold_bpd=None,
+        cooldown_epochs=0.0,
     )
 
 
