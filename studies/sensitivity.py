@@ -126,6 +126,7 @@ ON_REQUEST: Mapping[str, Change] = {
     "cooldown=epochs/2": lambda run: replace(run, cooldown_epochs=run.epochs / 2),
     "samples=4": _option(samples=4),
     "temperature=0.25": _option(temperature=0.25),
+    "temperature=0.1": _option(temperature=0.1),
     "baseline=per-image": lambda run: (
         replace(run, method="reinforce-per-datum", estimator="reinforce-per-datum")
         if run.estimator == "reinforce" and run.silent is None
