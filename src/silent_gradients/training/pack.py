@@ -40,7 +40,7 @@ from silent_gradients.store import (
 )
 from silent_gradients.training import checkpoint
 from silent_gradients.training.loop import Interrupted, Trainer, train
-from silent_gradients.training.stack import side_by_side, stacks
+from silent_gradients.training.stack import stacks
 from silent_gradients.training.stepper import Stepper
 
 REPORT_SECONDS = 5.0
@@ -158,7 +158,7 @@ def run_pack(
     data = RunData.load(prepared, first, device)
     numbers = {settings.name: number for number, settings in enumerate(spec.members)}
     trained: dict[str, StoredRun] = {}
-    for group in side_by_side(spec.members, stack) if streams else stacks(spec.members, stack, device):
+    for group in _side_by_side(spec.members, stack) if streams else stacks(spec.members, stack, device):
         with ExitStack() as locks:
             replaced: dict[str, StoredRun | None] = {}
             for settings in group:
@@ -195,6 +195,11 @@ def run_pack(
             print(f"[{position + 1}/{len(members)}] evaluating {run.name}", flush=True)
             evaluate_selected(run, settings, spec.evaluation, prepared, data, device)
     return manifest(spec, members if spec.round == "seeds" else keep_best_weights(store, members))
+
+
+def _side_by_side(runs: Sequence[RunSettings], size: int) -> list[list[RunSettings]]:
+    """Runs cut into groups of at most ``size``, in their order; no step is shared, so that any will do."""
+    return [list(runs[start : start + size]) for start in range(0, len(runs), size)]
 
 
 def _report_all(reports: Sequence[Callable[[Trainer], None]], trainer: Trainer) -> None:

@@ -75,11 +75,6 @@ def stacks(runs: Sequence[RunSettings], size: int, device: torch.device) -> list
     return [group[start : start + size] for group in alike.values() for start in range(0, len(group), size)]
 
 
-def side_by_side(runs: Sequence[RunSettings], size: int) -> list[list[RunSettings]]:
-    """Runs cut into groups of at most ``size``, in their order; no step is shared, so that any will do."""
-    return [list(runs[start : start + size]) for start in range(0, len(runs), size)]
-
-
 class _TrainingStep(nn.Module):
     """``VAE.training_step`` as a module's forward pass, with tensors in and tensors out."""
 
