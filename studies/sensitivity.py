@@ -55,6 +55,16 @@ def _option(**values: float) -> Change:
     return change
 
 
+def _instead_of(estimator: str, other: str) -> Change:
+    """Another estimator that has the same options; guided runs stay."""
+
+    def change(run: RunSettings) -> RunSettings:
+        concerned = run.estimator == estimator and run.silent is None
+        return replace(run, method=other, estimator=other) if concerned else run
+
+    return change
+
+
 def _channels(factor: float) -> Change:
     def scaled(channels: Iterable[int]) -> tuple[int, ...]:
         return tuple(max(1, int(width * factor)) for width in channels)
@@ -127,11 +137,8 @@ ON_REQUEST: Mapping[str, Change] = {
     "samples=4": _option(samples=4),
     "temperature=0.25": _option(temperature=0.25),
     "temperature=0.1": _option(temperature=0.1),
-    "baseline=per-image": lambda run: (
-        replace(run, method="reinforce-per-datum", estimator="reinforce-per-datum")
-        if run.estimator == "reinforce" and run.silent is None
-        else run
-    ),
+    "baseline=per-image": _instead_of("reinforce", "reinforce-per-datum"),
+    "bits=straight-through": _instead_of("gumbel-softmax", "straight-through-gumbel-softmax"),
 }
 """Changes that are made only if ``--changes`` names them: of rates, which grids try, and of what the text does say."""
 
