@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from scipy import stats
+from studies.sensitivity import paired
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MEASURED = sorted(path.parent for path in (REPOSITORY / "measured").glob("*/metrics.json"))
@@ -380,3 +381,68 @@ def test_the_published_pair_beside_the_line_of_bounds_and_errors() -> None:
     results = " ".join((REPOSITORY / "docs" / "results.md").read_text().split())
     assert f"an error of {at_the_published} at 7.208 bits/dim, with residuals up to {max(residuals):.2f}" in results
     assert f"is at {at_the_published} where" in (REPOSITORY / "docs" / "hidden-settings.md").read_text()
+
+
+def line_of_decided_bits() -> tuple[float, float, float]:
+    """Error, sampled and clamped, against bits/dim where decoders are trained on bits: slope, intercept, residual."""
+    runs = pd.read_csv(REPOSITORY / "measured" / "mnist-beyond" / "runs.csv")
+    runs = runs[(runs["setting.experiment"] == "fixed") & (runs["setting.posterior"] == "bernoulli")]
+    runs = runs[~runs["setting.method"].str.contains("gumbel") & (runs["selection_bpd"] < 8)]
+    assert len(runs) == 19
+    line = stats.linregress(runs["selection_bpd"], runs["selection_mse_sampled_clamped"])
+    residuals = runs["selection_mse_sampled_clamped"] - line.slope * runs["selection_bpd"] - line.intercept
+    return line.slope, line.intercept, residuals.abs().max()
+
+
+def kl_left(bits_per_dim: float, error: float) -> float:
+    """KL in nats that a bound leaves with an error of samples: 784 pixels, variance 0.01, 256 levels."""
+    constant = 8 + 0.5 * math.log2(2 * math.pi * 0.01)
+    return (bits_per_dim - constant) * 784 * math.log(2) - error / (2 * 0.01)
+
+
+def test_the_tables_of_relaxed_and_rounded_bits_follow_from_the_runs() -> None:
+    results = (REPOSITORY / "docs" / "results.md").read_text()
+    section = results.split("## Gumbel-Softmax, relaxed and rounded: MNIST reduced\n")[1].split("\n## ")[0]
+    hidden = (REPOSITORY / "docs" / "hidden-settings.md").read_text()
+    rows, left = table_rows(section), table_rows(hidden.split("## Gumbel-Softmax, relaxed or rounded\n")[1])
+    slope, intercept, residual = line_of_decided_bits()
+    assert f"the residuals are up to {residual:.2f}" in section
+    kept = kept_runs("gumbel-softmax", "gumbel-softmax")
+    assert len(kept) == 6
+    for name, (run,) in kept.items():
+        final = run["selection"]
+        bound, error, clamped = final["bpd"], final["mse_sampled"], final["mse_sampled_clamped"]
+        assert kl_left(bound, error) == pytest.approx(
+            final["kl"], abs=0.5
+        )  # the error is an estimate, the bound is not
+        clamping = error / clamped
+        assert rows[name] == [
+            f"{bound:.3f}",
+            f"{final['kl']:.1f}",
+            f"{clamped:.2f}",
+            f"{clamping:.3f}",
+            f"{100 * final['saturated_fraction']:.0f} %",
+            f"{clamped - slope * bound - intercept:.2f}",
+        ]
+        if name != "temperature=2":
+            title = {
+                "as it is": "temperature 1",
+                "bits=straight-through": "temperature 1, bits rounded on the way forward",
+            }
+            entries = left[title.get(name, name.replace("=", " "))]
+            assert entries == [f"{clamping:.3f}", f"{final['kl']:.1f}", f"{kl_left(6.990, 7.670 * clamping):.0f}"]
+    for bound, error in ((6.900, 6.103), (7.208, 9.289), (6.990, 7.670)):
+        assert f"{error - slope * bound - intercept:.2f}" in section
+    seeds = kept_runs("gumbel-softmax-seeds", "gumbel-softmax")
+    for name, runs in seeds.items():
+        assert runs[0] == kept[name][0]
+        first, second, third = (f"{run['selection']['bpd']:.3f}" for run in runs)
+        assert f"{first}, {second} and {third}" in " ".join(section.split())
+    bounds = {name: [run["selection"]["bpd"] for run in runs] for name, runs in seeds.items()}
+    costs = paired(bounds["bits=straight-through"], bounds["as it is"]).strip("+* ")
+    assert f"**Rounding costs {costs} bits/dim**" in section
+    off = [
+        run["selection"]["mse_sampled_clamped"] - slope * run["selection"]["bpd"] - intercept
+        for run in seeds["bits=straight-through"]
+    ]
+    assert f"{min(off):.2f} to {max(off):.2f} above the line" in " ".join(section.split())
