@@ -85,7 +85,7 @@ def test_quoted_intervals_are_those_of_the_tables(study: Path) -> None:
     known = set()
 
     def know(mean: float, low: float, high: float) -> None:
-        for digits in (1, 2, 3):
+        for digits in (1, 2, 3, 4):
             for numbers in ((mean, low, high), (-mean, -high, -low)):  # "below by" turns a difference's sign
                 known.add(tuple(f"{round(number, digits) + 0.0:.{digits}f}" for number in numbers))
 
@@ -446,3 +446,46 @@ def test_the_tables_of_relaxed_and_rounded_bits_follow_from_the_runs() -> None:
         for run in seeds["bits=straight-through"]
     ]
     assert f"{min(off):.2f} to {max(off):.2f} above the line" in " ".join(section.split())
+
+
+def test_what_is_said_of_the_cooldown_follows_from_the_runs() -> None:
+    study = REPOSITORY / "measured" / "mnist-reduced-cooldown"
+    results = (REPOSITORY / "docs" / "results.md").read_text()
+    (section,) = (part for part in results.split("\n## ") if "`mnist-reduced-cooldown`" in part.splitlines()[0])
+    said, (first, second) = " ".join(section.split()), section.split("### Table 1, reduced")
+    rows, variances = table_rows(first), table_rows(second)
+    table = pd.read_csv(study / "tables" / "table-2-fixed-variance.csv").set_index(["method", "metric"])
+    measured, published, limits = (table[column].to_dict() for column in ("measured", "published", "closed_form"))
+    at_epochs = pd.read_csv(study / "tables" / "table-1-gradient-variance.csv").set_index(["method", "epoch"])
+    noise = at_epochs["batch_mean"].to_dict()
+    bounds, worst = {}, {}
+    for title, method in {"Silent (Gaussian)": "silent-gaussian", "Reparameterization": "reparameterization"}.items():
+        cell = f"mnist/fixed/{method}"
+        error = (method, "mse_sampled_clamped")
+        bounds[method] = reported(study, cell, "bpd")
+        above = bounds[method] - limits[method, "bpd"]
+        worst[method] = above.max()
+        assert rows[title][0].split(" ")[0] == f"{measured[method, 'bpd']:.4f}"
+        assert rows[title][1:] == [
+            f"{published[method, 'bpd']:.3f}",
+            f"{above.mean():.4f}",
+            f"{published[method, 'bpd'] - limits[method, 'bpd']:.4f}",
+            f"{measured[method, 'kl']:.2f}",
+            f"{measured[error]:.3f}",
+            f"{published[error]:.3f}",
+        ]
+    silent = "silent-gaussian"
+    assert bounds[silent].max() <= 6.718
+    assert worst[silent] <= 0.005
+    assert f"at most {bounds[silent].max():.4f} bits/dim, {worst[silent]:.4f} above the limit" in said
+    for title, method in {"Silent": silent, "Reparameterization": "reparameterization"}.items():
+        epochs = reported(study, f"mnist/fixed/{method}", "epochs_to_threshold").astype(int).tolist()
+        assert "{}, {} and {}".format(*epochs) in said
+        found = [noise[method, epoch] for epoch in (10, 30)]
+        assert variances[title] == [f"{float(f'{value:.3g}'):,.0f}" for value in found]
+    curves = {
+        method: pd.read_csv(study / "curves" / "mnist" / "fixed" / f"{method}.csv", index_col="epoch")["selection_bpd"]
+        for method in bounds
+    }
+    assert f"({curves[silent][2]:.4f}, mean of three seeds)" in said
+    assert f"is at {curves['reparameterization'][10]:.3f} by epoch 10" in said
