@@ -67,4 +67,3 @@ def test_the_schedule_is_that_of_the_settings(tiny):
 def test_rates_stay_and_then_fall_to_zero_at_the_end():
     expected = {10: 1, 4: 1, 3: 0.75, 1: 0.25, 0.5: 0.125, 0: 0}
     assert {left: rate_factor(left, 4) for left in expected} == expected
-    assert [rate_factor(left, 0) for left in (10, 0.5)] == [1, 1]

@@ -53,5 +53,5 @@ class SilentSchedule:
 
 
 def rate_factor(epochs_left: float, cooldown_epochs: float) -> float:
-    """Factor of every learning rate: 1, and in the last ``cooldown_epochs`` a line from there to 0 at the end."""
-    return min(1.0, epochs_left / cooldown_epochs) if cooldown_epochs else 1.0
+    """Factor of every learning rate: 1, and in the last ``cooldown_epochs`` (positive) a line to 0 at the end."""
+    return min(1.0, epochs_left / cooldown_epochs)
