@@ -25,7 +25,7 @@ EVALUATION = EvaluationSettings(3, variance_images=4, variance_draws=3, reconstr
 def trained(tiny, folder, round_, rates=(1e-3,), **changes):
     store = RunStore(folder / "results" / "store")
     members = tuple(
-        tiny.settings("learnable/reinforce", epochs=2, snapshot_epochs=(), learning_rate=rate, **changes)
+        tiny.settings("learnable/reinforce", **{"epochs": 2, "snapshot_epochs": (), "learning_rate": rate, **changes})
         for rate in rates
     )
     pack = PackSpec(round_, "tiny/learnable", members, EVALUATION if round_ == "seeds" else None)
@@ -50,7 +50,7 @@ def test_without_options_it_repeats_the_kept_evaluation(tiny, evaluated, split, 
     found = evaluate_again(folder, tiny.folder, split, None, None, CPU)
     kept = json.loads((folder / "evaluation.json").read_text())[part]
     assert found.metrics == kept == found.kept
-    assert found.to_json() == {"run": settings.name, **kept}
+    assert found.to_json() == {"run": settings.name, "epoch": None, **kept}
     assert contents(folder.parents[4]) == before
 
 
@@ -64,6 +64,19 @@ def test_other_numbers_of_samples_and_the_images_set_aside(tiny, evaluated):
     assert found.metrics == expected | weighted.to_json()
     assert found.metrics["images"] == 24
     assert found.kept is None
+
+
+def test_a_snapshot_is_the_run_that_ended_there(tiny, tmp_path):
+    (long,), _ = trained(tiny, tmp_path / "long", "seeds", snapshot_epochs=(1, 2))
+    (short,), _ = trained(tiny, tmp_path / "short", "seeds", epochs=1)
+    found = evaluate_again(long, tiny.folder, "test", None, None, CPU, epoch=1)
+    assert found.metrics == evaluate_again(short, tiny.folder, "test", None, None, CPU).metrics
+    assert (found.kept, found.epoch, found.to_json()["epoch"]) == (None, 1, 1)
+    assert evaluate_again(long, tiny.folder, "test", None, None, CPU, epoch=2).metrics != found.metrics
+    with pytest.raises(SettingsError, match=r"--epoch 3: this run has no snapshot of it; there are: 1, 2"):
+        evaluate_again(long, tiny.folder, "test", None, None, CPU, epoch=3)
+    with pytest.raises(SettingsError, match=r"--epoch 1: .*there are: none"):
+        evaluate_again(short, tiny.folder, "test", None, None, CPU, epoch=1)
 
 
 def test_a_run_of_the_grid_has_weights_where_it_is_the_best(tiny, tmp_path):

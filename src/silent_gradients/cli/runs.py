@@ -80,9 +80,9 @@ def add_verbs(verbs: Verbs) -> None:
         (
             f"silent-gradients evaluate {_RUN}",
             f"silent-gradients evaluate {_RUN} --samples 64 --importance-samples 1000 --json evaluation.json",
-            f"silent-gradients evaluate {_RUN} --split train",
+            f"silent-gradients evaluate {_RUN} --split train --epoch 20",
         ),
-        "Evaluate a run's final weights by the workflow's own code: bits/dim, KL, squared errors. Nothing in the store "
+        "Evaluate a run's weights by the workflow's own code: bits/dim, KL, squared errors. Nothing in the store "
         "is changed. Without options it repeats the evaluation that the store keeps, which it is shown beside.",
     )
     _add_run(evaluate)
@@ -103,6 +103,12 @@ def add_verbs(verbs: Verbs) -> None:
         type=whole_number(0),
         metavar="K",
         help="samples per image of the importance-weighted bound (default: as the store's, else 0, which is none)",
+    )
+    evaluate.add_argument(
+        "--epoch",
+        type=whole_number(1),
+        metavar="E",
+        help="the snapshot of this epoch, one of the run's snapshot_epochs (default: the final weights)",
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
 
@@ -227,6 +233,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             options.samples,
             options.importance_samples,
             torch.device(lease.device),
+            options.epoch,
         )
     from rich.console import Console
 

@@ -13,7 +13,7 @@ from silent_gradients.data.run_data import RunData
 from silent_gradients.evaluation.selected import split_metrics
 from silent_gradients.model import load_snapshot
 from silent_gradients.settings import SettingsError
-from silent_gradients.store import EVALUATION, WEIGHTS, open_run, read_json, without_weights
+from silent_gradients.store import EVALUATION, WEIGHTS, open_run, read_json, snapshot_file, without_weights
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,16 +31,18 @@ class Evaluation:
     Attributes:
         run: Name of the run.
         metrics: As ``Metrics.to_json``, with those of the importance-weighted bound where it was asked for.
-        kept: The same of the evaluation that the store keeps; None where it keeps none of this split.
+        kept: The same of the evaluation that the store keeps; None where it keeps none of this split and epoch.
+        epoch: The snapshot's; None for the final weights.
     """
 
     run: str
     metrics: dict[str, Any]
     kept: dict[str, Any] | None
+    epoch: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready data."""
-        return {"run": self.run, **self.metrics}
+        return {"run": self.run, "epoch": self.epoch, **self.metrics}
 
 
 def evaluate_again(
@@ -50,8 +52,9 @@ def evaluate_again(
     samples: int | None,
     importance_samples: int | None,
     device: torch.device,
+    epoch: int | None = None,
 ) -> Evaluation:
-    """Evaluate a run's final weights; with the kept evaluation's numbers of samples, the numbers are the kept ones.
+    """Evaluate a run's weights; with the kept evaluation's numbers of samples, the numbers are the kept ones.
 
     Args:
         folder: Folder of the run in a store.
@@ -60,9 +63,10 @@ def evaluate_again(
         samples: Latent samples per image; None takes those of the kept evaluation, else ``DEFAULT_SAMPLES``.
         importance_samples: Those of the importance-weighted bound; 0 is none, None as for ``samples``.
         device: Where to evaluate.
+        epoch: The snapshot of this epoch is evaluated; None evaluates the final weights.
 
     Raises:
-        SettingsError: The run's protocol sets no images aside.
+        SettingsError: The run's protocol sets no images aside, or there is no snapshot of the epoch.
         StoreError: The folder is no finished run, or was altered, or keeps no weights.
         DataError: The data set cannot be read.
     """
@@ -71,6 +75,9 @@ def evaluate_again(
         raise without_weights(run)
     if split == "holdout" and settings.data.protocol == "paper":
         raise SettingsError("--split holdout: this run's protocol 'paper' sets no images aside; use test")
+    if epoch is not None and epoch not in settings.snapshot_epochs:
+        there = ", ".join(map(str, settings.snapshot_epochs)) or "none"
+        raise SettingsError(f"--epoch {epoch}: this run has no snapshot of it; there are: {there}")
     document = read_json(folder / EVALUATION) if (folder / EVALUATION).exists() else {}
     asked, kept = document.get("settings", {}), document.get({"test": "report"}.get(split, split))
     if samples is None:
@@ -80,9 +87,10 @@ def evaluate_again(
     prepared = PreparedData.open(data or Path("data/prepared") / settings.data.name, settings.data.sha256)
     loaded = RunData.load(prepared, settings, device)
     images = {"test": loaded.report, "holdout": loaded.selection, "train": loaded.train}[split]
-    vae, _ = load_snapshot(settings, loaded.mean, loaded.deviation, run.folder / WEIGHTS, device)
+    weights = run.folder / (WEIGHTS if epoch is None else snapshot_file(epoch))
+    vae, _ = load_snapshot(settings, loaded.mean, loaded.deviation, weights, device)
     metrics = split_metrics(vae, images, settings.data.levels, split, samples, importance_samples)
-    return Evaluation(run.name, metrics, kept)
+    return Evaluation(run.name, metrics, kept if epoch is None else None, epoch)
 
 
 _ROWS = {
@@ -110,7 +118,8 @@ def as_table(evaluation: Evaluation) -> Table:
 
     columns = [evaluation.metrics] if evaluation.kept is None else [evaluation.metrics, evaluation.kept]
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(f"on {evaluation.metrics['split']}")
+    at = "" if evaluation.epoch is None else f", epoch {evaluation.epoch}"
+    table.add_column(f"on {evaluation.metrics['split']}{at}")
     for heading in ("now", "in the store")[: len(columns)]:
         table.add_column(heading, justify="right", no_wrap=True)
     for key, words in _ROWS.items():
