@@ -86,3 +86,14 @@ def test_helps_load_no_library(arguments):
     run = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.splitlines()[-1].split())
     assert not loaded & {"torch", "numpy", "pandas", "pydantic", "yaml", "rich", "requests", "shtab"}
+
+
+def test_the_package_run_as_a_module_is_the_command_line():
+    def ran(*words):
+        return subprocess.run([sys.executable, "-m", "silent_gradients", *words], capture_output=True, text=True)
+
+    shown = ran("--version")
+    assert (shown.returncode, shown.stdout.split()[-1]) == (0, version("silent-gradients"))
+    wrong = ran("nothing")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("silent-gradients: argument verb: 'nothing' is none of plan, ")
