@@ -3,8 +3,9 @@
 import json
 import re
 
+import pandas as pd
 from scipy import stats
-from tests.measured.kept import REPOSITORY, results_on
+from tests.measured.kept import REPOSITORY, in_one_line, results_on
 
 SENSITIVITY = REPOSITORY / "measured" / "sensitivity-digits" / "bits_per_dim.json"
 ROWS = {
@@ -49,3 +50,43 @@ def test_the_tables_of_changed_settings_follow_from_the_runs() -> None:
                     assert entry == change(guided[setting], usual)
                 checked += bool(entry)
     assert checked > 100
+
+
+def test_what_is_said_of_ten_seeds_follows_from_the_runs() -> None:
+    study = REPOSITORY / "measured" / "digits-ten-seeds"
+    runs = pd.read_csv(study / "runs.csv", dtype={"rounds": str})
+    runs = runs[runs["rounds"].str.endswith("seeds")]
+    said = in_one_line(results_on("`digits-ten-seeds`"))
+    claims = pd.read_csv(study / "tables" / "claims.csv")
+    assert len(claims) == 14
+    assert (claims["verdict"] == "holds").all()
+    assert (claims["p_holm"] < 0.05).all()
+    # Of ten pairs of both numbers the table of the section has "<0.001" or three digits.
+    quoted = re.findall(r"\] \| (<?0\.\d{3}) \| (<?0\.\d{3}) \|", said)
+    told = [
+        tuple("<0.001" if p < 0.0005 else f"{p:.3f}" for p in pair)
+        for pair in claims[["p", "p_holm"]].itertuples(index=False)
+    ]
+    assert sorted(quoted) == sorted(told)
+    learnable = runs[runs["setting.experiment"] == "learnable"]
+    bounds, nats = (
+        learnable.pivot_table(index="seed", columns="setting.method", values=f"report_{metric}")
+        for metric in ("bpd", "kl")
+    )
+    alone, guided = "reparameterization", "reparameterization+silent"
+    starved = nats[alone] < 5
+    assert (starved.sum(), (nats[guided] < 5).sum(), f"{nats[alone].min():.2f}") == (6, 1, "0.02")
+    gains = bounds[alone] - bounds[guided]
+    assert f"gain {gains[starved].min():.3f} to {gains[starved].max():.3f} bits/dim" in said
+    assert f"between {gains[~starved].max():.3f} and, one, a loss of {-gains[~starved].min():.3f}" in said
+    assert f"a standard deviation of {bounds[alone].std():.3f}" in said
+    means = bounds.mean()
+    assert f"{means[guided] - means['silent-gaussian']:.3f} below the mixture" in said
+    mixed = min(means["gumbel-softmax+silent"], means["reinforce+silent"])
+    assert f"{mixed - means['silent-bernoulli']:.3f} below the better one" in said
+    others = learnable[learnable["setting.method"] != "reinforce"]
+    assert f"of the {len(others)} runs" in said
+    assert f"{(~others['flattened'].astype(bool)).sum()} had not flattened" in said
+    collapsed = runs[(runs["cell"] == "digits/fixed/reinforce") & (runs["report_active_units"] == 0)]
+    (bound,), (kl,) = collapsed["report_bpd"], collapsed["report_kl"]
+    assert f"({bound:.3f} bits/dim, {kl:.2f} nats)" in said

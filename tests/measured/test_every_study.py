@@ -133,7 +133,9 @@ def quoted_cells(part: str) -> Iterator[tuple[str, str, str, str]]:
                     yield method, metric, kind, entries[header.index(column) - 1 + offset]
 
 
-@pytest.mark.parametrize("name", ["mnist-reduced", "mnist-reduced-protocol-paper", "colour-reduced"])
+@pytest.mark.parametrize(
+    "name", ["mnist-reduced", "mnist-reduced-protocol-paper", "colour-reduced", "digits-ten-seeds"]
+)
 def test_tables_3_and_4_are_quoted_method_by_method(name: str) -> None:
     tables = (REPOSITORY / "measured" / name / "tables").glob("table-[34]*.csv")
     measured = pd.concat(map(pd.read_csv, tables)).set_index(["dataset", "method", "metric"])
