@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from studies.sensitivity import paired
 from tests.measured.kept import (
+    FIXED,
     REPOSITORY,
     hidden_settings_on,
     in_one_line,
@@ -155,3 +156,31 @@ def test_what_is_said_of_the_cooldown_follows_from_the_runs() -> None:
     }
     assert f"({curves[silent][2]:.4f}, mean of three seeds)" in said
     assert f"is at {curves['reparameterization'][10]:.3f} by epoch 10" in said
+
+
+def test_what_is_said_of_bits_with_a_cooldown_follows_from_the_runs() -> None:
+    study = "mnist-reduced-cooldown-bits"
+    section = results_on(f"`{study}`")
+    rows, said = table_rows(section), in_one_line(section)
+    found = table(study, "table-2-fixed-variance")
+    measured, published = found["measured"].to_dict(), found["published"].to_dict()
+    slope, intercept, _ = line_of_decided_bits()
+    off, errors = {}, {}
+    for title in ("Silent (Bernoulli)", "Gumbel-Softmax", "Straight-through Gumbel-Softmax"):
+        method = FIXED[title]
+        bound, errors[method] = measured[method, "bpd"], measured[method, "mse_sampled_clamped"]
+        off[method] = errors[method] - slope * bound - intercept
+        entries = [entry.split(" [")[0] for entry in rows[title]]
+        expected = [f"{bound:.3f}", f"{measured[method, 'kl']:.2f}", f"{errors[method]:.3f}"]
+        assert [entries[column] for column in (0, 2, 3)] == expected
+        if entries[1]:
+            known = (published[method, "bpd"], published[method, "mse_sampled_clamped"])
+            assert (float(entries[1]), float(entries[4])) == known
+    rounded_bits, relaxed = "straight-through-gumbel-softmax", "gumbel-softmax"
+    assert f"their errors are {errors[rounded_bits] - errors[relaxed]:.2f} apart" in said
+    assert f"are {off[rounded_bits]:.2f} above" in said
+    assert f"relaxed ones {-off[relaxed]:.2f} below it" in said
+    bounds = reported(REPOSITORY / "measured" / study, "mnist/fixed/silent-bernoulli", "bpd")
+    assert bounds.max() <= 6.900
+    first, second, third = (f"{bound:.3f}" for bound in bounds)
+    assert f"{first}, {second} and {third}" in said
