@@ -102,6 +102,11 @@ def test_the_numbers_of_500_epochs_are_those_of_the_tables_and_snapshots() -> No
         for epoch in (10, 45, 90, 200, 450, 500):
             found = snapshots[method, epoch, "holdout"]["bpd"]
             assert found == pytest.approx(curve(method)[epoch], abs=1e-5)
+    gain, left = (
+        snapshots["reparameterization", epoch, "test"]["bpd"] - snapshots["silent-gaussian", epoch, "test"]["bpd"]
+        for epoch in (450, 500)
+    )
+    assert f"{left:.4f} bits/dim are left of {gain:.4f}" in in_one_line(section)
     for epoch in (10, 45, 90, 200, 450, 500):
         found = [
             snapshots[method, epoch, split]["bpd"]
