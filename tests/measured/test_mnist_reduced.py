@@ -184,3 +184,32 @@ def test_what_is_said_of_bits_with_a_cooldown_follows_from_the_runs() -> None:
     assert bounds.max() <= 6.900
     first, second, third = (f"{bound:.3f}" for bound in bounds)
     assert f"{first}, {second} and {third}" in said
+
+
+def test_what_is_said_of_longer_trainings_follows_from_the_runs() -> None:
+    study = "mnist-reduced-24-epochs"
+    section = results_on(f"`{study}`")
+    rows, said = table_rows(section), in_one_line(section)
+    bounds, nats = (table(study, name) for name in ("table-3-bits-per-dimension", "table-4-kl-divergence"))
+    shorter = table("mnist-reduced", "table-3-bits-per-dimension")["measured"].to_dict()
+    for title, method in {
+        "Reparameterization": "reparameterization",
+        "Reparameterization + SG": "reparameterization+silent",
+    }.items():
+        assert [entry.split(" [")[0] for entry in rows[title]] == [
+            f"{bounds['measured'].to_dict()[method, 'bpd']:.3f}",
+            f"{bounds['published'].to_dict()[method, 'bpd']:.2f}",
+            f"{shorter[method, 'bpd']:.3f}",
+            f"{nats['measured'].to_dict()[method, 'kl']:.1f}",
+            f"{nats['published'].to_dict()[method, 'kl']:.1f}",
+        ]
+        curves = REPOSITORY / "measured" / study / "curves" / "mnist" / "learnable" / f"{method}.csv"
+        curve = pd.read_csv(curves, index_col="epoch")[["seed_0", "seed_1", "seed_2"]]
+        for epoch in (6, 8):
+            assert "{:.3f}, {:.3f} and {:.3f}".format(*curve.loc[epoch]) in said
+    alone, guided = (
+        reported(REPOSITORY / "measured" / study, f"mnist/learnable/{method}", "bpd")
+        for method in ("reparameterization", "reparameterization+silent")
+    )
+    first, second, third = guided - alone
+    assert f"{-first:.3f} and {-second:.3f} lower with two seeds and {third:.3f} higher with the third" in said
