@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 import pytest
-from tests.measured.kept import REPOSITORY, in_one_line, results_on
+from tests.measured.kept import REPOSITORY, in_one_line, results_on, table, table_rows
 
 
 def colour_seeds(dataset: str) -> tuple[pd.DataFrame, str]:
@@ -80,3 +80,35 @@ def test_how_many_orderings_of_colour_images_hold_follows_from_the_tables() -> N
     assert f"Of the {len(claims)} orderings {words}" in said
     assert f"{count['holds']} of {len(claims)} published orderings hold, {count['fails']} fails" in said
     assert (claims["p_holm"] < 0.05).sum() == 4  # "Holm's correction over all of them leaves four"
+
+
+def test_what_is_said_of_cifar10_with_a_cooldown_follows_from_the_runs() -> None:
+    section = results_on("`cifar10-reduced-cooldown`")
+    rows, said = table_rows(section), in_one_line(section)
+    names = {"table-3-bits-per-dimension": ("bpd", 3, 2), "table-4-kl-divergence": ("kl", 1, 1)}
+    for title, method in {
+        "None, continuous": "silent-gaussian",
+        "Reparameterization": "reparameterization",
+        "Reparameterization + SG": "reparameterization+silent",
+    }.items():
+        expected = []
+        for name, (metric, digits, digits_published) in names.items():
+            found = table("cifar10-reduced-cooldown", name)
+            before = table("colour-reduced", name)
+            before = before[before["dataset"] == "cifar10"]
+            expected += [
+                f"{found['measured'].to_dict()[method, metric]:.{digits}f}",
+                f"{before['measured'].to_dict()[method, metric]:.{digits}f}",
+                f"{found['published'].to_dict()[method, metric]:.{digits_published}f}",
+            ]
+        assert [entry.split(" [")[0] for entry in rows[title]] == expected
+    claims = pd.read_csv(REPOSITORY / "measured" / "cifar10-reduced-cooldown" / "tables" / "claims.csv")
+    assert (claims["verdict"] == "holds").all()
+    assert "({:.3f} and {:.3f})".format(*sorted(claims["p_holm"])) in said
+    constant = pd.read_csv(REPOSITORY / "measured" / "colour-reduced" / "tables" / "claims.csv")
+    pair = ["dataset", "first", "metric"]
+    widths = {
+        name: (table_["high"] - table_["low"])[("cifar10", "reparameterization+silent", "bpd")]
+        for name, table_ in {"fallen": claims.set_index(pair), "constant": constant.set_index(pair)}.items()
+    }
+    assert 1.5 < widths["constant"] / widths["fallen"] < 2.5  # "twice as wide"
