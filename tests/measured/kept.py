@@ -78,6 +78,12 @@ def line_of_decided_bits() -> tuple[float, float, float]:
     return line.slope, line.intercept, residuals.abs().max()
 
 
+def off_the_line(bits_per_dim: float, error: float) -> float:
+    """How far an error is above ``line_of_decided_bits`` at a bound."""
+    slope, intercept, _ = line_of_decided_bits()
+    return error - slope * bits_per_dim - intercept
+
+
 def kl_left(bits_per_dim: float, error: float) -> float:
     """KL in nats that a bound leaves with an error of samples: 784 pixels, variance 0.01, 256 levels."""
     constant = 8 + 0.5 * math.log2(2 * math.pi * 0.01)

@@ -55,7 +55,8 @@ def test_means_and_intervals_follow_from_the_runs(study: Path) -> None:
 def test_verdicts_follow_from_the_runs(study: Path) -> None:
     kept = study / "tables" / "claims.csv"
     if not kept.exists():
-        assert study.name == "mnist-fixed-bits", "the only study with one method of the paper: nothing to order"
+        rows = pd.concat(pd.read_csv(path) for path in (study / "tables").glob("table-[234]*.csv"))
+        assert len(set(rows.dropna(subset="published")["method"])) == 1, "only a single method has nothing to be ordered"
         return
     claims = pd.read_csv(kept)
     assert len(claims)

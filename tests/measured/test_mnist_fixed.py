@@ -12,7 +12,7 @@ from tests.measured.kept import (
     hidden_settings_on,
     in_one_line,
     kl_left,
-    line_of_decided_bits,
+    off_the_line,
     results_on,
     rounded,
     table,
@@ -147,7 +147,6 @@ def test_the_rows_of_more_bits_are_those_of_the_tables() -> None:
 
 
 def test_rounded_bits_with_the_papers_networks_are_off_the_line_as_the_published_ones() -> None:
-    slope, intercept, _ = line_of_decided_bits()
     rows = {
         name: table(study, "table-2-fixed-variance").loc[method]["measured"]
         for study, method, name in (
@@ -155,7 +154,7 @@ def test_rounded_bits_with_the_papers_networks_are_off_the_line_as_the_published
             ("mnist-fixed", "gumbel-softmax", "relaxed"),
         )
     }
-    off = {name: row["mse_sampled_clamped"] - slope * row["bpd"] - intercept for name, row in rows.items()}
+    off = {name: off_the_line(row["bpd"], row["mse_sampled_clamped"]) for name, row in rows.items()}
     said = in_one_line(hidden_settings_on("Gumbel-Softmax, relaxed or rounded"))
     assert f"are {off['rounded']:.2f} above the line and relaxed ones {-off['relaxed']:.2f} below it" in said
     clamping = rows["rounded"]["mse_sampled"] / rows["rounded"]["mse_sampled_clamped"]
@@ -163,6 +162,6 @@ def test_rounded_bits_with_the_papers_networks_are_off_the_line_as_the_published
     assert f"clamping is {clamping:.3f}, which leaves the published pair a KL of {left:.0f}" in said
     assert f"where the rounded run has {rows['rounded']['kl']:.1f}" in said
     results = in_one_line(results_on("`mnist-fixed-bits`"))
-    published = 7.670 - slope * 6.990 - intercept
+    published = off_the_line(6.990, 7.670)
     assert f"has {off['rounded']:.2f} more error than" in results
     assert f"the published one {published:.2f}, relaxed bits {-off['relaxed']:.2f} less" in results

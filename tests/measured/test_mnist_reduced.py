@@ -14,6 +14,7 @@ from tests.measured.kept import (
     in_one_line,
     kl_left,
     line_of_decided_bits,
+    off_the_line,
     reported,
     results_on,
     rounded,
@@ -73,7 +74,7 @@ def test_the_published_pair_beside_the_line_of_bounds_and_errors() -> None:
 def test_the_tables_of_relaxed_and_rounded_bits_follow_from_the_runs() -> None:
     section = results_on("Gumbel-Softmax, relaxed and rounded: MNIST reduced")
     rows, left = table_rows(section), table_rows(hidden_settings_on("Gumbel-Softmax, relaxed or rounded"))
-    slope, intercept, residual = line_of_decided_bits()
+    _, _, residual = line_of_decided_bits()
     assert f"the residuals are up to {residual:.2f}" in section
     kept = kept_runs("gumbel-softmax", "gumbel-softmax")
     assert len(kept) == 6
@@ -90,7 +91,7 @@ def test_the_tables_of_relaxed_and_rounded_bits_follow_from_the_runs() -> None:
             f"{clamped:.2f}",
             f"{clamping:.3f}",
             f"{100 * final['saturated_fraction']:.0f} %",
-            f"{clamped - slope * bound - intercept:.2f}",
+            f"{off_the_line(bound, clamped):.2f}",
         ]
         if name != "temperature=2":
             title = {
@@ -100,7 +101,7 @@ def test_the_tables_of_relaxed_and_rounded_bits_follow_from_the_runs() -> None:
             entries = left[title.get(name, name.replace("=", " "))]
             assert entries == [f"{clamping:.3f}", f"{final['kl']:.1f}", f"{kl_left(6.990, 7.670 * clamping):.0f}"]
     for bound, error in ((6.900, 6.103), (7.208, 9.289), (6.990, 7.670)):
-        assert f"{error - slope * bound - intercept:.2f}" in section
+        assert f"{off_the_line(bound, error):.2f}" in section
     seeds = kept_runs("gumbel-softmax-seeds", "gumbel-softmax")
     for name, runs in seeds.items():
         assert runs[0] == kept[name][0]
@@ -110,7 +111,7 @@ def test_the_tables_of_relaxed_and_rounded_bits_follow_from_the_runs() -> None:
     costs = paired(bounds["bits=straight-through"], bounds["as it is"]).strip("+* ")
     assert f"**Rounding costs {costs} bits/dim**" in section
     off = [
-        run["selection"]["mse_sampled_clamped"] - slope * run["selection"]["bpd"] - intercept
+        off_the_line(run["selection"]["bpd"], run["selection"]["mse_sampled_clamped"])
         for run in seeds["bits=straight-through"]
     ]
     assert f"{min(off):.2f} to {max(off):.2f} above the line" in in_one_line(section)
@@ -164,12 +165,11 @@ def test_what_is_said_of_bits_with_a_cooldown_follows_from_the_runs() -> None:
     rows, said = table_rows(section), in_one_line(section)
     found = table(study, "table-2-fixed-variance")
     measured, published = found["measured"].to_dict(), found["published"].to_dict()
-    slope, intercept, _ = line_of_decided_bits()
     off, errors = {}, {}
     for title in ("Silent (Bernoulli)", "Gumbel-Softmax", "Straight-through Gumbel-Softmax"):
         method = FIXED[title]
         bound, errors[method] = measured[method, "bpd"], measured[method, "mse_sampled_clamped"]
-        off[method] = errors[method] - slope * bound - intercept
+        off[method] = off_the_line(bound, errors[method])
         entries = [entry.split(" [")[0] for entry in rows[title]]
         expected = [f"{bound:.3f}", f"{measured[method, 'kl']:.2f}", f"{errors[method]:.3f}"]
         assert [entries[column] for column in (0, 2, 3)] == expected
