@@ -56,7 +56,7 @@ def test_verdicts_follow_from_the_runs(study: Path) -> None:
     kept = study / "tables" / "claims.csv"
     if not kept.exists():
         rows = pd.concat(pd.read_csv(path) for path in (study / "tables").glob("table-[234]*.csv"))
-        assert len(set(rows.dropna(subset="published")["method"])) == 1, "only a single method has nothing to be ordered"
+        assert len(set(rows.dropna(subset="published")["method"])) == 1, "one method has nothing to be ordered"
         return
     claims = pd.read_csv(kept)
     assert len(claims)
