@@ -6,6 +6,7 @@ The documents are written to be read in a repository browser as well, so that th
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -38,13 +39,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links at pages, and call them by their titles, where the repository has files."""
-    del page, config
+    del config
     markdown = re.sub(r"(\]\([^)\s:]*notebooks/[^)\s]*)\.ipynb", r"\1.md", markdown)
     for name, target in _OUTSIDE.items():
         markdown = markdown.replace(f"](../{name}", f"]({target}")
 
     def titled(match: re.Match[str]) -> str:
-        file = files.get_file_from_path(Path(match[1]).name)
+        target = (Path(page.file.src_path).parent / match[2].partition("#")[0]).as_posix()
+        file = files.get_file_from_path(os.path.normpath(target))
         title = re.search(r"^# (.+)$", file.content_string, re.MULTILINE) if file else None
         return f"[{title[1]}]({match[2]})" if title else match[0]
 

@@ -20,7 +20,7 @@ from silent_gradients.estimators.contract import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
-DOCUMENTS = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
 
 
 REGISTRIES: list[dict[str, Any]] = [REGISTRY, SOURCES]

@@ -40,7 +40,7 @@ def site(tmp_path_factory):
 
 @pytest.mark.slow
 def test_every_document_is_a_page(site):
-    for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
+    for path in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
         assert site.joinpath(path.relative_to(ROOT / "docs")).with_suffix(".html").exists()
     for name in ("index", "changelog", "contributing"):
         assert (site / f"{name}.html").exists()
@@ -98,7 +98,7 @@ def test_notebooks_show_what_they_printed(site):
 
 def test_every_document_has_a_place_in_the_site():
     places = re.findall(r"([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
+    for path in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
         page = path.relative_to(ROOT / "docs").with_suffix(".md").as_posix()
         assert page in places, f"put {page} under nav in mkdocs.yml"
 

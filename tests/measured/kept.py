@@ -9,7 +9,7 @@ from scipy import stats
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEASURED = sorted(path.parent for path in (REPOSITORY / "measured").glob("*/metrics.json"))
-# Titles of the rows of Tables 1 and 2 in docs/results.md.
+# Titles of the rows of Tables 1 and 2 in docs/results/.
 FIXED = {
     "Silent (Gaussian)": "silent-gaussian",
     "Reparameterization": "reparameterization",
@@ -21,19 +21,25 @@ FIXED = {
 }
 
 
+def results() -> str:
+    """docs/results.md and the pages of docs/results/, one after another."""
+    docs = REPOSITORY / "docs"
+    return "\n".join(page.read_text() for page in [docs / "results.md", *sorted((docs / "results").glob("*.md"))])
+
+
 def results_on(heading: str) -> str:
-    """The section of docs/results.md whose heading has a text in it."""
-    return _section("results", heading)
+    """The section of ``results`` whose heading has a text in it."""
+    return _section(results(), heading)
 
 
 def hidden_settings_on(heading: str) -> str:
     """The same of docs/hidden-settings.md."""
-    return _section("hidden-settings", heading)
+    return _section((REPOSITORY / "docs" / "hidden-settings.md").read_text(), heading)
 
 
-def _section(document: str, heading: str) -> str:
-    sections = (REPOSITORY / "docs" / f"{document}.md").read_text().split("\n## ")
-    (section,) = (section for section in sections if heading in section.splitlines()[0])
+def _section(text: str, heading: str) -> str:
+    sections = re.split(r"^##? ", text, flags=re.MULTILINE)
+    (section,) = (section for section in sections if heading in section.partition("\n")[0])
     return section
 
 
@@ -63,7 +69,7 @@ def table(study: str, name: str) -> pd.DataFrame:
 
 
 def rounded(variance: float) -> str:
-    """A gradient variance as docs/results.md has it, in three digits."""
+    """A gradient variance as docs/results/ has it, in three digits."""
     return f"{float(f'{variance:.3g}'):,.0f}"
 
 

@@ -1,14 +1,14 @@
-"""What docs/results.md says of colour images follows from the runs kept."""
+"""What docs/results/ says of colour images follows from the runs kept."""
 
 import re
 
 import pandas as pd
 import pytest
-from tests.measured.kept import REPOSITORY, in_one_line, results_on, table, table_rows
+from tests.measured.kept import REPOSITORY, in_one_line, results, results_on, table, table_rows
 
 
 def colour_seeds(dataset: str) -> tuple[pd.DataFrame, str]:
-    """The reported runs of a data set of colour-reduced, and what docs/results.md says of that."""
+    """The reported runs of a data set of colour-reduced, and what docs/results/ says of that."""
     runs = pd.read_csv(REPOSITORY / "measured" / "colour-reduced" / "runs.csv", dtype={"rounds": str})
     seeds = runs[(runs["setting.data.name"] == dataset) & runs["rounds"].str.endswith("seeds")]
     parts = results_on("`colour-reduced`").split("\n### ")
@@ -75,7 +75,7 @@ def test_what_is_said_of_the_stand_in_alone_follows_from_the_runs() -> None:
 def test_how_many_orderings_of_colour_images_hold_follows_from_the_tables() -> None:
     claims = pd.read_csv(REPOSITORY / "measured" / "colour-reduced" / "tables" / "claims.csv")
     count = claims["verdict"].value_counts()
-    said = in_one_line((REPOSITORY / "docs" / "results.md").read_text())
+    said = in_one_line(results())
     words = f"{count['holds']} hold, {count['fails']} fails, {count['undecided']} are undecided"
     assert f"Of the {len(claims)} orderings {words}" in said
     assert f"{count['holds']} of {len(claims)} published orderings hold, {count['fails']} fails" in said

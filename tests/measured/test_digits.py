@@ -1,4 +1,4 @@
-"""What docs/results.md says of changed settings on the digits follows from the runs kept."""
+"""What docs/results/ says of changed settings on the digits follows from the runs kept."""
 
 import json
 import re

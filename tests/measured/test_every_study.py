@@ -14,7 +14,7 @@ from tests.measured.kept import MEASURED, REPOSITORY, reported, results_on
 
 NAMES = [study.name for study in MEASURED]
 studies = pytest.mark.parametrize("study", MEASURED, ids=NAMES)
-# In docs/results.md: a value and the interval behind it.
+# In docs/results/: a value and the interval behind it.
 QUOTED = re.compile(r"([-−]?\d+\.\d+) \[([-−]?\d+\.\d+), ([-−]?\d+\.\d+)\]")
 
 
@@ -119,7 +119,7 @@ COLUMNS_OF_TABLES_3_AND_4 = {
 
 
 def quoted_cells(part: str) -> Iterator[tuple[str, str, str, str]]:
-    """Method, metric, kind of number and text of the entries of Tables 3 and 4 in a part of docs/results.md.
+    """Method, metric, kind of number and text of the entries of Tables 3 and 4 in a part of docs/results/.
 
     Columns come in pairs, without and with SG, of which the first has the heading.
     """
