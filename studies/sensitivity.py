@@ -85,16 +85,21 @@ def _codes(factor: float) -> Change:
     return lambda run: replace(run, latent_dim=int(run.latent_dim * factor))
 
 
+def _guide_rates(factor: float) -> Change:
+    def change(run: RunSettings) -> RunSettings:
+        if run.silent is None:
+            return run
+        rates = {name: getattr(run.silent, name) * factor for name in ("mean_rate", "precision_rate")}
+        return replace(run, silent=replace(run.silent, **rates))
+
+    return change
+
+
 def _rates(factor: float) -> Change:
     def change(run: RunSettings) -> RunSettings:
         names = ("learning_rate", "mean_rate", "precision_rate")
         own = {name: rate * factor for name in names if (rate := getattr(run, name)) is not None}
-        if run.silent is None:
-            return replace(run, **own)
-        silent = replace(
-            run.silent, mean_rate=run.silent.mean_rate * factor, precision_rate=run.silent.precision_rate * factor
-        )
-        return replace(run, **own, silent=silent)
+        return _guide_rates(factor)(replace(run, **own))
 
     return change
 
@@ -133,6 +138,8 @@ ON_REQUEST: Mapping[str, Change] = {
     "rates/5": _rates(0.2),
     "rates/10": _rates(0.1),
     "learning_rate/5": lambda run: replace(run, learning_rate=run.learning_rate * 0.2),
+    "guide_rates*5": _guide_rates(5),
+    "guide_rates*20": _guide_rates(20),
     "cooldown=epochs/2": lambda run: replace(run, cooldown_epochs=run.epochs / 2),
     "samples=4": _option(samples=4),
     "temperature=0.25": _option(temperature=0.25),
