@@ -82,6 +82,50 @@ def test_how_many_orderings_of_colour_images_hold_follows_from_the_tables() -> N
     assert (claims["p_holm"] < 0.05).sum() == 4  # "Holm's correction over all of them leaves four"
 
 
+def test_what_is_said_of_the_papers_protocol_follows_from_the_tables() -> None:
+    said = results_on("`colour-reduced-protocol-paper`")
+    tables = [REPOSITORY / "measured" / name / "tables" for name in ("colour-reduced-protocol-paper", "colour-reduced")]
+    key = ["dataset", "first", "second", "metric"]
+    claims, before = (pd.read_csv(folder / "claims.csv") for folder in tables)
+    both = claims.merge(before, on=key, suffixes=("", "_holdout"), validate="1:1")
+    count, stand = claims["verdict"].value_counts(), claims[(claims["verdict"] == "holds") & (claims["p_holm"] < 0.05)]
+    assert (
+        f"**Of the 14 orderings {count['holds']} hold, {count['fails']} fails, {count['undecided']} are undecided**"
+        in said
+    )
+    assert (both["verdict"] != both["verdict_holdout"]).sum() == 4
+    assert len(stand) == 6
+    for dataset in ("cifar10", "tiny_imagenet32"):
+        (part,) = (part for part in said.split("\n### ") if f"`{dataset}`" in part.splitlines()[0])
+        rows = [
+            [entry.strip() for entry in line.split("|")[1:-1]]
+            for line in part.splitlines()
+            if " below " in line or " above " in line
+        ]
+        rows = [row for row in rows if len(row) == 7]
+        assert len(rows) == 7
+        for _, claim in both[both["dataset"] == dataset].iterrows():
+            digits = 3 if claim["metric"] == "bpd" else 1
+            row = [
+                f"{claim['difference']:.{digits}f} [{claim['low']:.{digits}f}, {claim['high']:.{digits}f}]",
+                f"{claim['difference_holdout']:.{digits}f}",
+                *("<0.001" if p < 0.0005 else f"{p:.3f}" for p in (claim["p"], claim["p_holm"])),
+                claim["verdict"],
+                claim["verdict_holdout"],
+            ]
+            assert row in [entries[1:] for entries in rows]
+    bounds, bounds_before = (
+        pd.read_csv(folder / "table-3-bits-per-dimension.csv").set_index(["dataset", "method"])["measured"]
+        for folder in tables
+    )
+    moved = (bounds - bounds_before).sort_values()
+    assert moved.index[0] == ("cifar10", "gumbel-softmax+silent")
+    assert moved.index[-1] == ("tiny_imagenet32", "gumbel-softmax+silent")
+    assert moved.iloc[-1] > 0 > moved.iloc[-2]
+    assert f"by {-moved.iloc[-2]:.3f} to {-moved.iloc[1]:.3f} but for one" in said
+    assert f"is lower by {-moved.iloc[0]:.3f}" in said
+
+
 def test_what_is_said_of_cifar10_with_a_cooldown_follows_from_the_runs() -> None:
     section = results_on("`cifar10-reduced-cooldown`")
     rows, said = table_rows(section), in_one_line(section)

@@ -135,7 +135,15 @@ def quoted_cells(part: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["mnist-reduced", "mnist-reduced-protocol-paper", "colour-reduced", "digits-ten-seeds", "digits-cooldown"]
+    "name",
+    [
+        "mnist-reduced",
+        "mnist-reduced-protocol-paper",
+        "colour-reduced",
+        "colour-reduced-protocol-paper",
+        "digits-ten-seeds",
+        "digits-cooldown",
+    ],
 )
 def test_tables_3_and_4_are_quoted_method_by_method(name: str) -> None:
     tables = (REPOSITORY / "measured" / name / "tables").glob("table-[34]*.csv")

@@ -1,0 +1,78 @@
+"""The tables of verdicts in docs/results.md are those of the studies."""
+
+import re
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+from tests.measured.kept import FIXED, MEASURED, REPOSITORY
+
+METHODS = {
+    **FIXED,
+    **{f"{title} + SG": f"{name}+silent" for title, name in FIXED.items()},
+}
+METRICS = {
+    "bits/dim": "bpd",
+    "squared error": "mse_sampled_clamped",
+    "epochs to a threshold": "epochs_to_threshold",
+    "KL": "kl",
+}
+
+
+def tables() -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Experiment, orderings and rows of the tables of verdicts."""
+    overview = (REPOSITORY / "docs" / "results.md").read_text()
+    for experiment, text in re.findall(r"\n### With a (fixed|learnable) variance\n(.*?)(?=\n##)", overview, re.DOTALL):
+        lines = [
+            [entry.strip() for entry in line.split("|")[1:-1]] for line in re.findall(r"^\|.*\|$", text, re.MULTILINE)
+        ]
+        yield experiment, lines[0][1:], lines[2:]
+
+
+VERDICTS = [
+    (experiment, row[0], ordering, said)
+    for experiment, orderings, rows in tables()
+    for row in rows
+    for ordering, said in zip(orderings, row[1:], strict=True)
+]
+
+
+def claim(study: str, dataset: str | None, experiment: str, ordering: str) -> pd.Series | None:
+    """What a study has of an ordering, ``None`` if it lacks one of the methods, or one never got to the threshold."""
+    claims = pd.read_csv(REPOSITORY / "measured" / study / "tables" / "claims.csv")
+    pair, metric = ordering.split(", ")
+    first, second = re.split(" below | above ", pair)
+    found = claims[
+        (claims["experiment"] == experiment)
+        & (claims["dataset"] == (dataset or claims["dataset"].iloc[0]))
+        & (claims["first"] == METHODS[first])
+        & (claims["second"] == METHODS[second])
+        & (claims["metric"] == METRICS[metric])
+        & claims["difference"].notna()
+    ]
+    assert len(found) <= 1
+    return None if found.empty else found.iloc[0]
+
+
+@pytest.mark.parametrize(("experiment", "row", "ordering", "said"), VERDICTS)
+def test_verdicts_of_the_overview_are_those_of_the_studies(experiment: str, row: str, ordering: str, said: str) -> None:
+    study, *dataset = re.findall(r"`([^`]+)`", row)
+    found = claim(study, dataset[0] if dataset else None, experiment, ordering)
+    if found is None:
+        assert said == ""
+    elif found["pairs"] == 1:
+        came_out = (found["difference"] < 0) == (found["expected"] == "lower")
+        assert said == ("*comes out*" if came_out else "*does not*")
+    elif found["verdict"] == "holds" and found["p_holm"] < 0.05:
+        assert said == "**holds**"
+    else:
+        assert said == found["verdict"]
+
+
+def test_the_overview_has_every_study_of_the_papers_orderings() -> None:
+    """Those that have a row of their own elsewhere on the page are of few methods, or the same as another."""
+    named = {re.findall(r"`([^`]+)`", row)[0] for _, row, _, _ in VERDICTS}
+    overview = (REPOSITORY / "docs" / "results.md").read_text()
+    for study in MEASURED:
+        assert study.name in named or f"-{study.name})" in overview or f"({study.name})" in overview, study.name
+    assert len(VERDICTS) > 100
