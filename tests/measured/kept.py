@@ -19,6 +19,8 @@ FIXED = {
     "REINFORCE": "reinforce",
     "REINFORCE, baseline per image": "reinforce-per-datum",
 }
+# A value and the interval behind it.
+QUOTED = re.compile(r"([-−]?\d+\.\d+) \[([-−]?\d+\.\d+), ([-−]?\d+\.\d+)\]")
 
 
 def results() -> str:

@@ -10,12 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 from scipy import stats
-from tests.measured.kept import MEASURED, REPOSITORY, reported, results_on
+from tests.measured.kept import MEASURED, QUOTED, REPOSITORY, reported, results_on
 
 NAMES = [study.name for study in MEASURED]
 studies = pytest.mark.parametrize("study", MEASURED, ids=NAMES)
-# In docs/results/: a value and the interval behind it.
-QUOTED = re.compile(r"([-−]?\d+\.\d+) \[([-−]?\d+\.\d+), ([-−]?\d+\.\d+)\]")
 
 
 def check_interval(values: pd.Series, row: pd.Series, mean: str, largest: float = 1.0) -> None:

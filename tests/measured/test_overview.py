@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from tests.measured.kept import FIXED, MEASURED, REPOSITORY
+from tests.measured.kept import FIXED, MEASURED, QUOTED, REPOSITORY
 
 METHODS = {
     **FIXED,
@@ -76,3 +76,14 @@ def test_the_overview_has_every_study_of_the_papers_orderings() -> None:
     for study in MEASURED:
         assert study.name in named or f"-{study.name})" in overview or f"({study.name})" in overview, study.name
     assert len(VERDICTS) > 100
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/results.md"])
+def test_what_is_quoted_in_short_is_quoted_from_a_study(document: str) -> None:
+    """The studies' own quotations are compared with their runs by ``test_every_study.py``."""
+    pages = "".join(page.read_text() for page in (REPOSITORY / "docs" / "results").glob("*.md"))
+    known = {tuple(text.lstrip("-") for text in quoted) for quoted in QUOTED.findall(pages)}
+    known |= {(mean, high, low) for mean, low, high in known}  # "below by" turns a difference's sign
+    assert {
+        tuple(text.lstrip("-") for text in quoted) for quoted in QUOTED.findall((REPOSITORY / document).read_text())
+    } <= known
