@@ -139,6 +139,7 @@ def quoted_cells(part: str) -> Iterator[tuple[str, str, str, str]]:
         "mnist-reduced-protocol-paper",
         "colour-reduced",
         "colour-reduced-protocol-paper",
+        "colour-reduced-cooldown",
         "digits-ten-seeds",
         "digits-cooldown",
     ],
