@@ -183,10 +183,12 @@ def bits_per_dim(run: StoredRun) -> float:
 
 
 def on_record(run: StoredRun) -> dict[str, Any]:
-    """What is kept of a run: its name, its metrics on the images to select on, and that bound on the way."""
+    """What is kept of a run: its name, its metrics on the images to select on, and its bounds on the way."""
     curve = [json.loads(line) for line in (run.folder / CURVE).read_text().splitlines()]
     on_the_way = {row["epoch"]: row["selection_bpd"] for row in curve if row.get("selection_bpd") is not None}
-    return {"name": run.name, "selection": run.result["selection"], "bits_per_dim": on_the_way}
+    guide = {row["epoch"]: row["guide_bpd"] for row in curve if row.get("guide_bpd") is not None}
+    record = {"name": run.name, "selection": run.result["selection"], "bits_per_dim": on_the_way}
+    return {**record, "guide_bits_per_dim": guide} if guide else record
 
 
 class Study:

@@ -1,8 +1,10 @@
 """Reading the studies kept in ``measured/`` and what the docs say of them."""
 
+import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -20,7 +22,7 @@ FIXED = {
     "REINFORCE, baseline per image": "reinforce-per-datum",
 }
 # A value and the interval behind it.
-QUOTED = re.compile(r"([-−]?\d+\.\d+) \[([-−]?\d+\.\d+), ([-−]?\d+\.\d+)\]")
+QUOTED = re.compile(r"([-−]?\d+\.\d+)\s+\[([-−]?\d+\.\d+),\s+([-−]?\d+\.\d+)\]")
 
 
 def results() -> str:
@@ -56,6 +58,13 @@ def reported(study: Path, cell: str, metric: str) -> pd.Series:
     runs = runs[(runs["cell"] == cell) & runs["rounds"].str.split("+").map(lambda rounds: "seeds" in rounds)]
     column = metric if metric == "epochs_to_threshold" else f"report_{metric}"
     return runs.set_index("seed")[column].dropna()
+
+
+def sensitivity(document: str, cell: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs of a cell in a document of ``measured/sensitivity-mnist-reduced``, by change, a run per seed."""
+    path = REPOSITORY / "measured" / "sensitivity-mnist-reduced" / f"{document}.json"
+    cells: dict[str, dict[str, list[dict[str, Any]]]] = json.loads(path.read_text())
+    return cells[f"mnist/{cell}"]
 
 
 def table_rows(text: str) -> dict[str, list[str]]:

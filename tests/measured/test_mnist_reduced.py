@@ -1,8 +1,5 @@
 """What the docs say of MNIST reduced, beside its tables, follows from the runs kept."""
 
-import json
-from typing import Any
-
 import pandas as pd
 import pytest
 from scipy import stats
@@ -18,22 +15,16 @@ from tests.measured.kept import (
     reported,
     results_on,
     rounded,
+    sensitivity,
     table,
     table_rows,
 )
-
-RATES = REPOSITORY / "measured" / "sensitivity-mnist-reduced"
-
-
-def kept_runs(study: str, method: str) -> dict[str, list[dict[str, Any]]]:
-    document: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((RATES / f"{study}.json").read_text())
-    return document[f"mnist/fixed/{method}"]
 
 
 def test_the_tables_of_lower_rates_follow_from_the_runs() -> None:
     section = results_on("Lower rates and less noise: MNIST reduced")
     rows = table_rows(section)
-    reinforce = kept_runs("reinforce", "reinforce")
+    reinforce = sensitivity("reinforce", "fixed/reinforce")
     for name, (run, *others) in reinforce.items():
         assert not others
         final = run["selection"]
@@ -45,12 +36,12 @@ def test_the_tables_of_lower_rates_follow_from_the_runs() -> None:
             f"{100 * final['saturated_fraction']:.0f} %",
         ]
         assert rows[name][-6:] == on_the_way + rest
-    for name, runs in kept_runs("reinforce-seeds", "reinforce").items():
+    for name, runs in sensitivity("reinforce-seeds", "fixed/reinforce").items():
         bounds = [run["selection"]["bpd"] for run in runs]
         assert runs[0] == reinforce[name][0]
         assert f"`{name}`: {bounds[0]:.3f}, {bounds[1]:.3f} and {bounds[2]:.3f}" in section
     for title, method in {"Silent (Gaussian)": "silent-gaussian", "Reparameterization": "reparameterization"}.items():
-        kept = kept_runs(method, method)
+        kept = sensitivity(method, f"fixed/{method}")
         names = [name for name in ("as it is", "rates/2", "rates/5") if name in kept]
         distances = [f"{kept[name][0]['selection']['bpd'] - 6.719:.3f}" for name in names]
         assert [entry for entry in rows[title] if entry] == distances
@@ -61,7 +52,7 @@ def test_the_tables_of_lower_rates_follow_from_the_runs() -> None:
 
 
 def test_the_published_pair_beside_the_line_of_bounds_and_errors() -> None:
-    finals = [run["selection"] for (run,) in kept_runs("reinforce", "reinforce").values()]
+    finals = [run["selection"] for (run,) in sensitivity("reinforce", "fixed/reinforce").values()]
     bounds, errors = [final["bpd"] for final in finals], [final["mse_sampled_clamped"] for final in finals]
     line = stats.linregress(bounds, errors)
     residuals = [abs(error - line.slope * bound - line.intercept) for bound, error in zip(bounds, errors, strict=True)]
@@ -76,7 +67,7 @@ def test_the_tables_of_relaxed_and_rounded_bits_follow_from_the_runs() -> None:
     rows, left = table_rows(section), table_rows(hidden_settings_on("Gumbel-Softmax, relaxed or rounded"))
     _, _, residual = line_of_decided_bits()
     assert f"the residuals are up to {residual:.2f}" in section
-    kept = kept_runs("gumbel-softmax", "gumbel-softmax")
+    kept = sensitivity("gumbel-softmax", "fixed/gumbel-softmax")
     assert len(kept) == 6
     for name, (run,) in kept.items():
         final = run["selection"]
@@ -102,7 +93,7 @@ def test_the_tables_of_relaxed_and_rounded_bits_follow_from_the_runs() -> None:
             assert entries == [f"{clamping:.3f}", f"{final['kl']:.1f}", f"{kl_left(6.990, 7.670 * clamping):.0f}"]
     for bound, error in ((6.900, 6.103), (7.208, 9.289), (6.990, 7.670)):
         assert f"{off_the_line(bound, error):.2f}" in section
-    seeds = kept_runs("gumbel-softmax-seeds", "gumbel-softmax")
+    seeds = sensitivity("gumbel-softmax-seeds", "fixed/gumbel-softmax")
     for name, runs in seeds.items():
         assert runs[0] == kept[name][0]
         first, second, third = (f"{run['selection']['bpd']:.3f}" for run in runs)

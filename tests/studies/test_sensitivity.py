@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,14 @@ def test_rates_are_divided_together(plan):
             rates += [(before.silent.precision_rate, after.silent.precision_rate)]
         for usual, lower in rates:
             assert lower == (None if usual is None else pytest.approx(usual / 5))
+
+
+def test_rates_of_the_guide_are_its_own(plan):
+    before = run_of(plan, "digits/learnable/reinforce+silent")
+    after = run_of(plan, "digits/learnable/reinforce+silent", "guide_rates*5")
+    assert after.silent.mean_rate == pytest.approx(5 * before.silent.mean_rate)
+    assert after.silent.precision_rate == pytest.approx(5 * before.silent.precision_rate)
+    assert replace(after, silent=before.silent) == before
 
 
 def test_joined_changes_are_made_one_after_another(plan):
