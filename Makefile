@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Making $(VENV) (the download is about 3 GB, most of it torch for GPUs)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile --progress-bar off \
-	    -c constraints.txt -e '.[workflow,dev,slurm,kubernetes,docs]' 2>&1 \
+	    -c constraints.txt -e '.[workflow,dev,slurm,docs]' 2>&1 \
 	  | tee $(VENV)/install.log \
 	  | { grep --line-buffered -oE '(Downloading|Using cached) .*[0-9]{2}(\.[0-9])? [MG]B\)|^Installing collected packages|^ERROR.*' || true; } \
 	  || { tail -n 20 $(VENV)/install.log; echo "The installation failed; all of its output: $(VENV)/install.log"; exit 1; }

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PINNED = ("workflow", "dev", "slurm", "kubernetes", "docs")
+PINNED = ("workflow", "dev", "slurm", "docs")
 PINS = {
     canonicalize_name(pin.partition("==")[0]): pin.partition("==")[2]
     for pin in (ROOT / "constraints.txt").read_text().splitlines()
@@ -45,20 +45,6 @@ def test_every_requirement_has_a_pin_that_satisfies_it(requirement):
     assert parsed.specifier.contains(PINS[canonicalize_name(parsed.name)])
 
 
-def test_the_image_is_built_of_what_is_there():
-    """The recipe copies files of the checkout, none of which is kept from it, and installs extras with the pins."""
-    recipe = (ROOT / "containers" / "Containerfile").read_text().replace("\\\n", " ")
-    copied = [word for line in re.findall(r"^COPY (.*) \S+$", recipe, re.MULTILINE) for word in line.split()]
-    kept = re.findall(r"^!(\S+)$", (ROOT / ".containerignore").read_text(), re.MULTILINE)
-    assert sorted(copied) == sorted(kept)
-    assert all((ROOT / name).exists() for name in copied)
-    (extras,) = re.findall(r"--constraint constraints\.txt '\.\[([a-z,]+)\]'", recipe)
-    assert extras.split(",") == ["workflow", "kubernetes"]
-    assert set(extras.split(",")) <= EXTRAS.keys()
-    (python,) = re.findall(r"^ARG BASE=\S+/python:(\d+\.\d+)-", recipe, re.MULTILINE)
-    assert f">={python}" == PROJECT["requires-python"]
-
-
 def test_pins_are_versions_and_name_no_host():
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         assert line.startswith("#") or re.fullmatch(r"[a-z0-9][a-z0-9.-]*==[0-9][0-9a-z.!+]*", line), line
@@ -82,7 +68,7 @@ def imported_modules(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("src", ["workflow", "kubernetes"]),
+        ("src", ["workflow"]),
         ("tests", ["workflow", "dev"]),
         ("benchmarks", ["workflow", "benchmarks"]),
         ("studies", ["workflow"]),

@@ -54,12 +54,12 @@ def test_no_file_is_read_in_a_way_that_could_run_code():
     assert subclasses == [("downsampled_imagenet.py", "_ArraysOnly")]
 
 
-TALKATIVE = {"aiohttp", "ftplib", "http", "kubernetes", "pooch", "requests", "smtplib", "socket", "urllib3"}
+TALKATIVE = {"aiohttp", "ftplib", "http", "pooch", "requests", "smtplib", "socket", "urllib3"}
 """Modules that open connections."""
 
 
-def test_connections_are_opened_in_two_places():
-    """To download data sets, and to the API of a Kubernetes cluster that the user chose."""
+def test_connections_are_opened_in_one_place():
+    """To download data sets."""
     found = set()
     for path in ROOT.glob("src/**/*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -68,7 +68,7 @@ def test_connections_are_opened_in_two_places():
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             if any(name.partition(".")[0] in TALKATIVE or name.startswith("urllib.request") for name in names):
                 found.add(path.relative_to(ROOT / "src").as_posix())
-    assert found == {"silent_gradients/data/raw.py", "snakemake_executor_plugin_kubernetes_shared/executor.py"}
+    assert found == {"silent_gradients/data/raw.py"}
 
 
 def test_no_python_hands_a_text_to_a_shell():

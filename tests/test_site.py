@@ -60,7 +60,7 @@ def test_nothing_comes_from_another_host(site):
 def test_the_search_works_in_a_folder(site, page):
     with chromium() as driver:
         driver.get((site / page).as_uri())
-        driver.find_element("css selector", "input.md-search__input").send_keys("Kubernetes")
+        driver.find_element("css selector", "input.md-search__input").send_keys("Slurm")
         found = driver.execute_async_script(FOUND)
         assert any(link.startswith((site / "clusters.html").as_uri()) for link in found)
         assert driver.get_log("browser") == []

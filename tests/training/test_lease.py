@@ -323,14 +323,6 @@ def test_the_processes_of_one_batch_job_share_its_devices_out(monkeypatch):
         lease.release()
 
 
-def test_a_kubernetes_pod_leases_its_own_devices(monkeypatch):
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0,1")
-
-    with acquire() as first, acquire() as second:
-        assert [first.name, second.name] == ["0", "1"]
-
-
 def test_the_default_folder_is_this_users_own(monkeypatch, tmp_path):
     monkeypatch.delenv("SILENT_GRADIENTS_LEASES")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))

@@ -17,7 +17,7 @@ Environment variables:
 
 Under a batch system (`_BATCH_JOB`) the devices in sight are the job's own and are named relative to it, so that "0" of
 two jobs on one node may be two devices. A job with one device or none is left as it is; a job with several shares them
-out among its own processes, with lock files of its own. A container or a Kubernetes pod needs no such care: it has a
+out among its own processes, with lock files of its own. A container needs no such care: it has a
 temporary folder of its own, and a lease there costs nothing.
 """
 
