@@ -65,11 +65,11 @@ docs: setup ## Build the site of the documents into site/
 	@echo "The site: site/index.html"
 
 reference: setup ## Write the page of the settings (docs/settings.md) anew
-	$(BIN)/python -m silent_gradients.settings_reference > docs/settings.md.new
+	$(BIN)/python -m docs.settings_reference > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
 
 notebooks: setup ## Execute the notebooks of the documents and store their outputs
-	$(BIN)/python -m tests.notebooks
+	$(BIN)/python -m tests.docs.notebooks
 
 clean: ## Remove .venv and what the tools left; data and results stay
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache src/*.egg-info

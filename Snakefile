@@ -1,7 +1,7 @@
-# Snakemake's side: the fine graph of jobs. What is to be run is decided in src/silent_gradients/runs.py.
+# Snakemake's side: the fine graph of jobs. What is to be run is decided in src/silent_study/plan/plan.py.
 from pathlib import Path
 
-from silent_gradients.params.documents import read_yaml
+from silent_study.params.overlay import read_yaml
 from snakemake.utils import min_version
 
 min_version("9.27")

@@ -36,9 +36,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from silent_gradients.data.run_data import RunData
-from silent_gradients.settings import RunSettings
-from silent_gradients.training.loop import Trainer
+from silent_study.data.run_data import RunData
+from silent_study.settings import RunSettings
+from silent_study.training.loop import Trainer
 
 SQUARE = 1024
 COPIED_BYTES = 2**28

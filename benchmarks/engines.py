@@ -36,12 +36,12 @@ from measuring import (
     whole_batches,
 )
 
-from silent_gradients.data.run_data import RunData
-from silent_gradients.settings import RunSettings
-from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.loop import Trainer, one_by_one, step_sums
-from silent_gradients.training.stack import mappable
-from silent_gradients.training.stepper import Stepper
+from silent_study.data.run_data import RunData
+from silent_study.settings import RunSettings
+from silent_study.training.device import settle
+from silent_study.training.loop import Trainer, one_by_one, step_sums
+from silent_study.training.stack import mappable
+from silent_study.training.steps import Stepper
 
 REFERENCE = "eager, PyTorch's layout"
 Lane = Callable[[], float]

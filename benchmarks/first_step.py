@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from measuring import cells_by_group, prepare_data, preset_plan, undisturbed
 
-from silent_gradients.data.prepared import PreparedData
-from silent_gradients.data.run_data import RunData
-from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.capture import WARM_UP
-from silent_gradients.training.loop import Trainer
-from silent_gradients.training.stepper import Stepper
+from silent_study.data.prepared import PreparedData
+from silent_study.data.run_data import RunData
+from silent_study.training.capture import WARM_UP
+from silent_study.training.device import settle
+from silent_study.training.loop import Trainer
+from silent_study.training.steps import Stepper
 
 
 def first_steps(preset: str, device: torch.device, prepared: Path, folder: Path) -> None:

@@ -13,17 +13,17 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from silent_gradients import params
-from silent_gradients.data.batches import DeviceBatches
-from silent_gradients.data.prepare import dequantize, prepare
-from silent_gradients.data.prepared import PreparedData
-from silent_gradients.data.run_data import RunData
-from silent_gradients.model import build_optimizers
-from silent_gradients.runs import Cell, Plan
-from silent_gradients.settings import RunSettings
-from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.loop import Trainer
-from silent_gradients.training.pack import hardware_of
+from silent_study import params
+from silent_study.data.batches import DeviceBatches
+from silent_study.data.prepare import dequantize, prepare
+from silent_study.data.prepared import PreparedData
+from silent_study.data.run_data import RunData
+from silent_study.jobs.pack import hardware_of
+from silent_study.plan.plan import Cell, Plan
+from silent_study.settings import RunSettings
+from silent_study.training.build import build_optimizers
+from silent_study.training.device import settle
+from silent_study.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_UP = 2

@@ -30,8 +30,8 @@ from silent_gradients.decoders import (
 )
 from silent_gradients.estimators import create
 from silent_gradients.posteriors import FAMILIES
-from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.memory import peak_megabytes, reset_peak, resident_megabytes
+from silent_study.training.device import settle
+from silent_study.training.memory import peak_megabytes, reset_peak, resident_megabytes
 
 LEAST_SECONDS = 0.05
 """Steps are repeated until a measurement takes as long."""

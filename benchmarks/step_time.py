@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from measuring import Spread, cells_by_group, hardware, in_turns, now, prepare_data, preset_plan, undisturbed
 
-from silent_gradients.data.prepared import PreparedData
-from silent_gradients.data.run_data import RunData
-from silent_gradients.runs import Cell, Plan
-from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.loop import Trainer
+from silent_study.data.prepared import PreparedData
+from silent_study.data.run_data import RunData
+from silent_study.plan.plan import Cell, Plan
+from silent_study.training.device import settle
+from silent_study.training.loop import Trainer
 
 REFERENCE = "reparameterization"
 

@@ -46,14 +46,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
-from silent_gradients.data.run_data import RunData
 from silent_gradients.decoders import Decoder, FixedVarianceDecoder
-from silent_gradients.model import build_vae
-from silent_gradients.settings import RunSettings
-from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.loop import Trainer
-from silent_gradients.training.stepper import Stepper
 from silent_gradients.vae import VAE
+from silent_study.data.run_data import RunData
+from silent_study.settings import RunSettings
+from silent_study.training.build import build_vae
+from silent_study.training.device import settle
+from silent_study.training.loop import Trainer
+from silent_study.training.steps import Stepper
 
 METHOD = "reparameterization"
 OURS = "silent-gradients"

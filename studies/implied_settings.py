@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from silent_gradients.data.arrays import Images
-from silent_gradients.data.prepared import PreparedData
 from silent_gradients.evaluation.limits import Limit, LinearModel, Moments
-from silent_gradients.report.published import PUBLISHED, PUBLISHED_MSE
+from silent_study.data.arrays import Images
+from silent_study.data.prepared import PreparedData
+from silent_study.paper import PUBLISHED, PUBLISHED_MSE
 
 LEVELS = 256
 DIMENSIONS = {"mnist": 28 * 28, "imagenet32": 3 * 32 * 32, "cifar10": 3 * 32 * 32}

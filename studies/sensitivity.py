@@ -24,15 +24,15 @@ from typing import Any
 import torch
 from scipy import stats
 
-from silent_gradients import params
-from silent_gradients.data.prepare import dequantize, prepare
-from silent_gradients.files import write_text_atomically
-from silent_gradients.packs import PackSpec
-from silent_gradients.runs import Cell, Plan
-from silent_gradients.settings import RunSettings
-from silent_gradients.store import CURVE, RunStore, StoredRun
-from silent_gradients.training.arithmetic import settle
-from silent_gradients.training.pack import run_pack
+from silent_study import params
+from silent_study.data.prepare import dequantize, prepare
+from silent_study.jobs.pack import run_pack
+from silent_study.plan.plan import Cell, Plan
+from silent_study.settings import RunSettings
+from silent_study.store.files import write_text_atomically
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import CURVE, RunStore, StoredRun
+from silent_study.training.device import settle
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
 POINTS = {"first": 0, "last": -1}

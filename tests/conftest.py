@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from silent_gradients.data.arrays import Images, arrays_digest
-from silent_gradients.data.evaluation_noise import evaluation_noise
-from silent_gradients.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN, PreparedData, sealed
-from silent_gradients.data.run_data import RunData
-from silent_gradients.files import sha256_of
-from silent_gradients.methods import METHODS
-from silent_gradients.settings import DataSettings, Experiment, NetworkSettings, RunSettings, SilentSettings
+from silent_study.data.arrays import Images, arrays_digest
+from silent_study.data.evaluation_noise import evaluation_noise
+from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN, PreparedData, sealed
+from silent_study.data.run_data import RunData
+from silent_study.methods import METHODS
+from silent_study.settings import DataSettings, Experiment, NetworkSettings, RunSettings, SilentSettings
+from silent_study.store.files import sha256_of
 
 CPU = torch.device("cpu")
 OPTIONS = {"temperature": 0.8, "decay": 0.9}

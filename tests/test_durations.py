@@ -2,7 +2,7 @@
 
 import pytest
 
-from silent_gradients.durations import duration
+from silent_study.durations import duration
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 
 from silent_gradients.estimators import REGISTRY, create
 from silent_gradients.estimators.contract import Estimate, Estimator, register
-from silent_gradients.methods import _PAPER, METHODS, Kind
 from silent_gradients.posteriors import FAMILIES
-from silent_gradients.report.published import PUBLISHED
-from silent_gradients.settings import Experiment, PosteriorFamily
+from silent_study.methods import _PAPER, METHODS, Kind
+from silent_study.paper import PUBLISHED
+from silent_study.settings import Experiment, PosteriorFamily
 
 EXPERIMENTS = get_args(Experiment)
 
@@ -111,7 +111,7 @@ def test_planning_the_papers_methods_needs_no_torch(study):
         "import sys\n"
         "from pathlib import Path\n"
         "from silent_gradients import params\n"
-        "from silent_gradients.runs import Plan\n"
+        "from silent_study.plan.plan import Plan\n"
         f"plan = Plan(params.resolve({{'preset': 'study'}}, Path({str(study)!r})))\n"
         "plan.packs('baselines', {})\n"
         "assert 'torch' not in sys.modules\n"

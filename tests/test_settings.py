@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from silent_gradients import settings as module
-from silent_gradients.settings import (
+from silent_study import settings as module
+from silent_study.settings import (
     DataSettings,
     EvaluationSettings,
     NetworkSettings,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from silent_gradients.settings import Precision
+from silent_study.settings import Precision
 
 _MATMUL = torch.backends.cuda.matmul
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from silent_gradients.settings import SilentSettings
+from silent_study.settings import SilentSettings
 
 
 @dataclass(frozen=True)

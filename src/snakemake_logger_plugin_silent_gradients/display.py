@@ -5,7 +5,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from silent_gradients.durations import duration
+from silent_study.durations import duration
 
 from . import packs
 from .progress import Progress

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from silent_gradients.cli import main
+from silent_study.cli import main
 
 
 def script(shell, capsys):

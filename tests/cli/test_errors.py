@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from silent_gradients.cli import failures, main
-from silent_gradients.data.errors import DataError
-from silent_gradients.settings import SettingsError
-from silent_gradients.store import StoreError
+from silent_study.cli import failures, main
+from silent_study.data.errors import DataError
+from silent_study.settings import SettingsError
+from silent_study.store.runs import StoreError
 
-PROGRAM = "import sys; from silent_gradients.cli import main; sys.exit(main())"
+PROGRAM = "import sys; from silent_study.cli import main; sys.exit(main())"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def fails(monkeypatch):
         def load_plan(options):
             raise error
 
-        monkeypatch.setattr("silent_gradients.cli.study.load_plan", load_plan)
+        monkeypatch.setattr("silent_study.cli.study.load_plan", load_plan)
         return main(["report"])
 
     return with_error

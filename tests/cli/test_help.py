@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from silent_gradients import cli
-from silent_gradients.cli.exits import EXITS
+from silent_study import cli
+from silent_study.cli.exits import EXITS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 
@@ -82,7 +82,7 @@ def test_version(capsys):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
 def test_helps_load_no_library(arguments):
-    program = "import sys; from silent_gradients.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
+    program = "import sys; from silent_study.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.splitlines()[-1].split())
     assert not loaded & {"torch", "numpy", "pandas", "pydantic", "yaml", "rich", "requests", "shtab"}

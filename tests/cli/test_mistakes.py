@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from silent_gradients.cli import main
-from silent_gradients.packs import PackSpec
-from silent_gradients.params import resolve
-from silent_gradients.runs import Plan
-from silent_gradients.store import RunStore
-from silent_gradients.training.pack import run_pack
+from silent_study.cli import main
+from silent_study.jobs.pack import run_pack
+from silent_study.params import resolve
+from silent_study.plan.plan import Plan
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import RunStore
 
 CPU = torch.device("cpu")
 SECTION = {

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from silent_gradients.cli import main
+from silent_study.cli import main
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_select_says_what_it_selected(repository, capsys, monkeypatch):
         "digits/fixed/silent-gaussian": {**chosen, "point": point, "bpd": 3.25},
         "digits/fixed/reparameterization": {**chosen, "status": "diverged", "point": point, "bpd": None},
     }
-    monkeypatch.setattr("silent_gradients.selection.select", lambda *_: {"cells": cells})
+    monkeypatch.setattr("silent_study.plan.selection.select", lambda *_: {"cells": cells})
     assert main(["select", "baselines", "digits/fixed"]) == 0
     (path,) = repository.glob("results/selections/digits/fixed/baselines-*.json")
     assert capsys.readouterr().out.splitlines() == [

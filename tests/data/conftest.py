@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from silent_gradients.data.arrays import Images, arrays_digest
-from silent_gradients.data.raw import Form
-from silent_gradients.data.sources import SOURCES
-from silent_gradients.data.sources.source import Source
+from silent_study.data.arrays import Images, arrays_digest
+from silent_study.data.raw import Form
+from silent_study.data.source import Source
+from silent_study.data.sources import SOURCES
 
 PIXELS: Images = np.random.default_rng(1).integers(0, 4, (8, 2, 2, 2), dtype=np.uint8)
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy import stats
 
-from silent_gradients.data.batches import DeviceBatches, dequantize, pixel_statistics, with_noise
-from silent_gradients.data.prepared import PreparedData
+from silent_study.data.batches import DeviceBatches, dequantize, pixel_statistics, with_noise
+from silent_study.data.prepared import PreparedData
 
 PIXELS = np.random.default_rng(3).integers(0, 17, (50, 2, 3, 4), dtype=np.uint8)
 
@@ -159,8 +159,8 @@ def test_a_constant_pixel_has_the_deviation_of_the_noise_alone():
 
 def test_prepared_digits_arrive_on_the_device(tmp_path, device):
     pytest.importorskip("sklearn")
-    from silent_gradients.data.prepare import dequantize as dequantize_evaluations
-    from silent_gradients.data.prepare import prepare
+    from silent_study.data.prepare import dequantize as dequantize_evaluations
+    from silent_study.data.prepare import prepare
 
     prepare("digits", tmp_path)
     dequantize_evaluations("digits", tmp_path)

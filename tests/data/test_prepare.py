@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from tests.data.conftest import PIXELS
 
-from silent_gradients.data.errors import DataError
-from silent_gradients.data.evaluation_noise import EVALUATION_NOISE_SEED, evaluation_noise
-from silent_gradients.data.prepare import dequantize, prepare
-from silent_gradients.data.prepared import PreparedData
-from silent_gradients.data.raw import Form
-from silent_gradients.data.sources import SOURCES
-from silent_gradients.files import sha256_of
-from silent_gradients.settings import digest
+from silent_study.data.errors import DataError
+from silent_study.data.evaluation_noise import EVALUATION_NOISE_SEED, evaluation_noise
+from silent_study.data.prepare import dequantize, prepare
+from silent_study.data.prepared import PreparedData
+from silent_study.data.raw import Form
+from silent_study.data.sources import SOURCES
+from silent_study.settings import digest
+from silent_study.store.files import sha256_of
 
 
 def test_prepare_writes_the_arrays_and_says_what_they_are(tiny, tmp_path):
@@ -157,8 +157,8 @@ folder = Path(sys.argv[1])
 if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True).returncode:
     raise SystemExit("no mount")
 shutil.disk_usage = lambda _: SimpleNamespace(free=10**9)
-from silent_gradients.data.errors import DataError
-from silent_gradients.data.prepare import dequantize, prepare
+from silent_study.data.errors import DataError
+from silent_study.data.prepare import dequantize, prepare
 (folder / "train.npy").write_bytes(b"what was there before")
 for step in (prepare, dequantize):
     try:

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from silent_gradients.data.arrays import Images, arrays_digest
-from silent_gradients.data.errors import DataError
-from silent_gradients.data.prepared import PreparedData, sealed
-from silent_gradients.files import sha256_of
+from silent_study.data.arrays import Images, arrays_digest
+from silent_study.data.errors import DataError
+from silent_study.data.prepared import PreparedData, sealed
+from silent_study.store.files import sha256_of
 
 PIXELS: Images = np.random.default_rng(2).integers(0, 17, (9, 1, 2, 3), dtype=np.uint8)
 NOISE = np.random.default_rng(3).random((3, 1, 2, 3), dtype=np.float32)
@@ -151,7 +151,7 @@ def test_an_unknown_protocol_is_refused(folder):
 
 def test_training_needs_no_library_of_the_preparation():
     program = (
-        "import sys, silent_gradients.data.prepared, silent_gradients.data.batches\n"
+        "import sys, silent_study.data.prepared, silent_study.data.batches\n"
         "assert not {'sklearn', 'torchvision', 'pandas', 'pydantic'} & set(sys.modules)"
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

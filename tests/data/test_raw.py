@@ -16,8 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from silent_gradients.data.errors import DataError
-from silent_gradients.data.raw import ATTEMPTS, Form, RawFile, npz_digest, obtain, verify
+from silent_study.data.errors import DataError
+from silent_study.data.raw import ATTEMPTS, Form, RawFile, npz_digest, obtain, verify
 
 CONTENT = {"set/train": b"training images" * 1000, "set/test": b"test images" * 1000}
 

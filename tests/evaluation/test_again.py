@@ -6,17 +6,17 @@ import shutil
 import pytest
 import torch
 
-from silent_gradients.cli import main
-from silent_gradients.data.errors import DataError
-from silent_gradients.evaluation.again import DEFAULT_SAMPLES, evaluate_again
 from silent_gradients.evaluation.importance_weighted import importance_weighted
 from silent_gradients.evaluation.metrics import evaluate
-from silent_gradients.model import load_snapshot
-from silent_gradients.packs import PackSpec
-from silent_gradients.seeds import generator
-from silent_gradients.settings import EvaluationSettings, SettingsError
-from silent_gradients.store import RunStore, StoreError
-from silent_gradients.training.pack import run_pack
+from silent_study.cli import main
+from silent_study.data.errors import DataError
+from silent_study.evaluation.again import DEFAULT_SAMPLES, evaluate_again
+from silent_study.jobs.pack import run_pack
+from silent_study.settings import EvaluationSettings, SettingsError
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import RunStore, StoreError
+from silent_study.training.build import load_snapshot
+from silent_study.training.seeds import generator
 
 CPU = torch.device("cpu")
 EVALUATION = EvaluationSettings(3, variance_images=4, variance_draws=3, reconstructions=1, importance_samples=5)

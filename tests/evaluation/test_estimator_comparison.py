@@ -8,17 +8,17 @@ import pytest
 import torch
 from rich.console import Console
 
-from silent_gradients.cli import main
-from silent_gradients.data.errors import DataError
 from silent_gradients.estimators import create
-from silent_gradients.evaluation.estimator_comparison import as_table, compare_estimators
 from silent_gradients.evaluation.gradient_variance import assess, reference_gradient, settled_state
-from silent_gradients.model import load_snapshot
-from silent_gradients.packs import PackSpec
-from silent_gradients.seeds import generator
-from silent_gradients.settings import EvaluationSettings, SettingsError
-from silent_gradients.store import RunStore, StoreError
-from silent_gradients.training.pack import run_pack
+from silent_study.cli import main
+from silent_study.data.errors import DataError
+from silent_study.evaluation.estimator_comparison import as_table, compare_estimators
+from silent_study.jobs.pack import run_pack
+from silent_study.settings import EvaluationSettings, SettingsError
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import RunStore, StoreError
+from silent_study.training.build import load_snapshot
+from silent_study.training.seeds import generator
 
 CPU = torch.device("cpu")
 EVALUATION = EvaluationSettings(samples=2, variance_images=8, variance_draws=6, reconstructions=1)

@@ -6,15 +6,15 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from silent_gradients import gathering
-from silent_gradients.cli import main
-from silent_gradients.data.errors import DataError
-from silent_gradients.evaluation.known_limits import as_table, kept_factor_analysis, known_limits
 from silent_gradients.evaluation.limits import factor_analysis_limit, optimal_variance, pca_limit
-from silent_gradients.gathering import _factor_analysis
-from silent_gradients.params import resolve
-from silent_gradients.runs import Plan
-from silent_gradients.settings import SettingsError
+from silent_study.cli import main
+from silent_study.data.errors import DataError
+from silent_study.evaluation.known_limits import as_table, kept_factor_analysis, known_limits
+from silent_study.params import resolve
+from silent_study.plan.plan import Plan
+from silent_study.report import gathering
+from silent_study.report.gathering import _factor_analysis
+from silent_study.settings import SettingsError
 
 
 @pytest.fixture

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from silent_gradients.data.batches import dequantize
-from silent_gradients.data.evaluation_noise import EVALUATION_NOISE_SEED
 from silent_gradients.evaluation.gradient_variance import gradient_variance
 from silent_gradients.evaluation.importance_weighted import importance_weighted
 from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
-from silent_gradients.evaluation.selected import evaluate_selected
-from silent_gradients.model import load_snapshot
-from silent_gradients.packs import PackSpec
-from silent_gradients.seeds import generator
-from silent_gradients.settings import EvaluationSettings
-from silent_gradients.store import RunStore
-from silent_gradients.training.pack import run_pack
+from silent_study.data.batches import dequantize
+from silent_study.data.evaluation_noise import EVALUATION_NOISE_SEED
+from silent_study.evaluation.selected import evaluate_selected
+from silent_study.jobs.pack import run_pack
+from silent_study.settings import EvaluationSettings
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import RunStore
+from silent_study.training.build import load_snapshot
+from silent_study.training.seeds import generator
 
 CPU = torch.device("cpu")
 ASKED = EvaluationSettings(samples=3, variance_images=5, variance_draws=4, reconstructions=2)
@@ -126,7 +126,7 @@ def test_the_same_evaluation_is_not_made_twice(tiny, store, monkeypatch):
 
     arguments = (run, settings, ASKED, tiny.prepared, data, CPU)
     with monkeypatch.context() as patch:
-        patch.setattr("silent_gradients.evaluation.selected.evaluate", unexpected)
+        patch.setattr("silent_study.evaluation.selected.evaluate", unexpected)
         assert evaluate_selected(*arguments) == document
         more = dataclasses.replace(ASKED, samples=4)
         with pytest.raises(AssertionError, match="again"):

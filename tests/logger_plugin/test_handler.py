@@ -172,7 +172,7 @@ def test_an_error_in_the_snakefile_is_told(workflow):
 
 
 def test_a_mistake_in_the_settings_is_a_line(workflow):
-    raised = 'from silent_gradients.settings import SettingsError\nraise SettingsError("seeds: expected numbers")\n'
+    raised = 'from silent_study.settings import SettingsError\nraise SettingsError("seeds: expected numbers")\n'
     (workflow / "Snakefile").write_text(raised)
 
     run = snakemake(workflow, *LITERAL)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from silent_gradients.methods import METHODS
-from silent_gradients.report.records import Context, Record, load
-from silent_gradients.settings import RunSettings
+from silent_study.methods import METHODS
+from silent_study.settings import RunSettings
+from silent_study.store.records import Context, Record, load
 
 SHA256 = "0123456789abcdef" * 4
 FIXED = ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax", "reinforce")
@@ -254,7 +254,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], Conte
 @pytest.fixture(scope="session")
 def gathered(study: tuple[list[Record], Context], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the study. Not to be changed."""
-    from silent_gradients.report.gather import gather
+    from silent_study.report.gather import gather
 
     records, context = study
     out = tmp_path_factory.mktemp("gathered") / "results"

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from tests.chromium import PATIENCE, chromium
+from tests.docs.chromium import PATIENCE, chromium
 
-from silent_gradients.report.records import Record
+from silent_study.store.records import Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 

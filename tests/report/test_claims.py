@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from silent_gradients.report.claims import claims
-from silent_gradients.report.summary import cells
+from silent_study.report.claims import claims
+from silent_study.report.summary import cells
 
 WITH, WITHOUT = "digits/learnable/reinforce+silent", "digits/learnable/reinforce"
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from silent_gradients.report.charts import SIDE, Line, Look, chart, thinned
-from silent_gradients.report.claims import claims
-from silent_gradients.report.dossiers import dossiers, pairs
-from silent_gradients.report.figures import figure_looks
-from silent_gradients.report.grid_maps import grid_maps
-from silent_gradients.report.summary import cells
+from silent_study.report.charts import SIDE, Line, Look, chart, thinned
+from silent_study.report.claims import claims
+from silent_study.report.dossiers import dossiers, pairs
+from silent_study.report.figures import figure_looks
+from silent_study.report.grid_maps import grid_maps
+from silent_study.report.summary import cells
 
 OWN = Look("own")
 CELL = "digits/learnable/reinforce+silent"

@@ -6,9 +6,9 @@ import statistics
 
 import pytest
 
-from silent_gradients.report.claims import claims
-from silent_gradients.report.equal_budgets import equal_budgets, expected_best
-from silent_gradients.report.summary import cells
+from silent_study.report.claims import claims
+from silent_study.report.equal_budgets import equal_budgets, expected_best
+from silent_study.report.summary import cells
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 5])

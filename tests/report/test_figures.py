@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from silent_gradients.methods import METHODS
-from silent_gradients.report import figures
-from silent_gradients.report.image_grids import reconstructions
-from silent_gradients.report.summary import cells
+from silent_study.methods import METHODS
+from silent_study.report import figures
+from silent_study.report.image_grids import reconstructions
+from silent_study.report.summary import cells
 
 
 def shown(figure: Any, row: int) -> Any:

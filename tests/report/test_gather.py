@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import pandas as pd
 from tests.report.conftest import FIXED, LEARNABLE
 
-from silent_gradients.report import page
-from silent_gradients.report.gather import gather
+from silent_study.report import page
+from silent_study.report.gather import gather
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "col"}
 SCRIPT = Path(page.__file__).parent / "templates" / "report.js"

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from silent_gradients.report.claims import claims
-from silent_gradients.report.figures import draw
-from silent_gradients.report.gather import gather
-from silent_gradients.report.layout import layout
-from silent_gradients.report.summary import cells
+from silent_study.report.claims import claims
+from silent_study.report.figures import draw
+from silent_study.report.gather import gather
+from silent_study.report.layout import layout
+from silent_study.report.summary import cells
 
 OFFICIAL, STAND_IN = "imagenet32", "tiny_imagenet32"
 DATASETS = {

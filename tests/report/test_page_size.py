@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tests.report.conftest import context_of, write_run
 
-from silent_gradients import params
-from silent_gradients.report.gather import gather
-from silent_gradients.report.records import load
-from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
+from silent_study import params
+from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
+from silent_study.report.gather import gather
+from silent_study.store.records import load
 
 PRESETS = Path(__file__).parents[2] / "presets"
 MEGABYTE = 1_000_000

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from silent_gradients.estimators import REGISTRY
-from silent_gradients.methods import METHODS
-from silent_gradients.report.naming import EXPERIMENTS, MethodName
-from silent_gradients.report.summary import cells, holm, mean_error, p_value, summarize
+from silent_study.methods import METHODS
+from silent_study.naming import EXPERIMENTS, MethodName
+from silent_study.report.summary import cells, holm, mean_error, p_value, summarize
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8).filter(lambda values: np.ptp(values) > 1e-6))

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from silent_gradients.report import tables
-from silent_gradients.report.claims import claims
-from silent_gradients.report.layout import layout, printed
-from silent_gradients.report.layout.text import NOTHING, interval, monte_carlo, number, significant
-from silent_gradients.report.summary import cells
+from silent_study.report import tables
+from silent_study.report.claims import claims
+from silent_study.report.layout import layout, printed
+from silent_study.report.layout.text import NOTHING, interval, monte_carlo, number, significant
+from silent_study.report.summary import cells
 
 LIMIT = {
     "bpd": 6.7,

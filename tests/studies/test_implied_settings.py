@@ -18,9 +18,9 @@ from studies.implied_settings import (
     tables_of_the_numbers,
 )
 
-from silent_gradients.data.prepare import dequantize, prepare
 from silent_gradients.evaluation.limits import LinearModel, Moments
 from silent_gradients.evaluation.metrics import bits_per_dimension
+from silent_study.data.prepare import dequantize, prepare
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "hidden-settings.md"
 

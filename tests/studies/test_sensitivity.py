@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from studies.sensitivity import CHANGES, ON_REQUEST, change_named, paired, runs_of
 
-from silent_gradients import params
-from silent_gradients.runs import Plan
+from silent_study import params
+from silent_study.plan.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from silent_gradients.data.run_data import RunData
-from silent_gradients.training.loop import Trainer, one_by_one, train
-from silent_gradients.training.stepper import Stepper
+from silent_study.data.run_data import RunData
+from silent_study.training.loop import Trainer, one_by_one, train
+from silent_study.training.steps import Stepper
 
 pytestmark = pytest.mark.gpu
 

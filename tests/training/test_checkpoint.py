@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from silent_gradients.training import checkpoint
-from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
+from silent_study.training import checkpoint
+from silent_study.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
 
 
 def state(number):

@@ -9,17 +9,17 @@ import sys
 import pytest
 import torch
 
-from silent_gradients import cli
-from silent_gradients.packs import PackSpec
-from silent_gradients.store import RunStore
-from silent_gradients.training.loop import Interrupted
-from silent_gradients.training.pack import run_pack
+from silent_study import cli
+from silent_study.jobs.pack import run_pack
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import RunStore
+from silent_study.training.loop import Interrupted
 
 pytest.importorskip("tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from silent_gradients.training.events import SCALARS
+from silent_study.training.events import SCALARS
 
 CPU = torch.device("cpu")
 
@@ -107,7 +107,7 @@ def test_a_run_is_the_same_with_and_without(tiny, tmp_path):
 def test_where_tensorboard_is_not_installed_one_line_says_what_to_do(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    for name in ("torch.utils.tensorboard", "silent_gradients.training.events"):
+    for name in ("torch.utils.tensorboard", "silent_study.training.events"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     (tmp_path / "pack.json").write_text(json.dumps(pack_of(tiny).to_json()))
@@ -125,6 +125,6 @@ def test_where_tensorboard_is_not_installed_one_line_says_what_to_do(tiny, tmp_p
 
 
 def test_a_training_without_it_does_not_load_it():
-    program = "import sys, silent_gradients.training.pack; print([m for m in sys.modules if 'tensorboard' in m])"
+    program = "import sys, silent_study.jobs.pack; print([m for m in sys.modules if 'tensorboard' in m])"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"

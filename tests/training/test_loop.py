@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from silent_gradients import params
-from silent_gradients.data.batches import DeviceBatches
-from silent_gradients.data.prepare import dequantize, prepare
-from silent_gradients.data.prepared import PreparedData
-from silent_gradients.data.run_data import RunData
 from silent_gradients.estimators import create
-from silent_gradients.model import build_optimizers, build_vae
-from silent_gradients.runs import Plan
-from silent_gradients.seeds import generator
-from silent_gradients.settings import FLATTENED_TOLERANCE
-from silent_gradients.training import checkpoint, loop
-from silent_gradients.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
-from silent_gradients.training.loop import Interrupted, Trainer, epochs_to, flattened
 from silent_gradients.vae import VAE
+from silent_study import params
+from silent_study.data.batches import DeviceBatches
+from silent_study.data.prepare import dequantize, prepare
+from silent_study.data.prepared import PreparedData
+from silent_study.data.run_data import RunData
+from silent_study.plan.plan import Plan
+from silent_study.settings import FLATTENED_TOLERANCE
+from silent_study.training import checkpoint, loop
+from silent_study.training.build import build_optimizers, build_vae
+from silent_study.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
+from silent_study.training.loop import Interrupted, Trainer, epochs_to, flattened
+from silent_study.training.seeds import generator
 
 CPU = torch.device("cpu")
 MIRROR = os.environ.get("SILENT_GRADIENTS_MIRROR")
@@ -125,7 +125,7 @@ def test_the_state_of_a_sampled_guide_is_in_the_checkpoint(tiny, tmp_path, monke
         vae.guide_estimator = create("reinforce")
         return vae
 
-    monkeypatch.setattr("silent_gradients.training.loop.build_vae", sampled)
+    monkeypatch.setattr("silent_study.training.loop.build_vae", sampled)
     settings = tiny.settings("learnable/reinforce+silent")
     undisturbed = train(tiny, settings, tmp_path / "undisturbed")
     assert float(undisturbed[0].state["guide.weight"]) > 0
@@ -544,7 +544,7 @@ def test_no_bits_saturate_in_the_first_steps_on_mnist(mnist, tmp_path, preset, e
 
 
 def test_a_run_in_training_tells_how_far_it_is(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("silent_gradients.training.loop.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("silent_study.training.loop.PROGRESS_SECONDS", 0.0)
     settings = tiny.settings(epochs=3)
     seen = []
 

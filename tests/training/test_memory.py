@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from silent_gradients.training.memory import peak_megabytes, reset_peak, resident_megabytes
+from silent_study.training.memory import peak_megabytes, reset_peak, resident_megabytes
 
 
 def test_the_peak_is_what_was_held_at_once():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from silent_gradients.training.speed import WINDOW, Speed
+from silent_study.training.speed import WINDOW, Speed
 
 
 def test_two_marks_make_a_speed():

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from silent_gradients.estimators import REGISTRY
-from silent_gradients.methods import METHODS
-from silent_gradients.training import checkpoint
-from silent_gradients.training.loop import Interrupted, Trainer, one_by_one, train
-from silent_gradients.training.stack import mappable, stackable, stacks
-from silent_gradients.training.stepper import Stepper
+from silent_study.methods import METHODS
+from silent_study.training import checkpoint
+from silent_study.training.loop import Interrupted, Trainer, one_by_one, train
+from silent_study.training.stack import mappable, stackable, stacks
+from silent_study.training.steps import Stepper
 
 CPU = torch.device("cpu")
 PAPERS = {"silent", "none", "reparameterization", "gumbel-softmax", "reinforce"}

@@ -34,9 +34,9 @@ import psutil  # type: ignore[import-untyped]
 from tests.workflow import warm
 from tests.workflow.repository import LITERAL, TINY, Repository, section
 
-from silent_gradients.packs import PackSpec
-from silent_gradients.store import RunStore
-from silent_gradients.training import checkpoint
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import RunStore
+from silent_study.training import checkpoint
 
 REPRO = ("dvc", "repro")
 KILLS_PER_STUDY = 8

@@ -17,9 +17,9 @@ from typing import IO, Any
 import psutil  # type: ignore[import-untyped]
 import yaml
 
-from silent_gradients import params
-from silent_gradients.packs import PackSpec
-from silent_gradients.runs import ROUNDS, Plan
+from silent_study import params
+from silent_study.plan.plan import ROUNDS, Plan
+from silent_study.store.packs import PackSpec
 
 CHECKOUT = Path(__file__).parents[2]
 COPIED = (

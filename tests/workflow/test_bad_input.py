@@ -6,8 +6,8 @@ import shutil
 import pytest
 from tests.workflow.repository import LITERAL, RATES, TINY, folder_of
 
-from silent_gradients.selection import verified_runs
-from silent_gradients.store import RunStore, StoreError
+from silent_study.plan.selection import verified_runs
+from silent_study.store.runs import RunStore, StoreError
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tests.workflow.repository import LITERAL, LONG, SEEDS, Repository
 
-from silent_gradients.training import checkpoint
+from silent_study.training import checkpoint
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, stopped, wait_until
 
-from silent_gradients.training import checkpoint
+from silent_study.training import checkpoint
 
 pytestmark = pytest.mark.timeout(3600)
 

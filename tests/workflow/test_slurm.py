@@ -14,7 +14,7 @@ import pytest
 from tests.workflow import slurm
 from tests.workflow.repository import LONG, TINY, Repository, wait_until
 
-from silent_gradients.training import checkpoint
+from silent_study.training import checkpoint
 
 MISSING = slurm.missing() or (
     ""

@@ -24,7 +24,7 @@ PROGRAMS = ("silent-gradients", "snakemake", "dvc")
 # What they import, but for Snakemake's plugins, which read its arguments when they are imported.
 IMPORTED = (
     *("dvc.cli", "dvc.repo.reproduce", "matplotlib.pyplot", "pandas", "seaborn", "snakemake.cli", "snakemake.workflow"),
-    *("silent_gradients.gathering", "silent_gradients.selection", "silent_gradients.training.pack"),
+    *("silent_study.report.gathering", "silent_study.plan.selection", "silent_study.jobs.pack"),
 )
 
 CLIENT = """\
@@ -74,7 +74,7 @@ def _become(program: str, arguments: list[str]) -> int:
         from dvc.cli import main as dvc
 
         return int(dvc(arguments) or 0)
-    from silent_gradients.cli import main
+    from silent_study.cli import main
 
     return main(arguments)
 

@@ -2,14 +2,14 @@ import json
 from functools import cache
 from pathlib import Path
 
-from silent_gradients import params
-from silent_gradients.data.prepare import outdated
-from silent_gradients.gathered import is_current
-from silent_gradients.manifests import evaluated_otherwise, seems_done
-from silent_gradients.pace import PACE, Pace, memory_megabytes, runtime_minutes
-from silent_gradients.params.documents import with_nulls
-from silent_gradients.runs import GRID_ROUNDS, ROUNDS, Plan
-from silent_gradients.store import RunStore
+from silent_study import params
+from silent_study.data.prepare import outdated
+from silent_study.report.gathered import is_current
+from silent_study.store.manifests import evaluated_otherwise, seems_done
+from silent_study.jobs.pace import PACE, Pace, memory_megabytes, runtime_minutes
+from silent_study.params.overlay import with_nulls
+from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
+from silent_study.store.runs import RunStore
 
 OWN = with_nulls(config)
 PLAN = Plan(params.resolve(OWN, Path("presets")))

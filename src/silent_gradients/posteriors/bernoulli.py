@@ -11,7 +11,7 @@ from torch import Tensor
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors.contract import Posterior, TiltedMoments
-from silent_gradients.tilting import tilted_bits
+from silent_gradients.posteriors.tilting import tilted_bits
 
 
 class Bernoulli(Posterior):

@@ -12,7 +12,7 @@ from torch import Tensor
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors.contract import JointCumulants, Posterior, ShapeError, TiltedMoments
-from silent_gradients.tilting import tilted_groups
+from silent_gradients.posteriors.tilting import tilted_groups
 
 
 class Categorical(Posterior):

@@ -11,11 +11,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from silent_gradients.data.errors import DataError
-from silent_gradients.data.prepare import download, prepare
-from silent_gradients.data.raw import Form, RawFile, npz_digest
-from silent_gradients.data.sources import SOURCES, downsampled_imagenet
-from silent_gradients.data.sources.downsampled_imagenet import read_npz_batch, unpickle_batch
+from silent_study.data.errors import DataError
+from silent_study.data.prepare import download, prepare
+from silent_study.data.raw import Form, RawFile, npz_digest
+from silent_study.data.sources import SOURCES, downsampled_imagenet
+from silent_study.data.sources.downsampled_imagenet import read_npz_batch, unpickle_batch
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3072), dtype=np.uint8)
 BATCH = {"data": PIXELS, "labels": [1, 2, 3, 1000], "mean": PIXELS.mean(axis=0)}

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from silent_gradients.data.arrays import arrays_digest
-from silent_gradients.data.errors import DataError
-from silent_gradients.data.prepare import dequantize, download, outdated, prepare
-from silent_gradients.data.prepared import PreparedData
-from silent_gradients.data.sources import own
-from silent_gradients.data.sources.own import OwnImages, own_source
+from silent_study.data.arrays import arrays_digest
+from silent_study.data.errors import DataError
+from silent_study.data.prepare import dequantize, download, outdated, prepare
+from silent_study.data.prepared import PreparedData
+from silent_study.data.sources import own
+from silent_study.data.sources.own import OwnImages, own_source
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 256, (10, 6, 5), dtype=np.uint8)

@@ -5,10 +5,10 @@ import struct
 import numpy as np
 import pytest
 
-from silent_gradients.data.arrays import arrays_digest
-from silent_gradients.data.errors import DataError
-from silent_gradients.data.prepare import download
-from silent_gradients.data.sources import SOURCES, source_named
+from silent_study.data.arrays import arrays_digest
+from silent_study.data.errors import DataError
+from silent_study.data.prepare import download
+from silent_study.data.sources import SOURCES, source_named
 
 MIRROR = os.environ.get("SILENT_GRADIENTS_MIRROR")
 real_data = pytest.mark.skipif(MIRROR is None, reason="SILENT_GRADIENTS_MIRROR names no mirror of the real data sets")

@@ -1,0 +1,118 @@
+"""The reference of params.yaml (``docs/settings.md``), made of the settings' own types, defaults and descriptions.
+
+``python -m docs.settings_reference`` prints it; a test holds the page against it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from silent_study.params.schema import ExperimentParams, OwnImagesParams, Params
+
+_INTRODUCTION = """# params.yaml, key by key
+
+This page is made from the settings' own types and descriptions (`make reference`), and a test holds it against them.
+`params.yaml` names a preset, which is a file in `presets/` of the same keys, and sets any of them over it: mappings are
+laid over the preset's key by key, everything else replaces it, and null takes a mapping away. A key that is unknown,
+mistyped or impossible is an error of one line. What an edit of a key runs again: [reliability.md](reliability.md).
+"""
+_WORDS = {str: "text", int: "whole number", float: "number"}
+_NAMED: dict[str, tuple[type[BaseModel], str]] = {
+    "experiments": (ExperimentParams, "`experiments.EXPERIMENT.DATASET`"),
+    "sets": (OwnImagesParams, "`data.sets.NAME`"),
+}
+"""Mappings of models: what stands under each of their names."""
+
+
+def markdown() -> str:
+    """The page."""
+    return _INTRODUCTION + "".join(_sections(Params, "", "At the top"))
+
+
+def undescribed() -> list[str]:
+    """Keys without a description, which the page would have nothing to say of."""
+    found = []
+    for model, prefix, _ in _models(Params, "", ""):
+        found += [f"{prefix}{name}" for name, field in model.model_fields.items() if not field.description]
+    return found
+
+
+def _models(model: type[BaseModel], prefix: str, title: str) -> Iterator[tuple[type[BaseModel], str, str]]:
+    """A model and those in it, each with the dotted name of what it is the content of."""
+    yield model, prefix, title
+    for name, field in model.model_fields.items():
+        if name in _NAMED:
+            inner, where = _NAMED[name]
+            yield from _models(inner, f"{where.strip('`')}.", where)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _models(field.annotation, f"{prefix}{name}.", f"`{prefix}{name}`")
+
+
+def _sections(model: type[BaseModel], prefix: str, title: str) -> Iterator[str]:
+    for each, _, where in _models(model, prefix, title):
+        about = re.sub(r"\s+", " ", (each.__doc__ or "").strip())
+        lines = [f"\n## {where}\n", f"{about}\n", "| key | value | default | |", "| --- | --- | --- | --- |"]
+        lines += [_row(name, field) for name, field in each.model_fields.items()]
+        yield "\n".join(lines) + "\n"
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    cells = [f"`{name}`", _kind(name, field), _default(field), field.description or ""]
+    return "| " + " | ".join(cell.replace("|", "&#124;") for cell in cells) + " |"
+
+
+def _kind(name: str, field: FieldInfo) -> str:
+    if name in _NAMED:
+        return "section by name"
+    return _words(field.annotation, list(field.metadata))
+
+
+def _words(kind: Any, bounds: list[Any]) -> str:
+    """A type as a reader of YAML knows it."""
+    if get_origin(kind) is Annotated:
+        inner, *more = get_args(kind)
+        return _words(inner, [*bounds, *more])
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "section, see below"
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        # null first, so that it cannot be read as a part of a list.
+        nullable = ["null"] if type(None) in get_args(kind) else []
+        return " or ".join(nullable + [_words(part, bounds) for part in get_args(kind) if part is not type(None)])
+    if get_origin(kind) in (list, tuple):
+        inner = [part for part in get_args(kind) if part is not Ellipsis]
+        counted = f"list of {len(inner)}: " if get_origin(kind) is tuple else "list of: "
+        return counted + _words(inner[0], [])
+    if get_origin(kind) is dict:
+        return f"mapping of names to {_words(get_args(kind)[1], [])}"
+    return " ".join([_WORDS.get(kind, "anything"), " and ".join(_limits(bounds))]).strip()
+
+
+def _limits(bounds: list[Any]) -> list[str]:
+    found = []
+    for bound in bounds:
+        for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
+            if (value := getattr(bound, name, None)) is not None:
+                found.append(f"{sign} {value}")
+        found += _limits(list(getattr(bound, "metadata", ())))
+    return found
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if isinstance(field.default, BaseModel):
+        return "those below"
+    return f"`{json.dumps(field.default)}`"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

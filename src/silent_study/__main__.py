@@ -1,0 +1,7 @@
+"""``python -m silent_gradients``: the same as the command ``silent-gradients``."""
+
+import sys
+
+from silent_study.cli import main
+
+sys.exit(main())

@@ -1,0 +1,84 @@
+"""The command line: ``silent-gradients <verb>``. Thin: each verb reads its arguments and calls the library.
+
+Parsers are made without loading what the verbs need: each imports the library where it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from silent_study.cli import data, runs, shell, study
+from silent_study.cli.exits import EXITS, SIGNAL_BASE, USAGE
+from silent_study.cli.failures import TRACEBACK_VARIABLE, told
+from silent_study.cli.parsing import ExamplesFormatter, OneLineParser, as_examples
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    words, made = sys.argv[1:] if arguments is None else arguments, parser()
+    if not words:
+        made.print_help(sys.stderr)
+        sys.exit(USAGE)
+    options, unknown = made.parse_known_args(words)
+    if unknown:
+        # By the verb's parser, whose help has what was meant.
+        options.parser.unrecognized(unknown)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `| head`, which has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SIGNAL_BASE + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print(f"stopped: silent-gradients {options.verb} was interrupted", file=sys.stderr)
+        return SIGNAL_BASE + signal.SIGINT
+    except Exception as error:  # noqa: BLE001 - all of it is told, and kept where it was not expected
+        return told(error, options.verb, shown=options.traceback)
+    return code
+
+
+def parser() -> OneLineParser:
+    """The parser of the whole command line."""
+    codes = "\n".join(f"  {code:<7} {meaning}" for code, meaning in EXITS.items())
+    made = OneLineParser(
+        prog="silent-gradients",
+        description="Variational autoencoders with exact, zero-variance gradients: the steps of the workflow. All of "
+        "them are run by `snakemake --cores 8 --resources gpu=8 all`.",
+        epilog=as_examples(
+            (
+                "silent-gradients plan  # what params.yaml asks for",
+                "silent-gradients status --watch  # how far a workflow is that runs in another terminal",
+                "silent-gradients report --open",
+            )
+        )
+        + f"\n\nexit codes:\n{codes}\n\n{TRACEBACK_VARIABLE}=1 shows the traceback of any error.",
+        formatter_class=ExamplesFormatter,
+    )
+    made.add_argument("--version", action=_Version, help="print the version and exit")
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="verb")
+    for group in (study, data, runs, shell):
+        group.add_verbs(verbs)
+    return made
+
+
+class _Version(argparse.Action):
+    """Prints the version; looked up when it is asked for, since that takes as long as all the rest of a start."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"silent-gradients {version('silent-gradients')}")
+        except PackageNotFoundError:
+            from silent_study.store.provenance import source_revision
+
+            print(f"silent-gradients, not installed, revision {source_revision()['revision'] or 'unknown'}")
+        parser.exit()

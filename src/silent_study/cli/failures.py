@@ -1,0 +1,98 @@
+"""How errors are told: one line that says what to do, and the traceback where nobody foresaw the error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from silent_study.cli.exits import FAILURE, UNEXPECTED
+
+TRACEBACK_VARIABLE = "SILENT_GRADIENTS_TRACEBACK"
+
+_EXPECTED = {
+    "silent_study.data.errors": "DataError",
+    "silent_gradients.estimators.contract": "EstimatorError",
+    "silent_study.settings": "SettingsError",
+    "silent_study.store.runs": "StoreError",
+    "silent_study.training.checkpoint": "CheckpointError",
+    "silent_study.jobs.lease": "LeaseError",
+}
+"""Errors whose message says all there is to say; whoever raised one has loaded its module."""
+
+
+def told(error: Exception, verb: str, *, shown: bool) -> int:
+    """Tell an error on the standard error stream; returns the exit code.
+
+    Args:
+        error: The error.
+        verb: What was asked for.
+        shown: Show the traceback; the environment variable ``SILENT_GRADIENTS_TRACEBACK`` asks for that too.
+    """
+    shown = shown or os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+    message = _expected(error)
+    code = UNEXPECTED if message is None else FAILURE
+    if message is None:
+        summary = str(error).strip().partition("\n")[0]
+        message = f"unexpected {type(error).__name__}{f': {summary}' if summary else ''}"
+        kept = None if shown else _kept(error, verb)
+        shown = shown or kept is None
+        if kept is not None:
+            message += f"; its traceback is in {kept}"
+    if shown:
+        traceback.print_exception(error, file=sys.stderr)
+    print(f"silent-gradients {verb}: {message}", file=sys.stderr)
+    return code
+
+
+def _expected(error: Exception) -> str | None:
+    """The message of an error that was foreseen; None for any other."""
+    known = tuple(getattr(sys.modules[module], name) for module, name in _EXPECTED.items() if module in sys.modules)
+    if isinstance(error, known):
+        return str(error)
+    if isinstance(error, OSError):
+        return _of_file(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("silent_gradients"):
+        return f"the package {error.name} is not installed; pip install 'silent-gradients[workflow]'"
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        summary = str(error).partition("\n")[0].partition(". ")[0] or "no memory left"
+        return f"{summary}; use a smaller execution.stack or batch_size, or another device"
+    return None
+
+
+def _of_file(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    named = error.filename2 or error.filename
+    message = f"{os.fsdecode(named)}: {error.strerror}" if isinstance(named, str | bytes) else error.strerror
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message += "; make room and give the same command again: what is done is kept"
+    return message
+
+
+def _kept(error: Exception, verb: str) -> Path | None:
+    """Write an error's traceback to a file of its own; None where no folder takes it.
+
+    It lies beside the workflow's logs where there are some, since the temporary folder of a cluster's node is out of
+    sight, else in the temporary folder.
+    """
+    header = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(sys.argv)}\nin {Path.cwd()}, {sys.version}\n\n"
+    text = header + "".join(traceback.format_exception(error))
+    logs = Path("logs")
+    for folder in (*([logs / "errors"] if logs.is_dir() else []), Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(exist_ok=True)
+            prefix = f"silent-gradients-{verb}-{time.strftime('%Y%m%d-%H%M%S')}-"
+            descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".log", dir=folder)
+            with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+                file.write(text)
+        except OSError:
+            continue
+        return folder / Path(name).name
+    return None

@@ -1,0 +1,75 @@
+"""The verb that prints a shell's completion."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from silent_study.cli.parsing import add_verb
+
+if TYPE_CHECKING:
+    from silent_study.cli.parsing import Verbs
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the verb."""
+    completion = add_verb(
+        verbs,
+        "completion",
+        _completion,
+        "print the completion of a shell",
+        (
+            'eval "$(silent-gradients completion bash)"  # for this shell; as a line of ~/.bashrc, for all',
+            "silent-gradients completion zsh > ~/.zfunc/_silent-gradients  # where fpath has ~/.zfunc",
+        ),
+        "Print what makes a shell complete verbs, options, data sets and files.",
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell: %(choices)s")
+
+
+def _completion(options: argparse.Namespace) -> int:
+    import shtab
+
+    from silent_study.cli import parser
+
+    print(shtab.complete(_annotated(parser()), options.shell))
+    return 0
+
+
+_VISIBLE = """\
+_silent_gradients_visible() {
+  local word
+  while IFS= read -r word; do
+    [[ ${word##*/} == .* && ${2##*/} != .* ]] || printf '%s\\n' "$word"
+  done < <("$1" "$2")
+}
+_silent_gradients_files() { _silent_gradients_visible _shtab_compgen_files "$1"; }
+_silent_gradients_dirs() { _silent_gradients_visible _shtab_compgen_dirs "$1"; }
+"""
+"""For bash, which unlike other shells offers hidden files to those who type no dot."""
+
+
+def _visible(complete: Mapping[str, Any]) -> dict[str, Any]:
+    """One of shtab's completions without hidden files."""
+    named = complete["bash"].replace("_shtab_compgen_", "_silent_gradients_")
+    return {**complete, "bash": named, "preamble": {"bash": _VISIBLE}}
+
+
+def _annotated(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The parser with what shtab is to offer for each argument that is no word of a list."""
+    import shtab
+
+    from silent_study.data.sources import SOURCES
+
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                _annotated(verb)
+        elif action.dest == "dataset":
+            action.choices = sorted(SOURCES)
+        elif action.type is Path:
+            folder = action.metavar == "FOLDER" or action.dest.endswith("folder")
+            action.complete = _visible(shtab.DIRECTORY if folder else shtab.FILE)  # type: ignore[attr-defined]
+    return parser

@@ -1,0 +1,203 @@
+"""Prepare a data set: get its raw files, verify them, and write the folder that training reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from silent_study.data.arrays import Images, arrays_digest
+from silent_study.data.errors import DataError, enough_space
+from silent_study.data.evaluation_noise import EVALUATION_NOISE_SEED, evaluation_noise
+from silent_study.data.prepared import (
+    MANIFEST,
+    NOISE,
+    NOISE_MANIFEST,
+    TEST,
+    TRAIN,
+    manifest_of,
+    noise_manifest_of,
+    open_arrays,
+    open_noise,
+    sealed,
+)
+from silent_study.data.raw import Obtained, Split, obtain
+from silent_study.data.source import Source
+from silent_study.data.sources import source_named
+from silent_study.store.files import atomic_file, sha256_of, write_text_atomically
+
+RAW = Path("data/raw")
+"""Where raw files are downloaded to; laid out as a mirror is."""
+PREPARED = Path("data/prepared")
+"""Folder of the prepared data sets, each under its name."""
+
+_FILES: dict[Split, str] = {"train": TRAIN, "test": TEST}
+
+
+def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> Obtained:
+    """Have a data set's raw files in ``raw`` or in a mirror, all of them verified; see ``raw.obtain``.
+
+    Raises:
+        DataError: The data set is unknown, or its raw files cannot be had or are altered.
+    """
+    source = _source(data)
+    return obtain(source.name, source.forms, raw, mirror, source.hint)
+
+
+def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> dict[str, Any]:
+    """Write ``train.npy``, ``test.npy`` (uint8 ``[N, C, H, W]``) and, last, ``manifest.json`` into a folder.
+
+    A folder that already holds the data set, whole and of this version, is left alone. Raw files that are not there yet
+    are downloaded. Images go from the raw files to the folder batch by batch: no more of them is in memory than the
+    largest raw file holds.
+
+    Args:
+        data: A registered data set's name, or any data set.
+        folder: Where to write; made if it is not there.
+        mirror: Folder or address with the raw files.
+        raw: Folder to download to.
+
+    Returns:
+        The manifest: name, title, version, levels, shape, counts, sha256 as in runs' settings, digest of the arrays,
+        sha256 of each file.
+
+    Raises:
+        DataError: The data set is unknown, cannot be had, or is not the one that its source describes; or the disk is
+            full.
+        OSError: The folder cannot be written to.
+    """
+    source = _source(data)
+    description = source.description
+    present = _present(folder, source)
+    if present is not None and {key: present.get(key) for key in description} == description:
+        return present
+
+    obtained = download(source, raw, mirror)
+    size = (source.train + source.test) * math.prod(source.shape)
+    with enough_space(folder, size), ExitStack() as stack:
+        written: dict[Split, Path] = {}
+        for split, file in _FILES.items():
+            target = stack.enter_context(atomic_file(folder / file))
+            _write(target, source, split, obtained.form.read(obtained.root, split))
+            written[split] = Path(target.name)
+        # Before they bear their names: a folder with the names of these files has the right ones.
+        digest = _verify(source, *(np.load(written[split], mmap_mode="r") for split in _FILES))
+    manifest = sealed(
+        {**description, "arrays_sha256": digest, "files": {file: sha256_of(folder / file) for file in (TRAIN, TEST)}}
+    )
+    write_text_atomically(folder / MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+    return manifest
+
+
+def dequantize(data: str | Source, folder: Path) -> dict[str, Any]:
+    """Write ``noise.npy``, the dequantization noise of every evaluation, and then ``noise.json`` into a folder.
+
+    A folder that already holds them whole is left alone. Training draws its own noise, afresh for each batch.
+
+    Args:
+        data: A registered data set's name, or any data set.
+        folder: The prepared data set's folder, prepared yet or not; made if it is not there.
+
+    Returns:
+        The noise's manifest: name, seed, shape ``[M, C, H, W]`` with M the number of test images, sha256 of the file.
+
+    Raises:
+        DataError: The data set is unknown, or the disk is full.
+        OSError: The folder cannot be written to.
+    """
+    source = _source(data)
+    shape = (source.test, *source.shape)
+    try:
+        _, present = open_noise(folder)
+        if (present["name"], present["seed"], present["shape"]) == (source.name, EVALUATION_NOISE_SEED, list(shape)):
+            return present
+    except DataError:
+        pass  # Absent or damaged: the remedy of each is what follows.
+    with enough_space(folder, 4 * math.prod(shape)), atomic_file(folder / NOISE) as file:
+        _write_header(file, np.dtype("<f4"), shape)
+        for piece in evaluation_noise(shape):
+            file.write(piece.astype("<f4", copy=False).data)
+    manifest = sealed(
+        {
+            "name": source.name,
+            "seed": EVALUATION_NOISE_SEED,
+            "shape": list(shape),
+            "sha256": sha256_of(folder / NOISE),
+        }
+    )
+    write_text_atomically(folder / NOISE_MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+    return manifest
+
+
+def outdated(folder: Path, source: Source) -> list[Path]:
+    """Manifests in a folder that are of other data than the source's, or describe them otherwise."""
+    found = []
+    # Absent or damaged ones are the matter of whoever reads the folder.
+    with suppress(DataError):
+        manifest = manifest_of(folder)
+        if {key: manifest[key] for key in source.description} != source.description:
+            found.append(folder / MANIFEST)
+    with suppress(DataError):
+        if noise_manifest_of(folder)["shape"] != [source.test, *source.shape]:
+            found.append(folder / NOISE_MANIFEST)
+    return found
+
+
+def _source(data: str | Source) -> Source:
+    return source_named(data) if isinstance(data, str) else data
+
+
+def _present(folder: Path, source: Source) -> dict[str, Any] | None:
+    try:
+        return open_arrays(folder, source.sha256)[2]
+    except DataError:
+        # Absent, damaged or of another version: the remedy of each is the preparation that follows.
+        return None
+
+
+def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[Images]) -> None:
+    """Write a split as an npy file, piece after piece.
+
+    Not through a memory map: on a full disk that ends the process instead of raising an error.
+    """
+    expected = (source.train if split == "train" else source.test, *source.shape)
+    _write_header(file, np.dtype("u1"), expected)
+    count = 0
+    for images in pieces:
+        if images.dtype != np.uint8 or images.shape[1:] != source.shape:
+            raise _not_this_source(source, split, f"uint8 images of {source.shape}", f"{images.dtype} {images.shape}")
+        if images.size and images.max() >= source.levels:
+            raise _not_this_source(source, split, f"levels 0 to {source.levels - 1}", str(images.max()))
+        count += len(images)
+        file.write(np.ascontiguousarray(images).reshape(-1).data)
+    if count != expected[0]:
+        raise _not_this_source(source, split, f"{expected[0]} images", str(count))
+    file.flush()
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _verify(source: Source, train: Images, test: Images) -> str:
+    """The digest of the written arrays, which is the pinned one where there is one."""
+    found = arrays_digest(source.name, source.levels, train, test)
+    if source.arrays_sha256 not in (None, found):
+        raise DataError(
+            f"{source.name}: expected arrays with sha256 {source.arrays_sha256}, found {found}; the raw data are not "
+            f"those of this source: {source.remedy}"
+        )
+    return found
+
+
+def _not_this_source(source: Source, split: Split, expected: str, found: str) -> DataError:
+    return DataError(
+        f"{source.name}, {split} images: expected {expected}, found {found}; the raw data are not those of this "
+        "source: get them anew"
+    )

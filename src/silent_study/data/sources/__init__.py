@@ -1,0 +1,31 @@
+"""The registry of data sets. A new one is one more file here and one more line below; see docs/add-a-data-set.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from silent_study.data.errors import DataError
+from silent_study.data.source import Source
+from silent_study.data.sources.cifar10 import CIFAR10
+from silent_study.data.sources.digits import DIGITS
+from silent_study.data.sources.downsampled_imagenet import IMAGENET32, TINY_IMAGENET32
+from silent_study.data.sources.mnist import MNIST
+from silent_study.misspelt import nearest
+
+SOURCES: dict[str, Source] = {source.name: source for source in (DIGITS, MNIST, CIFAR10, IMAGENET32, TINY_IMAGENET32)}
+
+
+def source_named(name: str, others: Sequence[str] = ()) -> Source:
+    """The source of that name.
+
+    Args:
+        name: Data set.
+        others: Names of data sets that are not of the registry, which may have been meant.
+
+    Raises:
+        DataError: There is none; the message lists those that there are.
+    """
+    if name not in SOURCES:
+        known = sorted({*SOURCES, *others})
+        raise DataError(f"unknown data set {name!r}{nearest(name, known)}: expected one of {', '.join(known)}")
+    return SOURCES[name]

@@ -1,0 +1,86 @@
+"""MNIST: handwritten digits of 28x28 pixels (LeCun, Cortes and Burges)."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from silent_study.data.arrays import Images
+from silent_study.data.errors import DataError
+from silent_study.data.raw import Form, RawFile, Split
+from silent_study.data.source import Source
+
+_PUBLISHERS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+)
+_NAMES: dict[Split, str] = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+# As torchvision lays them out.
+_FOLDER = "MNIST/raw"
+
+
+def _read_plain(root: Path, split: Split) -> Iterator[Images]:
+    yield _idx(root / _FOLDER / _NAMES[split])
+
+
+def _read_packed(root: Path, split: Split) -> Iterator[Images]:
+    path = root / _FOLDER / f"{_NAMES[split]}.gz"
+    with tempfile.TemporaryDirectory() as folder:
+        unpacked = Path(folder) / _NAMES[split]
+        try:
+            unpacked.write_bytes(gzip.decompress(path.read_bytes()))
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path}: expected a gzip file that can be unpacked, but {error}") from error
+        yield _idx(unpacked)
+
+
+def _idx(path: Path) -> Images:
+    # Training must run where torchvision is not installed; only the preparation needs it.
+    from torchvision.datasets.mnist import read_image_file
+
+    images: Images = read_image_file(str(path)).numpy()
+    return images[:, np.newaxis]
+
+
+def _packed(split: Split, sha256: str) -> RawFile:
+    name = f"{_NAMES[split]}.gz"
+    return RawFile(f"{_FOLDER}/{name}", f"sha256:{sha256}", tuple(f"{address}/{name}" for address in _PUBLISHERS))
+
+
+MNIST = Source(
+    name="mnist",
+    title="MNIST",
+    version="MNIST, the official files in their order; the official test set",
+    levels=256,
+    shape=(1, 28, 28),
+    train=60_000,
+    test=10_000,
+    holdout=10_000,
+    arrays_sha256="0267f95943f7eebe3847446455847eb1924646f4182b4b3326895aa7563fdbe2",
+    forms=(
+        Form(
+            _read_packed,
+            (
+                _packed("train", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+                _packed("test", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+            ),
+        ),
+        Form(
+            _read_plain,
+            (
+                RawFile(
+                    f"{_FOLDER}/{_NAMES['train']}",
+                    "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                ),
+                RawFile(
+                    f"{_FOLDER}/{_NAMES['test']}",
+                    "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                ),
+            ),
+        ),
+    ),
+)

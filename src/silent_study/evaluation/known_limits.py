@@ -1,0 +1,167 @@
+"""What linear models reach on a data set: a table for the command line, and for the report the one that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from silent_study.data.prepared import PreparedData, Splits
+from silent_study.settings import RunSettings, SettingsError, digest
+from silent_study.store.files import sha256_of, write_text_atomically
+from silent_study.store.runs import StoreError, as_json, read_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from silent_gradients.evaluation.limits import Limit
+
+KEPT = "limits"
+"""Folder of the results in which the report's limits are kept."""
+
+
+@dataclass(frozen=True)
+class KnownLimit:
+    """A linear model with its optimal decoder and encoder, fitted to one split and valued on one.
+
+    Attributes:
+        model: ``PCA`` (probabilistic, one variance for all pixels) or ``factor analysis`` (a variance per pixel).
+        variance: Of the likelihood, on the scale of x in [0, 1); None where every pixel has its own.
+        fitted_to: ``train``, or the evaluated split itself: the oracle, which no model of the kind exceeds.
+        valued_on: ``train`` or ``test``.
+        limit: Its numbers.
+    """
+
+    model: str
+    variance: float | None
+    fitted_to: str
+    valued_on: str
+    limit: Limit
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data, the limit's numbers beside the rest."""
+        document = asdict(self)
+        return document | document.pop("limit")
+
+
+def known_limits(splits: Splits, levels: int, latent_dim: int, variance: float | None = None) -> list[KnownLimit]:
+    """Every linear model whose optimum is known, for the splits of a protocol.
+
+    Args:
+        splits: Training images and those to evaluate on.
+        levels: Number of grey levels.
+        latent_dim: Latent dimension k.
+        variance: Fixed variance of the likelihood; None leaves its model out.
+
+    Returns:
+        For each model the optimum of the training images on themselves and on the evaluated ones, and the oracle: the
+        optimum of the evaluated images on themselves. The optimal variance is that of the fitted images.
+
+    Raises:
+        SettingsError: The latent dimension or the variance is impossible.
+    """
+    from silent_gradients.evaluation.limits import LinearModel, Moments
+
+    dimensions = splits.train[0].size
+    if not 0 <= latent_dim < dimensions:
+        raise SettingsError(f"latent_dim: expected 0 <= k < {dimensions}, the number of pixels, got {latent_dim}")
+    if variance is not None and not variance > 0:
+        raise SettingsError(f"variance: expected a positive number, got {variance}")
+    train, evaluated = (Moments.of(images, levels) for images in (splits.train, splits.report))
+
+    def models(fitted: Moments) -> Iterator[tuple[str, float | None, LinearModel]]:
+        for fixed in (variance, fitted.optimal_variance(latent_dim)):
+            if fixed is not None:
+                yield "PCA", fixed, LinearModel.with_variance(fitted, latent_dim, fixed)
+        yield "factor analysis", None, LinearModel.with_learnt_variances(fitted, latent_dim)
+
+    found = []
+    for (model, fixed, optimum), (_, own, oracle) in zip(models(train), models(evaluated), strict=True):
+        found += [
+            KnownLimit(model, fixed, "train", "train", optimum.limit(train)),
+            KnownLimit(model, fixed, "train", "test", optimum.limit(evaluated)),
+            KnownLimit(model, own, "test", "test", oracle.limit(evaluated)),
+        ]
+    return found
+
+
+def as_table(limits: Sequence[KnownLimit], title: str) -> Table:
+    """The limits for people: bits/dim, KL in nats per image, squared errors summed over pixels."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for heading in ("model", "variance", "fitted", "valued"):
+        table.add_column(heading, no_wrap=True)
+    # The squared error of samples, and that of what the posterior's mean decodes to.
+    for heading in ("bits/dim", "KL", "MSE", "at mean", "used"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for known in limits:
+        limit = known.limit
+        table.add_row(
+            known.model,
+            "per pixel" if known.variance is None else f"{known.variance:.4g}",
+            known.fitted_to,
+            known.valued_on,
+            f"{limit.bpd:.4f}",
+            f"{limit.kl:.2f}",
+            f"{limit.expected_squared_error:.3f}",
+            f"{limit.mean_decoded_squared_error:.3f}",
+            str(limit.used_directions),
+        )
+    return table
+
+
+def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[str, Any]:
+    """Factor analysis of a run's training images, valued on its report split; computed once and then read.
+
+    Args:
+        run: Any run of the data set and of the latent dimension.
+        data: Folder of its prepared data set.
+        results: Folder of the results, which keeps it.
+
+    Returns:
+        The fields of ``Limit``.
+
+    Raises:
+        DataError: It is not there yet, and the data set cannot be read.
+    """
+    made_from = {
+        "data": run.to_json()["data"],
+        "latent_dim": run.latent_dim,
+        # Other code computes it again.
+        "source": sha256_of(_source_of_limits()),
+    }
+    path = results / KEPT / f"{run.data.name}-{run.data.protocol}-k={run.latent_dim}-{digest(made_from)[:12]}.json"
+    kept = _intact(path)
+    if kept is None:
+        from silent_gradients.evaluation.limits import factor_analysis_limit
+
+        prepared = PreparedData.open(data, run.data.sha256)
+        splits = prepared.split(run.data.protocol, run.data.holdout)
+        limit = asdict(factor_analysis_limit(splits.train, splits.report, prepared.levels, run.latent_dim))
+        kept = {"made_from": made_from, "limit": limit}
+        write_text_atomically(path, as_json(kept | {"sha256": digest(kept)}))
+    found: dict[str, Any] = kept["limit"]
+    return found
+
+
+def _source_of_limits() -> Path:
+    # Found and not imported: that would load torch.
+    package = find_spec("silent_gradients")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "evaluation" / "limits.py"
+
+
+def _intact(path: Path) -> dict[str, Any] | None:
+    """A kept limit as it was written; None where there is none, or an altered one."""
+    if not path.exists():
+        return None
+    try:
+        document = read_json(path)
+        stated = document.pop("sha256")
+    except (StoreError, KeyError, AttributeError, TypeError):
+        return None
+    return document if stated == digest(document) else None

@@ -1,0 +1,180 @@
+"""How long runs take: steps as they were measured on a device, multiplied by what a plan asks for.
+
+``silent-gradients pace`` measures (``training/stopwatch.py``) and writes ``results/pace.json``; this module reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from silent_gradients.schedules import SilentSchedule
+from silent_study.data.source import Source
+from silent_study.data.sources import SOURCES
+from silent_study.settings import EvaluationSettings, RunSettings, digest
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import StoreError, as_json, read_json
+
+PACE = "pace.json"
+"""Name of the file in the results."""
+
+DEFAULT_MINUTES = 24 * 60
+DEFAULT_MEGABYTES = 8192
+"""What a pack is granted whose time and memory are not known."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Seconds that a method's steps take with one architecture.
+
+    Attributes:
+        guided: A training step with the silent guide.
+        plain: One without it.
+        frozen: One with a frozen encoder.
+        evaluated: An evaluated image, per latent sample.
+    """
+
+    guided: float
+    plain: float
+    frozen: float
+    evaluated: float
+
+
+def epochs_by_phase(settings: RunSettings) -> dict[str, int]:
+    """Epochs of a run that are ``guided``, ``plain`` and ``frozen``; an epoch counts as it begins."""
+    schedule = SilentSchedule.of(settings.silent)
+    found = {"guided": 0, "plain": 0, "frozen": 0}
+    for epoch in range(settings.epochs):
+        if schedule is not None and schedule.frozen(epoch):
+            found["frozen"] += 1
+        elif schedule is not None and schedule.weight(epoch) > 0:
+            found["guided"] += 1
+        else:
+            found["plain"] += 1
+    return found
+
+
+def architecture(settings: RunSettings) -> str:
+    """Twelve hexadecimal digits of everything in a run's settings that its steps' time depends on."""
+    silent = settings.silent
+    return digest(
+        [
+            [settings.experiment, settings.estimator, settings.posterior, settings.latent_dim, settings.batch_size],
+            [settings.data.shape, asdict(settings.network), settings.gradient_clip is not None],
+            [settings.precision, settings.estimator_options],
+            None if silent is None else [silent.guide, silent.log_term, silent.sampled],
+        ]
+    )[:12]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was measured on a device.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        hardware: Its name.
+        torch: Version.
+        stack: Runs in a stack, each of whose share of a step's time it is.
+        steps: Times by architecture.
+        megabytes: The most memory that a process occupied which trained such a stack, by architecture.
+        sources: The data sets of the plan; no part of what was measured.
+    """
+
+    device: str
+    hardware: str
+    torch: str
+    stack: int
+    steps: Mapping[str, Steps]
+    megabytes: Mapping[str, float]
+    sources: Mapping[str, Source] = field(default_factory=lambda: SOURCES)
+
+    @classmethod
+    def read(cls, path: Path, sources: Mapping[str, Source] = SOURCES) -> Pace | None:
+        """Read the file that ``silent-gradients pace`` wrote; None where there is none.
+
+        Args:
+            path: The file.
+            sources: The data sets of the plan whose time is asked for.
+
+        Raises:
+            StoreError: It is no such file.
+        """
+        if not path.exists():
+            return None
+        document = read_json(path)
+        try:
+            steps = {key: Steps(**times) for key, times in document["steps"].items()}
+            return cls(**{**document, "steps": steps}, sources=sources)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise StoreError(f"{path}: no measured pace ({error}); measure again: silent-gradients pace") from error
+
+    def to_json(self) -> str:
+        """The file's content."""
+        measured = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
+        return as_json({**measured, "steps": {key: asdict(times) for key, times in self.steps.items()}})
+
+    def training(self, settings: RunSettings) -> float | None:
+        """Seconds that a run's training and its evaluations on the selection split take; None where not measured."""
+        times = self.steps.get(architecture(settings))
+        if times is None:
+            return None
+        train, selection, _ = self._images(settings)
+        steps = max(1, train // settings.batch_size)
+        trained = sum(steps * epochs * getattr(times, phase) for phase, epochs in epochs_by_phase(settings).items())
+        # One where it is due and after the last epoch, and the result's own.
+        evaluations = -(-settings.epochs // settings.evaluate_every) + 1
+        return trained + evaluations * selection * settings.evaluation_samples * times.evaluated
+
+    def evaluation(self, settings: RunSettings, asked: EvaluationSettings) -> float | None:
+        """Seconds that the evaluation of a selected run takes; None where not measured."""
+        times = self.steps.get(architecture(settings))
+        if times is None:
+            return None
+        *_, report = self._images(settings)
+        # A draw of the gradient variance costs about what a step does for as many images.
+        draws = len(settings.snapshot_epochs) * asked.variance_draws * asked.variance_images / settings.batch_size
+        evaluated = report * (2 * asked.samples + asked.importance_samples)
+        return evaluated * times.evaluated + draws * times.plain
+
+    def pack(self, pack: PackSpec) -> float | None:
+        """Seconds that a pack takes if the store has none of its runs; None where not all of it was measured."""
+        parts = [self.training(run) for run in pack.members]
+        if pack.evaluation is not None:
+            parts += [self.evaluation(run, pack.evaluation) for run in pack.members]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
+
+    def _images(self, settings: RunSettings) -> tuple[int, int, int]:
+        """Numbers of images that train, select and report."""
+        source, data = self.sources[settings.data.name], settings.data
+        if data.protocol == "paper":
+            return source.train, source.test, source.test
+        return source.train - data.holdout, data.holdout, source.test
+
+
+def runtime_minutes(pack: PackSpec, pace: Pace | None, time_limit: float | None) -> int:
+    """Minutes that a scheduler should grant a pack.
+
+    Args:
+        pack: The pack.
+        pace: The device's, if it was measured.
+        time_limit: Minutes after which the job stops by itself.
+    """
+    if time_limit is not None:
+        return math.ceil(time_limit)
+    seconds = None if pace is None else pace.pack(pack)
+    # Half again for a device that is shared, and what every process needs to start.
+    return DEFAULT_MINUTES if seconds is None else math.ceil(1.5 * seconds / 60) + 5
+
+
+def memory_megabytes(pack: PackSpec, pace: Pace | None) -> int:
+    """Megabytes of memory that a scheduler should grant a pack; see ``runtime_minutes``."""
+    known = {} if pace is None else pace.megabytes
+    needed = [known.get(architecture(run)) for run in pack.members]
+    if any(megabytes is None for megabytes in needed):
+        return DEFAULT_MEGABYTES
+    # A quarter more, and what the last evaluation takes that the measurement did not see.
+    return math.ceil(1.25 * max(megabytes for megabytes in needed if megabytes is not None)) + 512

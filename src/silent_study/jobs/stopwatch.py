@@ -1,0 +1,156 @@
+"""Measures how long the steps of methods take on a device (``pace.py`` multiplies them)."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from silent_gradients.evaluation.metrics import evaluate
+from silent_study.data.prepared import PreparedData
+from silent_study.data.run_data import RunData
+from silent_study.jobs.pace import Pace, Steps, architecture
+from silent_study.jobs.pack import hardware_of
+from silent_study.settings import RunSettings
+from silent_study.training.loop import Phase, Trainer
+from silent_study.training.memory import peak_megabytes, reset_peak, resident_megabytes
+from silent_study.training.seeds import generator
+from silent_study.training.stack import mappable
+from silent_study.training.steps import Stepper, Work
+
+EVALUATED_IMAGES = 256
+WARM_UP = 5
+"""Rounds that are measured and not counted."""
+
+
+class Stopwatch:
+    """Times one method's steps in each phase of a training, and its evaluation.
+
+    Steps are made as jobs make them: in stacks, and as CUDA graphs. A step's time is a run's share of its stack's.
+
+    Args:
+        settings: A run of the method; its epochs, rates and schedule do not matter.
+        data: Its data, on the device.
+        folder: A folder that the training may write to.
+        device: The device.
+        stack: Runs in a stack.
+        captured: Whether steps are CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        data: RunData,
+        folder: Path,
+        device: torch.device,
+        stack: int = 1,
+        *,
+        captured: bool = False,
+    ) -> None:
+        self.settings, self.device, self.data = settings, device, data
+        seeds = range(stack if mappable(settings, device) else 1)
+        self.trainers = [
+            Trainer(dataclasses.replace(settings, seed=seed), data, folder / str(seed), device) for seed in seeds
+        ]
+        for trainer in self.trainers:
+            trainer.begin_step()
+        phases = {"plain": Phase("no", frozen=False), "frozen": Phase("no", frozen=True)}
+        if settings.silent is not None and settings.silent.role != "control":
+            guided = Phase("alone" if settings.silent.role == "only" else "mixed", frozen=False)
+            phases = {"guided": guided, **phases}
+        stepper = Stepper(stacked=len(seeds) > 1, captured=captured)
+        self.works: dict[str, Work] = {}
+        for name, phase in phases.items():
+            self._set_mode(phase.frozen)
+            self.works[name] = stepper.work(phase, self.trainers)
+        self.seconds: dict[str, list[float]] = {"guided": [], "plain": [], "frozen": [], "evaluated": []}
+
+    def _set_mode(self, frozen: bool) -> None:
+        for trainer in self.trainers:
+            trainer.vae.train()
+            trainer.vae.encoder.train(not frozen)
+
+    def round(self) -> None:
+        """One step of each phase and one evaluation."""
+        settings, first = self.settings, self.trainers[0]
+        index = torch.stack([trainer.next_index() for trainer in self.trainers])
+        alpha = torch.full((len(self.trainers),), 0.5, device=self.device)
+        for name, work in self.works.items():
+            self._set_mode(frozen=name == "frozen")
+            self._time(name, partial(work.compute, index, alpha))
+            self.seconds[name][-1] /= len(self.trainers)
+        images, samples = self.data.selection[:EVALUATED_IMAGES], settings.evaluation_samples
+        latent, levels = generator(0, "evaluation", self.device), settings.data.levels
+        self._time("evaluated", partial(evaluate, first.vae, images, levels, "", samples, latent))
+        self.seconds["evaluated"][-1] /= len(images) * samples
+
+    def _time(self, what: str, work: Callable[[], object]) -> None:
+        start = self._now()
+        work()
+        self.seconds[what].append(self._now() - start)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def medians(self) -> Steps:
+        """Median seconds; a method without a guide has no guided steps, which then count as plain ones."""
+        medians = {what: statistics.median(times[WARM_UP:]) for what, times in self.seconds.items() if times}
+        return Steps(**{"guided": medians["plain"], **medians})
+
+
+def measure(stopwatches: Sequence[Stopwatch], rounds: int) -> list[Steps]:
+    """Let all stopwatches run in turns, so that a busy machine slows all methods alike.
+
+    Args:
+        stopwatches: One per method.
+        rounds: Steps per method and phase that count.
+    """
+    for _ in range(WARM_UP + rounds):
+        for stopwatch in stopwatches:
+            stopwatch.round()
+    return [stopwatch.medians() for stopwatch in stopwatches]
+
+
+def measured_pace(
+    runs: Sequence[RunSettings],
+    prepared: Mapping[str, PreparedData],
+    device: torch.device,
+    rounds: int,
+    stack: int = 1,
+    *,
+    captured: bool = False,
+) -> Pace:
+    """Measure every kind of step that some runs take; runs of one data set take turns.
+
+    Args:
+        runs: The runs.
+        prepared: Their data sets by name.
+        device: Device that is measured.
+        rounds: Steps per method and phase.
+        stack: Runs in a stack.
+        captured: Whether steps are CUDA graphs.
+    """
+    kinds = {architecture(run): run for run in runs}
+    found: dict[str, Steps] = {}
+    megabytes: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in dict.fromkeys(run.data.name for run in kinds.values()):
+            own = {kind: run for kind, run in kinds.items() if run.data.name == name}
+            data = RunData.load(prepared[name], next(iter(own.values())), device)
+            without, stopwatches = resident_megabytes(), []
+            for kind, run in own.items():
+                before = resident_megabytes()
+                reset_peak()
+                stopwatches.append(Stopwatch(run, data, Path(folder) / kind, device, stack, captured=captured))
+                stopwatches[-1].round()
+                megabytes[kind] = without + max(0.0, peak_megabytes() - before)
+            found |= dict(zip(own, measure(stopwatches, rounds), strict=True))
+    return Pace(device.type, hardware_of(device), torch.__version__, stack, found, megabytes)

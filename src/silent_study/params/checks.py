@@ -1,0 +1,112 @@
+"""What no single setting can know of itself."""
+
+from __future__ import annotations
+
+from silent_study.methods import METHODS, Method, axes
+from silent_study.misspelt import nearest
+from silent_study.params.errors import require_known
+from silent_study.params.schema import ExperimentParams, GridParams, Params, with_overrides
+from silent_study.settings import Experiment, SettingsError
+
+
+def check(params: Params) -> None:
+    """What no single field can know of itself."""
+    if len(set(params.seeds)) != len(params.seeds):
+        raise SettingsError(f"seeds: expected different numbers, got {params.seeds}")
+    for experiment, datasets in params.experiments.items():
+        for dataset, section in datasets.items():
+            where = f"experiments.{experiment}.{dataset}"
+            source = params.sources[dataset]
+            if section.holdout is not None and section.holdout >= source.train:
+                raise SettingsError(
+                    f"{where}.holdout: {section.holdout} leaves none of the {source.train} training images to train on"
+                )
+            _check_methods(experiment, section, where)
+            _check_network(section, source.shape, where, f"data.sets.{dataset}" if dataset in params.data.sets else "")
+            for name in section.methods:
+                method, own = METHODS[experiment][name], with_overrides(section, name, where)
+                _check_epochs(own, f"{where} ({name})")
+                linear = method.guide != "none" and own.guide == "linear"
+                _check_options(method, own, f"{where}.estimator_options ({name})")
+                if own.log_term == "exact" and linear and method.posterior != "gaussian":
+                    raise SettingsError(
+                        f"{where} ({name}): log_term 'exact' needs a gaussian posterior; use 'auto' or 'central-limit'"
+                    )
+
+
+def _check_options(method: Method, section: ExperimentParams, where: str) -> None:
+    if not set(section.estimator_options) & set(method.options):
+        return
+    # Only here: the estimators load torch, which takes seconds.
+    from silent_gradients.estimators import EstimatorError, create
+
+    try:
+        create(method.estimator, section.options_of(method))
+    except EstimatorError as error:
+        raise SettingsError(f"{where}: {error}") from None
+
+
+def _check_methods(experiment: Experiment, section: ExperimentParams, where: str) -> None:
+    known = METHODS[experiment]
+    for method in section.methods:
+        # Asked of the others only then: to know all of their methods loads torch.
+        if method not in known and (elsewhere := [other for other, methods in METHODS.items() if method in methods]):
+            raise SettingsError(
+                f"{where}.methods: {method!r} is none of {experiment}'s methods, it is one of "
+                f"{' and '.join(elsewhere)}'s; known here: {', '.join(known)}"
+            )
+        require_known("method", method, known, f"{where}.methods")
+        baseline = known[method].baseline
+        if baseline is not None and baseline not in section.methods:
+            raise SettingsError(f"{where}.methods: {method!r} takes its rate from {baseline!r}; list that as well")
+    if len(set(section.methods)) != len(section.methods):
+        raise SettingsError(f"{where}.methods: expected each method once, got {section.methods}")
+    for method, override in section.overrides.items():
+        if method not in section.methods:
+            raise SettingsError(
+                f"{where}.overrides: {method!r} is not among the methods{nearest(method, section.methods)}"
+            )
+        concerning = axes(experiment, known[method])
+        for axis in override.get("grid") or {}:
+            if axis in GridParams.model_fields and axis not in concerning:
+                raise SettingsError(
+                    f"{where}.overrides.{method}.grid.{axis}: no axis of this method; it has {', '.join(concerning)}"
+                )
+        for option in override.get("estimator_options") or {}:
+            require_known("option", option, known[method].options, f"{where}.overrides.{method}.estimator_options")
+    every_option = {option: None for method in section.methods for option in known[method].options}
+    for option in section.estimator_options:
+        require_known("option", option, every_option, f"{where}.estimator_options")
+    for axis in section.shared_axes:
+        require_known("axis", axis, list(GridParams.model_fields), f"{where}.shared_axes")
+
+
+def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where: str, own: str) -> None:
+    network = section.network
+    expected = {"plain": (3, 5), "strided": (4, 4)}[network.architecture]
+    found = (len(network.encoder_channels), len(network.decoder_channels))
+    if found != expected:
+        raise SettingsError(
+            f"{where}.network: a {network.architecture} network has {expected[0]} encoder and {expected[1]} decoder "
+            f"channels, got {found[0]} and {found[1]}"
+        )
+    if network.architecture == "strided" and shape[1:] != (32, 32):
+        way_out = f"use 'plain', or set {own}.size: [32, 32]" if own else "use 'plain'"
+        raise SettingsError(
+            f"{where}.network: 'strided' needs 32x32 images, these have {shape[1]}x{shape[2]}; {way_out}"
+        )
+
+
+def _check_epochs(section: ExperimentParams, where: str) -> None:
+    last = section.epochs
+    late: dict[str, list[float]] = {
+        "snapshot_epochs": [epoch for epoch in section.snapshot_epochs if epoch > last],
+        "cooldown_epochs": [section.cooldown_epochs] if section.cooldown_epochs > last else [],
+        "grid.cutoff_epoch": [epoch for epoch in section.grid.cutoff_epoch if epoch is not None and epoch > last],
+    }
+    found = [f"{key} {', '.join(map(str, epochs))}" for key, epochs in late.items() if epochs]
+    if found:
+        raise SettingsError(
+            f"{where}: {' and '.join(found)} {'are' if len(found) > 1 else 'is'} past the last of {last} epochs; set "
+            f"{'them' if len(found) > 1 else 'it'} as well{' (null: no cut-off)' if late['grid.cutoff_epoch'] else ''}"
+        )

@@ -1,0 +1,259 @@
+"""The settings: their keys, types and defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic_core import PydanticCustomError
+
+from silent_study.data.errors import DataError
+from silent_study.data.prepare import PREPARED, RAW
+from silent_study.data.source import Source
+from silent_study.data.sources import source_named
+from silent_study.data.sources.own import OwnImages, own_source
+from silent_study.methods import Method
+from silent_study.params.errors import TRUTH_VALUE, validated
+from silent_study.params.overlay import laid_over
+from silent_study.settings import (
+    Architecture,
+    EvaluationSettings,
+    Experiment,
+    GuideDecoder,
+    Initialization,
+    LogTerm,
+    Precision,
+    Protocol,
+    SettingsError,
+)
+
+Rate = PositiveFloat
+Seed = Annotated[int, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        # YAML reads yes, no, on and off as truth values, which would pass for the numbers 1 and 0.
+        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, part in ((None, value), *parts):
+            if isinstance(part, bool):
+                raise PydanticCustomError(TRUTH_VALUE, "no setting is a truth value", {"key": key, "value": part})
+        return value
+
+
+class GridParams(_Strict):
+    """Values that are tried; every combination of the axes that concern a method is one grid point."""
+
+    learning_rate: list[Rate] = Field(min_length=1, description="Rate of the encoder and of the reported decoder.")
+    variance: list[PositiveFloat] = Field([0.01], min_length=1, description="Fixed variance (fixed only).")
+    mean_rate: list[Rate | None] = Field(
+        [None], min_length=1, description="Rate of the linear decoder's mean part; null is the learning rate."
+    )
+    precision_rate: list[Rate | None] = Field(
+        [None], min_length=1, description="Rate of the linear decoder's precision part; null is the learning rate."
+    )
+    annealing_rate: list[PositiveFloat] = Field(
+        [0.02], min_length=1, description="Decrease of the silent gradient's weight per epoch (annealed methods)."
+    )
+    cutoff_epoch: list[PositiveInt | None] = Field(
+        [None], min_length=1, description="Epoch after which the encoder is frozen; null is never."
+    )
+
+
+class NetworkParams(_Strict):
+    """Sizes of the networks of Tables 5 and 6 (plain) or 7 and 8 (strided)."""
+
+    architecture: Architecture = Field(description="plain serves images of every size, strided those of 32x32.")
+    encoder_channels: list[PositiveInt] = Field(description="Three (plain) or four (strided).")
+    decoder_channels: list[PositiveInt] = Field(
+        description="Five (plain) or four (strided); unused where the decoder is linear."
+    )
+
+
+class ExperimentParams(_Strict):
+    """One experiment on one data set."""
+
+    methods: list[str] = Field(min_length=1, description="Methods to compare.")
+    overrides: dict[str, dict[str, Any]] = Field({}, description="By method: keys of this section set otherwise.")
+    epochs: PositiveInt = Field(description="Passes through the training images.")
+    batch_size: PositiveInt = Field(description="Images per step; those that do not fill a batch sit the epoch out.")
+    latent_dim: PositiveInt = Field(description="Number k of latent variables.")
+    network: NetworkParams = Field(description="Sizes of the networks.")
+    initialization: Initialization = Field(
+        "standardized", description="Starting values: outputs standardised and small last layers, or torch's defaults."
+    )
+    precision: Precision = Field(
+        "float32",
+        description="Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the "
+        "analytic heads are float32.",
+    )
+    guide: GuideDecoder = Field("linear", description="Precision of the guide; linear is the paper's.")
+    log_term: LogTerm = Field("taylor-square", description="E log|s| of a linear guide; taylor-square is the paper's.")
+    plateau_epochs: float = Field(0.0, ge=0, description="Epochs with the silent gradient alone before annealing.")
+    estimator_options: dict[str, float] = Field(
+        {}, description="Options of estimators, e.g. samples: 2; each holds for the methods whose estimator has it."
+    )
+    cooldown_epochs: float = Field(
+        0.0, ge=0, description="Epochs at the end in which all rates fall linearly to 0; with 0 they stay."
+    )
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
+    gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm per optimizer; null is none.")
+    evaluate_every: PositiveInt = Field(1, description="Epochs between evaluations on the selection split.")
+    evaluation_samples: PositiveInt = Field(4, description="Latent samples per image in those evaluations.")
+    snapshot_epochs: list[PositiveInt] = Field([], description="Epochs at which gradient variance is measured.")
+    threshold_bpd: PositiveFloat | None = Field(None, description="Bits/dim whose first epoch is reported.")
+    holdout: PositiveInt | None = Field(None, description="Training images set aside to select; null is the set's own.")
+    grid: GridParams = Field(description="Values that are tried.")
+    shared_axes: list[str] = Field([], description="Axes whose value is selected jointly over all methods.")
+
+    def options_of(self, method: Method) -> dict[str, float]:
+        """The options of a method's estimator, set or by default."""
+        chosen = {**method.options, **self.estimator_options}
+        return {option: float(chosen[option]) for option in method.options}
+
+
+class EvaluationParams(_Strict):
+    """How selected runs are evaluated."""
+
+    samples: PositiveInt = Field(16, description="Latent samples per image.")
+    variance_images: PositiveInt = Field(64, description="Images of the gradient variance's fixed batch.")
+    variance_draws: int = Field(100, ge=2, description="Latent draws of the gradient variance.")
+    reconstructions: PositiveInt = Field(10, description="Images reconstructed for the figures.")
+    importance_samples: int = Field(
+        0, ge=0, description="Latent samples per image of the importance-weighted bound; 0 is none."
+    )
+
+    def resolved(self) -> EvaluationSettings:
+        """As the training process reads it."""
+        return EvaluationSettings(**self.model_dump())
+
+
+class ExecutionParams(_Strict):
+    """How the work is cut into jobs, and how steps are made.
+
+    Nothing here changes a run's id. ``stack`` and ``steps`` change how sums are rounded, as another processor does:
+    with a fixed variance that stays rounding, with a learnable one it grows to the size of a change of seed.
+    """
+
+    runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
+    workers: PositiveInt = Field(8, description="Jobs that each round of an experiment is cut into at least.")
+    checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints, at least.")
+    stack: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Most runs that are trained side by side: of one cell in a stack, which pays for small networks, "
+        "or on streams; 1 is none.",
+    )
+    steps: Literal["graph", "streams", "eager"] = Field(
+        "graph",
+        description="On a GPU, steps are captured as CUDA graphs, which with `streams` are those of any runs at the "
+        "same time, or they are eager calls; elsewhere they are eager, with `streams` of one run after another.",
+    )
+    tensorboard: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="Folder to write the curves to as TensorBoard's events, too; null is nowhere."
+    )
+    time_limit: PositiveFloat | None = Field(
+        None, description="Minutes before which a job stops at a checkpoint; the same command goes on. null is never."
+    )
+
+
+class OwnImagesParams(_Strict):
+    """Own images as a data set."""
+
+    path: str = Field(min_length=1, description="A folder of images, or an npz or npy file of uint8 arrays.")
+    title: str | None = Field(None, description="What readers of tables and figures see; null is the name.")
+    test: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Fraction of the images that are the test set; null is 0.1, or their own test set.",
+    )
+    seed: Seed = Field(0, description="Decides the order of the images, and so which of them are held out.")
+    levels: int = Field(256, ge=2, le=256, description="Number of grey levels; pixels are 0 to levels - 1.")
+    size: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="Height and width that image files are cropped and resized to; null takes them as they are."
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="Image files are converted to grey (1) or RGB (3); null takes them as they are."
+    )
+
+    def resolved(self) -> OwnImages:
+        """As the data's preparation reads it."""
+        return OwnImages(**self.model_dump())
+
+
+class DataParams(_Strict):
+    """Where data come from and go to."""
+
+    mirror: str | None = Field(None, description="Folder or http(s) address to read the raw files from.")
+    substitute: dict[str, str] = Field(
+        {}, description="By data set: another one that takes its place in every experiment, under its own name."
+    )
+    sets: dict[str, OwnImagesParams] = Field({}, description="Own images by the name of their data set.")
+
+
+class Params(_Strict):
+    """The whole of params.yaml over its preset."""
+
+    preset: str = Field(description="Name of a file in presets/.")
+    protocol: Protocol = Field(
+        "holdout", description="What selects: images held out of the training set, or the test images as in the paper."
+    )
+    seeds: list[Seed] = Field(min_length=1, description="Seeds of the selected points; the grid uses the first.")
+    experiments: dict[Experiment, dict[str, ExperimentParams]] = Field(
+        description="fixed, learnable and log-linear; in each, a section per data set."
+    )
+    evaluation: EvaluationParams = Field(EvaluationParams(), description="How selected runs are evaluated.")
+    execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs, and steps made.")
+    data: DataParams = Field(DataParams(), description="Where data come from, and own images.")
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """The data sets of the experiments by name.
+
+        Raises:
+            SettingsError: Own images are not there, cannot be read, or are none that a model can be trained on.
+        """
+        names = {dataset for datasets in self.experiments.values() for dataset in datasets}
+        return {name: source_in(name, self.data.sets) for name in sorted(names)}
+
+    def own_set(self, name: str) -> str:
+        """The settings of one own data set alone, as JSON; ``source_of`` reads them."""
+        return json.dumps({"data": {"sets": {name: self.data.sets[name].model_dump(mode="json")}}}, sort_keys=True)
+
+    def for_method(self, experiment: Experiment, dataset: str, method: str) -> ExperimentParams:
+        """An experiment's settings with the method's overrides in place."""
+        section = self.experiments[experiment][dataset]
+        return with_overrides(section, method, f"experiments.{experiment}.{dataset}")
+
+
+def source_in(name: str, sets: Mapping[str, OwnImagesParams]) -> Source:
+    """A data set of the package, or one of the user's own images."""
+    if name not in sets:
+        return source_named(name)
+    try:
+        return own_source(name, sets[name].resolved(), RAW, PREPARED / name)
+    except DataError as error:
+        raise SettingsError(str(error)) from None
+
+
+def with_overrides(section: ExperimentParams, method: str, where: str) -> ExperimentParams:
+    """An experiment's settings with those of one of its methods laid over them."""
+    override = section.overrides.get(method)
+    if not override:
+        return section
+    if forbidden := sorted({"methods", "overrides", "network", "latent_dim", "holdout", "shared_axes"} & set(override)):
+        raise SettingsError(f"{where}.overrides.{method}: {forbidden} hold for all methods and cannot differ")
+    grid = override.get("grid")
+    if isinstance(grid, Mapping) and (differing := sorted(set(section.shared_axes) & set(grid))):
+        raise SettingsError(f"{where}.overrides.{method}.grid: {differing} are shared_axes and cannot differ")
+    merged = laid_over(section.model_dump(), override)
+    return validated(ExperimentParams, merged, f"{where}.overrides.{method}")

@@ -1,0 +1,122 @@
+"""How far a workflow is, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from silent_study.counts import counted
+from silent_study.durations import duration
+from silent_study.progress.status import JobStatus, RunStatus, Status
+
+QUIET_SECONDS = 120.0
+"""A run in training that has told nothing for so long is remarked on."""
+
+
+def view(status: Status, *, every_cell: bool = False) -> RenderableType:
+    """A status as lines and tables.
+
+    Args:
+        status: The status.
+        every_cell: A line for every cell, also of groups all of whose runs are done, or to come.
+    """
+    parts: list[RenderableType] = [Text(_summary(status), style="bold"), Text(_hours(status))]
+    if running := [run for run in status.runs.values() if run.state == "running"]:
+        parts += [Text(), _running(running)]
+    in_training = {run.name for run in running}
+    waiting = [job for job in status.of("running") if in_training.isdisjoint(job.runs)]
+    parts += [Text(f"{_title(job)}: {job.news or 'starting'}", style="cyan") for job in waiting]
+    for failure in status.failures:
+        parts.append(Text(f"\nFAILED {failure.job}: {failure.error}\n  log: {failure.log}", style="bold red"))
+    for job in status.of("stopped"):
+        parts.append(Text(f"\nstopped {_title(job)}: {_reason(job)}", style="yellow"))
+    return Group(*parts, Text(), _cells(status, every_cell))
+
+
+def _title(job: JobStatus) -> str:
+    return f"{job.round} {job.group}"
+
+
+def _reason(job: JobStatus) -> str:
+    if job.log is None:
+        return "begun, and no log of it is here; the workflow goes on with it"
+    why = job.news if job.news.startswith("stopped") else f"its process is gone, after: {job.news or 'no word'}"
+    return f"{why}\n  log: {job.log}"
+
+
+def _summary(status: Status) -> str:
+    count = status.count()
+    ended = count["finished"] + count["diverged"]
+    parts = [f"{ended} of {counted(len(status.runs), 'run')} done"]
+    parts += [f"{count[state]} {state}" for state in ("diverged", "running", "stopped", "planned") if count[state]]
+    if more := sum(status.to_come.values()):
+        parts.append(f"at most {more} more once a point is selected")
+    parts.append("the report is up to date" if status.report else "the report is to come")
+    return f"preset {status.preset}, protocol {status.protocol}: {', '.join(parts)}"
+
+
+def _hours(status: Status) -> str:
+    if status.left_hours is None:
+        left = "left: not known before a run of each group is trained, or the device measured (silent-gradients pace)"
+    else:
+        left = f"about {status.left_hours:.2f} left"
+    return f"hours of training, one job at a time: {status.spent_hours:.2f} spent, {left}"
+
+
+def _running(runs: Sequence[RunStatus]) -> Table:
+    table = _table("in training", "epoch", "bits/dim", "images/s", "left", "checkpoint")
+    for run in runs:
+        quiet = run.silent_for is not None and run.silent_for > QUIET_SECONDS
+        table.add_row(
+            Text(run.name, style="yellow" if quiet else "cyan"),
+            f"{run.epoch}/{run.epochs}",
+            "-" if run.bpd is None else f"{run.bpd:.4f}",
+            "-" if run.images_per_second is None else f"{run.images_per_second:,.0f}",
+            "-" if run.seconds_left is None else duration(run.seconds_left),
+            "none yet" if run.checkpoint_age is None else f"{duration(run.checkpoint_age)} ago",
+        )
+        if quiet and run.silent_for is not None:
+            table.add_row(Text(f"  told nothing for {duration(run.silent_for)}", style="yellow"))
+    return table
+
+
+def _cells(status: Status, every_cell: bool) -> Table:
+    table = _table("", "done", "diverged", "running", "stopped", "planned", "best bits/dim")
+    groups: dict[str, dict[str, list[RunStatus]]] = {}
+    for (round_, cell), runs in status.by_cell().items():
+        groups.setdefault(f"{round_} {cell.rpartition('/')[0]}", {})[cell.rpartition("/")[2]] = runs
+    for group, cells in groups.items():
+        everything = [run for runs in cells.values() for run in runs]
+        table.add_row(Text(group, style="bold"), *_numbers(everything))
+        ended = sum(run.ended for run in everything)
+        if every_cell or any(run.state in ("running", "stopped") for run in everything) or 0 < ended < len(everything):
+            for cell, runs in cells.items():
+                table.add_row(f"  {cell}", *_numbers(runs))
+    more: Counter[str] = Counter()
+    for (round_, cell), runs_at_most in status.to_come.items():
+        more[f"{round_} {cell.rpartition('/')[0]}"] += runs_at_most
+    for group, runs_at_most in more.items():
+        table.add_row(Text(group, style="bold"), "", "", "", "", f"<= {runs_at_most}", "")
+    return table
+
+
+def _numbers(runs: Sequence[RunStatus]) -> Iterator[str | Text]:
+    count = Counter(run.state for run in runs)
+    done = count["finished"] + count["diverged"]
+    yield Text(f"{done}/{len(runs)}", style="green" if done == len(runs) else "")
+    for state, style in (("diverged", "red"), ("running", "cyan"), ("stopped", "yellow"), ("planned", "")):
+        yield Text(str(count[state]), style=style) if count[state] else ""  # type: ignore[index]
+    bounds = [run.bpd for run in runs if run.state == "finished" and run.bpd is not None]
+    yield f"{min(bounds):.4f}" if bounds else ""
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for heading in others:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table

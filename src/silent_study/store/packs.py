@@ -1,0 +1,63 @@
+"""The packs of a plan: what one training job is asked for, as plain data that travels as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from silent_study.settings import EvaluationSettings, RunSettings, digest
+
+Round = Literal["baselines", "guided", "seeds"]
+
+
+@dataclass(frozen=True)
+class PackSpec:
+    """What a pack job is asked for.
+
+    Attributes:
+        round: ``baselines`` and ``guided`` are grids, which keep the weights of each cell's best member alone;
+            ``seeds`` trains the selected points, keeps their weights and evaluates them.
+        group: ``data set/experiment``: members share their data, not always their method.
+        members: The runs, in order.
+        evaluation: How to evaluate (``seeds`` only).
+    """
+
+    round: Round
+    group: str
+    members: tuple[RunSettings, ...]
+    evaluation: EvaluationSettings | None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready data; ``from_json`` reads it back. What all members share stands there once."""
+        members = [member.to_json() for member in self.members]
+        shared = {key: value for key, value in members[0].items() if all(other.get(key) == value for other in members)}
+        return {
+            "round": self.round,
+            "group": self.group,
+            "shared": shared,
+            "members": [{key: value for key, value in each.items() if key not in shared} for each in members],
+            "evaluation": None if self.evaluation is None else asdict(self.evaluation),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> PackSpec:
+        """Rebuild a pack from ``to_json``'s data."""
+        evaluation = document["evaluation"]
+        return cls(
+            round=document["round"],
+            group=document["group"],
+            members=tuple(RunSettings.from_json(document["shared"] | member) for member in document["members"]),
+            evaluation=None if evaluation is None else EvaluationSettings.from_json(evaluation),
+        )
+
+    @cached_property
+    def id(self) -> str:
+        """Ten hexadecimal digits that change with any member and with the evaluation asked for."""
+        members = [member.id for member in self.members]
+        return digest([self.round, members, None if self.evaluation is None else asdict(self.evaluation)])[:10]
+
+    @property
+    def lock(self) -> str:
+        """Name of the lock of the store that the pack's job holds."""
+        return f"pack {self.id}"

@@ -1,0 +1,132 @@
+"""From the settings of a run to its variational autoencoder and its optimizers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from silent_gradients import estimators
+from silent_gradients.decoders import (
+    ConvolutionalDecoder,
+    Decoder,
+    FixedVarianceDecoder,
+    LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
+    Standardization,
+)
+from silent_gradients.decoders.linear_heads import LinearHeadsDecoder
+from silent_gradients.encoders import encoder
+from silent_gradients.estimators.contract import State
+from silent_gradients.networks import set_precision
+from silent_gradients.posteriors import FAMILIES
+from silent_gradients.vae import VAE
+from silent_study.settings import RunSettings
+from silent_study.training.optimizer import AdamW
+from silent_study.training.seeds import derived_seed
+
+PRECISION_HEADROOM = 1.13
+"""Largest precision of a nonlinear decoder over that of a pixel which never changes, levels * sqrt(12). With 256 levels
+it is 1000."""
+
+
+def standardization(
+    settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]
+) -> Standardization:
+    """Location and scale of the decoders' outputs; ``mean`` and ``deviation`` [D] describe the training data."""
+    largest = PRECISION_HEADROOM * settings.data.levels * math.sqrt(12)
+    if settings.initialization == "torch":
+        return Standardization.identity(settings.data.dimensions, largest)
+    return Standardization(_float32(mean), _float32(deviation), largest)
+
+
+def build_vae(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> VAE:
+    """The autoencoder of a run on the CPU, its weights drawn from the run's initialisation stream.
+
+    Args:
+        settings: The run.
+        mean: [D], mean of the dequantized training data.
+        deviation: [D], their standard deviation.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(settings.seed, "initialization"))
+        vae = _build(settings, mean, deviation)
+    set_precision(vae, settings.precision)
+    # Convolutions of few channels take up to half as long again in the other layout.
+    return vae.to(memory_format=torch.channels_last)
+
+
+def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> VAE:
+    family, network, shape = FAMILIES[settings.posterior], settings.network, settings.data.shape
+    small = settings.initialization == "standardized"
+    scale = standardization(settings, mean, deviation)
+    outputs = family.parameters_per_latent * settings.latent_dim
+    network_encoder = encoder(network.architecture, outputs, shape, network.encoder_channels, small_last_layer=small)
+    decoder: Decoder
+    if settings.experiment == "fixed":
+        if settings.variance is None:
+            raise ValueError("variance: the fixed-variance experiment needs a number, got null")
+        start = _float32(mean) if small else None
+        decoder = FixedVarianceDecoder(settings.latent_dim, settings.data.dimensions, settings.variance, start)
+    elif settings.experiment == "log-linear":
+        decoder = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
+    else:
+        decoder = ConvolutionalDecoder(
+            network.architecture,
+            settings.latent_dim,
+            shape,
+            network.decoder_channels,
+            scale,
+            small_last_layer=small,
+        )
+    guide: Decoder | None = None
+    if settings.silent is not None and settings.silent.guide == "log-linear":
+        guide = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
+    elif settings.silent is not None:
+        guide = LinearPrecisionDecoder(settings.latent_dim, scale, settings.silent.log_term, small_weights=small)
+    estimator = None
+    if settings.estimator != "none":
+        estimator = estimators.create(settings.estimator, settings.estimator_options)
+    guide_estimator = estimator if settings.silent is not None and settings.silent.sampled else None
+    return VAE(network_encoder, family, decoder, estimator, guide, guide_estimator)
+
+
+def load_snapshot(
+    settings: RunSettings,
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+    path: Path,
+    device: torch.device,
+) -> tuple[VAE, State]:
+    """A run's autoencoder and its estimator's state as they were saved to ``path``; see ``build_vae``."""
+    saved = torch.load(path, map_location=device, weights_only=True)
+    vae = build_vae(settings, mean, deviation).to(device)
+    vae.load_state_dict(saved["vae"])
+    return vae, saved["state"]
+
+
+def build_optimizers(settings: RunSettings, vae: VAE) -> dict[str, AdamW]:
+    """One AdamW each for the encoder and the decoders, for the mean and the precision part of one with linear heads."""
+    rate = settings.learning_rate
+    mean_rate, precision_rate = settings.mean_rate or rate, settings.precision_rate or rate
+    parts: dict[str, tuple[nn.Module, float]] = {"encoder": (vae.encoder, rate)}
+    if isinstance(vae.decoder, LinearHeadsDecoder):
+        parts["decoder_mean"] = (vae.decoder.mean_head, mean_rate)
+        parts["decoder_precision"] = (vae.decoder.precision_head, precision_rate)
+    else:
+        parts["decoder"] = (vae.decoder, mean_rate)
+    if settings.silent is not None and isinstance(vae.guide, LinearHeadsDecoder):
+        parts["guide_mean"] = (vae.guide.mean_head, settings.silent.mean_rate)
+        parts["guide_precision"] = (vae.guide.precision_head, settings.silent.precision_rate)
+    return {
+        name: AdamW(module.parameters(), rate, settings.betas, settings.weight_decay, settings.gradient_clip)
+        for name, (module, rate) in parts.items()
+    }
+
+
+def _float32(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values).to(torch.float32)

@@ -1,0 +1,59 @@
+"""Checkpoints: one file, written beside and renamed, with its digest inside; the last but one is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from silent_study.store.files import write_bytes_atomically
+
+CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
+_DIGEST_BYTES = 32
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint file is damaged; the message names the file."""
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Save ``state`` (tensors, numbers, strings, lists, dictionaries) as the folder's newest checkpoint.
+
+    The one before stays as the second last. On a full disk it is the second last already, and ``newest`` finds it.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    current = folder / CURRENT
+    if current.exists():
+        current.replace(folder / PREVIOUS)
+    write_bytes_atomically(current, hashlib.sha256(payload).digest() + payload)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read one checkpoint file onto the CPU.
+
+    Raises:
+        CheckpointError: The file was cut short or altered.
+    """
+    content = path.read_bytes()
+    digest, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(payload).digest() != digest:
+        raise CheckpointError(f"{path}: damaged ({len(content)} bytes, digest does not match its content)")
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+
+
+def newest(folder: Path) -> dict[str, Any] | None:
+    """The newest undamaged checkpoint of a folder, or None; a damaged one is warned about and passed over."""
+    for path in (folder / CURRENT, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            return read(path)
+        except CheckpointError as error:
+            warnings.warn(f"{error}; going on from the state before it", stacklevel=2)
+    return None

@@ -1,0 +1,185 @@
+"""The documents' Python examples run, their links lead somewhere, and what they say of the presets is true."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import silent_gradients
+from silent_gradients.estimators.contract import REGISTRY
+from silent_study import params
+from silent_study.data.sources import SOURCES
+
+ROOT = Path(__file__).resolve().parents[2]
+TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+DOCUMENTS = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
+
+
+REGISTRIES: list[dict[str, Any]] = [REGISTRY, SOURCES]
+
+
+def programs(path):
+    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if programs(path)], ids=lambda path: path.name)
+def test_python_examples_run(path):
+    """The blocks of a page are one program."""
+    before = [dict(registry) for registry in REGISTRIES]
+    namespace = {"__name__": "example"}
+    try:
+        for number, code in enumerate(programs(path), 1):
+            exec(compile(code, f"{path.name}, block {number}", "exec"), namespace)
+    finally:
+        for registry, entries in zip(REGISTRIES, before, strict=True):
+            registry.clear()
+            registry.update(entries)
+
+
+@pytest.mark.slow
+def test_the_estimators_of_the_page_conform(tmp_path):
+    """They join the registry before its tests are collected, as their files in the package would."""
+    page = ROOT / "docs" / "add-an-estimator.md"
+    for number, code in enumerate(programs(page)):
+        (tmp_path / f"of_the_page_{number}.py").write_text(code)
+    names = re.findall(r'^    name = "(.*)"$', page.read_text(), re.MULTILINE)
+    assert len(names) == len(programs(page)) == 2
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "of_the_page_0",
+        "-p",
+        "of_the_page_1",
+    ]
+    command += ["-k", " or ".join(names), "tests/estimators/test_conformance.py"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) > 100
+
+
+def test_the_library_pages_use_public_names_alone():
+    for name in ("add-a-posterior", "add-a-decoder"):
+        for code in programs(ROOT / "docs" / f"{name}.md"):
+            assert "from silent_gradients." not in code
+            for line in re.findall(r"^from silent_gradients import (.*)$", code, re.MULTILINE):
+                assert set(line.split(", ")) <= set(silent_gradients.__all__)
+
+
+def anchors(path):
+    """Of a document's headings, as repository browsers and the site name them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_to_files_and_headings(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_document_is_reached_from_the_readme():
+    reached, left = set(), [ROOT / "README.md"]
+    while left:
+        path = left.pop()
+        reached.add(path)
+        links = re.findall(r"\]\(([^)#\s]+\.md)", path.read_text())
+        left += {(path.parent / link).resolve() for link in links if "://" not in link} - reached
+    assert set(DOCUMENTS) <= reached
+
+
+def test_commands_in_documents_are_those_of_the_command_line():
+    from silent_study.cli import parser
+
+    verbs = {verb for action in parser()._actions if isinstance(action.choices, dict) for verb in action.choices}
+    assert {"plan", "train"} <= verbs
+    for path in DOCUMENTS:
+        blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", path.read_text(), re.DOTALL)
+        for verb in re.findall(r"^silent-gradients ([a-z]+)", "\n".join(blocks), re.MULTILINE):
+            assert verb in verbs, f"{path.name}: {verb}"
+
+
+def test_make_targets_in_documents_are_there():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for path in DOCUMENTS:
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(), re.MULTILINE):
+            assert target in targets, f"{path.name}: {target}"
+
+
+def test_the_citation_is_a_citation():
+    # The keys that the format asks for, and what each of them has to agree with.
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    assert citation["message"]
+    assert citation["title"].startswith(project["name"])
+    assert citation["authors"] == project["authors"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    (paper,) = citation["references"]
+    assert paper["type"] == "article"
+    assert paper["authors"]
+    assert paper["url"] == "https://arxiv.org/abs/2508.03587"
+
+
+def test_the_paper_page_and_the_quickstart_have_settings():
+    for name in ("quickstart", "reproduce-the-paper"):
+        for own in settings(ROOT / "docs" / f"{name}.md"):
+            assert params.resolve(own, ROOT / "presets").preset == own["preset"]
+
+
+def test_readme_names_every_preset():
+    readme = (ROOT / "README.md").read_text()
+    for preset in (ROOT / "presets").glob("*.yaml"):
+        assert f"`{preset.stem}`" in readme
+
+
+def test_readme_names_the_two_commands():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert command in targets
+
+
+def settings(path):
+    return [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)]
+
+
+def test_the_settings_for_own_images_are_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-faces").mkdir()
+    for number in range(40):
+        Image.fromarray(np.full((9, 7), number, dtype=np.uint8)).save(tmp_path / "my-faces" / f"{number}.jpg")
+    (own,) = settings(ROOT / "docs" / "your-own-data.md")
+    resolved = params.resolve(own, ROOT / "presets")
+    assert {name: list(section) for name, section in resolved.experiments.items()} == {"learnable": ["faces"]}
+    source = resolved.sources["faces"]
+    assert (source.train, source.test, source.shape) == (36, 4, (1, 9, 7))
+
+
+def test_the_readme_settings_are_settings():
+    (own,) = settings(ROOT / "README.md")
+    resolved = params.resolve(own, ROOT / "presets")
+    assert resolved.seeds == [0, 1, 2, 3, 4]
+    assert list(resolved.experiments) == ["learnable"]

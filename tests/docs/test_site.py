@@ -1,0 +1,114 @@
+"""The documents as a site: built without a warning, and read without another host."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.docs.chromium import PATIENCE, chromium
+
+import silent_gradients
+
+ROOT = Path(__file__).resolve().parents[2]
+FOUND = """
+const [shown] = Array.from(arguments).slice(-1);
+const links = () => Array.from(document.querySelectorAll(".md-search-result__link"), (link) => link.href);
+const look = () => (links().length ? shown(links()) : setTimeout(look, 50));
+look();
+"""
+"""Waits for the results of the search and returns where they lead."""
+SITE_OF_OTHERS = re.compile(
+    r"""(?:<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?|url\(["']?)(?:https?:)?//"""
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    # What its theme's makers think of another program's next version is no warning of the documents.
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_every_document_is_a_page(site):
+    for path in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
+        assert site.joinpath(path.relative_to(ROOT / "docs")).with_suffix(".html").exists()
+    for name in ("index", "changelog", "contributing"):
+        assert (site / f"{name}.html").exists()
+
+
+@pytest.mark.slow
+def test_nothing_comes_from_another_host(site):
+    pages = [*site.rglob("*.html"), *site.rglob("*.css")]
+    assert len(pages) > 20
+    for page in pages:
+        assert not SITE_OF_OTHERS.search(page.read_text()), page
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(PATIENCE)
+@pytest.mark.parametrize("page", ["index.html", "notebooks/silent-gradients.html"])
+def test_the_search_works_in_a_folder(site, page):
+    with chromium() as driver:
+        driver.get((site / page).as_uri())
+        driver.find_element("css selector", "input.md-search__input").send_keys("Slurm")
+        found = driver.execute_async_script(FOUND)
+        assert any(link.startswith((site / "clusters.html").as_uri()) for link in found)
+        assert driver.get_log("browser") == []
+        messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
+    assert (site / "search" / "search_index.js").as_uri() in asked
+    assert all(url.startswith(("file://", "data:", "about:")) for url in asked)
+
+
+@pytest.mark.slow
+def test_formulas_are_mathml(site):
+    for name, displayed, inline in (("method", 5, 80), ("beyond-the-paper", 3, 60)):
+        text = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / "docs" / f"{name}.md").read_text(), flags=re.DOTALL)
+        page = (site / f"{name}.html").read_text()
+        assert page.count('display="block"') == text.count("$$") // 2 == displayed
+        assert page.count('display="inline"') == text.replace("$$", "").count("$") // 2 >= inline
+        assert "$" not in re.sub(r"<(script|style|code|math).*?</\1>|<[^>]*>", "", page, flags=re.DOTALL)
+        assert "arithmatex" not in page
+    assert (site / "figures" / "STIXTwoMath-Regular.ttf").stat().st_size > 1_000_000
+
+
+@pytest.mark.slow
+def test_the_reference_describes_every_public_name(site):
+    page = (site / "api.html").read_text()
+    for name in silent_gradients.__all__:
+        assert re.search(rf'id="silent_gradients\.[\w.]*\b{name}"|id="silent_gradients\.{name}\.\w+"', page), name
+
+
+@pytest.mark.slow
+def test_notebooks_show_what_they_printed(site):
+    page = (site / "notebooks" / "silent-gradients.html").read_text()
+    assert 'src="data:image/png;base64,' in page
+    assert "load_digits" in page
+
+
+def test_every_document_has_a_place_in_the_site():
+    places = re.findall(r"([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    for path in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").glob("notebooks/*.ipynb")]:
+        page = path.relative_to(ROOT / "docs").with_suffix(".md").as_posix()
+        assert page in places, f"put {page} under nav in mkdocs.yml"
+
+
+def test_pages_are_named_by_their_headings():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert not re.search(r"- .+: .*\.md", navigation)
+
+
+def test_the_reference_lists_the_public_names():
+    listed = re.findall(r"^::: silent_gradients\.([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert {name.partition(".")[0] for name in listed} == set(silent_gradients.__all__)
+    assert len(set(listed)) == len(listed)

@@ -1,0 +1,373 @@
+"""A device goes to one process at a time, and comes back whatever happens to that process."""
+
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from silent_study.jobs import lease as lease_module
+from silent_study.jobs.lease import Lease, LeaseError, acquire
+
+# Takes a lease, says which, and holds it until its standard input is closed.
+HOLDER = """
+import os, sys
+from silent_study.jobs.lease import acquire
+lease = acquire(threads={threads})
+print(lease.device, lease.name, "CVD=" + os.environ.get("CUDA_VISIBLE_DEVICES", "unset"), flush=True)
+sys.stdin.read()
+"""
+
+BATCH_VARIABLES = (
+    "SLURM_JOB_ID",
+    "SLURM_STEP_ID",
+    "PBS_JOBID",
+    "LSB_JOBID",
+    "_CONDOR_SLOT",
+    "FLUX_JOB_ID",
+    "OAR_JOB_ID",
+)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch, tmp_path):
+    for variable in (*BATCH_VARIABLES, "SILENT_GRADIENTS_DEVICES", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        # Set first, so that what `acquire` writes to os.environ is undone as well.
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(lease_module.__file__).parents[2]))
+
+
+@pytest.fixture
+def start():
+    holders: list[subprocess.Popen[str]] = []
+
+    def start(threads: int = 1, **environment: str) -> subprocess.Popen[str]:
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLDER.format(threads=threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+        holders.append(holder)
+        return holder
+
+    yield start
+    for holder in holders:
+        holder.kill()
+        holder.communicate()
+
+
+def said(holder: subprocess.Popen[str]) -> list[str]:
+    assert holder.stdout is not None
+    return holder.stdout.readline().split()
+
+
+def heard(holder: subprocess.Popen[str]) -> str:
+    assert holder.stderr is not None
+    return holder.stderr.readline()
+
+
+def test_processes_get_different_devices(start):
+    holders = [start(SILENT_GRADIENTS_DEVICES="0,1,2") for _ in range(3)]
+
+    assert sorted(said(holder) for holder in holders) == [["cuda", i, f"CVD={i}"] for i in "012"]
+
+
+def test_a_process_too_many_waits_and_says_so_once(start):
+    first = start(SILENT_GRADIENTS_DEVICES="0")
+    said(first)
+    second = start(SILENT_GRADIENTS_DEVICES="0")
+
+    assert heard(second).startswith("waiting for a GPU: 0 in use")
+    assert second.poll() is None
+    first.communicate("")
+    assert said(second) == ["cuda", "0", "CVD=0"]
+    assert second.communicate("")[1] == ""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_gives_its_device_back(start, end):
+    first = start(SILENT_GRADIENTS_DEVICES="0")
+    said(first)
+    second = start(SILENT_GRADIENTS_DEVICES="0")
+    heard(second)
+
+    first.send_signal(end)
+
+    assert said(second) == ["cuda", "0", "CVD=0"]
+
+
+def test_a_program_started_by_the_holder_does_not_hold_the_device(monkeypatch):
+    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0")
+    lease = acquire()
+    with subprocess.Popen(["sleep", "60"], close_fds=False) as child:
+        lease.release()
+        with acquire() as again:
+            assert again.name == "0"
+        child.kill()
+
+
+def test_never_two_holders_at_once(monkeypatch, tmp_path):
+    # Each writes when it began and ended; more processes than devices, none may overlap on one device.
+    program = """
+import time
+from silent_study.jobs.lease import acquire
+with acquire() as lease:
+    began = time.monotonic()
+    time.sleep(0.05)
+    print(lease.name, began, time.monotonic())
+"""
+    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0,1")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(6)
+    ]
+    spans: dict[str, list[tuple[float, float]]] = {"0": [], "1": []}
+    for process in processes:
+        name, began, ended = process.communicate(timeout=60)[0].split()
+        spans[name].append((float(began), float(ended)))
+
+    assert sum(map(len, spans.values())) == 6
+    for taken in spans.values():
+        taken.sort()
+        assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(taken))
+
+
+@pytest.mark.parametrize(
+    ("visible", "name"),
+    [
+        ("4,6", "4"),
+        (" 2 , 3", "2"),
+        ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"),
+        ("MIG-GPU-63feeb45/7/0", "MIG-GPU-63feeb45/7/0"),
+        ("MIG-3f9c2a,MIG-77aa", "MIG-3f9c2a"),
+        ("1,-1,2", "1"),
+    ],
+)
+def test_chooses_from_the_visible_devices(monkeypatch, visible, name):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    with acquire() as lease:
+        assert (lease.device, lease.name) == ("cuda", name)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == name
+
+
+def test_takes_the_next_device_of_the_subset(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    with acquire() as first:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+        with acquire() as second:
+            assert [first.name, second.name] == ["4", "6"]
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles", "none"])
+def test_no_visible_device_means_the_cpu(monkeypatch, visible):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    with acquire() as lease:
+        assert (lease.device, lease.name) == ("cpu", "cpu-0")
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+LISTING = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c7384736)
+  MIG 1g.5gb      Device  1: (UUID: MIG-a28ad590)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aa11)
+"""
+
+
+def provide_nvidia_smi(monkeypatch, folder: Path, script: str) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+def test_asks_nvidia_smi_and_counts_the_parts_of_a_divided_gpu(monkeypatch, tmp_path):
+    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{LISTING}END")
+    leases = []
+    for _ in range(3):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        leases.append(acquire())
+
+    assert [lease.name for lease in leases] == ["MIG-c7384736", "MIG-a28ad590", "1"]
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    for lease in leases:
+        lease.release()
+
+
+TWO_GPUS = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-1111)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c7384736)
+  MIG 1g.5gb      Device  1: (UUID: MIG-a28ad590)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aa11-2222)
+"""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("1", "GPU-aa11-2222"),
+        ("GPU-aa11-2222", "1"),
+        ("GPU-aa", "1"),
+        ("GPU-aa", "GPU-aa11-2222"),
+        # CUDA shows one part of a divided GPU, the first, to whoever names the whole.
+        ("0", "MIG-c7384736"),
+        ("MIG-c7384736", "GPU-5d5b"),
+    ],
+)
+def test_names_of_one_device_are_one_device(monkeypatch, tmp_path, names, start):
+    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{TWO_GPUS}END")
+    first = start(CUDA_VISIBLE_DEVICES=names[0])
+    assert said(first) == ["cuda", names[0], f"CVD={names[0]}"]
+    second = start(CUDA_VISIBLE_DEVICES=names[1])
+    assert heard(second).startswith(f"waiting for a GPU: {names[1]} in use")
+    assert second.poll() is None
+
+    first.kill()
+
+    assert said(second) == ["cuda", names[1], f"CVD={names[1]}"]
+
+
+def test_a_name_that_nvidia_smi_does_not_know_is_a_device_of_its_own(monkeypatch, tmp_path, start):
+    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{TWO_GPUS}END")
+    # The third could be either part of the first GPU, or both GPUs.
+    for name in ("MIG-GPU-5d5ba0d6-1111/7/0", "7", "GPU-", "1"):
+        assert said(start(CUDA_VISIBLE_DEVICES=name)) == ["cuda", name, f"CVD={name}"]
+
+
+def test_a_named_device_is_used_without_a_driver_that_answers(monkeypatch, tmp_path, capsys):
+    provide_nvidia_smi(monkeypatch, tmp_path, "echo 'No devices were found'; exit 6")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+
+    with acquire() as lease:
+        assert (lease.device, lease.name) == ("cuda", "3")
+    assert "no other names are known: No devices were found" in capsys.readouterr().err
+
+
+def test_a_broken_driver_is_told_and_the_cpu_is_used(monkeypatch, tmp_path, capsys):
+    provide_nvidia_smi(
+        monkeypatch, tmp_path, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"
+    )
+
+    with acquire() as lease:
+        assert lease.device == "cpu"
+    assert "Driver/library version mismatch" in capsys.readouterr().err
+
+
+def test_no_nvidia_smi_means_the_cpu(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with acquire() as lease:
+        assert lease.device == "cpu"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("cores", "threads", "slots"), [(8, 1, 8), (8, 3, 2), (2, 8, 1), (4, 2, 2)])
+def test_shares_the_cores_out_in_slots(monkeypatch, cores, threads, slots):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(lease_module, "_usable_cores", lambda: cores)
+
+    leases = [acquire(threads) for _ in range(slots)]
+    assert [lease.name for lease in leases] == [f"cpu-{i}" for i in range(slots)]
+
+    monkeypatch.setattr(time, "sleep", lambda _: leases[0].release())
+    with acquire(threads) as next_lease:
+        assert next_lease.name == "cpu-0"
+    for lease in leases:
+        lease.release()
+
+
+def test_knows_how_many_cores_it_may_use():
+    cores = lease_module._usable_cores()
+
+    assert 1 <= cores <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"])
+@pytest.mark.parametrize(("visible", "expected"), [("3", ("cuda", "3")), ("", ("cpu", "cpu"))])
+def test_steps_aside_under_a_batch_system(monkeypatch, tmp_path, variable, visible, expected):
+    monkeypatch.setenv(variable, "1234.head")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    before = dict(os.environ)
+
+    # Twice at once: nothing is locked.
+    with acquire() as first, acquire() as second:
+        assert (first.device, first.name) == (second.device, second.name) == expected
+    assert dict(os.environ) == before
+    assert not (tmp_path / "leases").exists()
+
+
+def test_the_processes_of_one_batch_job_share_its_devices_out(monkeypatch):
+    names = []
+    leases = []
+    for job in ("7", "7", "8"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        leases.append(acquire())
+        names.append(leases[-1].name)
+
+    # Device 0 of job 8 may be another device than device 0 of job 7.
+    assert names == ["0", "1", "0"]
+    for lease in leases:
+        lease.release()
+
+
+def test_the_default_folder_is_this_users_own(monkeypatch, tmp_path):
+    monkeypatch.delenv("SILENT_GRADIENTS_LEASES")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0")
+
+    with acquire():
+        folder = tmp_path / f"silent-gradients-leases-{os.getuid()}"
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert [path.name for path in folder.iterdir()] == ["0.lock"]
+
+
+def test_another_users_folder_is_refused(monkeypatch, tmp_path):
+    monkeypatch.delenv("SILENT_GRADIENTS_LEASES")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    stranger = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: stranger)
+
+    with pytest.raises(LeaseError, match=r"belongs to another user; set SILENT_GRADIENTS_LEASES"):
+        acquire()
+
+
+def test_an_unusable_folder_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "file"))
+
+    with pytest.raises(LeaseError, match=re.escape(str(tmp_path / "file"))):
+        acquire()
+
+
+def test_an_unusable_lock_file_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0")
+    (tmp_path / "leases" / "0.lock").mkdir(parents=True)
+
+    with pytest.raises(LeaseError, match=r"0\.lock"):
+        acquire()
+
+
+def test_a_lease_can_be_released_twice():
+    lease = acquire()
+    lease.release()
+    lease.release()
+
+    assert repr(Lease("cuda", "3")) == "Lease('cuda', '3')"
+
+
+def test_at_least_one_thread():
+    with pytest.raises(ValueError, match="threads must be at least 1"):
+        acquire(0)

@@ -1,0 +1,434 @@
+"""Packs train what the store lacks and nothing else, whatever happens in between."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from silent_study import cli
+from silent_study.cli.exits import TIME_LIMIT
+from silent_study.data.errors import DataError
+from silent_study.jobs.pack import EpochReport, StopSignal, TimeLimit, run_pack
+from silent_study.settings import EvaluationSettings
+from silent_study.store.files import sha256_of
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, RunStore, as_json
+from silent_study.training.loop import Interrupted, Trainer
+
+CPU = torch.device("cpu")
+EVALUATION_ASKED = EvaluationSettings(samples=3, variance_images=4, variance_draws=3, reconstructions=2)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "store")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the runs that were trained, in order."""
+    names = []
+    original = Trainer.begin
+
+    def begin(self):
+        names.append(self.settings.name)
+        original(self)
+
+    monkeypatch.setattr(Trainer, "begin", begin)
+    return names
+
+
+def grid(tiny, *cells, rates=(1e-3, 3e-3), **changes):
+    changes = {"epochs": 2} | changes
+    members = tuple(tiny.settings(cell, learning_rate=rate, **changes) for cell in cells for rate in rates)
+    return PackSpec("baselines", "tiny/learnable", members, None)
+
+
+def seeds(pack, *members):
+    return PackSpec("seeds", pack.group, members or pack.members, EVALUATION_ASKED)
+
+
+def run(tiny, pack, store, stop=lambda: False):
+    return run_pack(pack, store, tiny.folder, CPU, checkpoint_seconds=3600.0, stop=stop)
+
+
+def folders(store, pack):
+    return [store.folder(settings.name) for settings in pack.members]
+
+
+def weights_kept(store, pack):
+    return [(folder / "weights.pt").exists() for folder in folders(store, pack)]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "provenance.json"}
+
+
+def test_a_pack_trains_its_members_and_says_what_they_are(tiny, store, trained, capsys):
+    pack = grid(tiny, "learnable/reinforce", "learnable/silent-gaussian")
+    manifest = run(tiny, pack, store)
+    assert trained == [settings.name for settings in pack.members]
+    assert {key: manifest[key] for key in ("pack", "round", "group")} == {
+        "pack": pack.id,
+        "round": "baselines",
+        "group": "tiny/learnable",
+    }
+    for entry, settings in zip(manifest["members"], pack.members, strict=True):
+        found = store.verified(settings.name, settings.id)
+        assert entry == {
+            "name": settings.name,
+            "id": settings.id,
+            "result_sha256": found.digest,
+            "evaluation_sha256": None,
+            "status": "finished",
+        }
+        assert json.loads((found.folder / "settings.json").read_text()) == settings.to_json()
+        assert len((found.folder / "curve.jsonl").read_text().splitlines()) == 2
+        assert set(found.record["files"]) >= {"settings.json", "curve.jsonl", "result.json", "provenance.json"}
+    assert not list(store.root.rglob("*.partial"))
+    assert not list(store.root.rglob("checkpoint*"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"[{number}/4] trained {settings.name}" for number, settings in enumerate(pack.members, 1)
+    ]
+    assert all(line.endswith("bits/dim on holdout") for line in lines)
+
+
+def test_where_a_run_came_from(tiny, store):
+    pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
+    run(tiny, pack, store)
+    provenance = json.loads((folders(store, pack)[0] / "provenance.json").read_text())
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert (provenance["device"], provenance["threads"]) == ("cpu", torch.get_num_threads())
+    assert provenance["seconds"] > 0
+    # 72 training images, 2 epochs; seconds are rounded.
+    assert provenance["images_per_second"] == pytest.approx(144 / provenance["seconds"], rel=0.05)
+    assert provenance["hardware"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
+    assert provenance["started"] <= provenance["finished"]
+
+
+def test_a_second_call_trains_nothing(tiny, store, trained, capsys):
+    pack = grid(tiny, "learnable/reinforce")
+    first = run(tiny, pack, store)
+    before = [contents(folder) | {"p": (folder / "provenance.json").read_bytes()} for folder in folders(store, pack)]
+    trained.clear()
+    capsys.readouterr()
+    assert run(tiny, pack, store) == first
+    assert trained == []
+    assert capsys.readouterr().out.count("already trained") == 2
+    assert before == [
+        contents(folder) | {"p": (folder / "provenance.json").read_bytes()} for folder in folders(store, pack)
+    ]
+
+
+def test_only_what_the_store_lacks_is_trained(tiny, store, trained):
+    small, large = grid(tiny, "learnable/reinforce"), grid(tiny, "learnable/reinforce", rates=(1e-3, 2e-3, 3e-3))
+    run(tiny, small, store)
+    trained.clear()
+    run(tiny, large, store)
+    assert trained == [large.members[1].name]
+
+
+def test_a_grid_keeps_the_weights_of_each_cells_best(tiny, store):
+    pack = grid(tiny, "learnable/reinforce", "learnable/silent-gaussian", rates=(1e-5, 1e-2, 1e-3), epochs=4)
+    run(tiny, pack, store)
+    bpds = [json.loads((folder / "result.json").read_text())["selection"]["bpd"] for folder in folders(store, pack)]
+    expected = [False] * 6
+    for cell in (slice(0, 3), slice(3, 6)):
+        expected[cell.start + bpds[cell].index(min(bpds[cell]))] = True
+    assert weights_kept(store, pack) == expected
+    assert [(folder / "snapshot-2.pt").exists() for folder in folders(store, pack)] == expected
+
+
+@pytest.mark.parametrize("file", ["curve.jsonl", "record.json", "weights.pt"])
+def test_an_altered_run_is_trained_again_and_said_so(tiny, store, trained, capsys, file):
+    pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
+    first = run(tiny, pack, store)
+    (folder,) = folders(store, pack)
+    before = contents(folder)
+    content = bytearray((folder / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / file).write_bytes(content)
+    trained.clear()
+    capsys.readouterr()
+    assert run(tiny, pack, store) == first
+    assert trained == [pack.members[0].name]
+    said = capsys.readouterr().err
+    assert str(folder) in said
+    assert "training this run again" in said
+    assert {name: content for name, content in contents(folder).items() if name != "record.json"} == {
+        name: content for name, content in before.items() if name != "record.json"
+    }
+
+
+def test_a_diverged_member_does_not_stop_the_others(tiny, store, capsys):
+    pack = grid(tiny, "learnable/reinforce", rates=(1e-3, 1e18, 2e-3), epochs=4)
+    manifest = run(tiny, pack, store)
+    assert [member["status"] for member in manifest["members"]] == ["finished", "diverged", "finished"]
+    folder = folders(store, pack)[1]
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["status"], result["selection"]) == ("diverged", None)
+    assert f"diverged in epoch {result['diverged_epoch']}" in capsys.readouterr().out.splitlines()[1]
+    assert not list(folder.glob("*.pt"))
+    assert run(tiny, pack, store) == manifest
+
+
+def test_seeds_are_evaluated_and_keep_their_weights(tiny, store, trained):
+    baselines = grid(tiny, "learnable/reinforce")
+    run(tiny, baselines, store)
+    trained.clear()
+    chosen = baselines.members[weights_kept(store, baselines).index(True)]
+    pack = seeds(baselines, *(dataclasses.replace(chosen, seed=seed) for seed in (0, 1)))
+    manifest = run(tiny, pack, store)
+    assert trained == [pack.members[1].name]  # the first seed's run is the grid's
+    assert weights_kept(store, pack) == [True, True]
+    for entry, folder in zip(manifest["members"], folders(store, pack), strict=True):
+        assert entry["evaluation_sha256"] == sha256_of(folder / EVALUATION)
+        document = json.loads((folder / EVALUATION).read_text())
+        assert (document["report"]["split"], document["report"]["images"]) == ("test", 24)
+        assert document["reconstructions_sha256"] == sha256_of(folder / RECONSTRUCTIONS)
+    trained.clear()
+    assert run(tiny, pack, store) == manifest
+    assert trained == []
+
+
+def test_a_grid_that_is_run_again_takes_no_weights_from_the_seeds(tiny, store):
+    baselines = grid(tiny, "learnable/reinforce")
+    run(tiny, baselines, store)
+    worse = baselines.members[weights_kept(store, baselines).index(False)]
+    run(tiny, seeds(baselines, worse), store)
+    assert weights_kept(store, baselines) == [True, True]
+    run(tiny, baselines, store)
+    assert weights_kept(store, baselines) == [True, True]
+
+
+def test_a_selected_run_without_weights_is_trained_again_in_its_own_place(tiny, store, trained):
+    baselines = grid(tiny, "learnable/reinforce")
+    manifest = run(tiny, baselines, store)
+    position = weights_kept(store, baselines).index(False)
+    worse = baselines.members[position]
+    trained.clear()
+    run(tiny, seeds(baselines, worse), store)
+    assert trained == [worse.name]
+    again = store.verified(worse.name, worse.id)
+    assert again.has_weights
+    promised = manifest["members"][position]["result_sha256"]
+    assert again.digest == promised  # the training is deterministic
+    assert again.record["replaces"] == [promised]
+
+
+def test_a_diverged_seed_is_recorded_without_numbers(tiny, store):
+    pack = seeds(grid(tiny, "learnable/reinforce", rates=(1e18,), epochs=4))
+    manifest = run(tiny, pack, store)
+    assert manifest["members"][0]["status"] == "diverged"
+    (folder,) = folders(store, pack)
+    document = json.loads((folder / EVALUATION).read_text())
+    assert (document["report"], document["train"], document["gradient_variance"]) == (None, None, [])
+    assert not (folder / RECONSTRUCTIONS).exists()
+    assert run(tiny, pack, store) == manifest
+
+
+@pytest.mark.parametrize("how", ["number", "broken", "missing", "pictures"])
+def test_an_altered_evaluation_is_made_again_not_signed_again(tiny, store, capsys, how):
+    pack = seeds(grid(tiny, "learnable/reinforce", rates=(1e-3,)))
+    manifest = run(tiny, pack, store)
+    (folder,) = folders(store, pack)
+    path = folder / EVALUATION
+    document = json.loads(path.read_text())
+    match how:
+        case "number":
+            document["report"]["bpd"] /= 2
+            path.write_text(as_json(document))
+        case "broken":
+            path.write_text("{")
+        case "missing":
+            path.unlink()
+        case "pictures":
+            (folder / RECONSTRUCTIONS).write_bytes(b"")
+    assert run(tiny, pack, store) == manifest
+    assert ("altered; evaluating this run again" in capsys.readouterr().err) == (how in ("number", "broken"))
+    assert sha256_of(folder / RECONSTRUCTIONS) == document["reconstructions_sha256"]
+
+
+def test_another_evaluation_is_made_where_it_is_asked_for(tiny, store, trained):
+    pack = seeds(grid(tiny, "learnable/reinforce", rates=(1e-3,)))
+    run(tiny, pack, store)
+    trained.clear()
+    other = dataclasses.replace(pack, evaluation=dataclasses.replace(EVALUATION_ASKED, samples=5))
+    run(tiny, other, store)
+    assert trained == []
+    assert json.loads((folders(store, pack)[0] / EVALUATION).read_text())["report"]["samples"] == 5
+
+
+def test_a_stop_keeps_what_is_done(tiny, store, trained):
+    pack = grid(tiny, "learnable/reinforce", epochs=4)
+    undisturbed = run(tiny, pack, RunStore(store.root.parent / "undisturbed"))
+    # Asked after each of the first run's 16 steps but for the last one, then in the second run.
+    answers = iter([False] * 15 + [True])
+    with pytest.raises(Interrupted):
+        run(tiny, pack, store, stop=lambda: next(answers))
+    assert store.find(pack.members[0].name, pack.members[0].id) is not None
+    assert (store.working_folder(pack.members[1].name) / "checkpoint.pt").exists()
+    trained.clear()
+    assert run(tiny, pack, store) == undisturbed
+    assert trained == [pack.members[1].name]
+
+
+def test_what_a_killed_process_half_wrote_is_not_sealed(tiny, store):
+    pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
+    working = store.working_folder(pack.members[0].name)
+    working.mkdir(parents=True)
+    (working / ".checkpoint.pt.x1y2.tmp").write_bytes(b"half")
+    run(tiny, pack, store)
+    assert not list(store.root.rglob("*.tmp"))
+
+
+def test_other_data_than_the_plans_are_refused(tiny, store):
+    pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
+    settings = pack.members[0]
+    foreign = dataclasses.replace(settings, data=dataclasses.replace(settings.data, sha256="0" * 64))
+    with pytest.raises(DataError, match="expected tiny with sha256 0000"):
+        run(tiny, dataclasses.replace(pack, members=(foreign,)), store)
+
+
+@pytest.fixture
+def command_line(tmp_path, monkeypatch):
+    """The training command as a job runs it, in this process; its traces in this process are undone."""
+    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def arguments(tiny, pack, name):
+        (tmp_path / "pack.json").write_text(json.dumps(pack.to_json()))
+        return [
+            "train",
+            f"--pack={tmp_path / 'pack.json'}",
+            f"--data={tiny.folder}",
+            f"--store={tmp_path / name}",
+            f"--manifest={tmp_path / name}.json",
+        ]
+
+    yield arguments
+    torch.set_flush_denormal(False)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_terminated_job_goes_on_to_the_result_of_an_undisturbed_one(tiny, tmp_path, command_line):
+    pack = grid(tiny, "learnable/reinforce+silent", rates=(1e-3,), epochs=60, evaluate_every=20)
+    pack = dataclasses.replace(pack, members=(*pack.members, dataclasses.replace(pack.members[0], epochs=3)))
+    assert cli.main(command_line(tiny, pack, "undisturbed")) == 0
+    arguments = command_line(tiny, pack, "terminated")
+    job = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from silent_study.cli import main; sys.exit(main())", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    working = RunStore(tmp_path / "terminated").working_folder(pack.members[0].name)
+    deadline = time.monotonic() + 60
+    while not (working / "curve.jsonl").exists() or len((working / "curve.jsonl").read_text().splitlines()) < 3:
+        assert time.monotonic() < deadline
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.002)
+    job.send_signal(signal.SIGTERM)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 128 + 15
+    assert said.strip() == "stopped; the same command goes on from the checkpoint"
+    assert not (tmp_path / "terminated.json").exists()
+    reached = len((working / "curve.jsonl").read_text().splitlines())
+    assert 3 <= reached < 60
+    assert (working / "checkpoint.pt").exists()
+    assert cli.main(arguments) == 0
+    assert (tmp_path / "terminated.json").read_bytes() == (tmp_path / "undisturbed.json").read_bytes()
+    for settings in pack.members:
+        one, other = (contents(tmp_path / name / settings.name) for name in ("undisturbed", "terminated"))
+        assert one.keys() == other.keys()
+        assert all(one[name] == other[name] for name in ("curve.jsonl", "result.json", "settings.json"))
+    weights = [
+        torch.load(tmp_path / name / pack.members[0].name / "weights.pt")["vae"]
+        for name in ("undisturbed", "terminated")
+        if (tmp_path / name / pack.members[0].name / "weights.pt").exists()
+    ]
+    assert len(weights) == 2
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_time_limit_leaves_time_for_what_may_come():
+    now = 0.0
+    limit = TimeLimit(100.0, clock=lambda: now)
+    answers = {}
+    for now in (1.0, 2.0, 3.0, 23.0, 24.0, 60.0, 61.0):
+        answers[now] = limit()
+    # After something that took 20 s, 30 s are kept; after 36 s, 54 s.
+    assert [moment for moment, stop in answers.items() if stop] == [60.0, 61.0]
+    now = 0.0
+    short = TimeLimit(15.0, clock=lambda: now)
+    now = 4.0
+    assert not short()
+    now = 6.0
+    assert short()
+    now = 1e9
+    assert not TimeLimit(math.inf, clock=lambda: now)()
+
+
+def test_a_pack_that_stops_at_its_time_limit_says_so_and_goes_on(tiny, tmp_path, command_line, capsys):
+    pack = grid(tiny, "learnable/reinforce", rates=(1e-3,), epochs=3)
+    arguments = command_line(tiny, pack, "limited")
+    # Less than the reserve: it stops after every step.
+    codes: list[int] = []
+    while not codes or codes[-1] == TIME_LIMIT:
+        codes.append(cli.main([*arguments, "--time-limit", "0.01"]))
+    assert codes == [75] * 11 + [0]
+    message = "stopped before the limit of 0.01 minutes; the same command goes on from the checkpoint"
+    assert message in capsys.readouterr().err.splitlines()
+    assert cli.main(command_line(tiny, pack, "undisturbed")) == 0
+    assert (tmp_path / "limited.json").read_bytes() == (tmp_path / "undisturbed.json").read_bytes()
+
+
+def test_on_a_cpu_streams_are_one_run_after_another(tiny, command_line, monkeypatch):
+    asked = {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("silent_study.jobs.pack.run_pack", lambda *_, **options: asked.update(options) or {})
+    for steps in ("streams", "graph"):
+        arguments = command_line(tiny, grid(tiny, "learnable/reinforce"), steps)
+        assert cli.main([*arguments, "--stack", "2", "--steps", steps]) == 0
+        assert (asked["captured"], asked["streams"]) == (False, False)
+        assert asked["stack"] == (1 if steps == "streams" else 2)
+
+
+def test_the_second_signal_does_not_wait(command_line):
+    stop = StopSignal()
+    assert not stop()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop()
+    assert stop.number == signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_run_tells_its_epoch_every_now_and_then(tiny, tmp_path, monkeypatch, capsys):
+    clock = iter([0.0, 1.0, 6.0, 7.0, 12.0])
+    settings = tiny.settings(epochs=9)
+    trainer = Trainer(settings, tiny.load(settings), tmp_path, CPU)
+    monkeypatch.setattr("silent_study.jobs.pack.time.monotonic", lambda: next(clock))
+    report = EpochReport("[1/2] run")
+    report(trainer)  # as it begins
+    for trainer.epoch, bound in enumerate([3.5, None, 3.25], 1):
+        trainer.curve.append({"epoch": trainer.epoch, "selection_bpd": bound})
+        # 64 images in 4 steps of 16: a second an epoch.
+        trainer.speed.mark(float(trainer.epoch), 64 * trainer.epoch)
+        report(trainer)
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/2] run: epoch 1 of 9, 3.5000 bits/dim",
+        "[1/2] run: epoch 3 of 9, 3.2500 bits/dim, 64 images/s, about 6.0 s left",
+    ]

@@ -1,0 +1,112 @@
+import pytest
+import torch
+from tests.method.reference import normal
+from torch.distributions import Normal
+
+from silent_gradients.decoders import (
+    ConvolutionalDecoder,
+    ExactObjective,
+    FixedVarianceDecoder,
+    GaussianLikelihood,
+    LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
+    Objective,
+    Standardization,
+)
+from silent_gradients.decoders.likelihood import Decoder, SampledObjective
+from silent_gradients.posteriors import Bernoulli, NonFiniteError, ShapeError
+
+
+class Quadratic(Decoder):
+    def likelihood(self, z):
+        return GaussianLikelihood(z.square(), z, (2 * z).exp())
+
+
+def test_log_prob_matches_torch_distributions():
+    mean, precision, x = normal(4, 3, 5, seed=50), normal(4, 3, 5, seed=51), normal(3, 5, seed=52)
+    likelihood = GaussianLikelihood(mean, precision.abs().log(), precision.square())
+    exact = Normal(mean, 1 / precision.abs()).log_prob(x).sum(-1)
+    assert (precision < 0).any()
+    torch.testing.assert_close(likelihood.log_prob(x), exact, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (3, 5), (4, 3, 5)])
+def test_precision_may_broadcast(shape):
+    mean, x = normal(4, 3, 5, seed=53), normal(3, 5, seed=54)
+    precision = normal(*shape, seed=55).exp()
+    exact = Normal(mean, (1 / precision).expand(4, 3, 5)).log_prob(x).sum(-1)
+    found = GaussianLikelihood(mean, precision.log(), precision.square()).log_prob(x)
+    torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_any_decoder_gives_a_sampled_objective():
+    x, z = normal(3, 5, seed=56), normal(4, 3, 5, seed=57)
+    objective: Objective = Quadratic(5, 5).objective(x)
+    assert isinstance(objective, SampledObjective)
+    assert not isinstance(objective, ExactObjective)
+    exact = Normal(z**2, torch.exp(-z)).log_prob(x).sum(-1)
+    torch.testing.assert_close(objective.sampled(z), exact, rtol=1e-11, atol=1e-11)
+
+
+def test_identity_standardization():
+    identity = Standardization.identity(4, 900.0)
+    assert identity.mean.tolist() == [0.0] * 4
+    assert identity.scale.tolist() == [1.0] * 4
+    assert identity.largest_precision == 900.0
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 4), (3, 5, 1), (2, 3, 5)])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(ShapeError, match=r"x: expected shape \[B, 5\], got "):
+        Quadratic(5, 5).objective(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 3, 4), (1, 1, 5), (1, 4, 5), (2, 1, 3, 5)])
+def test_samples_of_another_shape_are_refused(shape):
+    """Also those that would be broadcast."""
+    with pytest.raises(ShapeError, match=r"z: expected shape \[S, 3, 5\], got "):
+        Quadratic(5, 5).objective(torch.zeros(3, 5)).sampled(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("mean", "scale", "largest", "message"),
+    [
+        (torch.zeros(3), torch.ones(4), 1.0, "mean, scale: expected shape"),
+        (torch.zeros(3, 1), torch.ones(3, 1), 1.0, "mean, scale: expected shape"),
+        (torch.tensor([0.0, float("nan")]), torch.ones(2), 1.0, "mean: expected finite"),
+        (torch.zeros(2), torch.tensor([1.0, 0.0]), 1.0, "scale: expected positive"),
+        (torch.zeros(2), torch.tensor([1.0, float("inf")]), 1.0, "scale: expected positive"),
+        (torch.zeros(2), torch.ones(2), 0.0, "largest_precision"),
+        (torch.zeros(2), torch.ones(2), float("nan"), "largest_precision"),
+    ],
+)
+def test_impossible_standardizations(mean, scale, largest, message):
+    kind = ShapeError if "shape" in message else NonFiniteError if "finite" in message else ValueError
+    with pytest.raises(kind, match=message):
+        Standardization(mean, scale, largest)
+
+
+LINEAR = {
+    "fixed": lambda: FixedVarianceDecoder(2, 3, 0.5),
+    "linear": lambda: LinearPrecisionDecoder(2, Standardization.identity(3, 10.0)),
+    "log-linear": lambda: LogLinearPrecisionDecoder(2, Standardization.identity(3, 10.0)),
+}
+
+
+@pytest.mark.parametrize("decoder", LINEAR)
+@pytest.mark.parametrize(("images", "latent_dim"), [(1, 2), (5, 2), (4, 1), (4, 3)])
+def test_posteriors_of_another_shape_are_refused(decoder, images, latent_dim):
+    """Also those that would be broadcast."""
+    objective = LINEAR[decoder]().objective(torch.zeros(4, 3))
+    assert isinstance(objective, ExactObjective)
+    with pytest.raises(ShapeError, match=rf"q: expected \[B, k\] = \[4, 2\], got \[{images}, {latent_dim}\]"):
+        objective.expectation(Bernoulli(torch.zeros(images, latent_dim)))
+
+
+def test_decoders_of_mismatched_sizes_are_refused():
+    with pytest.raises(ShapeError, match="mean"):
+        FixedVarianceDecoder(2, 3, 0.5, torch.zeros(1))
+    with pytest.raises(ValueError, match="variance"):
+        FixedVarianceDecoder(2, 3, float("inf"))
+    with pytest.raises(ShapeError, match="standardization: expected D = 4, got 5"):
+        ConvolutionalDecoder("plain", 2, (1, 2, 2), (2, 2, 2, 2, 2), Standardization.identity(5, 10.0))

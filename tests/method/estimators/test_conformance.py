@@ -1,0 +1,543 @@
+"""What every estimator of the registry must do; a new one joins by being registered."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.method.families import FAMILIES
+from tests.method.reference import (
+    DOUBLE,
+    expectation,
+    fixed_variance_log_density,
+    gradients,
+    linear_precision_log_density,
+    log_linear_precision_log_density,
+    normal,
+    seeded,
+)
+from torch import Tensor
+
+from silent_gradients.decoders import (
+    ExactObjective,
+    FixedVarianceDecoder,
+    LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
+    Objective,
+    Standardization,
+)
+from silent_gradients.estimators import REGISTRY, EstimatorError, create
+from silent_gradients.latent_noise import PreparedNoise, RecordedNoise
+from silent_study.settings import PosteriorFamily
+
+IMAGES, COPIES, CALLS = 2, 256, 60
+DIMENSIONS = 3
+LATENTS = {
+    "bernoulli": 4,
+    "gaussian": 2,
+    "categorical": 6,
+    "sign": 4,
+    "binomial": 3,
+    "poisson": 2,
+    "laplace": 2,
+    "uniform": 2,
+}
+PARAMETERS = {
+    "bernoulli": normal(IMAGES, 4, seed=70),
+    "gaussian": normal(IMAGES, 4, seed=71, scale=0.5),
+    "categorical": normal(IMAGES, 6, seed=70),
+    "sign": normal(IMAGES, 4, seed=71),
+    "binomial": normal(IMAGES, 3, seed=70),
+    "poisson": normal(IMAGES, 2, seed=71, scale=0.5),
+    "laplace": normal(IMAGES, 4, seed=71, scale=0.3) - 0.3,
+    "uniform": normal(IMAGES, 4, seed=71),
+}
+X = normal(IMAGES, DIMENSIONS, seed=72)
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass
+class Smooth:
+    """-|x - tanh(W z + b)|^2: nonlinear, known at samples only."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def sampled(self, z):
+        return -(self.x - torch.tanh(z @ self.weight.T + self.bias)).square().sum(-1)
+
+
+@dataclasses.dataclass
+class Problem:
+    """An objective for any number of copies of the images, its own parameters and an independent definition."""
+
+    objective: Callable[[Tensor], Objective]
+    parameters: list[Tensor]
+    definition: Callable[[Tensor], Tensor]
+
+
+def smooth_problem(family):
+    weight = normal(DIMENSIONS, LATENTS[family], seed=73).requires_grad_()
+    bias = normal(DIMENSIONS, seed=74).requires_grad_()
+    return Problem(lambda x: Smooth(x, weight, bias), [weight, bias], Smooth(X, weight, bias).sampled)
+
+
+def fixed_problem(family):
+    decoder = FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5).double()
+    with torch.no_grad():
+        decoder.linear.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=75))
+        decoder.linear.bias.copy_(normal(DIMENSIONS, seed=76))
+    weight, bias = decoder.linear.weight, decoder.linear.bias
+    return Problem(
+        decoder.objective, [weight, bias], lambda z: fixed_variance_log_density(z, X, weight, bias, 0.5).sum(-1)
+    )
+
+
+def precision_problem(family):
+    """Precisions of at least seven deviations: the sampled gradient of log|s| has no mean where s may vanish."""
+    decoder = LinearPrecisionDecoder(LATENTS[family], Standardization.identity(DIMENSIONS, 1000.0)).double()
+    with torch.no_grad():
+        decoder.mean_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=77, scale=0.5))
+        decoder.mean_head.bias.copy_(normal(DIMENSIONS, seed=78))
+        decoder.precision_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=79, scale=0.1))
+        decoder.precision_head.bias.fill_(1.5)
+    q = FAMILIES[family](PARAMETERS[family])
+    weight = decoder.precision_head.weight.detach()
+    mean, variance = q.mean @ weight.T, q.linear_variance(weight)
+    assert ((mean + 1.5) / variance.sqrt()).min() > 7 or family not in get_args(PosteriorFamily)
+    mean_head, precision_head = decoder.mean_head, decoder.precision_head
+    heads = (mean_head.weight, mean_head.bias, precision_head.weight, precision_head.bias)
+    return Problem(decoder.objective, list(heads), lambda z: linear_precision_log_density(z, X, heads).sum(-1))
+
+
+def log_linear_problem(family):
+    decoder = LogLinearPrecisionDecoder(LATENTS[family], Standardization.identity(DIMENSIONS, 1000.0)).double()
+    with torch.no_grad():
+        decoder.mean_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=87, scale=0.5))
+        decoder.mean_head.bias.copy_(normal(DIMENSIONS, seed=88))
+        decoder.precision_head.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=89, scale=0.2))
+        decoder.precision_head.bias.copy_(normal(DIMENSIONS, seed=90, scale=0.2))
+    mean_head, precision_head = decoder.mean_head, decoder.precision_head
+    heads = (mean_head.weight, mean_head.bias, precision_head.weight, precision_head.bias)
+    return Problem(decoder.objective, list(heads), lambda z: log_linear_precision_log_density(z, X, heads).sum(-1))
+
+
+EXACT = {
+    "fixed-variance": set(FAMILIES),
+    "linear-precision": {"gaussian"},
+    "log-linear-precision": set(FAMILIES) - {"laplace"},
+}
+"""Families under which the closed forms are the true expectations."""
+PROBLEMS = {
+    "smooth": smooth_problem,
+    "fixed-variance": fixed_problem,
+    "linear-precision": precision_problem,
+    "log-linear-precision": log_linear_problem,
+}
+
+
+def variants():
+    """Every estimator with its default options and, where it has the option, with three samples."""
+    found: list[tuple[str, dict[str, float]]] = []
+    for name, estimator in REGISTRY.items():
+        fields = {field.name for field in dataclasses.fields(estimator)}
+        found.append((name, {}))
+        if "samples" in fields:
+            found.append((name, {"samples": 3}))
+    return found
+
+
+def served(name):
+    return [family for family in FAMILIES if REGISTRY[name].serves(FAMILIES[family])]
+
+
+def cases(*, only_unbiased=False):
+    found = []
+    for name, options in variants():
+        for family in served(name):
+            for problem in PROBLEMS:
+                if REGISTRY[name].exact:
+                    if options or problem == "smooth" or (family, problem) == ("laplace", "log-linear-precision"):
+                        continue
+                    if only_unbiased and family not in EXACT[problem]:
+                        continue
+                elif family not in get_args(PosteriorFamily) and problem not in ("smooth", "fixed-variance"):
+                    continue  # what is left tells of the problem, not of the family
+                if only_unbiased and not REGISTRY[name].unbiased:
+                    continue
+                label = "-".join([name, *(f"{k}={v}" for k, v in options.items()), family, problem])
+                found.append(pytest.param(name, options, family, problem, id=label))
+    return found
+
+
+CONTROLS = {family: fixed_problem(family) for family in LATENTS}
+
+
+def control(family, copies):
+    return CONTROLS[family].objective(X.repeat(copies, 1))
+
+
+def call(estimator, family, parameters, objective, state, generator):
+    copies = len(parameters) // IMAGES
+    return estimator(
+        FAMILIES[family](parameters),
+        objective,
+        control=control(family, copies),
+        index=torch.arange(len(parameters)),
+        generator=generator,
+        state=state,
+    )
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases(only_unbiased=True))
+def test_mean_gradient_and_value_are_the_true_ones(name, options, family, problem):
+    estimator, setting = create(name, options), PROBLEMS[problem](family)
+    objective = setting.objective(X.repeat(COPIES, 1))
+    parameters = PARAMETERS[family].clone().requires_grad_()
+    wanted = [parameters, *setting.parameters]
+    truth = expectation(family, parameters, setting.definition)
+    exact = torch.cat([truth.detach(), *(g.flatten() for g in gradients(truth.sum(), *wanted))])
+
+    state, generator, estimates = estimator.initial_state(CPU, COPIES * IMAGES), seeded(80), []
+    for _ in range(2 if estimator.exact else CALLS):
+        value, surrogate, state = call(estimator, family, parameters.repeat(COPIES, 1), objective, state, generator)
+        slopes = gradients(surrogate.sum() / COPIES, *wanted)
+        estimates.append(torch.cat([value.view(COPIES, IMAGES).mean(0), *(g.flatten() for g in slopes)]))
+    drawn = torch.stack(estimates)
+    error = drawn.std(0) / math.sqrt(len(drawn))
+    scale = exact.abs().max()
+    # The rational fits of the exact log term and of its slopes are within 2e-6.
+    slack = (2e-6 if problem == "linear-precision" and estimator.exact else 1e-11) * scale
+    assert ((drawn.mean(0) - exact).abs() <= 5 * error + slack).all(), (drawn.mean(0) - exact) / error
+    # The test would see a bias of a few percent.
+    assert 5 * error.max() < 0.2 * scale
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
+def test_shapes_value_and_evaluations(name, options, family, problem):
+    estimator, setting = create(name, options), PROBLEMS[problem](family)
+    parameters = PARAMETERS[family].clone().requires_grad_()
+    inner = setting.objective(X)
+    counted = []
+
+    class Counting:
+        def sampled(self, z):
+            assert z.shape[1:] == (IMAGES, LATENTS[family])
+            counted.append(len(z))
+            value = inner.sampled(z)
+            assert value.shape == z.shape[:2]
+            return value
+
+        def expectation(self, q):
+            assert isinstance(inner, ExactObjective)
+            return inner.expectation(q)
+
+        def is_exact(self, q):
+            assert isinstance(inner, ExactObjective)
+            return inner.is_exact(q)
+
+    value, surrogate, state = call(
+        estimator, family, parameters, Counting(), estimator.initial_state(CPU, IMAGES), seeded(81)
+    )
+    assert value.shape == surrogate.shape == (IMAGES,)
+    assert not value.requires_grad
+    assert surrogate.requires_grad
+    assert sum(counted) == estimator.evaluations(LATENTS[family])
+    assert estimator.exact == (sum(counted) == 0)
+    for slope in gradients(surrogate.sum(), parameters, *setting.parameters):
+        assert torch.isfinite(slope).all()
+        assert slope.abs().max() > 0
+    assert all(isinstance(entry, Tensor) and not entry.requires_grad for entry in state.values())
+    initial = estimator.initial_state(CPU, IMAGES)
+    assert {key: entry.shape for key, entry in state.items()} == {key: entry.shape for key, entry in initial.items()}
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
+def test_generator_decides_everything(name, options, family, problem):
+    estimator, setting = create(name, options), PROBLEMS[problem](family)
+    objective = setting.objective(X)
+    parameters = PARAMETERS[family].clone().requires_grad_()
+
+    def estimate(seed):
+        state, generator, found = estimator.initial_state(CPU, IMAGES), seeded(seed), []
+        for _ in range(3):
+            value, surrogate, state = call(estimator, family, parameters, objective, state, generator)
+            found += [value, *gradients(surrogate.sum(), parameters, *setting.parameters), *state.values()]
+        return found
+
+    global_state = torch.get_rng_state()
+    first, again, other = (estimate(seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), global_state)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert estimator.exact == all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
+def test_a_step_leaves_the_state_it_was_given_alone(name, options, family, problem):
+    estimator = create(name, options)
+    objective = PROBLEMS[problem](family).objective(X)
+    before = estimator.initial_state(CPU, IMAGES)
+    kept = {key: entry.clone() for key, entry in before.items()}
+    call(estimator, family, PARAMETERS[family].clone().requires_grad_(), objective, before, seeded(82))
+    assert before.keys() == kept.keys()
+    assert all(torch.equal(before[key], kept[key]) for key in kept)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_steps_of_several_runs_map_into_one(name):
+    """Runs that are trained side by side, each with parameters, state, images and noise of its own."""
+    runs, estimator = 3, create(name)
+    if not estimator.mappable:
+        return
+    for family in served(name):
+        if not FAMILIES[family].draws_beforehand:
+            continue
+        parameters = torch.stack([PARAMETERS[family] + run for run in range(runs)]).requires_grad_()
+        index = torch.tensor([[0, 1], [1, 0], [4, 2]])
+        recorded = RecordedNoise()
+        setting, initial = fixed_problem(family), estimator.initial_state(CPU, 5)
+
+        def estimate(parameters, index, state, generator, family=family, setting=setting):
+            return estimator(
+                FAMILIES[family](parameters),
+                setting.objective(X),
+                control=CONTROLS[family].objective(X),
+                index=index,
+                generator=generator,
+                state=state,
+            )
+
+        # The second step of each run: what is carried differs.
+        states = [estimate(parameters[run], index[run], initial, seeded(run)).state for run in range(runs)]
+        estimate(parameters[0], index[0], initial, recorded)
+        noise = [
+            torch.stack([request.draw(source, CPU) for source in map(seeded, range(10, 10 + runs))])
+            for request in recorded.requests
+        ]
+
+        def mapped(parameters, index, state, noise, estimate=estimate, requests=recorded.requests):
+            return tuple(estimate(parameters, index, state, PreparedNoise(requests, noise)))
+
+        stacked = {key: torch.stack([state[key] for state in states]) for key in initial}
+        value, surrogate, state = torch.vmap(mapped)(parameters, index, stacked, noise)
+        (slopes,) = gradients(surrogate.sum(), parameters)
+        for run in range(runs):
+            alone = PreparedNoise(recorded.requests, [each[run] for each in noise])
+            own = estimate(parameters[run], index[run], states[run], alone)
+            torch.testing.assert_close(value[run], own.value, rtol=1e-12, atol=1e-12)
+            slope = gradients(own.surrogate.sum(), parameters)[0][run]
+            torch.testing.assert_close(slopes[run], slope, rtol=1e-11, atol=1e-11)
+            for key, entry in own.state.items():
+                torch.testing.assert_close(state[key][run], entry)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_float32_and_a_single_image(name):
+    for family in served(name):
+        estimator = create(name)
+        decoder = FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5)
+        parameters = PARAMETERS[family][:1].float().requires_grad_()
+        estimate = estimator(
+            FAMILIES[family](parameters),
+            decoder.objective(X[:1].float()),
+            control=decoder.objective(X[:1].float()),
+            index=torch.zeros(1, dtype=torch.long),
+            generator=seeded(83),
+            state=estimator.initial_state(CPU, IMAGES),
+        )
+        assert estimate.value.dtype == estimate.surrogate.dtype == torch.float32
+        (slope,) = gradients(estimate.surrogate.sum(), parameters)
+        assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
+def test_the_parameters_of_the_control_get_no_gradient(name, options, family, problem):
+    estimator, setting = create(name, options), PROBLEMS[problem](family)
+    state, generator = estimator.initial_state(CPU, IMAGES), seeded(87)
+    parameters = PARAMETERS[family].clone().requires_grad_()
+    for _ in range(2):
+        _, surrogate, state = call(estimator, family, parameters, setting.objective(X), state, generator)
+        for slope in gradients(surrogate.sum(), *CONTROLS[family].parameters):
+            assert torch.equal(slope, torch.zeros_like(slope))
+
+
+@pytest.mark.parametrize("name", [name for name, estimator in REGISTRY.items() if estimator.needs_control])
+def test_a_missing_control_is_named(name):
+    estimator, family = create(name), served(name)[0]
+    objective = smooth_problem(family).objective(X)
+    for missing in (None, objective):
+        with pytest.raises(EstimatorError, match=rf"control.*'{name}'.*{type(missing).__name__}"):
+            estimator(
+                FAMILIES[family](PARAMETERS[family]),
+                objective,
+                control=missing,
+                generator=seeded(88),
+                state=estimator.initial_state(CPU, IMAGES),
+            )
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_float32_is_close_to_float64(name, monkeypatch):
+    """The same noise in both."""
+    for source in ("rand", "randn"):
+        draw = getattr(torch, source)
+        single = lambda shape, *, dtype, draw=draw, **options: draw(shape, dtype=torch.float32, **options).to(dtype)  # noqa: E731
+        monkeypatch.setattr(torch, source, single)
+    for family in served(name):
+        estimator, found = create(name), []
+        for dtype in (torch.float32, DOUBLE):
+            decoder = FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5).to(dtype)
+            with torch.no_grad():
+                decoder.linear.weight.copy_(CONTROLS[family].parameters[0])
+                decoder.linear.bias.copy_(CONTROLS[family].parameters[1])
+            parameters = PARAMETERS[family].to(dtype).requires_grad_()
+            state, generator = estimator.initial_state(CPU, IMAGES), seeded(89)
+            for _ in range(3):
+                value, surrogate, state = estimator(
+                    FAMILIES[family](parameters),
+                    decoder.objective(X.to(dtype)),
+                    control=decoder.objective(X.to(dtype) + 0.1),
+                    index=torch.arange(IMAGES),
+                    generator=generator,
+                    state=state,
+                )
+            found.append([value, *gradients(surrogate.sum(), parameters, *decoder.parameters())])
+        for single, double in zip(*found, strict=True):
+            assert single.dtype == torch.float32
+            torch.testing.assert_close(single.double(), double, rtol=2e-4, atol=2e-4)
+
+
+LOGITS = st.sampled_from([-1e4, -104.0, -88.0, -17.0, -1.0, 0.0, 1e-30, 1.0, 17.0, 88.0, 104.0, 1e4])
+LOG_VARIANCES = st.sampled_from([-20.0, -5.0, 0.0, 5.0, 20.0])
+LOG_SCALES = st.sampled_from([-10.0, -2.5, 0.0, 2.5, 10.0])
+LOG_RATES = st.sampled_from([-1e4, -104.0, -17.0, -1.0, 0.0, 1.0, 10.0])
+EXTREMES = {family: [LOGITS] for family in FAMILIES} | {
+    "gaussian": [LOGITS, LOG_VARIANCES],
+    "laplace": [LOGITS, LOG_SCALES],
+    "poisson": [LOG_RATES],
+}
+"""What a posterior's parameters may be, for each part of them."""
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_extreme_posteriors_stay_finite(name, data):
+    # Each of the paper's families, and one of the others.
+    paper = [family for family in get_args(PosteriorFamily) if family in served(name)]
+    others = [[family] for family in served(name) if family not in paper] or [[]]
+    for family in paper + data.draw(st.sampled_from(others)):
+        drawn = [
+            data.draw(part)
+            for _ in range(IMAGES)
+            for part in EXTREMES[family]
+            for _ in range(PARAMETERS[family].shape[1] // len(EXTREMES[family]))
+        ]
+        for dtype in (torch.float32, DOUBLE):
+            parameters = torch.tensor(drawn, dtype=dtype).view(IMAGES, -1).requires_grad_()
+            estimator, decoder = create(name), FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.01).to(dtype)
+            state, generator = estimator.initial_state(CPU, IMAGES), seeded(data.draw(st.integers(0, 1000)))
+            for _ in range(2):
+                value, surrogate, state = estimator(
+                    FAMILIES[family](parameters),
+                    decoder.objective(X.to(dtype)),
+                    control=decoder.objective(X.to(dtype) + 1),
+                    index=torch.arange(IMAGES),
+                    generator=generator,
+                    state=state,
+                )
+                for found in (value, *gradients(surrogate.sum(), parameters, *decoder.parameters()), *state.values()):
+                    assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if create(name).initial_state(CPU, IMAGES)])
+def test_the_state_of_something_else_is_refused(name):
+    estimator, family = create(name), served(name)[0]
+    for missing in estimator.initial_state(CPU, IMAGES):
+        state = {key: entry for key, entry in estimator.initial_state(CPU, IMAGES).items() if key != missing}
+        with pytest.raises(EstimatorError, match=rf"state: estimator '{name}' needs '{missing}'"):
+            call(estimator, family, PARAMETERS[family], fixed_problem(family).objective(X), state, seeded(90))
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_posteriors_that_are_not_served_are_refused(name):
+    estimator = create(name)
+    for family in set(FAMILIES) - set(served(name)):
+        objective = fixed_problem(family).objective(X)
+        with pytest.raises(EstimatorError, match=rf"q: .*'{name}'.*{family}"):
+            call(estimator, family, PARAMETERS[family], objective, estimator.initial_state(CPU, IMAGES), seeded(84))
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_names_and_declarations(name):
+    estimator = REGISTRY[name]
+    assert estimator.name == name
+    assert isinstance(estimator.unbiased, bool)
+    assert isinstance(estimator.exact, bool)
+    assert served(name)
+    assert estimator.posteriors is None or estimator.posteriors <= set(FAMILIES)
+    assert isinstance(create(name), estimator)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_unknown_options_are_named(name):
+    with pytest.raises(EstimatorError, match=rf"{name}.*temprature"):
+        create(name, {"temprature": 1.0})
+
+
+SAMPLED = [name for name, options in variants() if options]
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("samples", [0, -1, 1.5, math.nan, math.inf])
+def test_impossible_numbers_of_samples(name, samples):
+    with pytest.raises(EstimatorError, match="samples"):
+        create(name, {"samples": samples})
+    least = getattr(REGISTRY[name], "least_samples", 1)
+    create(name, {"samples": least})
+    with pytest.raises(EstimatorError, match=f"samples.*{least} or more"):
+        create(name, {"samples": least - 1})
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_whole_number_of_samples_may_be_a_float(name):
+    """Options are numbers of a settings file, where 2 may be written 2.0."""
+    family = served(name)[0]
+    values = []
+    for samples in (2, 2.0):
+        estimator = create(name, {"samples": samples})
+        parameters, objective = PARAMETERS[family], fixed_problem(family).objective(X)
+        values.append(
+            call(estimator, family, parameters, objective, estimator.initial_state(CPU, IMAGES), seeded(85)).value
+        )
+    assert torch.equal(*values)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(EstimatorError, match=r"gumbel-softmax.*reinforce.*reparameterization.*silent.*'reinforced'"):
+        create("reinforced")
+
+
+def test_the_registry_has_the_estimators_of_the_paper():
+    assert {"silent", "reparameterization", "gumbel-softmax", "reinforce"} <= set(REGISTRY)
+
+
+def test_biased_estimators_are_biased_where_others_are_not():
+    """The conformance test has the power to tell: it would refuse Gumbel-Softmax at temperature 1."""
+    estimator, setting = create("gumbel-softmax"), fixed_problem("bernoulli")
+    assert not estimator.unbiased
+    objective = setting.objective(X.repeat(COPIES, 1))
+    parameters = PARAMETERS["bernoulli"].clone().requires_grad_()
+    truth = expectation("bernoulli", parameters, setting.definition)
+    (exact,) = gradients(truth.sum(), parameters)
+    generator, drawn = seeded(86), []
+    for _ in range(20):
+        surrogate = call(estimator, "bernoulli", parameters.repeat(COPIES, 1), objective, {}, generator).surrogate
+        drawn += gradients(surrogate.sum() / COPIES, parameters)
+    found = torch.stack(drawn)
+    assert ((found.mean(0) - exact) / (found.std(0) / math.sqrt(20))).abs().max() > 10

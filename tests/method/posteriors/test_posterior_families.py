@@ -1,0 +1,315 @@
+"""The families beside the paper's two, against torch.distributions, enumeration, quadrature and float64."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.method.families import FAMILIES
+from tests.method.reference import CLASSES, DOUBLE, TRIALS, expectation, gradients, normal, relative, seeded
+from torch import distributions
+from torch.distributions import kl_divergence
+
+from silent_gradients.latent_noise import RecordedNoise
+from silent_gradients.posteriors import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Laplace,
+    Poisson,
+    Posterior,
+    ShapeError,
+    Sign,
+    Uniform,
+    tilting,
+)
+
+B, D = 3, 4
+PARAMETERS = {
+    "categorical": normal(B, 2 * 3, seed=201, scale=2.0),
+    "sign": normal(B, 5, seed=202, scale=2.0),
+    "binomial": normal(B, 4, seed=203, scale=2.0),
+    "poisson": normal(B, 2, seed=204, scale=0.5),
+    "laplace": normal(B, 2 * 2, seed=205, scale=0.5),
+    "uniform": normal(B, 2 * 2, seed=206),
+}
+
+
+def independent(base):
+    return distributions.Independent(base, 1)
+
+
+def law(name, parameters):
+    """The same law as torch.distributions has it; signs as bits."""
+    first, second = parameters.chunk(2, dim=1) if name in ("laplace", "uniform") else (parameters, parameters)
+    match name:
+        case "categorical":
+            return independent(distributions.OneHotCategorical(logits=parameters.unflatten(1, (-1, CLASSES))))
+        case "sign":
+            return independent(distributions.Bernoulli(logits=parameters))
+        case "binomial":
+            return independent(distributions.Binomial(TRIALS, logits=parameters))
+        case "poisson":
+            return independent(distributions.Poisson(parameters.exp()))
+        case "laplace":
+            return independent(distributions.Laplace(first, second.exp()))
+        case _:
+            low = first.sigmoid() * (1 - second.sigmoid())
+            return independent(distributions.Uniform(low, low + second.sigmoid(), validate_args=False))
+
+
+def prior(name, like):
+    if name == "uniform":
+        half = torch.zeros_like(like[:, like.shape[1] // 2 :])
+        return independent(distributions.Uniform(half, half + 1, validate_args=False))
+    return law(name, torch.zeros_like(like))
+
+
+def as_torch(name, z):
+    return z.unflatten(-1, (-1, CLASSES)) if name == "categorical" else (z + 1) / 2 if name == "sign" else z
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_densities_match_torch_distributions(name):
+    q = FAMILIES[name](PARAMETERS[name])
+    z = q.sample(7, seeded(207))
+    own, first = law(name, PARAMETERS[name]), prior(name, PARAMETERS[name])
+    torch.testing.assert_close(q.log_prob(z), own.log_prob(as_torch(name, z)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(q.prior_log_prob(z), first.log_prob(as_torch(name, z)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_divergence_matches_torch_distributions_and_enumeration(name):
+    parameters = PARAMETERS[name].clone().requires_grad_()
+    q, own = FAMILIES[name](parameters), law(name, parameters)
+    exact = kl_divergence(own, prior(name, parameters))
+    torch.testing.assert_close(q.kl_divergence(), exact, rtol=1e-11, atol=1e-12)
+    found = gradients(q.kl_divergence().sum(), parameters)[0]
+    torch.testing.assert_close(found, gradients(exact.sum(), parameters)[0], rtol=1e-10, atol=1e-11)
+    if name != "laplace":  # its density has a kink, which a quadrature does not see
+        ratio = expectation(name, parameters, lambda z: q.log_prob(z) - q.prior_log_prob(z))
+        torch.testing.assert_close(q.kl_divergence(), ratio, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", sorted(set(PARAMETERS) - {"sign"}))
+def test_moments_match_torch_distributions(name):
+    q, own = FAMILIES[name](PARAMETERS[name]), law(name, PARAMETERS[name])
+    torch.testing.assert_close(q.mean, own.mean.flatten(1), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(q.variance, own.variance.flatten(1), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_sample_means_and_products(name):
+    samples = 40_000
+    q = FAMILIES[name](PARAMETERS[name])
+    z = q.sample(samples, seeded(208))
+    for function in (torch.clone, torch.square):
+        drawn = function(z)
+        exact = expectation(name, PARAMETERS[name], function)
+        assert ((drawn.mean(0) - exact).abs() < 4.5 * drawn.std(0) / samples**0.5 + 1e-12).all()
+    product = z[..., :1] * z
+    exact = expectation(name, PARAMETERS[name], lambda z: z[..., :1] * z)
+    assert ((product.mean(0) - exact).abs() < 4.5 * product.std(0) / samples**0.5 + 1e-12).all()
+    low, high = q.support
+    assert z.min() >= low
+    assert z.max() <= high
+    assert z.dtype == DOUBLE
+
+
+@pytest.mark.parametrize("name", ["laplace", "uniform"])
+def test_reparameterized_samples_move_with_their_distribution_function(name):
+    """dz / dtheta = - (dF / dtheta) / density, for F the distribution function."""
+    parameters = PARAMETERS[name].clone().requires_grad_()
+    z = FAMILIES[name](parameters).rsample(4, seeded(209))
+    leaf = PARAMETERS[name].clone().requires_grad_()
+    own = law(name, leaf).base_dist
+    fixed = z.detach()
+    cotangent = normal(*z.shape, seed=210)
+    density = own.log_prob(fixed).exp().detach()
+    wanted = gradients((-own.cdf(fixed) / density * cotangent).sum(), leaf)[0]
+    torch.testing.assert_close(gradients((z * cotangent).sum(), parameters)[0], wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_which_families_can_do_what():
+    can = {
+        name: (f.has_rsample(), f.has_tilted_moments(), f.has_fixed_support, f.draws_beforehand)
+        for name, f in FAMILIES.items()
+    }
+    assert can == {
+        "gaussian": (True, True, True, True),
+        "bernoulli": (False, True, True, True),
+        "categorical": (False, True, True, True),
+        "sign": (False, True, True, True),
+        "binomial": (False, True, True, True),
+        "poisson": (False, True, True, False),
+        "laplace": (True, False, True, True),
+        "uniform": (True, True, False, True),
+    }
+
+
+def test_poisson_samples_are_not_drawn_beforehand():
+    with pytest.raises(ValueError, match=r"noise: .*Poisson.*RecordedNoise"):
+        Poisson(torch.zeros(1, 2)).sample(1, RecordedNoise())
+
+
+def test_groups_of_two_are_bits():
+    """A pair of classes is a bit and its complement, of the difference of the logits."""
+    logits = normal(B, 8, seed=211, scale=2.0)
+    pairs = logits.unflatten(1, (-1, 2))
+    bits, q = Bernoulli(pairs[..., 1] - pairs[..., 0]), Categorical(logits)
+    a, b = normal(D, 8, seed=212), normal(D, 8, seed=213)
+    first, second = (weight[:, 1::2] - weight[:, ::2] for weight in (a, b))
+    for found, wanted in zip(q.joint_cumulants(a, b)[2:], bits.joint_cumulants(first, second)[2:], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(q.kl_divergence(), bits.kl_divergence())
+    torch.testing.assert_close(q.total_variance(a), bits.total_variance(first))
+
+
+def test_the_classes_of_a_group_depend_on_each_other():
+    """Taken for independent bits they would have another variance by far."""
+    q, weight = FAMILIES["categorical"](PARAMETERS["categorical"]), normal(D, 6, seed=214)
+    own, bits = q.linear_variance(weight), torch.nn.functional.linear(q.variance, weight.square())
+    assert ((own - bits).abs() / own).max() > 0.3
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_variances_of_linear_functions(name):
+    q = FAMILIES[name](PARAMETERS[name])
+    weight = normal(D, q.latent_dim, seed=215)
+    mean = expectation(name, PARAMETERS[name], lambda z: z @ weight.T)
+    exact = expectation(name, PARAMETERS[name], lambda z: (z @ weight.T - mean) ** 2)
+    assert relative(q.linear_variance(weight), exact) < 1e-12
+    assert relative(q.total_variance(weight), exact.sum(1)) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["categorical", "uniform"])
+def test_tilting_in_chunks(name, monkeypatch):
+    parameters = PARAMETERS[name].clone().requires_grad_()
+    latents = FAMILIES[name](parameters).latent_dim
+    weight, exponent = (normal(D, latents, seed=seed).requires_grad_() for seed in (216, 217))
+    found = []
+    for size in (2**20, 1):
+        monkeypatch.setattr(tilting, "CHUNK_BYTES", {"cpu": size})
+        moments = FAMILIES[name](parameters).tilted_moments(weight, exponent)
+        total = torch.stack([moment * normal(B, D, seed=218 + n) for n, moment in enumerate(moments)]).sum()
+        found.append([*moments, *gradients(total, parameters, weight, exponent)])
+    for one, many in zip(*found, strict=True):
+        torch.testing.assert_close(one, many, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-12, 1e-3, 0.5, 0.999, 1.0, 1.001, 3.0, 50.0, 800.0, 1e4])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_log_sinh_ratio(x, sign):
+    """Against sixty digits."""
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(60):
+        y = mpmath.mpf(sign * x)
+        exact = [mpmath.mpf(0), y / 3, mpmath.mpf(1) / 3]
+        if x > 1e-9:
+            exact = [mpmath.log(mpmath.sinh(y) / y), mpmath.coth(y) - 1 / y, 1 / y**2 - 1 / mpmath.sinh(y) ** 2]
+        wanted = [float(each) for each in exact]
+    for dtype, tolerance in ((DOUBLE, 2e-15), (torch.float32, 2e-6)):
+        found = tilting._log_sinh_ratio(torch.tensor(sign * x, dtype=dtype))
+        for ours, each in zip(found, wanted, strict=True):
+            assert float(ours) == pytest.approx(each, rel=tolerance, abs=1e-20)
+
+
+LOGITS = st.sampled_from([-1e4, -104.0, -88.0, -17.0, -1.0, 0.0, 1e-30, 1.0, 17.0, 88.0, 104.0, 1e4])
+LOCATIONS = st.sampled_from([-100.0, -1.0, -1e-30, 0.0, 1e-30, 2.0, 100.0])
+LOG_SCALES = st.sampled_from([-1e4, -104.0, -50.0, -1.0, 0.0, 1.0, 5.0])
+PARTS = {name: [LOGITS] for name in PARAMETERS} | {
+    "laplace": [LOCATIONS, LOG_SCALES],
+    "poisson": [st.sampled_from([-1e4, -104.0, -17.0, 0.0, 1.0, 5.0])],
+    "uniform": [LOGITS, LOGITS],
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_extremes_are_finite_and_those_of_float64(name, data):
+    latents = 6
+    drawn = [data.draw(part) for part in PARTS[name] for _ in range(latents)]
+    weight = normal(2, latents, seed=219)
+    found = []
+    for dtype in (torch.float32, DOUBLE):
+        parameters = torch.tensor([drawn], dtype=dtype).requires_grad_()
+        q, w = FAMILIES[name](parameters), weight.to(dtype)
+        values: list[Any] = [q.kl_divergence(), q.total_variance(w), q.linear_variance(w)]
+        values += [*q.higher_cumulants(w), *q.joint_cumulants(w, w.flip(0))]
+        if q.has_tilted_moments():
+            values += q.tilted_moments(w, 0.3 * w.flip(0))
+        slopes = [gradients(value.sum(), parameters)[0] for value in values if value.requires_grad]
+        found.append([value.detach() for value in (*values, *slopes)])
+    for single, double in zip(*found, strict=True):
+        assert torch.isfinite(double).all()
+        if double.abs().max() < 1e37:
+            assert torch.isfinite(single).all()
+            torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4 * float(double.abs().max()) + 1e-5)
+
+
+@pytest.mark.parametrize("name", ["categorical", "sign", "binomial"])
+def test_certain_variables_are_constant(name):
+    q = FAMILIES[name](torch.tensor([[-200.0, 200.0, -200.0]]))
+    z = q.sample(1000, seeded(220))
+    assert torch.equal(z, z[:1].expand_as(z))
+    assert torch.equal(z[0], q.mean)
+    torch.testing.assert_close(q.log_prob(z), torch.zeros(1000, 1))
+
+
+def test_samples_at_the_ends_of_the_noise(monkeypatch):
+    """torch.rand may return 0: no sample is infinite, and one class is set all the same."""
+    monkeypatch.setattr(torch, "rand", lambda shape, *, dtype, **_: torch.zeros(shape, dtype=dtype))
+    z = Laplace(torch.zeros(1, 2)).rsample(3)
+    assert torch.isfinite(z).all()
+    assert (z.abs() > 10).all()
+    assert torch.equal(FAMILIES["categorical"](torch.zeros(1, 6)).sample(1).sum(-1), torch.full((1, 1), 2.0))
+    assert (Uniform(torch.zeros(1, 2)).log_prob(Uniform(torch.zeros(1, 2)).sample(1)) < math.inf).all()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(place=st.floats(-200, 200, width=32), size=st.floats(-200, 200, width=32), seed=st.integers(0, 100))
+def test_uniform_samples_lie_in_their_interval_after_rounding(place, size, seed):
+    q = Uniform(torch.tensor([[place, size]]))
+    z = q.sample(50, seeded(seed))
+    assert torch.isfinite(q.log_prob(z)).all()
+    assert torch.equal(q.prior_log_prob(z), torch.zeros(50, 1))
+
+
+def test_points_outside_an_interval_have_no_density():
+    q = Uniform(torch.zeros(1, 4))
+    z = torch.tensor([[[0.5, 0.2]], [[0.5, 1.2]]])
+    assert torch.equal(q.log_prob(z), torch.full((2, 1), -math.inf))
+    assert q.prior_log_prob(z).flatten().tolist() == [0, -math.inf]
+
+
+@pytest.mark.parametrize("family", [Categorical.of(3), Categorical.of(4)])
+def test_parameters_that_make_no_groups(family):
+    with pytest.raises(ShapeError, match=rf"parameters: expected shape \[B, {family.classes} G\].*\[2, 10\]"):
+        family(torch.zeros(2, 10))
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5])
+def test_impossible_options(number):
+    with pytest.raises(ValueError, match=f"trials: .*{number}"):
+        Binomial.of(number)
+    with pytest.raises(ValueError, match=f"classes: .*{number}"):
+        Categorical.of(number)
+
+
+def test_options_are_class_attributes():
+    class Tens(Binomial):
+        trials = 10
+
+    for family, trials in ((Tens, 10), (Binomial.of(10), 10), (Binomial, 2)):
+        assert family.trials == trials
+        assert family.support == (0, trials)
+    assert Binomial.of(10)(torch.zeros(1, 2)).mean.tolist() == [[5, 5]]
+    assert Categorical.of(5).__name__ == "Categorical5"
+
+
+def test_signs_are_bits():
+    q: Posterior = Sign(PARAMETERS["sign"])
+    torch.testing.assert_close(q.mean, 2 * Bernoulli(PARAMETERS["sign"]).mean - 1)

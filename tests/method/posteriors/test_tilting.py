@@ -1,0 +1,123 @@
+import math
+
+import pytest
+import torch
+from tests.method.reference import DOUBLE, bernoulli_expectation, gradients, normal, relative
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from silent_gradients.posteriors import tilting
+from silent_gradients.posteriors.tilting import tilted_bits
+
+B, K, D = 3, 6, 5
+
+
+def problem(dtype=DOUBLE, batch=B, latents=K, dimensions=D, scale=2.0):
+    """Logits, weight and exponent."""
+    shapes = ((batch, latents), (dimensions, latents), (dimensions, latents))
+    return [normal(*shape, seed=seed, scale=scale).to(dtype).requires_grad_() for seed, shape in enumerate(shapes, 700)]
+
+
+def enumerated(logits, weight, exponent):
+    def tilted(function):
+        return bernoulli_expectation(logits, lambda z: (z @ exponent.T).exp() * function(z @ weight.T))
+
+    normalizer = tilted(torch.ones_like)
+    mean = tilted(lambda m: m) / normalizer
+    return normalizer.log(), mean, tilted(lambda m: (m - mean) ** 2) / normalizer
+
+
+def all_gradients(outputs, inputs, seed=710):
+    """Of the outputs in one random direction."""
+    total = sum((out * normal(*out.shape, seed=seed + i).to(out.dtype)).sum() for i, out in enumerate(outputs))
+    return gradients(total, *inputs)
+
+
+@pytest.mark.parametrize("dimensions_at_once", [1, 2, 3, 100])
+def test_moments_and_gradients_equal_the_sum_over_all_codes(dimensions_at_once, monkeypatch):
+    monkeypatch.setattr(tilting, "CHUNK_BYTES", {"cpu": dimensions_at_once * B * K * 8})
+    inputs = problem()
+    found, exact = tilted_bits(*inputs), enumerated(*inputs)
+    for ours, wanted in zip(found, exact, strict=True):
+        assert ours.shape == (B, D)
+        assert relative(ours, wanted) < 1e-12
+    for ours, wanted in zip(all_gradients(found, inputs), all_gradients(exact, inputs), strict=True):
+        assert relative(ours, wanted) < 1e-12
+
+
+@pytest.mark.parametrize("output", [0, 1, 2])
+def test_the_gradient_of_each_output_alone(output):
+    inputs = problem()
+    found, exact = tilted_bits(*inputs)[output], enumerated(*inputs)[output]
+    for ours, wanted in zip(gradients(found.sum(), *inputs), gradients(exact.sum(), *inputs), strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-11, atol=1e-12)
+
+
+def test_no_tensor_outgrows_the_budget_and_none_is_kept(monkeypatch):
+    """Forward and backward at D = 50, four dimensions at once; what autograd keeps is its input alone."""
+    batch, latents, dimensions = 8, 16, 50
+    budget = 4 * batch * latents * 4
+    monkeypatch.setattr(tilting, "CHUNK_BYTES", {"cpu": budget})
+    inputs = problem(torch.float32, batch, latents, dimensions, 0.5)
+    made: list[int] = []
+    kept: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made_here = func(*args, **(kwargs or {}))
+            outputs = made_here if isinstance(made_here, tuple | list) else [made_here]
+            made.extend(out.untyped_storage().nbytes() for out in outputs if isinstance(out, torch.Tensor))
+            return made_here
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with Sizes():
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            total = torch.stack([out.square().sum() for out in tilted_bits(*inputs)]).sum()
+        forward = len(made)
+        torch.autograd.grad(total, inputs)
+    # Every chunk of either pass is seen, and the budget is used.
+    assert forward > 13 * 5
+    assert len(made) - forward > 13 * 5
+    largest_without_chunks = max(batch * dimensions, dimensions * latents) * 4
+    assert max(made) == max(budget, largest_without_chunks)
+    assert max(kept) <= dimensions * latents < batch * latents * dimensions / 4
+
+
+def test_float32_is_close_to_float64():
+    high = problem(latents=200, dimensions=40, scale=1.0)
+    with torch.no_grad():
+        high[1] *= 0.1
+        high[2] *= 0.1
+        high[0] *= 8
+    low = [tensor.detach().float().requires_grad_() for tensor in high]
+    high = [tensor.detach().double().requires_grad_() for tensor in low]
+    found, exact = tilted_bits(*low), tilted_bits(*high)
+    for ours, wanted in zip(found, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert relative(ours.double(), wanted) < 1e-6
+    for ours, wanted in zip(all_gradients(found, low), all_gradients(exact, high), strict=True):
+        assert relative(ours.double(), wanted) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_saturated_bits_keep_the_digits_of_the_normalizer(dtype):
+    """log E e^(t z) = t where z = 1: softplus(1e4 + t) - softplus(1e4) would lose all of a small t in float32."""
+    logits = torch.tensor([[1e4], [-1e4], [30.0], [-30.0], [math.inf], [-math.inf]], dtype=dtype)
+    exponent = torch.tensor([[1e-4], [3.0], [-50.0], [200.0]], dtype=dtype)
+    found, mean, variance = tilted_bits(logits, torch.ones_like(exponent), exponent)
+    p, rest = torch.sigmoid(logits.double()), torch.sigmoid(-logits.double())
+    exact = exponent.double().T * (p > 0.5)
+    for image, row in ((2, 0), (2, 2), (2, 3), (3, 0), (3, 1), (3, 3)):
+        exact[image, row] = math.log(float(rest[image] + p[image] * exponent[row].double().exp()))
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6 if dtype == torch.float32 else 1e-9, atol=1e-12)
+    assert ((mean == 0) | (mean == 1))[[0, 1, 4, 5]].all()
+    assert (variance[[0, 1, 4, 5]] == 0).all()
+
+
+def test_second_derivatives_are_refused():
+    inputs = problem()
+    with pytest.raises(NotImplementedError, match="second derivatives"):
+        torch.autograd.grad(tilted_bits(*inputs)[0].sum(), inputs[:1], create_graph=True)

@@ -1,0 +1,694 @@
+"""Every bad setting is one error that names the key, the value and the way out."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from silent_study import params
+from silent_study.data.errors import DataError
+from silent_study.methods import METHODS
+from silent_study.paper import PUBLISHED
+from silent_study.params.overlay import read_yaml, with_nulls
+from silent_study.params.schema import Params
+from silent_study.plan.plan import ROUNDS, Plan
+from silent_study.settings import SettingsError
+from silent_study.store.packs import Round
+
+ROOT = Path(__file__).parents[2]
+PAPER = {
+    experiment: {cell.split("/")[2] for cell in PUBLISHED if cell.startswith(f"mnist/{experiment}/")}
+    for experiment in ("fixed", "learnable")
+}
+"""The methods of the paper's tables."""
+PRESET: dict[str, Any] = {
+    "seeds": [0, 1],
+    "experiments": {
+        "fixed": {
+            "digits": {
+                "methods": ["silent-gaussian", "reparameterization", "gumbel-softmax"],
+                "epochs": 8,
+                "batch_size": 64,
+                "latent_dim": 4,
+                "network": {
+                    "architecture": "plain",
+                    "encoder_channels": [2, 2, 2],
+                    "decoder_channels": [2, 2, 2, 2, 2],
+                },
+                "snapshot_epochs": [2, 8],
+                "grid": {"learning_rate": [0.001, 0.01], "variance": [0.01, 0.1]},
+                "shared_axes": ["variance"],
+            }
+        },
+        "learnable": {
+            "digits": {
+                "methods": ["silent-bernoulli", "reinforce", "reinforce+silent"],
+                "epochs": 8,
+                "batch_size": 64,
+                "latent_dim": 4,
+                "network": {
+                    "architecture": "plain",
+                    "encoder_channels": [2, 2, 2],
+                    "decoder_channels": [2, 2, 2, 2, 2],
+                },
+                "overrides": {"reinforce+silent": {"epochs": 12, "grid": {"annealing_rate": [0.5]}}},
+                "grid": {"learning_rate": [0.001], "cutoff_epoch": [None, 6]},
+            }
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets")
+    (folder / "small.yaml").write_text(yaml.safe_dump(PRESET))
+    (folder / "large.yaml").write_text(yaml.safe_dump({**PRESET, "protocol": "paper"}))
+    return folder
+
+
+def resolve(presets: Path, own: dict[str, Any] | None = None) -> Params:
+    return params.resolve({"preset": "small"} | (own or {}), presets)
+
+
+def at(path: str, value: Any) -> dict[str, Any]:
+    """``{"a": {"b": value}}`` for ``a.b``; ``f`` and ``l`` stand for the two sections."""
+    keys = path.split("/")
+    places = {"f": ["experiments", "fixed", "digits"], "l": ["experiments", "learnable", "digits"]}
+    for key in reversed([*places.get(keys[0], keys[:1]), *keys[1:]]):
+        value = {key: value}
+    return value
+
+
+BAD = {
+    # Unknown keys, each with the nearest that is known.
+    "unknown key": (at("sedes", [1]), ["sedes", "seeds"]),
+    "unknown key, nothing near": (at("zzz", 1), ["zzz", "known here: data, ", "seeds"]),
+    "unknown nested key": (at("f/epoch", 3), ["experiments.fixed.digits.epoch", "'epochs'"]),
+    "unknown grid axis": (at("f/grid/learning_rte", [1.0]), ["fixed.digits.grid.learning_rte", "'learning_rate'"]),
+    "unknown network key": (at("l/network/channels", [1]), ["learnable.digits.network.channels", "encoder_channels"]),
+    "unknown key of the evaluation": (at("evaluation/sample", 3), ["evaluation.sample", "'samples'"]),
+    "unknown key of the execution": (at("execution/worker", 3), ["execution.worker", "'workers'"]),
+    "key that is no word": ({"data": {3: 4}}, ["data.3"]),
+    # Unknown names.
+    "mistyped preset": ({"preset": "smal"}, ["preset", "'smal'", "did you mean 'small'"]),
+    "no preset": ({"preset": None}, ["preset", "None", "large", "small"]),
+    "preset that is a list": ({"preset": ["small"]}, ["preset", "['small']"]),
+    "mistyped experiment": (at("experiments/fixd", {"digits": {}}), ["experiments", "'fixd'", "'fixed'"]),
+    "mistyped data set": (at("experiments/fixed/digts", {"epochs": 3}), ["experiments.fixed", "'digts'", "'digits'"]),
+    "mistyped method": (
+        at("f/methods", ["silent-gausian"]),
+        ["fixed.digits.methods", "silent-gausian", "'silent-gaussian'"],
+    ),
+    "method of the other experiment": (
+        at("f/methods", ["reinforce+silent"]),
+        ["methods", "'reinforce+silent'", "one of learnable's"],
+    ),
+    "mistyped shared axis": (at("f/shared_axes", ["varianc"]), ["shared_axes", "'varianc'", "'variance'"]),
+    "mistyped protocol": (at("protocol", "hold-out"), ["protocol", "'hold-out'", "'holdout'"]),
+    "mistyped architecture": (at("f/network/architecture", "plane"), ["network.architecture", "'plane'", "'plain'"]),
+    "mistyped initialization": (at("f/initialization", "pytorch"), ["initialization", "'pytorch'", "'torch'"]),
+    "mistyped guide": (at("l/guide", "loglinear"), ["learnable.digits.guide", "'loglinear'", "'log-linear'"]),
+    "mistyped precision": (at("l/precision", "float16"), ["digits.precision", "'float16'", "'bfloat16'"]),
+    "mistyped log term": (at("l/log_term", "tailor"), ["log_term", "'tailor'", "'taylor'"]),
+    # Own images.
+    "own set of a known name": (
+        {"data": {"sets": {"mnist": {"path": "x"}}}},
+        ["data.sets.mnist", "comes with the package", "choose another name"],
+    ),
+    "own set with a hostile name": (
+        {"data": {"sets": {"../x": {"path": "x"}}}},
+        ["data.sets", "'../x'", "at most 40 small letters"],
+    ),
+    "own set with a name that is no text": ({"data": {"sets": {3: {"path": "x"}}}}, ["data.sets", "3 cannot"]),
+    "own set without a path": ({"data": {"sets": {"mine": {}}}}, ["data.sets.mine.path: missing"]),
+    "own set with an unknown key": (
+        {"data": {"sets": {"mine": {"path": "x", "level": 3}}}},
+        ["data.sets.mine.level: unknown key", "'levels'"],
+    ),
+    "own set with a folder": (
+        {"data": {"sets": {"mine": {"path": "x", "folder": "x"}}}},
+        ["data.sets.mine.folder: unknown key (did you mean 'path'?)"],
+    ),
+    "own set with half a level": (
+        {"data": {"sets": {"mine": {"path": "x", "levels": 2.5}}}},
+        ["data.sets.mine.levels", "got 2.5"],
+    ),
+    "own set with too many levels": ({"data": {"sets": {"mine": {"path": "x", "levels": 257}}}}, ["levels", "256"]),
+    "own set that is all test": ({"data": {"sets": {"mine": {"path": "x", "test": 1}}}}, ["data.sets.mine.test", "1"]),
+    "own set of one side": ({"data": {"sets": {"mine": {"path": "x", "size": [3]}}}}, ["data.sets.mine.size"]),
+    "own set of two channels": ({"data": {"sets": {"mine": {"path": "x", "channels": 2}}}}, ["sets.mine.channels"]),
+    "own sets that are none": ({"data": {"sets": ["x"]}}, ["data.sets", "['x']"]),
+    "own images that are not there": (
+        {"data": {"sets": {"mine": {"path": "no/where"}}, "substitute": {"digits": "mine"}}},
+        ["data.sets.mine: path 'no/where': there is no such folder or file"],
+    ),
+    # Impossible values.
+    "no temperature": (
+        at("f/estimator_options", {"temperature": 0}),
+        ["fixed.digits.estimator_options (gumbel-softmax)", "temperature", "positive", "got 0"],
+    ),
+    "decay of 1": (
+        at("l/overrides", {"reinforce": {"estimator_options": {"decay": 1.0}}}),
+        ["learnable.digits.estimator_options (reinforce)", "decay", "[0, 1)", "got 1.0"],
+    ),
+    "half a sample": (at("f/estimator_options", {"samples": 1.5}), ["samples", "whole number", "got 1.5"]),
+    "truth value for an option": (at("f/estimator_options", {"samples": True}), ["estimator_options", "truth value"]),
+    "words for an option": (at("f/estimator_options", {"samples": "two"}), ["estimator_options.samples", "'two'"]),
+    "mistyped option": (
+        at("f/estimator_options", {"temprature": 1.0}),
+        ["fixed.digits.estimator_options", "'temprature'", "'temperature'"],
+    ),
+    "option of another method": (
+        at("l/overrides", {"reinforce": {"estimator_options": {"temperature": 1.0}}}),
+        ["overrides.reinforce.estimator_options", "'temperature'", "known: samples, decay"],
+    ),
+    "option of a method without an estimator": (
+        at("l/overrides", {"silent-bernoulli": {"estimator_options": {"samples": 2}}}),
+        ["overrides.silent-bernoulli.estimator_options", "'samples'", "known: none"],
+    ),
+    "negative rate": (at("f/grid/learning_rate", [0.1, -0.1]), ["grid.learning_rate.1", "greater than 0", "got -0.1"]),
+    "rate of zero": (at("f/grid/mean_rate", [0]), ["grid.mean_rate.0", "greater than 0"]),
+    "infinite rate": (at("f/grid/learning_rate", [float("inf")]), ["grid.learning_rate.0", "finite", "got inf"]),
+    "rate that is no number": (at("f/grid/learning_rate", [float("nan")]), ["grid.learning_rate.0", "got nan"]),
+    "no rates": (at("f/grid/learning_rate", []), ["grid.learning_rate", "at least 1"]),
+    "one rate without its list": (
+        at("f/grid/learning_rate", 0.1),
+        ["grid.learning_rate", "expected a list, as in learning_rate: [0.1], got 0.1"],
+    ),
+    "no variance": (at("f/grid/variance", [0.0]), ["grid.variance.0", "greater than 0"]),
+    "no epochs": (at("f/epochs", 0), ["fixed.digits.epochs", "greater than 0", "got 0"]),
+    "half an epoch": (
+        at("f/epochs", 2.5),
+        ["fixed.digits.epochs", "expected a whole number, as in epochs: 3", "got 2.5"],
+    ),
+    "words for a number": (at("f/epochs", "many"), ["fixed.digits.epochs", "whole number", "'many'"]),
+    "nothing for a number": (at("f/epochs", None), ["fixed.digits.epochs", "whole number", "None"]),
+    "truth value for a number": (at("f/batch_size", True), ["fixed.digits.batch_size", "truth value", "True"]),
+    "truth values in a list": (at("seeds", [0, False]), ["seeds.1", "truth value", "quotes", "got False"]),
+    "text in a list of numbers": (at("seeds", ["a"]), ["seeds.0: expected a whole number, got 'a'"]),
+    "number for a section": (
+        at("f/network", 3),
+        ["fixed.digits.network: expected keys and values, as in network: {key: value}, got 3"],
+    ),
+    "number for a pair": (
+        {"data": {"sets": {"mine": {"path": "x", "size": 3}}}},
+        ["data.sets.mine.size: expected a list, as in size: [3, 3], got 3"],
+    ),
+    "nothing for every section": (
+        {"experiments": {"fixed": None, "learnable": None}},
+        ["experiments: none is left", "null"],
+    ),
+    "sections without data sets": (
+        {"experiments": {"fixed": {"digits": None}, "learnable": None}},
+        ["experiments: none is left"],
+    ),
+    "nothing for the experiments": (at("experiments", None), ["experiments: none is left"]),
+    "nothing for a section": (at("f/grid", None), ["fixed.digits.grid", "missing"]),
+    "beta of more than 1": (at("f/betas", [0.9, 1.5]), ["fixed.digits.betas.1", "less than 1", "got 1.5"]),
+    "one beta": (at("f/betas", [0.9]), ["fixed.digits.betas.1", "missing"]),
+    "negative weight decay": (at("f/weight_decay", -1), ["weight_decay", "got -1"]),
+    "clip of zero": (at("f/gradient_clip", 0), ["gradient_clip", "greater than 0"]),
+    "one draw for a variance": (at("evaluation/variance_draws", 1), ["evaluation.variance_draws", "2"]),
+    "more runs in a pack than allowed": (at("execution/runs_per_pack", 65), ["execution.runs_per_pack", "64"]),
+    "no workers": (at("execution/workers", 0), ["execution.workers", "greater than 0"]),
+    "mirror that is no path": (at("data/mirror", 3), ['data.mirror: expected a text, as in mirror: "3", got 3']),
+    # What no field can know of itself.
+    "cut-off past the end": (
+        at("l/grid/cutoff_epoch", [None, 9]),
+        ["learnable.digits", "cutoff_epoch 9 is", "8 epochs", "null"],
+    ),
+    "snapshot past the end": (at("f/snapshot_epochs", [2, 9]), ["fixed.digits", "snapshot_epochs 9 is", "8"]),
+    "cooldown past the end": (at("f/cooldown_epochs", 8.5), ["fixed.digits", "cooldown_epochs 8.5 is", "8 epochs"]),
+    "negative cooldown": (at("f/cooldown_epochs", -1), ["cooldown_epochs", "got -1"]),
+    "end before the snapshot": (at("f/epochs", 4), ["fixed.digits", "snapshot_epochs 8 is", "4", "set it as well"]),
+    "the same seed twice": (at("seeds", [3, 1, 3]), ["seeds", "[3, 1, 3]", "different"]),
+    "no seeds": (at("seeds", []), ["seeds", "at least 1"]),
+    "negative seed": (at("seeds", [-1]), ["seeds.0", "got -1"]),
+    "one seed without its list": (at("seeds", 3), ["seeds: expected a list, as in seeds: [3], got 3"]),
+    "the same method twice": (
+        at("f/methods", ["reparameterization"] * 2),
+        ["fixed.digits.methods", "once", "reparameterization"],
+    ),
+    "no methods": (at("f/methods", []), ["fixed.digits.methods", "at least 1"]),
+    "guided without its baseline": (
+        at("experiments/learnable/digits", {"methods": ["reinforce+silent"]}),
+        ["learnable.digits.methods", "'reinforce+silent'", "'reinforce'", "list that as well"],
+    ),
+    "too few channels": (
+        at("f/network/encoder_channels", [2, 2]),
+        ["fixed.digits.network", "plain", "3 encoder", "got 2"],
+    ),
+    "channels of the other network": (
+        at("f/network/architecture", "strided"),
+        ["fixed.digits.network", "strided", "4 encoder"],
+    ),
+    "strided network on small images": (
+        at("f/network", {"architecture": "strided", "encoder_channels": [2] * 4, "decoder_channels": [2] * 4}),
+        ["fixed.digits.network", "32x32", "8x8", "use 'plain'"],
+    ),
+    "channel of zero": (at("f/network/encoder_channels", [2, 2, 0]), ["network.encoder_channels.2", "got 0"]),
+    "holdout of everything": (at("f/holdout", 1437), ["fixed.digits.holdout", "1437"]),
+    "log term that bits do not have": (at("l/log_term", "exact"), ["silent-bernoulli", "'exact'", "'central-limit'"]),
+    # Overrides.
+    "override of a method not listed": (at("f/overrides", {"reinforc": {"epochs": 9}}), ["overrides", "'reinforc'"]),
+    "override of a misspelt method": (at("l/overrides", {"reinforc": {"epochs": 9}}), ["'reinforc'", "'reinforce'"]),
+    "override for all": (
+        at("f/overrides", {"gumbel-softmax": {"latent_dim": 3}}),
+        ["overrides.gumbel-softmax", "latent_dim", "all methods"],
+    ),
+    "override of the methods": (
+        at("f/overrides", {"gumbel-softmax": {"methods": []}}),
+        ["overrides.gumbel-softmax", "methods"],
+    ),
+    "override of a shared axis": (
+        at("f/overrides", {"gumbel-softmax": {"grid": {"variance": [1.0]}}}),
+        ["overrides.gumbel-softmax.grid", "variance", "shared_axes"],
+    ),
+    "unknown key in an override": (
+        at("f/overrides", {"gumbel-softmax": {"epohs": 3}}),
+        ["overrides.gumbel-softmax.epohs", "'epochs'"],
+    ),
+    "bad value in an override": (
+        at("f/overrides", {"gumbel-softmax": {"weight_decay": -1}}),
+        ["overrides.gumbel-softmax.weight_decay", "got -1"],
+    ),
+    "override that is no mapping": (at("f/overrides", {"gumbel-softmax": None}), ["overrides.gumbel-softmax", "None"]),
+    "override ends before the cut-off": (
+        at("l/overrides", {"reinforce+silent": {"epochs": 5}}),
+        ["reinforce+silent", "cutoff_epoch 6", "5 epochs"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("own", "words"), BAD.values(), ids=BAD.keys())
+def test_a_bad_setting_is_one_clear_error(presets, own, words):
+    with pytest.raises(SettingsError) as caught:
+        resolve(presets, own)
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert "[key]" not in message
+    assert "pydantic" not in message
+
+
+def test_two_bad_settings_are_both_named(presets):
+    with pytest.raises(SettingsError, match=r"(?s)epochs.*got 0.*\n.*batch_size.*got -1"):
+        resolve(presets, at("f", {"epochs": 0, "batch_size": -1}))
+
+
+def test_nothing_but_the_bad_setting_is_wrong_with_these(presets):
+    resolve(presets)
+    resolve(presets, {"protocol": "paper", "seeds": [5]})
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"), [("seeds", "seeds: missing"), ("experiments", "experiments: none is left")]
+)
+def test_a_missing_key_is_named(tmp_path, missing, told):
+    document = {key: value for key, value in PRESET.items() if key != missing}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(SettingsError, match=told):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["methods", "epochs", "batch_size", "latent_dim", "network", "grid"])
+def test_a_missing_key_of_a_section_is_named(tmp_path, missing):
+    document = copy.deepcopy(PRESET)
+    del document["experiments"]["fixed"]["digits"][missing]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(SettingsError, match=rf"experiments\.fixed\.digits\.{missing}: missing"):
+        resolve(tmp_path)
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(presets, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "preset: small\n"
+        "experiments: {fixed: {digits: {estimator_options: {temperature: 5e-1},\n"
+        "  grid: {learning_rate: [1e-3, 3E-4], mean_rate: [null, 1e-2]}}}}\n"
+    )
+    assert read_yaml(path)["experiments"]["fixed"]["digits"]["grid"]["learning_rate"] == ["1e-3", "3E-4"]
+    section = params.load(path, presets).experiments["fixed"]["digits"]
+    assert section.grid.learning_rate == [0.001, 0.0003]
+    assert section.grid.mean_rate == [None, 0.01]
+    assert section.estimator_options == {"temperature": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("- preset\n- small\n", ["params.yaml", "keys and values", "list"]),
+        ("small\n", ["params.yaml", "keys and values", "str"]),
+        ("", ["params.yaml", "keys and values"]),
+        ("preset: [small\n", ["params.yaml", "no YAML", "line"]),
+        ("preset: small\n\tseeds: [0]\n", ["params.yaml", "no YAML"]),
+    ],
+)
+def test_a_file_that_holds_something_else(presets, tmp_path, content, words):
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        params.load(path, presets)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "seeds: [0]\npreset: small\nseeds: [1]\n",
+            "the key 'seeds' stands twice, in lines 1 and 3; remove one of them",
+        ),
+        ("data: {mirror: a, mirror: b}\n", "the key 'mirror' stands twice, in line 1; remove one of them"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(presets, tmp_path, text, told):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        params.load(path, presets)
+    assert str(caught.value) == f"{path}: {told}"
+
+
+def test_keys_over_those_that_are_merged_stand_once(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("a: &a {b: 1, c: 2}\nd: &d {<<: *a, b: 3}\ne: {<<: *d, b: 4}\n")
+    assert read_yaml(path) == {"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}, "e": {"b": 4, "c": 2}}
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(
+        SettingsError, match=r"nowhere\.yaml: cannot be read \(No such file.*; go to the folder of the clone"
+    ):
+        params.load(tmp_path / "nowhere.yaml")
+
+
+def test_a_preset_is_validated_like_the_rest(tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**PRESET, "sedes": [1]}))
+    with pytest.raises(SettingsError, match=r"sedes: unknown key \(did you mean 'seeds'\?\)"):
+        resolve(tmp_path)
+
+
+def test_own_settings_lie_over_the_preset(presets):
+    own = {"seeds": [7], **at("f", {"epochs": 10, "grid": {"learning_rate": [0.5]}})}
+    settings = resolve(presets, own)
+    section = settings.experiments["fixed"]["digits"]
+    assert settings.preset == "small"
+    assert settings.seeds == [7]  # a list is replaced
+    assert section.epochs == 10
+    assert section.grid.learning_rate == [0.5]
+    assert section.grid.variance == [0.01, 0.1]  # a mapping is laid over key by key
+    assert section.latent_dim == 4
+    assert settings.experiments["learnable"] == resolve(presets).experiments["learnable"]
+
+
+def test_own_methods_are_those_of_a_preset_without_its_overrides_of_others(presets):
+    below = resolve(presets).experiments["learnable"]["digits"]
+    assert "reinforce+silent" in below.overrides
+    own = at("l/methods", ["silent-bernoulli", "reinforce"])
+    assert resolve(presets, own).experiments["learnable"]["digits"].overrides == {}
+    kept = at("l/methods", ["reinforce", "reinforce+silent"])
+    assert resolve(presets, kept).experiments["learnable"]["digits"].overrides == below.overrides
+    own_override = {"methods": ["reinforce"], "overrides": {"reinforce+silent": {"epochs": 12}}}
+    with pytest.raises(SettingsError, match=r"overrides: 'reinforce\+silent' is not among the methods"):
+        resolve(presets, {"experiments": {"learnable": {"digits": own_override}}})
+
+
+def test_null_replaces(presets):
+    assert resolve(presets, at("l/gradient_clip", 5)).experiments["learnable"]["digits"].gradient_clip == 5
+    assert resolve(presets, at("l/gradient_clip", None)).experiments["learnable"]["digits"].gradient_clip is None
+
+
+def test_an_override_holds_for_its_method_alone(presets):
+    settings = resolve(presets)
+    guided = settings.for_method("learnable", "digits", "reinforce+silent")
+    baseline = settings.for_method("learnable", "digits", "reinforce")
+    assert (guided.epochs, guided.grid.annealing_rate) == (12, [0.5])
+    assert guided.grid.cutoff_epoch == [None, 6]
+    assert baseline == settings.experiments["learnable"]["digits"]
+    assert (baseline.epochs, baseline.grid.annealing_rate) == (8, [0.02])
+
+
+def test_settings_cannot_be_changed_after_validation(presets):
+    with pytest.raises(ValueError, match="frozen"):
+        resolve(presets).seeds = [3]  # type: ignore[misc]
+
+
+def test_the_repositorys_own_settings():
+    own = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings = params.load(ROOT / "params.yaml")
+    assert settings.preset == own["preset"]
+    for preset in sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")):
+        loaded = params.resolve({"preset": preset}, ROOT / "presets")
+        for experiment, datasets in loaded.experiments.items():
+            for section in datasets.values():
+                assert set(section.methods) <= set(METHODS[experiment])
+
+
+def test_the_digits_preset_compares_every_method_by_the_headline_protocol():
+    settings = params.resolve({"preset": "digits"}, ROOT / "presets")
+    assert settings.protocol == "holdout"
+    assert len(settings.seeds) == 3
+    assert {name: set(datasets["digits"].methods) for name, datasets in settings.experiments.items()} == PAPER
+
+
+def test_an_override_of_an_axis_that_does_not_concern_its_method_is_refused():
+    presets = ROOT / "presets"
+    override = {"reinforce+silent": {"grid": {"learning_rate": [0.1]}}}
+    own = {"preset": "digits", "experiments": {"learnable": {"digits": {"overrides": override}}}}
+    with pytest.raises(SettingsError, match=r"reinforce\+silent\.grid\.learning_rate: no axis of this method"):
+        params.resolve(own, presets)
+
+
+def test_null_takes_a_section_of_the_preset_away():
+    own = {"preset": "digits", "experiments": {"learnable": None}}
+    assert list(params.resolve(own, ROOT / "presets").experiments) == ["fixed"]
+
+
+PARTS = {
+    "MNIST, fixed variance": ["mnist/fixed"],
+    "MNIST, learnable variance": ["mnist/learnable"],
+    "CIFAR-10": ["cifar10/learnable"],
+    "ImageNet 32x32": ["imagenet32/learnable"],
+    "its stand-in": ["tiny_imagenet32/learnable"],
+}
+"""The rows of the table of calls in docs/reproduce-the-paper.md."""
+
+
+def test_settings_of_one_call_mean_the_same_as_in_the_file(presets):
+    snakemake = pytest.importorskip("snakemake.cli")
+    text = ["preset=small", "seeds=[3, 4]", "experiments={fixed: {digits: {gradient_clip: null}}, learnable: null}"]
+    in_the_file = {entry.partition("=")[0]: yaml.safe_load(entry.partition("=")[2]) for entry in text}
+    of_the_call = with_nulls(snakemake.parse_config(text))
+    assert params.resolve(of_the_call, presets) == params.resolve(in_the_file, presets)
+
+
+def test_each_part_of_the_paper_is_one_call():
+    snakemake = pytest.importorskip("snakemake.cli")
+    rows = [line.split("|") for line in (ROOT / "docs" / "reproduce-the-paper.md").read_text().splitlines()]
+    calls = {row[1].strip(): re.findall(r"`'(.*?)'`", row[2]) for row in rows if len(row) == 4}
+    stand_in = calls["its stand-in"]
+    calls["its stand-in"] = calls["ImageNet 32x32"] + stand_in
+    for part, groups in PARTS.items():
+        (name,) = [row for row in calls if row.startswith(part)]
+        own = with_nulls(snakemake.parse_config(["preset=paper", *calls[name]]))
+        assert list(Plan(params.resolve(own, ROOT / "presets")).groups()) == groups
+
+
+def test_a_substituted_data_set_takes_a_place_under_its_own_name(presets):
+    own = {"data": {"substitute": {"digits": "mnist"}}, "experiments": {"fixed": {"digits": {"epochs": 9}}}}
+    resolved = resolve(presets, own)
+    assert {experiment: list(datasets) for experiment, datasets in resolved.experiments.items()} == {
+        "fixed": ["mnist"],
+        "learnable": ["mnist"],
+    }
+    # Settings over the preset name the data set that the preset names.
+    assert resolved.experiments["fixed"]["mnist"].epochs == 9
+    assert resolved.for_method("learnable", "mnist", "reinforce+silent").epochs == 12
+
+
+@pytest.mark.parametrize(
+    ("substitute", "words"),
+    [
+        ({"digits": "minst"}, ["data.substitute.digits", "'minst'", "did you mean 'mnist'?"]),
+        ({"digit": "mnist"}, ["data.substitute:", "'digit'", "did you mean 'digits'?"]),
+        ({"digits": 5}, ["data.substitute.digits", "5"]),
+        (["digits"], ["data.substitute"]),
+        ("digits", ["data.substitute"]),
+    ],
+)
+def test_a_substitution_that_cannot_be_is_named(presets, substitute, words):
+    with pytest.raises(SettingsError) as error:
+        resolve(presets, {"data": {"substitute": substitute}})
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_a_substitute_that_is_there_already_is_refused(tmp_path):
+    both = copy.deepcopy(PRESET)
+    both["experiments"]["fixed"]["mnist"] = both["experiments"]["fixed"]["digits"]
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(both))
+    with pytest.raises(SettingsError, match=r"'mnist' already has a section in experiments\.fixed"):
+        params.resolve({"preset": "both", "data": {"substitute": {"digits": "mnist"}}}, tmp_path)
+
+
+def test_a_substitute_of_another_size_needs_a_network_that_fits():
+    own = {"preset": "paper", "data": {"substitute": {"imagenet32": "digits"}}}
+    with pytest.raises(SettingsError, match="'strided' needs 32x32 images, these have 8x8"):
+        params.resolve(own, ROOT / "presets")
+
+
+def test_the_papers_preset_is_the_paper():
+    """Paper, Section 3.2 and Appendix B.3: data sets, methods, epochs, batch sizes, snapshots."""
+    paper = params.resolve({"preset": "paper"}, ROOT / "presets")
+    fixed, learnable = paper.experiments["fixed"], paper.experiments["learnable"]
+    assert list(fixed) == ["mnist"]
+    assert set(learnable) == {"mnist", "cifar10", "imagenet32"}
+    assert (fixed["mnist"].epochs, fixed["mnist"].batch_size) == (500, 64)
+    assert fixed["mnist"].snapshot_epochs == [10, 200, 500]
+    assert fixed["mnist"].threshold_bpd == 6.73
+    assert fixed["mnist"].gradient_clip is None
+    sizes = {name: (section.epochs, section.batch_size) for name, section in learnable.items()}
+    assert sizes == {"mnist": (200, 64), "imagenet32": (100, 128), "cifar10": (2000, 256)}
+    for experiment, datasets in paper.experiments.items():
+        for name, section in datasets.items():
+            assert set(section.methods) == PAPER[experiment]
+            for method in section.methods:
+                longer = (name, experiment) == ("mnist", "learnable") and method.startswith("reinforce")
+                assert paper.for_method(experiment, name, method).epochs == (300 if longer else section.epochs)
+    # The KL divergences that it publishes need as many bits.
+    assert min(section.latent_dim for name, section in learnable.items() if name != "mnist") >= 771
+    assert {section.precision for part in (fixed, learnable) for section in part.values()} == {"tf32"}
+    assert learnable["mnist"].latent_dim >= 186
+
+
+@pytest.mark.parametrize("preset", ["mnist-short", "mnist-reduced"])
+def test_the_mnist_presets_have_every_cell_of_the_papers_tables(preset):
+    resolved = params.resolve({"preset": preset}, ROOT / "presets")
+    assert resolved.protocol == "holdout"
+    assert all(list(datasets) == ["mnist"] for datasets in resolved.experiments.values())
+    assert {name: set(datasets["mnist"].methods) for name, datasets in resolved.experiments.items()} == PAPER
+    assert len(resolved.seeds) >= (3 if preset == "mnist-reduced" else 2)
+
+
+def test_the_colour_preset_has_every_learnable_cell_of_the_papers_tables():
+    resolved = params.resolve({"preset": "colour-reduced"}, ROOT / "presets")
+    assert resolved.protocol == "holdout"
+    assert list(resolved.experiments) == ["learnable"]
+    datasets = resolved.experiments["learnable"]
+    assert {name: set(section.methods) for name, section in datasets.items()} == dict.fromkeys(
+        ("cifar10", "tiny_imagenet32"), PAPER["learnable"]
+    )
+    assert len(resolved.seeds) >= 3
+
+
+def test_no_method_of_the_colour_preset_has_more_points_than_a_baseline():
+    plan = Plan(params.resolve({"preset": "colour-reduced"}, ROOT / "presets"))
+    rounds: tuple[Round, ...] = ("baselines", "guided")
+    points = [
+        (cell.dataset, cell.method.name, len(plan.possible_runs(cell, round_)))
+        for round_ in rounds
+        for cell in plan.cells_of(round_)
+    ]
+    assert len(points) == 16
+    assert {point for point in points if point[2] != 1} == {
+        (name, "reinforce", 2) for name in ("cifar10", "tiny_imagenet32")
+    }
+
+
+@pytest.mark.parametrize(("preset", "dataset"), [("digits-beyond", "digits"), ("mnist-beyond", "mnist")])
+def test_the_silent_and_the_sampled_guide_differ_in_nothing_else(preset, dataset):
+    resolved = params.resolve({"preset": preset}, ROOT / "presets")
+    assert set(resolved.experiments) == set(METHODS)
+    methods = resolved.experiments["learnable"][dataset].methods
+    sampled = [method for method in methods if method.endswith("+sampled")]
+    assert sampled == ["reparameterization+sampled", "gumbel-softmax+sampled", "reinforce+sampled"]
+    for method in sampled:
+        silent = method.replace("+sampled", "+silent")
+        own = resolved.for_method("learnable", dataset, method)
+        assert own == resolved.for_method("learnable", dataset, silent)
+
+
+@pytest.mark.parametrize("preset", ["mnist-reduced", "mnist-beyond", "mnist-fixed"])
+def test_methods_of_the_smaller_presets_have_equal_budgets(preset):
+    """As many points each; an annealed method adds its own to its baseline's."""
+    plan = Plan(params.resolve({"preset": preset}, ROOT / "presets"))
+    rounds: tuple[Round, ...] = ("baselines", "guided")
+    assert {len(plan.possible_runs(cell, round_)) for round_ in rounds for cell in plan.cells_of(round_)} == {2}
+
+
+def test_the_preset_for_one_gpu_is_the_papers_but_for_length_rates_and_seeds():
+    smaller, paper = (params.resolve({"preset": preset}, ROOT / "presets") for preset in ("mnist-fixed", "paper"))
+    changed = {"epochs", "snapshot_epochs", "grid", "overrides", "shared_axes"}
+    own, published = (resolved.experiments["fixed"]["mnist"].model_dump() for resolved in (smaller, paper))
+    assert {name for name, value in own.items() if value != published[name]} == changed
+    assert smaller.protocol == paper.protocol
+
+
+def test_every_run_of_the_reduced_preset_is_one_of_the_preset_beyond_it():
+    def ids(preset):
+        plan = Plan(params.resolve({"preset": preset}, ROOT / "presets"))
+        lists = (
+            runs for round_ in ROUNDS for cell in plan.cells_of(round_) for runs in plan.possible_runs(cell, round_)
+        )
+        return {run.id for runs in lists for run in runs}
+
+    assert ids("mnist-reduced") < ids("mnist-beyond")
+
+
+@pytest.fixture
+def own_images(tmp_path, monkeypatch):
+    """Settings of a data set of 20 images with 28x28 pixels, in the place of the digits."""
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "mine.npy", np.zeros((20, 28, 28), dtype=np.uint8))
+    return {"data": {"sets": {"mine": {"path": "mine.npy"}}, "substitute": {"digits": "mine"}}}
+
+
+def test_own_images_are_a_data_set(presets, own_images):
+    resolved = resolve(presets, own_images)
+    assert list(resolved.experiments["fixed"]) == ["mine"]
+    source = resolved.sources["mine"]
+    assert (source.train, source.test, source.holdout, source.shape) == (18, 2, 1, (1, 28, 28))
+    plan = Plan(resolved)
+    run = plan.first_run(plan.cells()[0])
+    assert (run.data.name, run.data.sha256, run.data.holdout) == ("mine", source.sha256, 1)
+
+
+def test_own_images_that_nobody_uses_are_not_read(presets, own_images):
+    own_images["data"].pop("substitute")
+    own_images["data"]["sets"]["other"] = {"path": "no/where"}
+    assert list(resolve(presets, own_images).sources) == ["digits"]
+
+
+def test_own_images_of_a_size_that_the_networks_do_not_serve(presets, own_images):
+    network = {"architecture": "strided", "encoder_channels": [2] * 4, "decoder_channels": [2] * 4}
+    own_images["experiments"] = {"fixed": {"digits": {"network": network}}}
+    with pytest.raises(SettingsError) as error:
+        resolve(presets, own_images)
+    assert str(error.value) == (
+        "experiments.fixed.mine.network: 'strided' needs 32x32 images, these have 28x28; use 'plain', or set "
+        "data.sets.mine.size: [32, 32]"
+    )
+
+
+def test_more_images_held_out_than_own_images_are_there(presets, own_images):
+    own_images["experiments"] = {"fixed": {"digits": {"holdout": 18}}}
+    with pytest.raises(SettingsError, match=r"mine\.holdout: 18 leaves none of the 18 training images to train on"):
+        resolve(presets, own_images)
+
+
+def test_one_own_set_is_read_without_the_rest_of_the_settings(presets, own_images):
+    resolved = resolve(presets, own_images)
+    alone = params.source_of("mine", json.loads(resolved.own_set("mine")), presets)
+    assert alone.description == resolved.sources["mine"].description
+    assert params.source_of("digits", {}, presets).name == "digits"
+    with pytest.raises(DataError, match="unknown data set 'yours'"):
+        params.source_of("yours", own_images, presets)
+    own_images["data"]["sets"]["mine"]["pth"] = 3
+    with pytest.raises(SettingsError, match=r"data\.sets\.mine\.pth: unknown key \(did you mean 'path'\?\)"):
+        params.source_of("mine", own_images, presets)

@@ -1,0 +1,57 @@
+"""Atomic writes: whole or not there, and nothing left beside."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from silent_study.store import files
+
+
+def test_text_is_written_as_utf8_with_parents(tmp_path):
+    path = tmp_path / "a" / "b" / "note.txt"
+    files.write_text_atomically(path, "σ = 0.1\n")
+    assert path.read_bytes() == "σ = 0.1\n".encode()
+
+
+def test_replacing_keeps_the_mode_and_leaves_nothing_beside(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    path.chmod(0o640)
+    files.write_bytes_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_new_file_gets_the_mode_that_open_would_give(tmp_path):
+    previous = os.umask(0o027)
+    try:
+        files.write_bytes_atomically(tmp_path / "atomic", b"")
+        (tmp_path / "plain").write_bytes(b"")
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_failure_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        files.write_text_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_sha256_matches_hashlib(tmp_path):
+    path = tmp_path / "x"
+    data = os.urandom(3_000_001)
+    path.write_bytes(data)
+    assert files.sha256_of(path) == hashlib.sha256(data).hexdigest()

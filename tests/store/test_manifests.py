@@ -1,0 +1,121 @@
+"""Packs of which everything is there: their manifest without a device, and only then."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from silent_study import cli
+from silent_study.jobs.pack import run_pack
+from silent_study.settings import EvaluationSettings
+from silent_study.store.manifests import manifest_if_done, seems_done
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, RESULT, WEIGHTS, RunStore
+
+ASKED = EvaluationSettings(samples=2, variance_images=4, variance_draws=2, reconstructions=2)
+RATES = (1e-3, 3e-3, 1e18)  # the last one diverges
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "store")
+
+
+@pytest.fixture
+def grid(tiny):
+    members = tuple(tiny.settings("learnable/reinforce", learning_rate=rate, epochs=2) for rate in RATES)
+    return PackSpec("baselines", "tiny/learnable", members, None)
+
+
+@pytest.fixture
+def train(tiny, store):
+    return lambda pack: run_pack(
+        pack, store, tiny.folder, torch.device("cpu"), checkpoint_seconds=3600.0, stop=lambda: False
+    )
+
+
+def seeds_of(grid):
+    return dataclasses.replace(grid, round="seeds", evaluation=ASKED)
+
+
+@pytest.mark.parametrize("pack_of", [lambda grid: grid, seeds_of], ids=["grid", "seeds"])
+def test_a_pack_that_is_done_has_the_manifest_that_training_it_gave(store, grid, train, capsys, pack_of):
+    pack = pack_of(grid)
+    assert not seems_done(store, pack)
+    assert manifest_if_done(store, pack) is None
+    given = train(pack)
+    before = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    capsys.readouterr()
+
+    assert seems_done(store, pack)
+    assert manifest_if_done(store, pack) == given == train(pack)
+
+    assert {path: path.read_bytes() for path in before} == before
+    told = [line for line in capsys.readouterr().out.splitlines() if "already trained" in line]
+    assert told[:3] == told[3:]
+    assert "diverged" in told[2]
+
+
+def test_a_grid_that_is_done_keeps_its_bests_weights_alone(store, grid, train):
+    # One after another, each was the best of its pack.
+    for settings in grid.members:
+        train(dataclasses.replace(grid, members=(settings,)))
+    together = manifest_if_done(store, grid)
+    kept = [(store.folder(settings.name) / WEIGHTS).exists() for settings in grid.members]
+    assert sorted(kept) == [False, False, True]
+    assert together == train(grid)
+
+
+def test_a_grids_runs_are_no_selected_ones(store, grid, train):
+    train(grid)
+    assert not seems_done(store, seeds_of(grid))
+    assert manifest_if_done(store, seeds_of(grid)) is None
+
+
+@pytest.mark.parametrize("change", [{"samples": 3}, {"reconstructions": 1}])
+def test_an_evaluation_by_other_settings_is_work(store, grid, train, change):
+    train(seeds_of(grid))
+    other = dataclasses.replace(grid, round="seeds", evaluation=dataclasses.replace(ASKED, **change))
+    assert not seems_done(store, other)
+    assert manifest_if_done(store, other) is None
+
+
+@pytest.mark.parametrize("file", [EVALUATION, WEIGHTS, RECONSTRUCTIONS, RESULT, "snapshot-2.pt"])
+@pytest.mark.parametrize("damage", ["lost", "altered"])
+def test_what_is_lost_or_altered_is_work(store, grid, train, file, damage):
+    pack = seeds_of(dataclasses.replace(grid, members=(dataclasses.replace(grid.members[0], snapshot_epochs=(2,)),)))
+    given = train(pack)
+    path = store.folder(pack.members[0].name) / file
+    if damage == "lost":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert manifest_if_done(store, pack) is None
+    assert train(pack) == given
+    assert manifest_if_done(store, pack) == given
+
+
+def test_the_training_command_asks_for_a_device_only_where_it_needs_one(
+    tiny, store, grid, train, tmp_path, monkeypatch
+):
+    asked = []
+
+    def acquire():
+        asked.append("a device")
+        raise SystemExit(3)
+
+    monkeypatch.setattr("silent_study.jobs.lease.acquire", acquire)
+    pack, manifest = seeds_of(grid), tmp_path / "manifest.json"
+    arguments = ["train", f"--pack={json.dumps(pack.to_json())}", f"--data={tiny.folder}"]
+    arguments += [f"--store={store.root}", f"--manifest={manifest}"]
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert asked == ["a device"]
+    assert not manifest.exists()
+    given = train(pack)
+    assert cli.main(arguments) == 0
+    assert asked == ["a device"]
+    assert json.loads(manifest.read_text()) == given

@@ -1,0 +1,352 @@
+"""The run store: what is sealed is found again as it was, or what is wrong with it is named."""
+
+import dataclasses
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from silent_study.settings import NUMERICS_VERSION
+from silent_study.store import runs as module
+from silent_study.store.files import sha256_of
+from silent_study.store.runs import RECORD, WEIGHTS, RunStore, StoreError, as_json, read_json, snapshot_file
+
+
+def write_files(store, settings, bpd=3.0):
+    """Fill a run's working folder as its training does."""
+    working = store.working_folder(settings.name)
+    working.mkdir(parents=True)
+    (working / "settings.json").write_text(as_json(settings.to_json()))
+    (working / "curve.jsonl").write_text('{"epoch": 1, "selection_bpd": 3.5}\n')
+    (working / "result.json").write_text(as_json({"status": "finished", "selection": {"bpd": bpd}}))
+    (working / "provenance.json").write_text(as_json({"seconds": 1.5}))
+    (working / WEIGHTS).write_bytes(bytes(range(256)))
+    for epoch in settings.snapshot_epochs:
+        (working / snapshot_file(epoch)).write_bytes(b"weights" * epoch)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "store")
+
+
+@pytest.fixture
+def settings(tiny):
+    return tiny.settings("learnable/reinforce+silent", snapshot_epochs=(2, 4))
+
+
+@pytest.fixture
+def run(store, settings):
+    write_files(store, settings)
+    return store.seal(settings)
+
+
+def find(store, settings):
+    return store.find(settings.name, settings.id)
+
+
+def test_a_sealed_run_is_found(store, settings, run):
+    assert not store.working_folder(settings.name).exists()
+    assert run.folder == store.root / "tiny/learnable/reinforce+silent" / settings.name.rpartition("/")[2]
+    found = find(store, settings)
+    assert found == run == store.verified(settings.name, settings.id)
+    assert (found.name, found.cell) == (settings.name, settings.cell)
+    assert found.has_weights
+    assert found.result == {"status": "finished", "selection": {"bpd": 3.0}}
+    files = {"settings.json", "curve.jsonl", "result.json", "provenance.json", "weights.pt"}
+    assert set(found.record["files"]) == files | {"snapshot-2.pt", "snapshot-4.pt"}
+    assert found.record["replaces"] == []
+
+
+def test_a_missing_run(store, settings):
+    assert find(store, settings) is None
+    with pytest.raises(StoreError, match=r"no finished run"):
+        store.verified(settings.name, settings.id)
+    write_files(store, settings)  # in training, not sealed
+    assert find(store, settings) is None
+
+
+def test_the_digest_is_that_of_the_result_alone(store, settings, tiny):
+    digests = {}
+    for name, change in {"same": {}, "faster": {"provenance.json": "{}"}, "other": {"curve.jsonl": "{}\n"}}.items():
+        other = RunStore(store.root.parent / name)
+        write_files(other, settings)
+        for file, content in change.items():
+            (other.working_folder(settings.name) / file).write_text(content)
+        digests[name] = other.seal(settings).digest
+    assert digests["same"] == digests["faster"] != digests["other"]
+
+
+FILES = ["settings.json", "curve.jsonl", "result.json", "provenance.json", "weights.pt", "snapshot-2.pt"]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("how", ["flipped", "longer", "empty", "missing", "folder"])
+def test_an_altered_file_is_named(store, settings, run, file, how):
+    path = run.folder / file
+    content = path.read_bytes()
+    path.unlink()
+    match how:
+        case "flipped":
+            path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        case "longer":
+            path.write_bytes(content + b"\n")
+        case "empty":
+            path.write_bytes(b"")
+        case "folder":
+            path.mkdir()
+    expected = "no file" if how in ("missing", "folder") else "found [0-9a-f]{64}"
+    for search in (store.find, store.verified):
+        with pytest.raises(StoreError, match=rf"{file}: expected sha256 [0-9a-f]{{64}}, found.*") as caught:
+            search(settings.name, settings.id)
+        assert str(path) in str(caught.value)
+        assert caught.match(expected)
+
+
+def test_every_altered_byte_of_the_record_is_found(store, settings, run):
+    path = run.folder / RECORD
+    content = path.read_bytes()
+    original = json.loads(content)
+    rng = np.random.default_rng(0)
+    unnoticed = []
+    for position in range(len(content)):
+        altered = bytearray(content)
+        altered[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(altered)
+        try:
+            found = store.verified(settings.name, settings.id)
+        except StoreError as error:
+            assert str(run.folder) in str(error)  # noqa: PT017 (most of a thousand positions, in one test)
+        else:
+            if found.record != original:  # only its white space is another
+                unnoticed.append((position, bytes(altered)))
+    # A run may have lost its weights on purpose; that its entry is named otherwise is found, and nothing else is open.
+    assert unnoticed == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"id": 3}', "\xff"])
+def test_a_record_that_is_none(store, settings, run, content):
+    (run.folder / RECORD).write_text(content)
+    with pytest.raises(StoreError, match=r"record\.json"):
+        find(store, settings)
+
+
+def test_a_foreign_run_is_refused(store, settings, run):
+    other = dataclasses.replace(settings, seed=1)
+    run.folder.rename(store.folder(other.name))
+    with pytest.raises(StoreError, match=f"expected run {other.id}, found {settings.id}"):
+        find(store, other)
+
+
+def test_a_run_under_another_name_is_refused(store, settings, run):
+    other = store.root / "tiny/learnable/reinforce"
+    other.mkdir()
+    run.folder.rename(other / run.folder.name)
+    with pytest.raises(StoreError, match="contradict"):
+        store.verified(f"tiny/learnable/reinforce/{run.folder.name}", settings.id)
+
+
+def test_settings_that_were_altered_with_their_digest_are_found(store, settings, run):
+    altered = dataclasses.replace(settings, epochs=99)
+    path = run.folder / "settings.json"
+    path.write_text(as_json(altered.to_json()))
+    files = {**run.record["files"], "settings.json": sha256_of(path)}
+    (run.folder / RECORD).write_text(as_json(run.record | {"files": files} | module._derived(settings.name, files)))
+    with pytest.raises(StoreError, match=f"not those of run {settings.id}"):
+        find(store, settings)
+
+
+def test_a_run_of_other_numerics_is_another_run(store, settings, run, monkeypatch):
+    monkeypatch.setattr("silent_study.settings.NUMERICS_VERSION", NUMERICS_VERSION + 1)
+    monkeypatch.setattr(module, "NUMERICS_VERSION", NUMERICS_VERSION + 1)
+    assert find(store, dataclasses.replace(settings)) is None
+
+
+@pytest.mark.parametrize("where", ["renaming", "removing"])
+def test_killed_between_sealing_and_renaming(store, settings, run, monkeypatch, where):
+    """The new run is complete, and takes the place of the old one, half removed or not."""
+    write_files(store, settings, bpd=2.5)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if where == "renaming":
+            patch.setattr(Path, "rename", killed)
+        else:
+            patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            store.seal(settings, replaces=run)
+    if where == "removing":
+        (run.folder / "curve.jsonl").unlink()
+    found = find(store, settings)
+    assert found.result["selection"]["bpd"] == 2.5
+    assert not store.working_folder(settings.name).exists()
+    assert found.record["replaces"] == [run.digest]
+
+
+def test_a_run_answers_to_those_that_it_replaced(store, settings, run):
+    runs = [run]
+    for bpd in (2.5, 2.25):
+        write_files(store, settings, bpd)
+        runs.append(store.seal(settings, replaces=runs[-1]))
+    assert len({each.digest for each in runs}) == 3
+    last = find(store, settings)
+    assert last == runs[-1]
+    assert [last.answers_to(each.digest) for each in runs] == [True] * 3
+    assert [run.answers_to(each.digest) for each in runs] == [True, False, False]
+    assert not last.answers_to("0" * 64)
+
+
+def test_dropped_weights_are_dropped_and_the_rest_stays(store, settings, run):
+    dropped = store.drop_weights(run)
+    found = find(store, settings)
+    assert found == dropped
+    assert not found.has_weights
+    assert found.digest == run.digest
+    assert sorted(path.name for path in run.folder.iterdir()) == sorted(
+        ["settings.json", "curve.jsonl", "result.json", "provenance.json", RECORD]
+    )
+    assert store.drop_weights(found) == found
+
+
+def test_killed_while_dropping_weights(store, settings, run, monkeypatch):
+    """The record goes first: what lies about afterwards is not part of the run."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.drop_weights(run)
+    assert not find(store, settings).has_weights
+
+
+def test_read_json_names_the_file(tmp_path):
+    (tmp_path / "x.json").write_text("{")
+    for name in ("x.json", "y.json"):
+        with pytest.raises(StoreError, match=rf"{name}: cannot be read"):
+            read_json(tmp_path / name)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from silent_study.store.runs import RunStore
+with RunStore(Path(sys.argv[1])).locked(sys.argv[2]):
+    print("locked", flush=True)
+    sys.stdin.readline()
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def hold(store, settings):
+    processes = []
+
+    def start(name=settings.name):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(store.root), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[1])},
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_a_lock_keeps_a_second_process_out_until_it_is_given_back(hold, settings):
+    first = hold()
+    assert first.stdout.readline() == "locked\n"
+    second = hold()
+    assert second.stderr.readline() == f"{settings.name}: another process is training it; waiting for it\n"
+    assert select.select([second.stdout], [], [], 0.2)[0] == []  # nothing said
+    first.stdin.write("\n")
+    first.stdin.flush()
+    assert second.stdout.readline() == "locked\n"
+
+
+def test_a_killed_holder_gives_the_lock_back(hold):
+    first = hold()
+    assert first.stdout.readline() == "locked\n"
+    second = hold()
+    assert "waiting" in second.stderr.readline()
+    first.send_signal(signal.SIGKILL)
+    assert second.stdout.readline() == "locked\n"
+
+
+def test_other_runs_are_not_locked(hold, settings, store):
+    assert hold().stdout.readline() == "locked\n"
+    with store.locked(settings.name + "x"):
+        assert hold("another").stdout.readline() == "locked\n"
+
+
+def test_finished_and_unfinished_runs_are_listed_with_their_sizes(store, settings, run):
+    assert RunStore(store.root / "nowhere").names() == []
+    size = store.size(run.name)
+    assert size == sum(path.stat().st_size for path in run.folder.iterdir()) > 256
+    write_files(store, settings)  # in training again
+    other = dataclasses.replace(settings, seed=1)
+    write_files(store, other)
+    with store.locked(settings.name):  # locks are no runs
+        assert store.names() == sorted([settings.name, other.name])
+    assert store.is_finished(settings.name)
+    assert not store.is_finished(other.name)
+    assert size < store.size(settings.name) < 2 * size  # no record yet
+    assert store.size(f"{settings.cell}/none") == 0
+
+
+def test_a_run_is_removed_finished_or_not(store, settings, run):
+    write_files(store, settings)
+    assert store.remove(settings.name)
+    assert list(store.folder(settings.cell).iterdir()) == []
+    assert store.remove(settings.name)
+
+
+def test_a_run_in_training_is_not_removed(hold, store, settings, run):
+    first = hold()
+    assert first.stdout.readline() == "locked\n"
+    assert not store.remove(settings.name)
+    assert find(store, settings) == run
+    first.kill()
+    first.wait()
+    assert store.remove(settings.name)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_removal_that_was_cut_short_leaves_no_run(store, settings, run, finished, monkeypatch):
+    """Neither one that passes for finished nor one that is resumed."""
+    if not finished:
+        run.folder.rename(store.working_folder(settings.name))  # as if killed between sealing and renaming
+
+    def killed(folder):
+        (Path(folder) / "curve.jsonl").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.remove(settings.name)
+    assert find(store, settings) is None
+    assert not store.working_folder(settings.name).exists()
+    (left,) = store.names()
+    assert store.remove(left)
+    assert store.names() == []
