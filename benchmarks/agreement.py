@@ -22,8 +22,8 @@ import torch
 from measuring import cells_by_group, hardware, in_pytorchs_layout, prepare_data, preset_plan
 from scipy import stats
 
+from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.settings import Precision, RunSettings
 from silent_study.training.device import settle
 from silent_study.training.loop import Trainer, one_by_one, train

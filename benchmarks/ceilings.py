@@ -36,7 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from silent_study.data.run_data import RunData
+from silent_study.data.batches import RunData
 from silent_study.settings import RunSettings
 from silent_study.training.loop import Trainer
 

@@ -36,7 +36,7 @@ from measuring import (
     whole_batches,
 )
 
-from silent_study.data.run_data import RunData
+from silent_study.data.batches import RunData
 from silent_study.settings import RunSettings
 from silent_study.training.device import settle
 from silent_study.training.loop import Trainer, one_by_one, step_sums

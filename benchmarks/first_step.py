@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from measuring import cells_by_group, prepare_data, preset_plan, undisturbed
 
+from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.training.capture import WARM_UP
 from silent_study.training.device import settle
 from silent_study.training.loop import Trainer

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from silent_study import params
-from silent_study.data.batches import DeviceBatches
+from silent_study.data.batches import DeviceBatches, RunData
 from silent_study.data.prepare import dequantize, prepare
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.jobs.pack import hardware_of
 from silent_study.plan.plan import Cell, Plan
 from silent_study.settings import RunSettings

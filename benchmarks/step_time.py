@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from measuring import Spread, cells_by_group, hardware, in_turns, now, prepare_data, preset_plan, undisturbed
 
+from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.plan.plan import Cell, Plan
 from silent_study.training.device import settle
 from silent_study.training.loop import Trainer

@@ -48,7 +48,7 @@ from torchvision.transforms.functional import to_tensor
 
 from silent_gradients.decoders import Decoder, FixedVarianceDecoder
 from silent_gradients.vae import VAE
-from silent_study.data.run_data import RunData
+from silent_study.data.batches import RunData
 from silent_study.settings import RunSettings
 from silent_study.training.build import build_vae
 from silent_study.training.device import settle

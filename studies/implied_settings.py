@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from silent_gradients.evaluation.limits import Limit, LinearModel, Moments
-from silent_study.data.arrays import Images
-from silent_study.data.prepared import PreparedData
+from silent_study.data.prepared import Images, PreparedData
 from silent_study.paper import PUBLISHED, PUBLISHED_MSE
 
 LEVELS = 256

@@ -1,6 +1,5 @@
 """A tiny data set and runs on it: milliseconds of training, with everything that real runs have."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from silent_study.data.arrays import Images, arrays_digest
-from silent_study.data.evaluation_noise import evaluation_noise
-from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN, PreparedData, sealed
-from silent_study.data.run_data import RunData
+from silent_study.data.batches import RunData
+from silent_study.data.prepared import (
+    NOISE,
+    TEST,
+    TRAIN,
+    Description,
+    Images,
+    PreparedData,
+    arrays_digest,
+    evaluation_noise,
+    write_manifest,
+    write_noise_manifest,
+)
 from silent_study.methods import METHODS
 from silent_study.settings import DataSettings, Experiment, NetworkSettings, RunSettings, SilentSettings
-from silent_study.store.files import sha256_of
 
 CPU = torch.device("cpu")
 OPTIONS = {"temperature": 0.8, "decay": 0.9}
@@ -52,7 +59,7 @@ class TinyStudy:
         for file, images in arrays.items():
             np.save(folder / file, images)
         sha256 = arrays_digest("tiny", LEVELS, arrays[TRAIN], arrays[TEST])
-        manifest = {
+        description: Description = {
             "name": "tiny",
             "title": "Tiny",
             "version": "generated",
@@ -60,14 +67,11 @@ class TinyStudy:
             "shape": list(shape),
             "counts": {"train": train, "test": test},
             "sha256": sha256,
-            "arrays_sha256": sha256,
-            "files": {file: sha256_of(folder / file) for file in arrays},
         }
-        (folder / MANIFEST).write_text(json.dumps(sealed(manifest)))
+        write_manifest(folder, description, sha256)
         (noise,) = evaluation_noise((test, *shape))
         np.save(folder / NOISE, noise)
-        noise_manifest = {"name": "tiny", "seed": 1, "shape": [test, *shape], "sha256": sha256_of(folder / NOISE)}
-        (folder / NOISE_MANIFEST).write_text(json.dumps(sealed(noise_manifest)))
+        write_noise_manifest(folder, "tiny", noise.shape)
         return cls(folder, architecture)
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from silent_study.data.arrays import Images, arrays_digest
+from silent_study.data.prepared import Images, arrays_digest
 from silent_study.data.raw import Form
 from silent_study.data.source import Source
 from silent_study.data.sources import SOURCES

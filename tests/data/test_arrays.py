@@ -2,7 +2,7 @@ import hashlib
 
 import numpy as np
 
-from silent_study.data.arrays import arrays_digest
+from silent_study.data.prepared import arrays_digest
 
 
 def _images(count: int, first: int = 0) -> np.ndarray:

@@ -74,15 +74,6 @@ def test_every_image_is_first_equally_often():
     assert stats.chisquare(np.bincount(first, minlength=10)).pvalue > 1e-3
 
 
-def test_flattened_batches_hold_the_same_pixels(device):
-    index = torch.tensor([4, 0, 49], device=device)
-    x, y = (
-        DeviceBatches(PIXELS, 17, device, flatten=flatten).at(index, _generator(2, device)) for flatten in (False, True)
-    )
-    assert x.shape == (3, 2, 3, 4)
-    assert torch.equal(x.reshape(3, 24), y)
-
-
 def test_a_mapped_read_only_array_is_taken(tmp_path, device):
     np.save(tmp_path / "train.npy", PIXELS)
     mapped = np.load(tmp_path / "train.npy", mmap_mode="r")

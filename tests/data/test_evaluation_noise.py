@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from silent_study.data.evaluation_noise import EVALUATION_NOISE_SEED, evaluation_noise
+from silent_study.data.prepared import EVALUATION_NOISE_SEED, evaluation_noise
 
 SHAPE = (50, 2, 3, 4)
 

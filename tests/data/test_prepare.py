@@ -10,9 +10,8 @@ import pytest
 from tests.data.conftest import PIXELS
 
 from silent_study.data.errors import DataError
-from silent_study.data.evaluation_noise import EVALUATION_NOISE_SEED, evaluation_noise
 from silent_study.data.prepare import dequantize, prepare
-from silent_study.data.prepared import PreparedData
+from silent_study.data.prepared import EVALUATION_NOISE_SEED, PreparedData, evaluation_noise
 from silent_study.data.raw import Form
 from silent_study.data.sources import SOURCES
 from silent_study.settings import digest
@@ -25,7 +24,7 @@ def test_prepare_writes_the_arrays_and_says_what_they_are(tiny, tmp_path):
     np.testing.assert_array_equal(np.load(folder / "train.npy"), PIXELS[:5])
     np.testing.assert_array_equal(np.load(folder / "test.npy"), PIXELS[5:])
     assert manifest == json.loads((folder / "manifest.json").read_text())
-    seal = manifest.pop("seal")
+    seal = manifest.pop("seal")  # type: ignore[misc]
     assert manifest == {
         "name": "tiny",
         "title": "Tiny",

@@ -5,9 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from silent_study.data.arrays import Images, arrays_digest
 from silent_study.data.errors import DataError
-from silent_study.data.prepared import PreparedData, sealed
+from silent_study.data.prepared import Images, PreparedData, arrays_digest, sealed
 from silent_study.store.files import sha256_of
 
 PIXELS: Images = np.random.default_rng(2).integers(0, 17, (9, 1, 2, 3), dtype=np.uint8)

@@ -12,7 +12,7 @@ from silent_gradients.evaluation.importance_weighted import importance_weighted
 from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
 from silent_study.data.batches import dequantize
-from silent_study.data.evaluation_noise import EVALUATION_NOISE_SEED
+from silent_study.data.prepared import EVALUATION_NOISE_SEED
 from silent_study.evaluation.selected import evaluate_selected
 from silent_study.jobs.pack import run_pack
 from silent_study.settings import EvaluationSettings

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from silent_study.data.run_data import RunData
+from silent_study.data.batches import RunData
 from silent_study.training.loop import Trainer, one_by_one, train
 from silent_study.training.steps import Stepper
 

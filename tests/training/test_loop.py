@@ -16,10 +16,9 @@ import torch
 from silent_gradients.estimators import create
 from silent_gradients.vae import VAE
 from silent_study import params
-from silent_study.data.batches import DeviceBatches
+from silent_study.data.batches import DeviceBatches, RunData
 from silent_study.data.prepare import dequantize, prepare
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.plan.plan import Plan
 from silent_study.settings import FLATTENED_TOLERANCE
 from silent_study.training import checkpoint, loop

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tests.workflow.repository import LITERAL, TINY, Repository
 
-from silent_study.data.arrays import arrays_digest
+from silent_study.data.prepared import arrays_digest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -1,12 +1,16 @@
-"""Batches of dequantized images, drawn on the device where the whole data set lies."""
+"""Dequantization, batches of images drawn on the device that holds the whole data set, and the splits of a run."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from silent_study.data.arrays import Images
+from silent_study.data.prepared import Images, PreparedData
+from silent_study.settings import RunSettings
 
 # Float32 rounds y + u and its quotient: without a margin 255.99999 / 256 becomes 1, and other values slip into the
 # neighbouring level. 2^-14 of a level outlasts both roundings for every y < 256 and every number of levels, also where
@@ -14,7 +18,7 @@ from silent_study.data.arrays import Images
 _MARGIN = 2.0**-14
 
 
-def dequantize(images: torch.Tensor, levels: int, generator: torch.Generator) -> torch.Tensor:
+def dequantize(images: Tensor, levels: int, generator: torch.Generator) -> Tensor:
     """Spread integer levels over ``[0, 1)``: ``x = (y + u) / levels`` with a fresh ``u ~ U[0, 1)`` per pixel.
 
     Each x lies strictly inside its level's interval ``(y / levels, (y + 1) / levels)``, so that
@@ -32,7 +36,7 @@ def dequantize(images: torch.Tensor, levels: int, generator: torch.Generator) ->
     return with_noise(images, levels, noise)
 
 
-def with_noise(images: torch.Tensor, levels: int, noise: torch.Tensor) -> torch.Tensor:
+def with_noise(images: Tensor, levels: int, noise: Tensor) -> Tensor:
     """``dequantize`` with a given u: ``x = (y + u) / levels``.
 
     Args:
@@ -79,13 +83,12 @@ class DeviceBatches:
         images: Levels, uint8 ``[N, C, H, W]``.
         levels: Number of grey levels.
         device: Where the images lie and the batches are made.
-        flatten: Batches are ``[B, D]`` instead of ``[B, C, H, W]``.
     """
 
-    def __init__(self, images: Images, levels: int, device: torch.device | str, *, flatten: bool = False) -> None:
+    def __init__(self, images: Images, levels: int, device: torch.device | str) -> None:
         self.levels = levels
         self.device = torch.device(device)
-        self.images = torch.tensor(images.reshape(len(images), -1) if flatten else images, device=self.device)
+        self.images = torch.tensor(images, device=self.device)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -100,11 +103,11 @@ class DeviceBatches:
             raise ValueError(f"expected a batch size of at least 1, found {batch_size}")
         return len(self) // min(batch_size, len(self))
 
-    def order(self, generator: torch.Generator) -> torch.Tensor:
+    def order(self, generator: torch.Generator) -> Tensor:
         """The positions of all images in a random order, int64 ``[N]``; ``generator`` is on the images' device."""
         return torch.randperm(len(self), generator=generator, device=self.device)
 
-    def at(self, index: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
+    def at(self, index: Tensor, noise: torch.Generator) -> Tensor:
         """The images at some positions with fresh dequantization noise; nothing here waits for the device.
 
         Args:
@@ -112,6 +115,50 @@ class DeviceBatches:
             noise: Source of the noise, on the images' device.
 
         Returns:
-            x, float32 ``[B, C, H, W]`` (``[B, D]`` when flattened) in ``[0, 1)``.
+            x, float32 ``[B, C, H, W]`` in ``[0, 1)``.
         """
         return dequantize(self.images.index_select(0, index), self.levels, noise)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A prepared data set on a device, for the runs of one pack.
+
+    Attributes:
+        batches: Training images.
+        mean: [D], mean of the dequantized training images.
+        deviation: [D], their standard deviation.
+        selection: Dequantized images of the selection split, [N, C, H, W].
+        selection_name: ``holdout`` or ``test``.
+        report: Dequantized images of the report split.
+        train: Dequantized training images, as many as the report split has.
+    """
+
+    batches: DeviceBatches
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    selection: Tensor
+    selection_name: str
+    report: Tensor
+    train: Tensor
+
+    @classmethod
+    def load(cls, prepared: PreparedData, settings: RunSettings, device: torch.device) -> RunData:
+        """Put the splits that ``settings`` ask for on a device."""
+        splits = prepared.split(settings.data.protocol, settings.data.holdout)
+        mean, deviation = pixel_statistics(splits.train, prepared.levels)
+
+        def evaluated(images: Images) -> Tensor:
+            # A mapped array is read-only, which torch.from_numpy warns of; torch.tensor copies.
+            noise = torch.from_numpy(prepared.noise_of(len(images)))
+            return with_noise(torch.tensor(images), prepared.levels, noise).to(device)
+
+        return cls(
+            batches=DeviceBatches(splits.train, prepared.levels, device),
+            mean=mean,
+            deviation=deviation,
+            selection=evaluated(splits.selection),
+            selection_name="holdout" if settings.data.protocol == "holdout" else "test",
+            report=evaluated(splits.report),
+            train=evaluated(splits.train[: len(splits.report)]),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -11,25 +10,30 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from silent_study.data.arrays import Images, arrays_digest
 from silent_study.data.errors import DataError, enough_space
-from silent_study.data.evaluation_noise import EVALUATION_NOISE_SEED, evaluation_noise
 from silent_study.data.prepared import (
+    EVALUATION_NOISE_SEED,
     MANIFEST,
     NOISE,
     NOISE_MANIFEST,
     TEST,
     TRAIN,
+    Images,
+    Manifest,
+    NoiseManifest,
+    arrays_digest,
+    evaluation_noise,
     manifest_of,
     noise_manifest_of,
     open_arrays,
     open_noise,
-    sealed,
+    write_manifest,
+    write_noise_manifest,
 )
 from silent_study.data.raw import Obtained, Split, obtain
 from silent_study.data.source import Source
 from silent_study.data.sources import source_named
-from silent_study.store.files import atomic_file, sha256_of, write_text_atomically
+from silent_study.store.files import atomic_file
 
 RAW = Path("data/raw")
 """Where raw files are downloaded to; laid out as a mirror is."""
@@ -49,7 +53,7 @@ def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> 
     return obtain(source.name, source.forms, raw, mirror, source.hint)
 
 
-def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> dict[str, Any]:
+def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> Manifest:
     """Write ``train.npy``, ``test.npy`` (uint8 ``[N, C, H, W]``) and, last, ``manifest.json`` into a folder.
 
     A folder that already holds the data set, whole and of this version, is left alone. Raw files that are not there yet
@@ -74,7 +78,7 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
     source = _source(data)
     description = source.description
     present = _present(folder, source)
-    if present is not None and {key: present.get(key) for key in description} == description:
+    if present is not None and description.items() <= present.items():
         return present
 
     obtained = download(source, raw, mirror)
@@ -87,14 +91,10 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
             written[split] = Path(target.name)
         # Before they bear their names: a folder with the names of these files has the right ones.
         digest = _verify(source, *(np.load(written[split], mmap_mode="r") for split in _FILES))
-    manifest = sealed(
-        {**description, "arrays_sha256": digest, "files": {file: sha256_of(folder / file) for file in (TRAIN, TEST)}}
-    )
-    write_text_atomically(folder / MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
-    return manifest
+    return write_manifest(folder, description, digest)
 
 
-def dequantize(data: str | Source, folder: Path) -> dict[str, Any]:
+def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
     """Write ``noise.npy``, the dequantization noise of every evaluation, and then ``noise.json`` into a folder.
 
     A folder that already holds them whole is left alone. Training draws its own noise, afresh for each batch.
@@ -122,16 +122,7 @@ def dequantize(data: str | Source, folder: Path) -> dict[str, Any]:
         _write_header(file, np.dtype("<f4"), shape)
         for piece in evaluation_noise(shape):
             file.write(piece.astype("<f4", copy=False).data)
-    manifest = sealed(
-        {
-            "name": source.name,
-            "seed": EVALUATION_NOISE_SEED,
-            "shape": list(shape),
-            "sha256": sha256_of(folder / NOISE),
-        }
-    )
-    write_text_atomically(folder / NOISE_MANIFEST, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
-    return manifest
+    return write_noise_manifest(folder, source.name, shape)
 
 
 def outdated(folder: Path, source: Source) -> list[Path]:
@@ -140,7 +131,7 @@ def outdated(folder: Path, source: Source) -> list[Path]:
     # Absent or damaged ones are the matter of whoever reads the folder.
     with suppress(DataError):
         manifest = manifest_of(folder)
-        if {key: manifest[key] for key in source.description} != source.description:
+        if not source.description.items() <= manifest.items():
             found.append(folder / MANIFEST)
     with suppress(DataError):
         if noise_manifest_of(folder)["shape"] != [source.test, *source.shape]:
@@ -152,7 +143,7 @@ def _source(data: str | Source) -> Source:
     return source_named(data) if isinstance(data, str) else data
 
 
-def _present(folder: Path, source: Source) -> dict[str, Any] | None:
+def _present(folder: Path, source: Source) -> Manifest | None:
     try:
         return open_arrays(folder, source.sha256)[2]
     except DataError:

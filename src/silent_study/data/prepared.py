@@ -1,30 +1,75 @@
-"""A prepared data set, verified before anyone reads it. Needs numpy and the standard library alone."""
+"""The format of a prepared data set: its arrays, their digest, the evaluation noise and the manifests.
+
+Needs numpy and the standard library alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from silent_study.data.arrays import Images
 from silent_study.data.errors import DataError
-from silent_study.data.evaluation_noise import Noise
 from silent_study.settings import Protocol, digest
-from silent_study.store.files import sha256_of
+from silent_study.store.files import sha256_of, write_text_atomically
+
+Images = NDArray[np.uint8]
+"""Images of integer grey levels, ``[N, C, H, W]``."""
+Noise = NDArray[np.float32]
+"""Dequantization noise in ``[0, 1)``, ``[M, C, H, W]``."""
 
 TRAIN, TEST, MANIFEST = "train.npy", "test.npy", "manifest.json"
 NOISE, NOISE_MANIFEST = "noise.npy", "noise.json"
 """The files of a prepared data set's folder."""
 
+EVALUATION_NOISE_SEED = 20_260_101
+"""Seed of the evaluation noise, the same for all runs, so that two bounds differ by their models alone."""
+
 _WRITTEN = {"prepare": (TRAIN, TEST), "dequantize": (NOISE,)}
 """The arrays that a verb writes beside its manifest."""
 
-SEAL = "seal"
-"""Key of a manifest under which the digest of all its other entries stands."""
+
+class Counts(TypedDict):
+    """Number of images of each split."""
+
+    train: int
+    test: int
+
+
+class Description(TypedDict):
+    """The part of a manifest that is known before the images are read; see ``Source``."""
+
+    name: str
+    title: str
+    version: str
+    levels: int
+    shape: list[int]
+    counts: Counts
+    sha256: str
+
+
+class Manifest(Description):
+    """``manifest.json``: the arrays' digest, the SHA-256 of each file by name, the digest of all other entries."""
+
+    arrays_sha256: str
+    files: dict[str, str]
+    seal: str
+
+
+class NoiseManifest(TypedDict):
+    """``noise.json``: ``shape`` is ``[M, C, H, W]``, ``sha256`` the file's, ``seal`` as in ``Manifest``."""
+
+    name: str
+    seed: int
+    shape: list[int]
+    sha256: str
+    seal: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +77,9 @@ class Splits:
     """The three parts that a run reads, each uint8 ``[N, C, H, W]``.
 
     Attributes:
-        train: Trains.
-        selection: Selects among runs and settings.
-        report: Is read once, for the reported numbers.
+        train: Training images.
+        selection: Images to select runs and settings on.
+        report: Images for the reported numbers.
     """
 
     train: Images
@@ -50,13 +95,13 @@ class PreparedData:
         train: Training images, uint8 ``[N, C, H, W]``, read-only, mapped from the file.
         test: Test images, likewise.
         noise: Dequantization noise of evaluations, float32 ``[M, C, H, W]`` in ``[0, 1)``, mapped likewise.
-        manifest: The manifest as it was written by ``prepare``.
+        manifest: The content of ``manifest.json``.
     """
 
     train: Images
     test: Images
     noise: Noise
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @classmethod
     def open(cls, folder: Path, expected_sha256: str | None = None) -> PreparedData:
@@ -64,10 +109,10 @@ class PreparedData:
 
         Args:
             folder: A folder that ``prepare`` and ``dequantize`` wrote.
-            expected_sha256: The digest that the caller's settings name; ``None`` takes what is there.
+            expected_sha256: The digest in the caller's settings; ``None`` accepts any.
 
         Raises:
-            DataError: A file is missing, truncated or altered, or these are other data than the expected ones.
+            DataError: A file is missing, truncated or altered, or the digest is not the expected one.
         """
         train, test, manifest = open_arrays(folder, expected_sha256)
         noise, found = open_noise(folder)
@@ -79,18 +124,18 @@ class PreparedData:
         return cls(train, test, noise, manifest)
 
     def noise_of(self, images: int) -> Noise:
-        """The noise of the first ``images`` of any split; it begins anew for those past its end."""
+        """Return the noise of the first ``images`` of any split; it repeats from the first past its end."""
         return np.array(self.noise[np.arange(images) % len(self.noise)])
 
     @property
     def name(self) -> str:
         """Name of the data set."""
-        return str(self.manifest["name"])
+        return self.manifest["name"]
 
     @property
     def levels(self) -> int:
         """Number of grey levels; pixels are integers in ``[0, levels)``."""
-        return int(self.manifest["levels"])
+        return self.manifest["levels"]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -100,16 +145,16 @@ class PreparedData:
 
     @property
     def sha256(self) -> str:
-        """Digest of the arrays (``arrays_digest``)."""
-        return str(self.manifest["sha256"])
+        """Digest that identifies the data set in the settings of runs (``Source.sha256``)."""
+        return self.manifest["sha256"]
 
     def split(self, protocol: Protocol, holdout: int) -> Splits:
-        """The parts that a protocol trains, selects and reports on.
+        """Return the parts that a protocol trains, selects and reports on.
 
         Args:
-            protocol: ``holdout`` sets the last ``holdout`` training images aside to select on, and reports on the test
-                images; ``paper`` trains on all training images, and selects and reports on the test images.
-            holdout: Number of images; ``paper`` does not read it.
+            protocol: ``holdout`` selects on the last ``holdout`` training images and reports on the test images;
+                ``paper`` trains on all training images, and selects and reports on the test images.
+            holdout: Number of images; ``paper`` ignores it.
 
         Raises:
             DataError: Unknown protocol, or a holdout that leaves nothing to train or to select on.
@@ -124,13 +169,72 @@ class PreparedData:
         return Splits(self.train[: images - holdout], self.train[images - holdout :], self.test)
 
 
-def open_arrays(folder: Path, expected_sha256: str | None = None) -> tuple[Images, Images, dict[str, Any]]:
-    """The training and test images of a folder, mapped and verified, and its manifest; see ``PreparedData.open``."""
+def arrays_digest(name: str, levels: int, train: Images, test: Images) -> str:
+    """Return the SHA-256 (64 hexadecimal digits) that identifies a prepared data set.
+
+    Hashed are, in this order: one line of JSON, sorted keys and no spaces, with ``levels``, ``name`` and the full
+    shapes ``[N, C, H, W]`` as ``test`` and ``train``; a newline; the bytes of ``train``; the bytes of ``test``, both in
+    C order. The shapes hold the counts, so that an image that moves to the other split changes the digest.
+
+    Args:
+        name: Data set.
+        levels: Number of grey levels.
+        train: Training images ``[N, C, H, W]``.
+        test: Test images ``[N, C, H, W]``.
+    """
+    return digest_of_pieces(name, levels, train.shape, test.shape, (train, test))
+
+
+def digest_of_pieces(
+    name: str, levels: int, train: tuple[int, ...], test: tuple[int, ...], pieces: Iterable[Images]
+) -> str:
+    """Return the ``arrays_digest`` of images that come in pieces, the training images first.
+
+    Args:
+        name: Data set.
+        levels: Number of grey levels.
+        train: Shape of all training images.
+        test: Shape of all test images.
+        pieces: Images ``[n, C, H, W]``.
+    """
+    header = {"name": name, "levels": levels, "train": list(train), "test": list(test)}
+    hashed = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode() + b"\n")
+    for images in pieces:
+        hashed.update(np.ascontiguousarray(images, dtype=np.uint8).reshape(-1).data)
+    return hashed.hexdigest()
+
+
+def evaluation_noise(
+    shape: tuple[int, ...], images_at_once: int = 1024, seed: int = EVALUATION_NOISE_SEED
+) -> Iterator[Noise]:
+    """Draw the dequantization noise of evaluations, the same on every machine and with every version of numpy.
+
+    The draw of the n-th image depends on its position and on the seed alone, not on the number of images. It is the
+    low 24 bits of the Mersenne twister's draws: numpy has frozen that stream for good, and torch's CPU generator has
+    the same.
+
+    Args:
+        shape: ``(M, C, H, W)``.
+        images_at_once: Images per piece.
+        seed: Seed.
+
+    Yields:
+        The noise in pieces, float32 ``[m, C, H, W]`` in ``[0, 1)``.
+    """
+    twister = np.random.RandomState(seed)
+    for start in range(0, shape[0], images_at_once):
+        piece = (min(images_at_once, shape[0] - start), *shape[1:])
+        draws = twister.randint(0, 2**32, piece, dtype=np.uint32) & 0xFFFFFF
+        yield draws.astype(np.float32) * np.float32(2.0**-24)
+
+
+def open_arrays(folder: Path, expected_sha256: str | None = None) -> tuple[Images, Images, Manifest]:
+    """Return the verified training and test images of a folder and its manifest; see ``PreparedData.open``."""
     manifest = manifest_of(folder)
     remedy = _remedy("prepare", manifest["name"])
     train, test = (_open_array(folder / file, manifest["files"].get(file), remedy) for file in (TRAIN, TEST))
-    stated = [[manifest["counts"][part], *manifest["shape"]] for part in ("train", "test")]
-    if [list(train.shape), list(test.shape)] != stated:
+    counts, shape = manifest["counts"], manifest["shape"]
+    if [list(train.shape), list(test.shape)] != [[counts["train"], *shape], [counts["test"], *shape]]:
         raise DataError(f"{folder / MANIFEST}: it describes other arrays than those beside it; {remedy}")
     if expected_sha256 not in (None, manifest["sha256"]):
         raise DataError(
@@ -140,23 +244,8 @@ def open_arrays(folder: Path, expected_sha256: str | None = None) -> tuple[Image
     return train, test, manifest
 
 
-def manifest_of(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared data set as it was written; its arrays are not looked at.
-
-    Raises:
-        DataError: It is missing or altered.
-    """
-    described = {"name", "title", "version", "levels", "shape", "counts", "sha256", "arrays_sha256", "files"}
-    return _read_manifest(folder / MANIFEST, described, "prepare")
-
-
-def noise_manifest_of(folder: Path) -> dict[str, Any]:
-    """The manifest of the evaluations' noise, likewise."""
-    return _read_manifest(folder / NOISE_MANIFEST, {"name", "seed", "shape", "sha256"}, "dequantize")
-
-
-def open_noise(folder: Path) -> tuple[Noise, dict[str, Any]]:
-    """The evaluations' noise in a folder, mapped and verified, and its manifest; see ``PreparedData.open``."""
+def open_noise(folder: Path) -> tuple[Noise, NoiseManifest]:
+    """Return the verified evaluation noise of a folder and its manifest; see ``PreparedData.open``."""
     manifest = noise_manifest_of(folder)
     remedy = _remedy("dequantize", manifest["name"])
     noise = _open_array(folder / NOISE, manifest["sha256"], remedy)
@@ -165,9 +254,47 @@ def open_noise(folder: Path) -> tuple[Noise, dict[str, Any]]:
     return noise, manifest
 
 
-def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the digest of its entries, by which an altered one is found."""
-    return {**manifest, SEAL: digest(dict(manifest))}
+def manifest_of(folder: Path) -> Manifest:
+    """Read the manifest of a prepared data set without its arrays.
+
+    Raises:
+        DataError: It is missing or altered.
+    """
+    manifest: Manifest = _read_manifest(folder / MANIFEST, set(Manifest.__annotations__), "prepare")
+    return manifest
+
+
+def noise_manifest_of(folder: Path) -> NoiseManifest:
+    """Read the manifest of the evaluation noise; see ``manifest_of``."""
+    manifest: NoiseManifest = _read_manifest(folder / NOISE_MANIFEST, set(NoiseManifest.__annotations__), "dequantize")
+    return manifest
+
+
+def write_manifest(folder: Path, description: Description, arrays_sha256: str) -> Manifest:
+    """Write ``manifest.json`` for the arrays in a folder; ``arrays_sha256`` is their ``arrays_digest``."""
+    files = {file: sha256_of(folder / file) for file in (TRAIN, TEST)}
+    manifest: Manifest = _write_sealed(
+        folder / MANIFEST, {**description, "arrays_sha256": arrays_sha256, "files": files}
+    )
+    return manifest
+
+
+def write_noise_manifest(folder: Path, name: str, shape: tuple[int, ...]) -> NoiseManifest:
+    """Write ``noise.json`` for the evaluation noise ``[M, C, H, W]`` in a folder."""
+    entries = {"name": name, "seed": EVALUATION_NOISE_SEED, "shape": list(shape), "sha256": sha256_of(folder / NOISE)}
+    manifest: NoiseManifest = _write_sealed(folder / NOISE_MANIFEST, entries)
+    return manifest
+
+
+def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the digest of its entries under ``seal``, which reveals a later change."""
+    return {**entries, "seal": digest(dict(entries))}
+
+
+def _write_sealed(path: Path, entries: Mapping[str, Any]) -> Any:
+    manifest = sealed(entries)
+    write_text_atomically(path, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+    return manifest
 
 
 def _open_array(path: Path, expected: str | None, remedy: str) -> Any:
@@ -178,20 +305,20 @@ def _open_array(path: Path, expected: str | None, remedy: str) -> Any:
     return np.load(path, mmap_mode="r")
 
 
-def _read_manifest(path: Path, expected: set[str], verb: str) -> dict[str, Any]:
-    # The folder bears the data set's name by convention, and the manifest that would say it cannot be read.
+def _read_manifest(path: Path, expected: set[str], verb: str) -> Any:
+    # The manifest that holds the data set's name cannot be read; by convention the folder bears that name.
     remedy = _remedy(verb, path.parent.name)
     if not path.is_file():
-        cut_short = any((path.parent / file).exists() for file in _WRITTEN[verb])
-        way_out = remedy if cut_short else _remedy(verb, path.parent.name, "first")
-        raise DataError(f"{path}: expected the manifest of a prepared data set, found none; {way_out}")
+        if not any((path.parent / file).exists() for file in _WRITTEN[verb]):
+            remedy = _remedy(verb, path.parent.name, "first")
+        raise DataError(f"{path}: expected the manifest of a prepared data set, found none; {remedy}")
     try:
         manifest = json.loads(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path}: expected a manifest in JSON, but {error}; {remedy}") from error
-    if not isinstance(manifest, dict) or set(manifest) != {*expected, SEAL}:
+    if not isinstance(manifest, dict) or set(manifest) != expected:
         raise DataError(f"{path}: expected a manifest with {', '.join(sorted(expected))}; {remedy}")
-    if sealed({key: value for key, value in manifest.items() if key != SEAL}) != manifest:
+    if sealed({key: value for key, value in manifest.items() if key != "seal"}) != manifest:
         raise DataError(f"{path}: expected a manifest as it was written, found an altered one; {remedy}")
     return manifest
 

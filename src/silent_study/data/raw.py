@@ -19,8 +19,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from silent_study.data.arrays import Images
 from silent_study.data.errors import DataError, enough_space
+from silent_study.data.prepared import Images
 from silent_study.store.files import atomic_file
 
 Split = Literal["train", "test"]

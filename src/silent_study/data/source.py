@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from silent_study.data.prepared import Description
 from silent_study.data.raw import Form
 from silent_study.settings import digest
 
@@ -57,7 +57,7 @@ class Source:
         return digest([self.name, self.levels, self.shape, counts, [file.digest for file in self.forms[0].files]])
 
     @property
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Description:
         """What the manifest of the prepared data set says of it."""
         return {
             "name": self.name,

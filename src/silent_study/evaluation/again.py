@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.evaluation.selected import split_metrics
 from silent_study.settings import SettingsError
 from silent_study.store.runs import EVALUATION, WEIGHTS, open_run, read_json, snapshot_file, without_weights

@@ -13,8 +13,8 @@ from torch import Tensor
 from silent_gradients.estimators.contract import REGISTRY, Estimator, EstimatorError, State, create
 from silent_gradients.evaluation.gradient_variance import Reference, assess, reference_gradient, settled_state
 from silent_gradients.vae import VAE
+from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.settings import RunSettings, SettingsError
 from silent_study.store.runs import WEIGHTS, StoredRun, open_run, snapshot_file, without_weights
 from silent_study.training.build import load_snapshot

@@ -18,8 +18,8 @@ from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
 from silent_gradients.evaluation.reconstructions import reconstruct
 from silent_gradients.vae import VAE
+from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.settings import EvaluationSettings, RunSettings, digest
 from silent_study.store.files import sha256_of, write_bytes_atomically, write_text_atomically
 from silent_study.store.manifests import evaluation_id, kept_evaluation

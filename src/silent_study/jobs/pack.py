@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.durations import duration
 from silent_study.evaluation.selected import evaluate_selected
 from silent_study.settings import RunSettings

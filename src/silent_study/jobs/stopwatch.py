@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from silent_gradients.evaluation.metrics import evaluate
+from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.data.run_data import RunData
 from silent_study.jobs.pace import Pace, Steps, architecture
 from silent_study.jobs.pack import hardware_of
 from silent_study.settings import RunSettings

@@ -18,7 +18,7 @@ from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate, ev
 from silent_gradients.latent_noise import NoiseSource, RecordedNoise, Request
 from silent_gradients.schedules import SilentSchedule, rate_factor
 from silent_gradients.vae import VAE, Step
-from silent_study.data.run_data import RunData
+from silent_study.data.batches import RunData
 from silent_study.settings import FLATTENED_TOLERANCE, RunSettings
 from silent_study.store.runs import CURVE, PROGRESS, snapshot_file
 from silent_study.training import checkpoint

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from silent_study.data.arrays import arrays_digest
 from silent_study.data.errors import DataError
 from silent_study.data.prepare import dequantize, download, outdated, prepare
-from silent_study.data.prepared import PreparedData
+from silent_study.data.prepared import PreparedData, arrays_digest
 from silent_study.data.sources import own
 from silent_study.data.sources.own import OwnImages, own_source
 

@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import pytest
 
-from silent_study.data.arrays import arrays_digest
 from silent_study.data.errors import DataError
 from silent_study.data.prepare import download
+from silent_study.data.prepared import arrays_digest
 from silent_study.data.sources import SOURCES, source_named
 
 MIRROR = os.environ.get("SILENT_GRADIENTS_MIRROR")

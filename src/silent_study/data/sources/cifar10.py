@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from silent_study.data.arrays import Images
+from silent_study.data.prepared import Images
 from silent_study.data.raw import Form, RawFile, Split
 from silent_study.data.source import Source
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from silent_study.data.arrays import Images
 from silent_study.data.errors import DataError
+from silent_study.data.prepared import Images
 from silent_study.data.raw import Form, Split
 from silent_study.data.source import Source
 

@@ -16,8 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from silent_study.data.arrays import Images
 from silent_study.data.errors import DataError
+from silent_study.data.prepared import Images
 from silent_study.data.raw import Form, RawFile, Split, npz_digest
 from silent_study.data.source import Source
 

@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from silent_study.data.arrays import Images, digest_of_pieces
 from silent_study.data.errors import DataError
-from silent_study.data.prepared import manifest_of
+from silent_study.data.prepared import Images, digest_of_pieces, manifest_of
 from silent_study.data.raw import Form, Split
 from silent_study.data.source import Source
 from silent_study.settings import digest
@@ -188,8 +187,7 @@ def _as_prepared(name: str, own: OwnImages, prepared: Path) -> _Seen | None:
     counts = manifest["counts"]
     for own_split in (True, False):
         seen = _Seen(manifest["sha256"], (channels, height, width), counts["train"], counts["test"], own_split)
-        description = _source(name, own, seen).description
-        if description == {key: manifest[key] for key in description}:
+        if _source(name, own, seen).description.items() <= manifest.items():
             return seen
     return None
 
