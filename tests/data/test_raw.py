@@ -187,19 +187,34 @@ def test_a_download_that_fails_everywhere_is_told_with_the_way_out(tmp_path, ser
     with pytest.raises(DataError) as error:
         obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
     first, absent, reason, remedy = str(error.value).splitlines()
-    assert first == "set: its raw files are not to be had"
+    assert first == "set: its raw files could not be obtained"
     assert absent == f"{tmp_path / 'raw'}: no set/train and 1 more"
-    assert reason == f"{server.address}/set/train: {message}"
+    assert reason.startswith(f"{server.address}/set/train: {message}")
     assert "data.mirror in params.yaml" in remedy
     assert "SILENT_GRADIENTS_MIRROR" in remedy
     # Nothing of it stays.
     assert contents(tmp_path) == {}
 
 
-def test_no_network_is_told(tmp_path, server):
-    nowhere = "http://127.0.0.1:9/{}"
-    with pytest.raises(DataError, match=r"127\.0\.0\.1:9/set/train: no connection"):
-        obtain("set", [form(nowhere)], tmp_path / "raw")
+@pytest.mark.parametrize(
+    ("url", "through"),
+    [("http://127.0.0.1:9/{}", ""), ("http://somewhere.test/{}", " through the proxy 127.0.0.1:9")],
+)
+def test_no_connection_is_named_with_its_cause_and_the_proxy(tmp_path, server, monkeypatch, url, through):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://user:password@127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    with pytest.raises(DataError) as error:
+        obtain("set", [form(url)], tmp_path / "raw")
+    assert f"{url.format('set/train')}: no connection{through} ([Errno 111] Connection refused)" in str(error.value)
+    assert "password" not in str(error.value)
+
+
+def test_a_missing_bundle_of_certificates_is_named(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem")
+    with pytest.raises(DataError, match=r"https://127\.0\.0\.1:9/set/train: .*/nowhere/bundle\.pem"):
+        obtain("set", [form("https://127.0.0.1:9/{}")], tmp_path / "raw")
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path, monkeypatch):
@@ -270,6 +285,36 @@ def test_a_damaged_file_is_named_with_both_digests_and_stays(tmp_path, damage, p
 def test_a_mirror_that_is_none_is_refused(tmp_path, mirror, message):
     with pytest.raises(DataError, match=message):
         obtain("set", [form()], tmp_path / "raw", mirror)
+
+
+def test_every_damaged_file_is_named(tmp_path):
+    put(tmp_path / "raw", dict.fromkeys(CONTENT, b"damaged"))
+    with pytest.raises(DataError) as error:
+        obtain("set", [form()], tmp_path / "raw")
+    train, test = str(error.value).splitlines()
+    assert train.startswith(f"{tmp_path}/raw/set/train: expected sha256")
+    assert test.startswith(f"{tmp_path}/raw/set/test: expected sha256")
+
+
+@pytest.mark.parametrize(
+    ("mirror", "layout", "found"),
+    [
+        ("mirror", "mirror", "mirror/train: expected at {}/mirror/set/train"),
+        ("mirror", "mirror/other", "mirror/other/train: expected at {}/mirror/set/train"),
+        (
+            "mirror",
+            "mirror/a/set",
+            "mirror/a/set/train: expected at {0}/mirror/set/train; {0}/mirror/a may be the mirror",
+        ),
+        ("a/set", "a/set", "a/set/train: expected at {0}/a/set/set/train; {0}/a may be the mirror"),
+    ],
+    ids=["flat", "another folder", "one level up", "one level down"],
+)
+def test_files_in_another_layout_are_found_and_named(tmp_path, mirror, layout, found):
+    put(tmp_path / layout, {path.rpartition("/")[2]: content for path, content in CONTENT.items()})
+    with pytest.raises(DataError) as error:
+        obtain("set", [form()], tmp_path / "raw", str(tmp_path / mirror))
+    assert f"{tmp_path}/{found.format(tmp_path)}" in str(error.value).splitlines()
 
 
 def packed(kind):

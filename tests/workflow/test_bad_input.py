@@ -169,7 +169,7 @@ def test_data_that_cannot_be_had_are_told_and_stop_nothing_else(repository):
     # No network, and a mirror without the files.
     output = repository.fail(*LITERAL)
 
-    assert "mnist: its raw files are not to be had" in output
+    assert "mnist: its raw files could not be obtained" in output
     assert f"{mirror}: no MNIST/raw/train-images-idx3-ubyte.gz and 1 more" in output
     assert "train-images-idx3-ubyte.gz: no connection" in output
     assert "Traceback" not in output

@@ -1,7 +1,7 @@
-"""Raw files: found in a folder or downloaded, and verified before anyone reads them.
+"""Raw files: found in a folder or downloaded, and verified before they are read.
 
 A data set comes in one or several *forms*, each a list of files with their digests. A *mirror* is a folder, or an
-address on a web server, that holds the files of a form under the paths that the form gives them.
+address on a web server, that holds the files of a form under the form's paths.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import hashlib
 import shutil
 import sys
 import tarfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -59,9 +60,9 @@ class Form:
     """One way in which a data set is distributed.
 
     Attributes:
-        read: Reads the images once the files are there.
-        files: What is read; empty for data that come with a package.
-        archives: What the files are unpacked from where they are not there themselves.
+        read: Reads the images from the files.
+        files: The files that are read; empty for data that come with a package.
+        archives: Archives to unpack missing files from.
     """
 
     read: Read
@@ -74,16 +75,20 @@ class Obtained:
     """Verified raw files.
 
     Attributes:
-        form: Which form they are of.
-        root: Folder below which they lie under the form's paths.
+        form: Their form.
+        root: Folder that holds them under the form's paths.
     """
 
     form: Form
     root: Path
 
 
-class DigestError(DataError, ValueError):
-    """A file is not the one that it should be; as a ``ValueError`` it makes pooch try a download again."""
+class DigestError(DataError):
+    """A file with another digest than expected."""
+
+
+class _UnavailableError(DataError):
+    """Files that could not be obtained; the arguments are the reasons."""
 
 
 def obtain(
@@ -95,15 +100,15 @@ def obtain(
 ) -> Obtained:
     """Find the raw files of a data set, or download them.
 
-    A form whose files all lie in ``folder``, or all in the mirror, is taken from there; otherwise the first one that
-    can be had is downloaded to ``folder``, from the mirror if that is an address, then from its publishers.
+    A form whose files all lie in ``folder``, or all in the mirror, is taken from there. Otherwise the first form that
+    can be obtained is downloaded to ``folder``: from the mirror if that is an address, then from its publishers.
 
     Args:
         name: Data set, for messages.
         forms: Its forms, the preferred one first.
-        folder: Where downloaded files go.
+        folder: Folder for downloaded files.
         mirror: A folder or an ``http(s)://`` address with the files under their forms' paths.
-        hint: Has a word on a folder that does not hold the files, e.g. what it holds instead.
+        hint: Returns a remark on a folder without the files, e.g. which data set it holds instead.
 
     Raises:
         DataError: A file is missing, altered, or cannot be downloaded; or the disk is full.
@@ -111,29 +116,23 @@ def obtain(
     places, base = _places(folder, mirror)
     for place in places:
         for form in forms:
-            if all((place / file.path).is_file() for file in form.files):
-                for file in form.files:
-                    verify(place / file.path, file.digest)
-                return Obtained(form, place)
+            if not _missing(form, place):
+                return _verified(form, place)
     problems = [_absent(form, place) for form in forms for place in places]
     with enough_space(folder):
         for form in forms:
             try:
                 return _fetch(name, form, places, base)
-            except _NotThereError as error:
+            except _UnavailableError as error:
                 problems += error.args
-    problems += [words for place in places if (words := hint(place))]
-    raise DataError("\n".join([f"{name}: its raw files are not to be had", *problems, _REMEDY]))
-
-
-def _absent(form: Form, place: Path) -> str:
-    missing = [file.path for file in form.files if not (place / file.path).is_file()]
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return f"{place}: no {missing[0]}{more}"
+    for place in places:
+        problems += _elsewhere(forms, place)
+        problems += [words] if (words := hint(place)) else []
+    raise DataError("\n".join([f"{name}: its raw files could not be obtained", *dict.fromkeys(problems), _REMEDY]))
 
 
 def _places(folder: Path, mirror: str | None) -> tuple[list[Path], str | None]:
-    """Folders to look in, and the mirror's address if it has one."""
+    """Return the folders to look in, and the mirror's address if it has one."""
     if mirror is None:
         return [folder], None
     if "://" in mirror:
@@ -143,6 +142,44 @@ def _places(folder: Path, mirror: str | None) -> tuple[list[Path], str | None]:
     if not Path(mirror).is_dir():
         raise DataError(f"mirror {mirror!r}: there is no such folder")
     return [folder, Path(mirror)], None
+
+
+def _missing(form: Form, place: Path) -> list[RawFile]:
+    return [file for file in form.files if not (place / file.path).is_file()]
+
+
+def _absent(form: Form, place: Path) -> str:
+    first, *others = _missing(form, place)
+    return f"{place}: no {first.path}{f' and {len(others)} more' if others else ''}"
+
+
+def _elsewhere(forms: Sequence[Form], place: Path) -> list[str]:
+    """Return where files of the forms lie that are not at their paths: up to two folders above or below."""
+    above = place.resolve().parents[:2]
+    found = []
+    for path in dict.fromkeys(file.path for form in forms for file in (*form.files, *form.archives)):
+        name = PurePosixPath(path).name
+        if not (place / path).exists():
+            below = [
+                file for tail in (path, name) for depth in range(3) for file in place.glob(f"{'*/' * depth}{tail}")
+            ]
+            for file in [file for file in (*(folder / path for folder in above), *below) if file.is_file()][:1]:
+                root = file.as_posix().removesuffix(f"/{path}")
+                mirror = f"; {root} may be the mirror" if root != file.as_posix() else ""
+                found.append(f"{file}: expected at {place / path}{mirror}")
+    return found
+
+
+def _verified(form: Form, place: Path) -> Obtained:
+    problems = []
+    for file in form.files:
+        try:
+            verify(place / file.path, file.digest)
+        except DigestError as error:
+            problems.append(str(error))
+    if problems:
+        raise DigestError("\n".join(problems))
+    return Obtained(form, place)
 
 
 def verify(path: Path, digest: str | None, origin: str | None = None) -> None:
@@ -169,9 +206,9 @@ def _digest_of_bytes(path: Path, kind: str) -> str:
 
 
 def npz_digest(path: Path) -> str:
-    """SHA-256 of an npz's arrays in the order of their names: of each one line ``name dtype shape`` and its bytes.
+    """Return the SHA-256 of an npz's arrays, sorted by name: for each one line ``name dtype shape`` and its bytes.
 
-    A file that is no npz has a digest that equals none: ``unreadable``.
+    The digest of a file that is no npz is ``unreadable``, which equals no other.
     """
     digest = hashlib.sha256()
     try:
@@ -186,107 +223,93 @@ def npz_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-class _NotThereError(DataError):
-    """A form that cannot be had; its arguments are the reasons."""
-
-
 def _fetch(name: str, form: Form, places: Sequence[Path], base: str | None) -> Obtained:
-    """Have what the first place lacks of a form: from the mirror's address, from archives, from the publishers."""
+    """Obtain the missing files of a form: from the mirror's address, from archives, from the publishers."""
     folder = places[0]
     reasons: list[str] = []
-
-    def missing() -> list[RawFile]:
-        return [file for file in form.files if not (folder / file.path).is_file()]
-
     try:
-        # A mirror may hold unpacked what its publisher packs.
-        for file in missing() if base or not form.archives else ():
+        # A mirror may hold the unpacked files of an archive.
+        for file in _missing(form, folder) if base or not form.archives else ():
             _download(name, file, folder, base)
-    except _NotThereError as error:
+    except _UnavailableError as error:
         reasons += error.args
     for archive in form.archives:
-        if missing():
-            packed = [place / archive.path for place in places if (place / archive.path).is_file()]
-            for path in packed[:1]:
-                verify(path, archive.digest)
+        if missing := _missing(form, folder):
+            packed = next((path for place in places if (path := place / archive.path).is_file()), None)
+            if packed is not None:
+                verify(packed, archive.digest)
             try:
-                _unpack(packed[0] if packed else _download(name, archive, folder, base), missing(), folder)
-            except _NotThereError as error:
-                raise _NotThereError(*reasons, *error.args) from None
-    if absent := missing():
+                _unpack(packed or _download(name, archive, folder, base), missing, folder)
+            except _UnavailableError as error:
+                raise _UnavailableError(*reasons, *error.args) from None
+    if missing := _missing(form, folder):
         archives = ", ".join(archive.path for archive in form.archives)
-        raise _NotThereError(*reasons, *([f"{absent[0].path}: not in {archives}"] if archives else []))
-    for file in form.files:
-        verify(folder / file.path, file.digest)
-    return Obtained(form, folder)
+        raise _UnavailableError(*reasons, *([f"{missing[0].path}: not in {archives}"] if archives else []))
+    return _verified(form, folder)
 
 
 def _download(name: str, file: RawFile, folder: Path, base: str | None) -> Path:
-    """Download a file, verified before it bears its name; each of its addresses is tried in turn."""
-    import pooch
+    """Download a file from the first of its addresses that works; it gets its name once it is verified."""
+    from pooch import HTTPDownloader
+    from tqdm import tqdm
 
-    pooch.get_logger().setLevel("WARNING")
     target, waiting, reasons = folder / file.path, folder / f".downloading-{name}", []
     for url in (*([f"{base}/{file.path}"] if base else []), *file.urls):
-        # What a killed download left: it is begun anew.
-        shutil.rmtree(waiting, ignore_errors=True)
         print(f"{name}: downloading {url}", file=sys.stderr, flush=True)
-        try:
-            pooch.create(
-                waiting, "", registry={target.name: None}, urls={target.name: url}, retry_if_failed=ATTEMPTS - 1
-            ).fetch(target.name, downloader=_Downloader(file.digest))
-        except Exception as error:
-            if (reason := _network_problem(url, error)) is None:
-                raise
-            print(reason, file=sys.stderr, flush=True)
-            reasons.append(reason)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (waiting / target.name).replace(target)
-        shutil.rmtree(waiting)
-        return target
-    shutil.rmtree(waiting, ignore_errors=True)
-    raise _NotThereError(*reasons)
-
-
-@dataclass(frozen=True)
-class _Downloader:
-    """Downloads for pooch, with a progress bar on a terminal, and verifies what came."""
-
-    digest: str | None
-
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        from pooch import HTTPDownloader
-        from tqdm import tqdm
-
-        # pooch sets the total, and asks before that whether there is one.
-        bar = tqdm(total=1, unit="B", unit_scale=True, disable=None, leave=False)
-        HTTPDownloader(progressbar=bar, chunk_size=_PIECE, timeout=_TIMEOUT)(url, output_file, pooch)
-        verify(Path(output_file), self.digest, origin=url)
+        for attempt in range(ATTEMPTS):
+            time.sleep(attempt)
+            # A killed download may have left a part of the file.
+            shutil.rmtree(waiting, ignore_errors=True)
+            waiting.mkdir(parents=True)
+            # pooch sets the total itself, but needs one before.
+            bar = tqdm(total=1, unit="B", unit_scale=True, disable=None, leave=False)
+            download = HTTPDownloader(progressbar=bar, chunk_size=_PIECE, timeout=_TIMEOUT)
+            try:
+                download(url, str(waiting / target.name), None)
+                verify(waiting / target.name, file.digest, origin=url)
+            except (DigestError, OSError) as error:
+                if (reason := _network_problem(url, error)) is None:
+                    raise
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (waiting / target.name).replace(target)
+                return target
+            finally:
+                shutil.rmtree(waiting, ignore_errors=True)
+        print(reason, file=sys.stderr, flush=True)
+        reasons.append(reason)
+    raise _UnavailableError(*reasons)
 
 
 def _network_problem(url: str, error: Exception) -> str | None:
-    """What a user is told of a download that failed; None for what is no matter of the network."""
-    from requests import exceptions
+    """Return why a download failed, with the cause and the proxy; None if the network is not the reason."""
+    from requests import exceptions, utils
 
     if isinstance(error, DigestError):
         return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return None
     if isinstance(error, exceptions.HTTPError) and error.response is not None:
         return f"{url}: the server answers {error.response.status_code} {error.response.reason}"
-    for kind, words in (
+    kinds = (
         (exceptions.SSLError, "its certificate is not accepted"),
         (exceptions.Timeout, f"no answer within {_TIMEOUT[1]} s"),
         (exceptions.ChunkedEncodingError, "the connection broke off"),
         (exceptions.ConnectionError, "no connection"),
-        (exceptions.RequestException, type(error).__name__),
-    ):
-        if isinstance(error, kind):
-            return f"{url}: {words}"
-    return None
+        (Exception, type(error).__name__),
+    )
+    words = next(words for kind, words in kinds if isinstance(error, kind))
+    proxy = utils.select_proxy(url, utils.get_environ_proxies(url))
+    # A proxy's address may hold a password.
+    through = f" through the proxy {proxy.rpartition('@')[2]}" if proxy else ""
+    cause: BaseException = error
+    while (deeper := cause.__cause__ or cause.__context__) is not None:
+        cause = deeper
+    return f"{url}: {words}{through} ({cause})"
 
 
 def _unpack(archive: Path, wanted: Sequence[RawFile], folder: Path) -> None:
-    """Unpack those of the wanted files that an archive holds, wherever in it they lie; all else stays inside."""
+    """Unpack the wanted files of an archive, whatever folders of it they lie in."""
     targets = {PurePosixPath(file.path).name: folder / file.path for file in wanted}
     try:
         for name, source in _members(archive, set(targets)):
@@ -300,7 +323,7 @@ def _unpack(archive: Path, wanted: Sequence[RawFile], folder: Path) -> None:
 
 
 def _members(archive: Path, names: set[str]) -> Iterator[tuple[str, IO[bytes]]]:
-    """The files of these names in an archive, open, whatever folders of it they lie in."""
+    """Yield the name of each file of these names in an archive, and the file opened."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             for entry in packed.infolist():

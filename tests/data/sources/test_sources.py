@@ -92,7 +92,8 @@ def test_idx_files_are_read_in_their_order(tmp_path, packed):
     """Written here by the format's description: a magic number, sizes, big-endian, then the pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
     content = struct.pack(">IIII", 0x0803, *pixels.shape) + pixels.tobytes()
-    form = source_named("mnist").forms[0 if packed else 1]
+    forms = source_named("mnist").forms
+    form = next(form for form in forms if form.files[1].path.endswith(".gz") == packed)
     path = tmp_path / form.files[1].path
     path.parent.mkdir(parents=True)
     path.write_bytes(gzip.compress(content) if packed else content)
@@ -107,6 +108,20 @@ def test_a_gzip_file_that_cannot_be_unpacked_is_named(tmp_path):
     path.write_bytes(gzip.compress(b"0" * 100)[:-9])
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz: expected a gzip file that can be unpacked"):
         list(form.read(tmp_path, "test"))
+
+
+def test_mnist_may_be_packed_in_part(tmp_path, monkeypatch):
+    """Each of the four layouts is obtained from a mirror; the files are made here, and so are their digests."""
+    monkeypatch.setattr("silent_study.data.raw.verify", lambda *_: None)
+    for index, form in enumerate(source_named("mnist").forms):
+        mirror = tmp_path / str(index)
+        for file in form.files:
+            (mirror / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (mirror / file.path).touch()
+        obtained = download("mnist", tmp_path / "raw", str(mirror))
+        assert (obtained.root, obtained.form) == (mirror, form)
+    packed = {tuple(file.path.endswith(".gz") for file in form.files) for form in source_named("mnist").forms}
+    assert packed == {(False, False), (False, True), (True, False), (True, True)}
 
 
 @real_data

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,24 @@ _PUBLISHERS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist",
 )
 _NAMES: dict[Split, str] = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-# As torchvision lays them out.
+_PACKED: dict[Split, str] = {
+    "train": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "test": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+}
+_PLAIN: dict[Split, str] = {
+    "train": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "test": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+}
+# The layout of torchvision.
 _FOLDER = "MNIST/raw"
 
 
-def _read_plain(root: Path, split: Split) -> Iterator[Images]:
-    yield _idx(root / _FOLDER / _NAMES[split])
-
-
-def _read_packed(root: Path, split: Split) -> Iterator[Images]:
-    path = root / _FOLDER / f"{_NAMES[split]}.gz"
+def _read(packed: Mapping[Split, bool], root: Path, split: Split) -> Iterator[Images]:
+    plain = root / _FOLDER / _NAMES[split]
+    if not packed[split]:
+        yield _idx(plain)
+        return
+    path = plain.with_name(f"{plain.name}.gz")
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder) / _NAMES[split]
         try:
@@ -46,9 +55,17 @@ def _idx(path: Path) -> Images:
     return images[:, np.newaxis]
 
 
-def _packed(split: Split, sha256: str) -> RawFile:
+def _file(split: Split, packed: bool) -> RawFile:
+    if not packed:
+        return RawFile(f"{_FOLDER}/{_NAMES[split]}", f"sha256:{_PLAIN[split]}")
     name = f"{_NAMES[split]}.gz"
-    return RawFile(f"{_FOLDER}/{name}", f"sha256:{sha256}", tuple(f"{address}/{name}" for address in _PUBLISHERS))
+    urls = tuple(f"{address}/{name}" for address in _PUBLISHERS)
+    return RawFile(f"{_FOLDER}/{name}", f"sha256:{_PACKED[split]}", urls)
+
+
+def _form(train: bool, test: bool) -> Form:
+    packed: dict[Split, bool] = {"train": train, "test": test}
+    return Form(partial(_read, packed), tuple(_file(split, packed[split]) for split in packed))
 
 
 MNIST = Source(
@@ -61,26 +78,6 @@ MNIST = Source(
     test=10_000,
     holdout=10_000,
     arrays_sha256="0267f95943f7eebe3847446455847eb1924646f4182b4b3326895aa7563fdbe2",
-    forms=(
-        Form(
-            _read_packed,
-            (
-                _packed("train", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
-                _packed("test", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
-            ),
-        ),
-        Form(
-            _read_plain,
-            (
-                RawFile(
-                    f"{_FOLDER}/{_NAMES['train']}",
-                    "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                ),
-                RawFile(
-                    f"{_FOLDER}/{_NAMES['test']}",
-                    "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                ),
-            ),
-        ),
-    ),
+    # Both packed, both plain, or one of each.
+    forms=(_form(True, True), _form(False, False), _form(True, False), _form(False, True)),
 )
