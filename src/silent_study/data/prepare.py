@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -77,6 +78,8 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
     """
     source = _source(data)
     description = source.description
+    for note in source.notes:
+        print(f"{source.name}: {note}", file=sys.stderr, flush=True)
     present = _present(folder, source)
     if present is not None and description.items() <= present.items():
         return present

@@ -32,7 +32,8 @@ class Source:
             files stand for it.
         forms: How it is distributed, the preferred form first.
         hint: Has a word on a mirror that does not hold the raw files.
-        remedy: What to do where the raw data are not the described ones.
+        remedy: What to do if the raw data are not the described ones.
+        notes: What ``prepare`` prints of the raw data, a line each.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     forms: tuple[Form, ...]
     hint: Callable[[Path], str | None] = _nothing
     remedy: str = "get them anew, or, if they are meant to be others, pin the new digest in the source"
+    notes: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:

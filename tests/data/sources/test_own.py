@@ -46,6 +46,13 @@ def prepared(tmp_path, found):
     return PreparedData.open(folder, found.sha256)
 
 
+def refused(message, tmp_path, *arguments, **entry):
+    """The images are refused in one line that names the data set."""
+    with pytest.raises(DataError, match=rf"^data\.sets\.mine: .*{message}") as error:
+        source(tmp_path, *arguments, **entry)
+    assert "\n" not in str(error.value)
+
+
 def rows(images):
     return sorted(image.tobytes() for image in images)
 
@@ -75,14 +82,83 @@ def test_the_order_is_by_digests_of_the_names(tmp_path):
     np.testing.assert_array_equal(data.test[:, 0], GREY[order[9:]])
 
 
-def test_folders_train_and_test_are_the_split(tmp_path):
-    names = [f"train/{'ab'[i % 2]}/{i}.png" for i in range(7)] + [f"test/{i}.png" for i in range(3)]
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST")])
+def test_folders_train_and_test_are_the_split(tmp_path, train, test):
+    names = [f"{train}/{'ab'[i % 2]}/{i}.png" for i in range(7)] + [f"{test}/{i}.png" for i in range(3)]
     write(tmp_path / "images", GREY, names)
     (tmp_path / "images" / "labels.csv").write_text("ignored")
-    (tmp_path / "images" / "train" / "._0.png").write_bytes(b"of another system")
+    (tmp_path / "images" / train / "._0.png").write_bytes(b"of another system")
     data = prepared(tmp_path, source(tmp_path))
     assert rows(data.train[:, 0]) == rows(GREY[:7])
     np.testing.assert_array_equal(data.test[:, 0], GREY[7:])
+
+
+def test_every_file_is_read_or_skipped_for_a_reason(tmp_path, capsys):
+    folder = write(tmp_path / "images", GREY[:6], [f"cats/{i}.{'jpg' if i < 2 else 'PNG'}" for i in range(6)])
+    # Of a folder that is a link, also twice, but not back to a folder above it; hidden folders hold copies.
+    (folder / "dogs").symlink_to(write(tmp_path / "elsewhere", GREY[6:]))
+    (tmp_path / "elsewhere" / "again").symlink_to(folder / "cats")
+    (folder / "cats" / "loop").symlink_to(folder)
+    write(folder / ".ipynb_checkpoints" / "deep", GREY[:2])
+    (folder / "cats" / "._0.png").touch()
+    for name in ("README", "labels.csv", "notes.csv"):
+        (folder / name).touch()
+    found = source(tmp_path)
+    assert found.train + found.test == 6 + 4 + 6
+    notes = capsys.readouterr().err.splitlines()
+    assert notes[1:3] == [
+        "mine: read 16 files (4 .jpg, 12 .png), skipped 1 without ending (no image format), 2 .csv (no image format), "
+        "2 .png (hidden), 2 .png (in a hidden folder), 2 link (to a folder above it)",
+        "mine: images of 1x6x5, levels 0 to 255 of 0 to 255",
+    ]
+    assert "test images equal a training image: " in notes[3]
+
+    # Each is printed where the images are read; the record of a later call has them for the preparation.
+    prepare(found, tmp_path / "prepared" / "mine")
+    assert capsys.readouterr().err == ""
+    prepare(source(tmp_path), tmp_path / "prepared" / "mine")
+    assert capsys.readouterr().err.splitlines() == notes[1:]
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_test_images_that_equal_a_training_image_are_named(tmp_path, capsys, kind):
+    path = write(tmp_path / "images", [*GREY[:4], GREY[2]], [f"train/{i}.png" for i in range(4)] + ["test/same.png"])
+    if kind == "npz":
+        np.savez(path := tmp_path / "images.npz", train=GREY[:4], test=GREY[2:3])
+    source(tmp_path, path)
+    pair = f"{path}/test/same.png ({path}/train/2.png)"
+    pair = pair if kind == "folder" else f"image 0 of test in {path} (image 2 of train in {path})"
+    assert f"mine: 1 test images equal a training image: {pair}" in capsys.readouterr().err.splitlines()
+
+
+def test_images_are_turned_as_their_exif_orientation_says(tmp_path):
+    clockwise = Image.Exif()
+    clockwise[0x0112] = 6
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(GREY):
+        turned = Image.fromarray(np.ascontiguousarray(np.rot90(image)))
+        turned.save(tmp_path / "images" / f"{number}.png", exif=clockwise)
+    # Damaged metadata, of which there is no orientation to be read.
+    for number, exif in enumerate((b"damaged", b"MM\x00*\x00\x00\x00")):
+        Image.fromarray(GREY[number]).save(tmp_path / "images" / f"{number}.png", exif=b"Exif\x00\x00" + exif)
+    data = prepared(tmp_path, source(tmp_path))
+    assert rows([*data.train, *data.test]) == rows(GREY)
+
+
+def test_every_image_that_does_not_fit_is_named(tmp_path):
+    folder = write(tmp_path / "images", GREY)
+    (folder / "05.png").write_text("no image")
+    for number in range(22):
+        (folder / f"x{number:02}.png").touch()
+    with pytest.raises(DataError) as error:
+        source(tmp_path)
+    assert str(error.value).count(".png") == 22  # one with its reason, that by the path twice, and 20 by their names
+    assert str(error.value).endswith(" and 2 more")
+    # None can be read: nothing to compare the others with.
+    for path in folder.iterdir():
+        path.write_text("no image")
+    with pytest.raises(DataError, match=r"00\.png: no image that can be read .*; also images/01\.png, .* and 11 more"):
+        source(tmp_path)
 
 
 LAYOUTS = {
@@ -279,9 +355,7 @@ def test_an_image_that_does_not_belong_is_named(tmp_path, kind):
     folder = write(tmp_path / "images", GREY)
     make, message = ODD_IMAGES[kind]
     make(folder / "zz.png")
-    with pytest.raises(DataError, match=rf"^data\.sets\.mine: .*{message}") as error:
-        source(tmp_path)
-    assert "\n" not in str(error.value)
+    refused(message, tmp_path)
 
 
 def test_16_bits_are_converted_by_nobody(tmp_path):
@@ -302,6 +376,7 @@ FOLDERS: dict[str, Any] = {
     ),
     "no training images": (["test/0.png", "test/1.png"], {}, "images has a folder test and no folder train"),
     "one beside": (["train/0.png", "test/1.png", "2.png"], {}, r"2\.png: beside the folders train and test"),
+    "two training folders": (["train/0.png", "Train/1.png", "test/2.png"], {}, "has the folders Train and train; join"),
     "a split and a fraction": (
         ["train/0.png", "train/1.png", "test/2.png"],
         {"test": 0.5},
@@ -316,9 +391,7 @@ def test_a_folder_that_cannot_be_a_data_set_is_told(tmp_path, kind):
     names, entry, message = FOLDERS[kind]
     (tmp_path / "images").mkdir()
     write(tmp_path / "images", GREY[: len(names)], names)
-    with pytest.raises(DataError, match=rf"^data\.sets\.mine: .*{message}") as error:
-        source(tmp_path, **entry)
-    assert "\n" not in str(error.value)
+    refused(message, tmp_path, **entry)
 
 
 @pytest.mark.parametrize(("full", "empty"), [("train", "test"), ("test", "train")])
@@ -339,6 +412,7 @@ ARRAYS: dict[str, Any] = {
     "other names": ({"x": GREY, "y": GREY}, "expected the arrays train and test or x_train and x_test, .* found x, y"),
     "no array": ({}, "expected the arrays .*, found none"),
     "no test images": ({"train": GREY, "test": GREY[:0]}, "10 images, 10 of them to train on and 0 to test on"),
+    "no pixels": ({"a": GREY[:, :0]}, r"array a: expected \[n, height, width\], .*, found \[10, 0, 5\]"),
     "other test images": ({"train": GREY, "test": GREY[:, 1:]}, r"training images of .* test images of \(1, 5, 5\)"),
 }
 
@@ -347,9 +421,7 @@ ARRAYS: dict[str, Any] = {
 def test_arrays_that_cannot_be_a_data_set_are_told(tmp_path, kind):
     arrays, message = ARRAYS[kind]
     np.savez(tmp_path / "cells.npz", **arrays)
-    with pytest.raises(DataError, match=rf"^data\.sets\.mine: .*{message}") as error:
-        source(tmp_path, "cells.npz")
-    assert "\n" not in str(error.value)
+    refused(message, tmp_path, "cells.npz")
 
 
 def test_files_that_are_no_arrays_are_told(tmp_path):
@@ -365,11 +437,9 @@ def test_files_that_are_no_arrays_are_told(tmp_path):
         ("empty.npz", {}, "expected a file of numpy arrays, but"),
         ("cut.npz", {}, "expected a file of numpy arrays, but"),
         ("objects.npy", {}, "it holds Python objects, which could run code"),
-        ("levels.npz", {"levels": 16}, "level 16 in train, but levels: 16 has 0 to 15"),
+        ("levels.npz", {"levels": 16}, "image 6 in levels.npz: level 16, but levels: 16 has 0 to 15; also image 4 in"),
         ("whole.npz", {"size": (2, 2)}, "size and channels are for folders of images"),
         ("images.tar", {}, "expected a folder of images, an npz or an npy file"),
         ("nowhere", {}, "path 'nowhere': there is no such folder or file"),
     ):
-        with pytest.raises(DataError, match=rf"^data\.sets\.mine: .*{re.escape(message)}") as error:
-            source(tmp_path, path, **entry)
-        assert "\n" not in str(error.value)
+        refused(re.escape(message), tmp_path, path, **entry)

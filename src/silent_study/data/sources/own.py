@@ -1,7 +1,7 @@
 """A user's own images as a data set: a folder of image files, or an npz or npy file, as ``data.sets`` names it.
 
-What the settings do not say, the images do: their number, shape and digest. They are found by reading every image once
-(``own_source``); a record beside the raw files keeps them until the name, size or time of a file changes.
+The settings lack the number of images, their shape and their digest: ``own_source`` reads every image once to find
+them. A record beside the raw files keeps them until the name, size or time of a file changes.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import sys
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +30,24 @@ from silent_study.data.source import Source
 from silent_study.settings import digest
 from silent_study.store.files import write_text_atomically
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-"""Files that are read as images; a folder may hold others."""
+"""Endings of the files that are read as images."""
 PAIRS = (("train", "test"), ("x_train", "x_test"))
 """Names of an npz file's arrays, where it has a split of its own."""
 DEFAULT_TEST = 0.1
+_SPLITS: tuple[Split, Split] = ("train", "test")
+_WHOLE = "all"
 _PIECE = 256
-_RECORD_FORMAT = 1
-# Of these, Pillow's conversion to grey or RGB keeps all but what a user gives up by asking for it.
+_NAMED = 20
+# Raised when the same files are read otherwise: 2 skips hidden folders, follows links and applies EXIF orientation.
+_RECORD_FORMAT = 2
+# Pillow's conversion of these modes to grey or RGB loses only what the setting gives up: colour or transparency.
 _CONVERTIBLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 _CHANNELS = {"L": 1, "RGB": 3}
+_KINDS = {1: "grey", 3: "RGB"}
 
 
 @dataclass(frozen=True)
@@ -46,12 +56,12 @@ class OwnImages:
 
     Attributes:
         path: A folder of images, with the two folders ``train`` and ``test`` in it or without; or an npz or npy file.
-        title: What readers of tables and figures see; None is the data set's name.
+        title: Title in tables and figures; None is the data set's name.
         test: Fraction of the images that are the test set; None is 0.1, or the images' own split.
         seed: Decides the order of the images.
         levels: Number of grey levels.
-        size: Height and width that image files are cropped and resized to; None takes them as they are.
-        channels: Grey (1) or RGB (3), to which image files are converted; None takes them as they are.
+        size: Height and width that image files are cropped and resized to; None keeps their size.
+        channels: Grey (1) or RGB (3), to which image files are converted; None keeps their channels.
     """
 
     path: str
@@ -65,66 +75,103 @@ class OwnImages:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What reading all the images told of them."""
+    """What reading all the images found."""
 
     sha256: str
     shape: tuple[int, int, int]
     train: int
     test: int
     own_split: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """Images that can be read: their shape, whether they have a split of their own, and a split's in pieces."""
+    """Images that can be read.
+
+    Attributes:
+        shape: ``(C, H, W)``.
+        own_split: True if they have a test set of their own.
+        names: Names of the images of each split, in the data set's order.
+        levels: Number of grey levels.
+        read: ``read(split, name)`` returns an image, uint8 ``[C, H, W]``.
+        where: ``where(split, name)`` names the image in messages.
+        account: Files that are read and files that are skipped, in words.
+    """
 
     shape: tuple[int, int, int]
     own_split: bool
-    counts: Mapping[Split, int]
-    pieces: Callable[[Split], Iterator[Images]]
+    names: Mapping[Split, Sequence[str]]
+    levels: int
+    read: Callable[[Split, str], Images]
+    where: Callable[[Split, str], str]
+    account: str
+
+    def image(self, split: Split, name: str) -> Images:
+        """Return an image, uint8 ``[C, H, W]``.
+
+        Raises:
+            _ImageError: It cannot be read, or its shape or a level is not the data set's.
+        """
+        image = self.read(split, name)
+        if self.levels < 256 and (highest := int(image.max())) >= self.levels:
+            raise _ImageError(
+                self.where(split, name), f"level {highest}, but levels: {self.levels} has 0 to {self.levels - 1}"
+            )
+        return image
+
+    def pieces(self, split: Split) -> Iterator[Images]:
+        """Yield the images of a split in order, uint8 ``[n, C, H, W]``."""
+        names = self.names[split]
+        for start in range(0, len(names), _PIECE):
+            yield np.stack([self.image(split, name) for name in names[start : start + _PIECE]])
 
 
-@dataclass(frozen=True)
-class _File:
-    """A file below a folder: its path there, its size in bytes and its time in nanoseconds."""
+class _ImageError(DataError):
+    """An image that does not fit; its arguments are the image's name and the reason."""
 
-    path: str
-    size: int
-    time: int
+    def __str__(self) -> str:
+        return ": ".join(self.args)
+
+
+def _together(errors: Sequence[_ImageError]) -> DataError:
+    return DataError(f"{errors[0]}{_others('; also', [error.args[0] for error in errors[1:]])}")
+
+
+def _others(words: str, names: Sequence[str]) -> str:
+    """Return the first names after ``words`` and the number of the remaining ones; "" without names."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{words} {', '.join(names[:_NAMED])}{more}" if names else ""
 
 
 def own_source(name: str, own: OwnImages, raw: Path, prepared: Path) -> Source:
-    """The source of a user's own images.
+    """Return the source of a user's own images.
+
+    Prints, where it reads the images, which files were read and skipped, the shape, the levels, and the test images
+    that equal a training image; otherwise ``prepare`` prints it.
 
     Args:
         name: Data set.
         own: Its entry in the settings.
         raw: Folder of the raw files, which keeps a record of what was read.
-        prepared: Folder of the prepared data set, which stands for images that are no longer there.
+        prepared: Folder of the prepared data set, which is used where the images no longer exist.
 
     Raises:
-        DataError: The images cannot be read, or are none that a model can be trained on; or there are none.
+        DataError: Images are missing, cannot be read, or do not form a data set. The message names all such files.
     """
     try:
-        seen = _seen(name, own, raw, prepared)
+        return _source(name, own, _seen(name, own, raw, prepared))
     except DataError as error:
         raise _named(name, error) from None
-    return _source(name, own, seen)
 
 
 def _named(name: str, error: DataError) -> DataError:
+    return DataError(f"data.sets.{name}: {_printable(str(error))}")
+
+
+def _printable(text: str) -> str:
     # A path with a line break or an escape sequence would spoil the message.
-    told = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(error))
-    return DataError(f"data.sets.{name}: {told}")
-
-
-def _place(own: OwnImages) -> Path | None:
-    """The folder or file; None where there is none."""
-    try:
-        path = Path(own.path).expanduser()
-        return path if path.exists() else None
-    except (OSError, RuntimeError) as error:  # a name that is too long, a user who has no home
-        raise DataError(f"path {own.path!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _source(name: str, own: OwnImages, seen: _Seen) -> Source:
@@ -139,7 +186,7 @@ def _source(name: str, own: OwnImages, seen: _Seen) -> Source:
     fraction = DEFAULT_TEST if own.test is None else own.test
     split = "with a test set of its own" if seen.own_split else f"of which {fraction:g} are the test set"
     made = [f"cropped and resized to {own.size[0]}x{own.size[1]}"] if own.size else []
-    made += [f"converted to {'grey' if own.channels == 1 else 'RGB'}"] if own.channels else []
+    made += [f"converted to {_KINDS[own.channels]}"] if own.channels else []
     return Source(
         name=name,
         title=own.title or name,
@@ -153,8 +200,9 @@ def _source(name: str, own: OwnImages, seen: _Seen) -> Source:
         holdout=max(1, seen.train // 10),
         arrays_sha256=seen.sha256,
         forms=(Form(read),),
-        remedy="they changed without a change of their files' sizes and times: touch one of them, then the same "
-        "command goes on",
+        remedy="they changed, but not the sizes and times of their files: touch one of them, then the same command "
+        "goes on",
+        notes=seen.notes,
     )
 
 
@@ -170,7 +218,20 @@ def _seen(name: str, own: OwnImages, raw: Path, prepared: Path) -> _Seen:
         seen = _read_all(name, own)
         document = {"fingerprint": fingerprint, "seen": asdict(seen)}
         write_text_atomically(record, json.dumps(document, sort_keys=True, indent=1) + "\n")
+        for note in seen.notes:
+            print(f"{name}: {note}", file=sys.stderr, flush=True)
+        # Printed once: prepare prints the notes of a record alone.
+        seen = replace(seen, notes=())
     return seen
+
+
+def _place(own: OwnImages) -> Path | None:
+    """Return the folder or file; None if it does not exist."""
+    try:
+        path = Path(own.path).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError) as error:  # a name that is too long, a user who has no home
+        raise DataError(f"path {own.path!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _absent(own: OwnImages) -> DataError:
@@ -178,7 +239,7 @@ def _absent(own: OwnImages) -> DataError:
 
 
 def _as_prepared(name: str, own: OwnImages, prepared: Path) -> _Seen | None:
-    """What the prepared data set says of images that are gone, if it was made by the same settings."""
+    """Return what the prepared data set records, if the same settings made it; its images may be gone."""
     try:
         manifest = manifest_of(prepared)
     except DataError:  # absent or damaged
@@ -193,15 +254,17 @@ def _as_prepared(name: str, own: OwnImages, prepared: Path) -> _Seen | None:
 
 
 def _fingerprint(own: OwnImages, path: Path) -> str:
-    files = _files(path) if path.is_dir() else [_file(path, path.name)]
-    # Other versions may decode and resize otherwise.
-    return digest([_RECORD_FORMAT, asdict(own), _pillow_version(), [asdict(file) for file in files]])
+    from PIL import __version__  # other versions may decode and resize otherwise
 
-
-def _pillow_version() -> str:
-    from PIL import __version__
-
-    return __version__
+    names = _walk(path)[0] if path.is_dir() else [""]
+    files = []
+    for name in names:
+        try:
+            status = (path / name).stat()
+        except OSError as error:
+            raise DataError(f"{path / name}: cannot be read ({error.strerror})") from error
+        files.append([name, status.st_size, status.st_mtime_ns])
+    return digest([_RECORD_FORMAT, asdict(own), __version__, files])
 
 
 def _recorded(record: Path, fingerprint: str) -> _Seen | None:
@@ -210,7 +273,7 @@ def _recorded(record: Path, fingerprint: str) -> _Seen | None:
         if document["fingerprint"] != fingerprint:
             return None
         seen = document["seen"]
-        return _Seen(**{**seen, "shape": tuple(seen["shape"])})
+        return _Seen(**seen | {"shape": tuple(seen["shape"]), "notes": tuple(seen["notes"])})
     except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: it is made again
         return None
 
@@ -219,20 +282,37 @@ def _read_all(name: str, own: OwnImages) -> _Seen:
     from tqdm import tqdm
 
     opened = _open(own)
-    train, test = opened.counts["train"], opened.counts["test"]
+    train, test = (len(opened.names[split]) for split in _SPLITS)
     print(f"{name}: reading {train + test} images of {own.path}", file=sys.stderr, flush=True)
+    errors: list[_ImageError] = []
+    levels: set[int] = set()
+    trained: dict[bytes, str] = {}
+    overlaps: list[str] = []
 
-    with tqdm(total=train + test, unit=" images", disable=None, leave=False) as bar:
+    def images() -> Iterator[Images]:
+        for split in _SPLITS:
+            for entry in tqdm(opened.names[split], unit=" images", disable=None, leave=False):
+                try:
+                    image = opened.image(split, entry)
+                except _ImageError as error:
+                    errors.append(error)
+                    continue
+                levels.update((int(image.min()), int(image.max())))
+                pixels, where = hashlib.sha256(image.tobytes()).digest(), opened.where(split, entry)
+                if split == "train":
+                    trained[pixels] = where
+                elif pixels in trained:
+                    overlaps.append(f"{where} ({trained[pixels]})")
+                yield image
 
-        def pieces() -> Iterator[Images]:
-            for split in ("train", "test"):
-                for images in opened.pieces(split):
-                    bar.update(len(images))
-                    yield images
-
-        shapes = ((train, *opened.shape), (test, *opened.shape))
-        sha256 = digest_of_pieces(name, own.levels, *shapes, pieces())
-    return _Seen(sha256, opened.shape, train, test, opened.own_split)
+    sha256 = digest_of_pieces(name, own.levels, (train, *opened.shape), (test, *opened.shape), images())
+    if errors:
+        raise _together(errors)
+    size = "x".join(map(str, opened.shape))
+    notes = [opened.account, f"images of {size}, levels {min(levels)} to {max(levels)} of 0 to {own.levels - 1}"]
+    if overlaps:
+        notes.append(f"{len(overlaps)} test images equal a training image:{_others('', overlaps)}")
+    return _Seen(sha256, opened.shape, train, test, opened.own_split, tuple(map(_printable, notes)))
 
 
 def _open(own: OwnImages) -> _Opened:
@@ -248,217 +328,250 @@ def _open(own: OwnImages) -> _Opened:
     return _open_arrays(path, own)
 
 
-def _split(keys: Sequence[str], own: OwnImages) -> tuple[list[int], list[int]]:
-    """Positions of the training and of the test images; the latter are those at the end of the order."""
-    order = _order(keys, own.seed)
-    test = max(1, round((DEFAULT_TEST if own.test is None else own.test) * len(keys)))
-    return order[: len(keys) - test], order[len(keys) - test :]
+def _split(parts: Mapping[str, Sequence[str]], own: OwnImages) -> dict[Split, Sequence[str]]:
+    """Return the names of each split's images in the data set's order.
 
+    The order of the training images looks random: it is that of a digest of the seed and of each image's name. Unlike
+    a generator's permutation it is the same in every version of every library, and an image that is added leaves the
+    order of the others as it was.
 
-def _order(keys: Sequence[str], seed: int) -> list[int]:
-    """An order that looks random: by a digest of the seed and of each image's name.
-
-    Unlike a generator's permutation it is the same in every version of every library, and an image that is added
-    leaves the others in the order that they had.
+    Args:
+        parts: Names under ``train`` and ``test``, or all of them under ``all``, whose last ones become the test set.
+        own: The settings.
     """
-
-    def place(position: int) -> bytes:
-        return hashlib.sha256(f"{seed} {keys[position]}".encode("utf-8", "surrogateescape")).digest()
-
-    return sorted(range(len(keys)), key=place)
-
-
-def _check_counts(train: int, test: int) -> None:
-    if train < 2 or test < 1:
-        raise DataError(
-            f"{train + test} images, {train} of them to train on and {test} to test on: at least 2 and 1 are needed, "
-            "one of the former to select"
-        )
-
-
-def _no_fraction(own: OwnImages) -> None:
-    if own.test is not None:
+    names = sorted(
+        parts.get(_WHOLE, parts.get("train", ())),
+        key=lambda name: hashlib.sha256(f"{own.seed} {name}".encode("utf-8", "surrogateescape")).digest(),
+    )
+    if _WHOLE in parts:
+        count = max(1, round((DEFAULT_TEST if own.test is None else own.test) * len(names)))
+        train, test = names[:-count], names[-count:]
+    elif own.test is not None:
         raise DataError(f"test {own.test:g}: the images have a test set of their own; leave it out")
+    else:
+        train, test = names, list(parts["test"])
+    if len(train) < 2 or len(test) < 1:
+        raise DataError(
+            f"{len(train) + len(test)} images, {len(train)} of them to train on and {len(test)} to test on: at least 2 "
+            "and 1 are needed, one of the former to select"
+        )
+    return {"train": train, "test": test}
 
 
 # Folders of images.
 
 
-def _files(folder: Path) -> list[_File]:
-    """The image files below a folder, sorted by their paths."""
-    found = []
+def _walk(folder: Path) -> tuple[list[str], Counter[tuple[str, str]]]:
+    """Return the paths of the image files below a folder, sorted, and the number of other files by ending and reason.
+
+    Folders that are links are followed, as torchvision does. Hidden files and folders are skipped: systems and editors
+    make them, and keep copies of images in them.
+    """
+    found: list[str] = []
+    skipped: Counter[tuple[str, str]] = Counter()
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
-    for place, _, names in os.walk(folder, onerror=fail):
+    # The folders that each folder lies in, links resolved: a link to one of them would be followed for ever.
+    above = {str(folder): {folder.resolve()}}
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        below = Path(place).relative_to(folder)
+        hidden = any(part.startswith(".") for part in below.parts)
+        for name in sorted(folders):
+            path = Path(place, name)
+            if path.resolve() in above[place]:
+                folders.remove(name)
+                skipped["link", "to a folder above it"] += 1
+            above[str(path)] = above[place] | {path.resolve()}
         for name in names:
-            # Names that begin with a dot are those of systems, which look like images and are none.
-            if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                path = Path(place) / name
-                found.append(_file(path, path.relative_to(folder).as_posix()))
-    return sorted(found, key=lambda file: file.path)
+            ending = Path(name).suffix.lower()
+            if hidden or name.startswith("."):
+                skipped[ending, "in a hidden folder" if hidden else "hidden"] += 1
+            elif name.lower().endswith(ENDINGS):
+                found.append((below / name).as_posix())
+            else:
+                skipped[ending, "no image format"] += 1
+    return sorted(found), skipped
 
 
-def _file(path: Path, name: str) -> _File:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return _File(name, status.st_size, status.st_mtime_ns)
+def _account(names: Sequence[str], skipped: Counter[tuple[str, str]]) -> str:
+    read = Counter(Path(name).suffix.lower() for name in names)
+    words = f"read {len(names)} files ({', '.join(f'{count} {ending}' for ending, count in sorted(read.items()))})"
+    reasons = [f"{count} {ending or 'without ending'} ({why})" for (ending, why), count in sorted(skipped.items())]
+    return f"{words}, skipped {', '.join(reasons) or 'none'}"
 
 
 def _open_folder(folder: Path, own: OwnImages) -> _Opened:
-    names = [file.path for file in _files(folder)]
+    names, skipped = _walk(folder)
     if not names:
         raise DataError(f"{folder}: there is no image in it; those are read that end in {', '.join(ENDINGS)}")
-    parts = [name.partition("/")[0] if "/" in name else "" for name in names]
-    paths: dict[Split, list[str]] = {"train": [], "test": []}
-    own_split = any((folder / split).is_dir() for split in paths)
-    if own_split:
-        _no_fraction(own)
-        if outside := [name for name, part in zip(names, parts, strict=True) if part not in paths]:
+    parts = _parts(folder, names)
+    splits = _split(parts, own)
+    first, shape = _first(folder, names, own)
+
+    def read(_split: Split, name: str) -> Images:
+        path = folder / name
+        image = _pixels(path, own)
+        (channels, *size), (channels_of_first, *size_of_first) = image.shape, shape
+        if size != size_of_first:
+            height, width = size_of_first
+            raise _ImageError(
+                str(path),
+                f"{size[0]}x{size[1]} pixels, but {first} has {height}x{width}; all images need one size: set "
+                f"size: [{height}, {width}], or another, to have them cropped and resized",
+            )
+        if channels != channels_of_first:
+            raise _ImageError(
+                str(path),
+                f"it is {_KINDS[channels]}, but {first} is {_KINDS[channels_of_first]}; set channels: 1 or "
+                "channels: 3 to have all converted",
+            )
+        return image
+
+    return _Opened(
+        shape,
+        _WHOLE not in parts,
+        splits,
+        own.levels,
+        read,
+        lambda _split, name: str(folder / name),
+        _account(names, skipped),
+    )
+
+
+def _parts(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of the files in the folders ``train`` and ``test``, in any case; without these, all names."""
+    own: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        split = path.name.casefold()
+        if split in _SPLITS and path.is_dir():
+            if split in own:
+                raise DataError(f"{folder} has the folders {own[split]} and {path.name}; join them, or rename one")
+            own[split] = path.name
+    if not own:
+        return {_WHOLE: list(names)}
+    parts: dict[str, list[str]] = {}
+    for split, other in (_SPLITS, _SPLITS[::-1]):
+        if split not in own:
             raise DataError(
-                f"{folder / outside[0]}: beside the folders train and test, where no image belongs; move it into one "
-                "of them, or rename both folders"
+                f"{folder} has a folder {own[other]} and no folder {split}; make that too, or rename {own[other]}"
             )
-        for split in paths:
-            paths[split] = [name for name, part in zip(names, parts, strict=True) if part == split]
-            if not (folder / split).is_dir():
-                there = "train" if split == "test" else "test"
-                raise DataError(
-                    f"{folder} has a folder {there} and no folder {split}; make that too, or rename {there}"
-                )
-            if not paths[split]:
-                raise DataError(f"{folder / split}: there is no image in it, and beside it there is one")
-        paths["train"] = [paths["train"][position] for position in _order(paths["train"], own.seed)]
-    else:
-        train, test = _split(names, own)
-        paths = {"train": [names[position] for position in train], "test": [names[position] for position in test]}
-    _check_counts(len(paths["train"]), len(paths["test"]))
-    # The first by name, so that others are compared with one that a user finds.
-    first = folder / names[0]
-    shape = _pixels(first, own).shape
-
-    def pieces(split: Split) -> Iterator[Images]:
-        for start in range(0, len(paths[split]), _PIECE):
-            yield np.stack(
-                [_like(folder / path, first, shape, own) for path in paths[split][start : start + _PIECE]], dtype="u1"
-            )
-
-    return _Opened(shape, own_split, {split: len(paths[split]) for split in paths}, pieces)
-
-
-def _like(path: Path, first: Path, shape: tuple[int, ...], own: OwnImages) -> Images:
-    image = _pixels(path, own)
-    if image.shape[1:] != shape[1:]:
+        parts[split] = [name for name in names if name.startswith(f"{own[split]}/")]
+    if outside := sorted({*names} - {*parts["train"], *parts["test"]}):
         raise DataError(
-            f"{path}: {image.shape[1]}x{image.shape[2]} pixels, but {first} has {shape[1]}x{shape[2]}; all images need "
-            f"one size: set size: [{shape[1]}, {shape[2]}], or another, to have them cropped and resized"
+            f"{folder / outside[0]}: beside the folders {own['train']} and {own['test']}, where no image belongs; move "
+            f"it into one of them, or rename both folders{_others('; also', outside[1:])}"
         )
-    if image.shape[0] != shape[0]:
-        kinds = {1: "grey", 3: "RGB"}
-        raise DataError(
-            f"{path}: it is {kinds[image.shape[0]]}, but {first} is {kinds[shape[0]]}; set channels: 1 or channels: 3 "
-            "to have all converted"
-        )
-    if own.levels < 256 and (highest := int(image.max())) >= own.levels:
-        raise DataError(f"{path}: level {highest}, but levels: {own.levels} has 0 to {own.levels - 1}")
-    return image
+    for split in _SPLITS:
+        if not parts[split]:
+            raise DataError(f"{folder / own[split]}: there is no image in it, and beside it there is one")
+    return parts
+
+
+def _first(folder: Path, names: Sequence[str], own: OwnImages) -> tuple[Path, tuple[int, int, int]]:
+    """Return the first image that can be read, which the others are compared with, and its shape."""
+    errors = []
+    for name in names:
+        try:
+            channels, height, width = _pixels(folder / name, own).shape
+        except _ImageError as error:
+            errors.append(error)
+        else:
+            return folder / name, (channels, height, width)
+    raise _together(errors)
 
 
 def _pixels(path: Path, own: OwnImages) -> Images:
-    """The pixels of an image file, uint8 ``[C, H, W]``."""
+    """Return the pixels of an image file, uint8 ``[C, H, W]``."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            # An image too large to be one, and metadata that nobody reads.
+            # Pillow warns of damaged metadata, which does not concern the pixels.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 image.load()
                 mode = {1: "L", 3: "RGB"}.get(own.channels or 0, image.mode)
                 if image.mode not in _CHANNELS and (own.channels is None or image.mode not in _CONVERTIBLE):
-                    raise DataError(_other_mode(path, image.mode))
-                converted = image if image.mode == mode else image.convert(mode)
+                    raise _ImageError(str(path), _other_mode(image.mode))
+                upright = _upright(image)
+                converted = upright if image.mode == mode else upright.convert(mode)
                 if own.size:
                     converted = ImageOps.fit(converted, (own.size[1], own.size[0]), method=Image.Resampling.BOX)
                 pixels = np.asarray(converted, dtype=np.uint8)
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: no image that can be read ({error})") from None
+        raise _ImageError(str(path), f"no image that can be read ({error})") from None
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: no image that can be read ({error}); remove or replace it") from None
+        raise _ImageError(str(path), f"no image that can be read ({error}); remove or replace it") from None
     return pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _other_mode(path: Path, mode: str) -> str:
+def _upright(image: PillowImage) -> PillowImage:
+    """Return an image turned as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, struct.error):  # damaged EXIF data hold no orientation
+        return image
+
+
+def _other_mode(mode: str) -> str:
     if mode in _CONVERTIBLE:
         return (
-            f"{path}: its pixels are {mode}, and grey (L) or RGB is read; set channels: 1 or channels: 3 to have all "
+            f"its pixels are {mode}, and grey (L) or RGB is read; set channels: 1 or channels: 3 to have all "
             "converted, without their transparency"
         )
-    return f"{path}: its pixels are {mode}, more than 8 bits each; convert it to 8 bits, e.g. to a grey or RGB png"
+    return f"its pixels are {mode}, more than 8 bits each; convert it to 8 bits, e.g. to a grey or RGB png"
 
 
 # Files of arrays.
 
 
 def _open_arrays(path: Path, own: OwnImages) -> _Opened:
-    found = _load(path)
-    arrays: dict[Split, Images]
-    positions: dict[Split, Sequence[int]]
-    pairs = [(found[train], found[test]) for train, test in PAIRS if train in found and test in found]
-    if pairs:
-        _no_fraction(own)
-        arrays = {"train": pairs[0][0], "test": pairs[0][1]}
-        positions = {
-            "train": _order([str(position) for position in range(len(arrays["train"]))], own.seed),
-            "test": range(len(arrays["test"])),
-        }
-    elif len(found) == 1:
-        (images,) = found.values()
-        train, test = _split([str(position) for position in range(len(images))], own)
-        arrays, positions = {"train": images, "test": images}, {"train": train, "test": test}
-    else:
-        names = " or ".join(" and ".join(pair) for pair in PAIRS)
-        raise DataError(f"{path}: expected the arrays {names}, or a single one, found {', '.join(found) or 'none'}")
-    _check_counts(len(positions["train"]), len(positions["test"]))
-    shape = arrays["train"].shape[1:]
-    if arrays["test"].shape[1:] != shape:
-        raise DataError(f"{path}: training images of {shape} and test images of {arrays['test'].shape[1:]}; "
-                        "all images need one shape")  # fmt: skip
-    for split, images in arrays.items():
-        if (highest := int(images.max())) >= own.levels:
-            raise DataError(f"{path}: level {highest} in {split}, but levels: {own.levels} has 0 to {own.levels - 1}")
-
-    def pieces(split: Split) -> Iterator[Images]:
-        order = positions[split]
-        for start in range(0, len(order), _PIECE):
-            yield arrays[split][list(order[start : start + _PIECE])]
-
-    return _Opened(shape, bool(pairs), {split: len(order) for split, order in positions.items()}, pieces)
+    arrays = _load(path)
+    splits = _split({part: [str(position) for position in range(len(array))] for part, array in arrays.items()}, own)
+    images: dict[Split, Images] = {split: arrays[split if split in arrays else _WHOLE] for split in _SPLITS}
+    (train, test) = (images[split].shape[1:] for split in _SPLITS)
+    if train != test:
+        raise DataError(f"{path}: training images of {train} and test images of {test}; all images need one shape")
+    return _Opened(
+        train,
+        _WHOLE not in arrays,
+        splits,
+        own.levels,
+        lambda split, name: images[split][int(name)],
+        lambda split, name: f"image {name}{f' of {split}' if split in arrays else ''} in {path}",
+        f"read {sum(map(len, arrays.values()))} images from one file",
+    )
 
 
 def _load(path: Path) -> dict[str, Images]:
-    """The arrays of images in a file by name, each uint8 ``[N, C, H, W]``."""
+    """Return the images in a file, each uint8 ``[N, C, H, W]``: under ``train`` and ``test``, or under ``all``."""
     try:
         # Opened here, since numpy leaves a file open that it cannot read. Pickled objects could run code.
         with path.open("rb") as file:
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
-                return {path.stem: _as_images(content, str(path))}
+                return {_WHOLE: _as_images(content, str(path))}
             with content:
-                wanted = next((pair for pair in PAIRS if set(pair) <= set(content.files)), tuple(content.files[:2]))
-                if len(content.files) > 1 and wanted not in PAIRS:
-                    return dict.fromkeys(content.files, np.empty(0, dtype=np.uint8))
-                return {name: _as_images(content[name], f"{path}, array {name}") for name in wanted}
+                found = content.files
+                pair = next((pair for pair in PAIRS if {*pair} <= {*found}), None)
+                if pair is None and len(found) != 1:
+                    pairs = " or ".join(" and ".join(pair) for pair in PAIRS)
+                    raise DataError(
+                        f"{path}: expected the arrays {pairs}, or a single one, found {', '.join(found) or 'none'}"
+                    )
+                parts = {_WHOLE: found[0]} if pair is None else dict(zip(_SPLITS, pair, strict=True))
+                return {part: _as_images(content[name], f"{path}, array {name}") for part, name in parts.items()}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         if "Object arrays" in str(error):
             raise DataError(
                 f"{path}: it holds Python objects, which could run code and are never loaded; save uint8 arrays"
             ) from None
-        # numpy takes whatever it does not know for a pickle, and tells how to load it.
+        # numpy takes every unknown format for a pickle, and explains how to load that.
         reason = "it is none" if "allow_pickle" in str(error) else error
         raise DataError(f"{path}: expected a file of numpy arrays, but {reason}; save it anew") from None
 
@@ -468,11 +581,10 @@ def _as_images(array: NDArray[Any], where: str) -> Images:
         raise DataError(
             f"{where}: expected uint8, found {array.dtype}; save grey levels 0 to 255 as uint8 (fewer with levels: n)"
         )
-    if array.ndim == 3:
-        return array[:, np.newaxis]
-    if array.ndim != 4 or not {array.shape[1], array.shape[3]} & {1, 3}:
+    images = array[:, np.newaxis] if array.ndim == 3 else array
+    if images.ndim != 4 or not {images.shape[1], images.shape[3]} & {1, 3} or 0 in images.shape[1:]:
         raise DataError(
             f"{where}: expected [n, height, width], [n, channels, height, width] or [n, height, width, channels] with "
             f"1 or 3 channels, found {list(array.shape)}"
         )
-    return array if array.shape[1] in (1, 3) else array.transpose(0, 3, 1, 2)
+    return images if images.shape[1] in (1, 3) else images.transpose(0, 3, 1, 2)
