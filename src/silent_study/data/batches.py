@@ -13,7 +13,7 @@ from silent_study.data.prepared import Images, PreparedData
 from silent_study.settings import RunSettings
 
 # Float32 rounds y + u and its quotient: without a margin 255.99999 / 256 becomes 1, and other values slip into the
-# neighbouring level. 2^-14 of a level outlasts both roundings for every y < 256 and every number of levels, also where
+# neighbouring level. 2^-14 of a level exceeds both roundings for every y < 256 and every number of levels, also where
 # a device divides by multiplying with the reciprocal, and changes the noise's variance by less than one in 10^7.
 _MARGIN = 2.0**-14
 
@@ -48,10 +48,10 @@ def with_noise(images: Tensor, levels: int, noise: Tensor) -> Tensor:
 
 
 def pixel_statistics(train: Images, levels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each pixel of the dequantized training images, the noise integrated out.
+    """Return the mean and standard deviation of each pixel of the dequantized training images.
 
-    mean ``(E y + 1/2) / levels``; variance ``Var y / levels^2 + 1 / (12 levels^2)`` over the population, hence no
-    standard deviation is below ``1 / (levels sqrt(12))``.
+    The noise is integrated out: the mean is ``(E y + 1/2) / levels``, the variance over the population is
+    ``Var y / levels^2 + 1 / (12 levels^2)``. Hence no standard deviation is below ``1 / (levels sqrt(12))``.
 
     Args:
         train: Levels, uint8 ``[N, C, H, W]``.
@@ -74,7 +74,7 @@ def pixel_statistics(train: Images, levels: int) -> tuple[NDArray[np.float64], N
 
 
 class DeviceBatches:
-    """A whole data set on one device, from which batches are drawn without leaving it.
+    """A whole data set on one device, and its batches.
 
     A data loader's workers, copies and synchronisations cost more than a small network's step; the whole set as uint8
     fits the device instead (ImageNet at 32x32: 3.9 GB).
@@ -82,7 +82,7 @@ class DeviceBatches:
     Args:
         images: Levels, uint8 ``[N, C, H, W]``.
         levels: Number of grey levels.
-        device: Where the images lie and the batches are made.
+        device: Device of the images and of the batches.
     """
 
     def __init__(self, images: Images, levels: int, device: torch.device | str) -> None:
@@ -94,7 +94,7 @@ class DeviceBatches:
         return len(self.images)
 
     def number_of_batches(self, batch_size: int) -> int:
-        """Number of full batches of an epoch; fewer images than ``batch_size`` are one batch.
+        """Return the number of full batches of an epoch; fewer images than ``batch_size`` are one batch.
 
         Raises:
             ValueError: ``batch_size`` is below 1.
@@ -104,11 +104,11 @@ class DeviceBatches:
         return len(self) // min(batch_size, len(self))
 
     def order(self, generator: torch.Generator) -> Tensor:
-        """The positions of all images in a random order, int64 ``[N]``; ``generator`` is on the images' device."""
+        """Return the positions of all images in random order, int64 ``[N]``; ``generator`` is on the images' device."""
         return torch.randperm(len(self), generator=generator, device=self.device)
 
     def at(self, index: Tensor, noise: torch.Generator) -> Tensor:
-        """The images at some positions with fresh dequantization noise; nothing here waits for the device.
+        """Return the images at some positions with fresh dequantization noise, without waiting for the device.
 
         Args:
             index: Positions, int64 ``[B]``.
@@ -122,13 +122,13 @@ class DeviceBatches:
 
 @dataclass(frozen=True)
 class RunData:
-    """A prepared data set on a device, for the runs of one pack.
+    """The splits of a prepared data set on a device, for the runs of one pack.
 
     Attributes:
         batches: Training images.
-        mean: [D], mean of the dequantized training images.
-        deviation: [D], their standard deviation.
-        selection: Dequantized images of the selection split, [N, C, H, W].
+        mean: Mean of the dequantized training images, ``[D]``.
+        deviation: Their standard deviation, ``[D]``.
+        selection: Dequantized images of the selection split, ``[N, C, H, W]``.
         selection_name: ``holdout`` or ``test``.
         report: Dequantized images of the report split.
         train: Dequantized training images, as many as the report split has.
@@ -144,12 +144,12 @@ class RunData:
 
     @classmethod
     def load(cls, prepared: PreparedData, settings: RunSettings, device: torch.device) -> RunData:
-        """Put the splits that ``settings`` ask for on a device."""
+        """Load the splits of the settings' protocol onto a device."""
         splits = prepared.split(settings.data.protocol, settings.data.holdout)
         mean, deviation = pixel_statistics(splits.train, prepared.levels)
 
         def evaluated(images: Images) -> Tensor:
-            # A mapped array is read-only, which torch.from_numpy warns of; torch.tensor copies.
+            # torch.tensor copies: torch.from_numpy warns that a mapped array is read-only.
             noise = torch.from_numpy(prepared.noise_of(len(images)))
             return with_noise(torch.tensor(images), prepared.levels, noise).to(device)
 

@@ -1,4 +1,4 @@
-"""The errors of everything that concerns data."""
+"""Errors of the data, and the check for enough disk space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class DataError(RuntimeError):
-    """Data that are missing, damaged or not what they should be: the message says what was expected and the way out."""
+    """Missing, damaged or unexpected data; the message holds what was expected, what was found and how to fix it."""
 
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -18,11 +18,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def enough_space(folder: Path, needed: int = 0) -> Iterator[None]:
-    """Turn a full disk into an error that says so, before the work where it can be foreseen.
+    """Raise a ``DataError`` if the disk is full; before the block, if ``needed`` shows it.
 
     Args:
-        folder: Where the block writes; it need not be there yet.
-        needed: Bytes that the block will write, as far as that is known.
+        folder: Folder that the block writes to; it may not exist yet.
+        needed: Bytes that the block will write, as far as known.
 
     Raises:
         DataError: The disk is full, or has less than ``needed`` left.

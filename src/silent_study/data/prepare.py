@@ -1,4 +1,4 @@
-"""Prepare a data set: get its raw files, verify them, and write the folder that training reads."""
+"""Preparation of a data set: obtain its raw files, verify them, and write the folder that training reads."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from silent_study.data.sources import source_named
 from silent_study.store.files import atomic_file
 
 RAW = Path("data/raw")
-"""Where raw files are downloaded to; laid out as a mirror is."""
+"""Folder for downloaded raw files, in the layout of a mirror."""
 PREPARED = Path("data/prepared")
-"""Folder of the prepared data sets, each under its name."""
+"""Folder of the prepared data sets; each has a folder of its name."""
 
 _FILES: dict[Split, str] = {"train": TRAIN, "test": TEST}
 
 
 def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> Obtained:
-    """Have a data set's raw files in ``raw`` or in a mirror, all of them verified; see ``raw.obtain``.
+    """Find or download a data set's raw files and verify them; see ``raw.obtain``.
 
     Raises:
-        DataError: The data set is unknown, or its raw files cannot be had or are altered.
+        DataError: The data set is unknown, or its raw files cannot be obtained or are altered.
     """
     source = _source(data)
     return obtain(source.name, source.forms, raw, mirror, source.hint)
@@ -57,23 +57,18 @@ def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> 
 def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> Manifest:
     """Write ``train.npy``, ``test.npy`` (uint8 ``[N, C, H, W]``) and, last, ``manifest.json`` into a folder.
 
-    A folder that already holds the data set, whole and of this version, is left alone. Raw files that are not there yet
-    are downloaded. Images go from the raw files to the folder batch by batch: no more of them is in memory than the
-    largest raw file holds.
+    A folder that already holds this version of the data set undamaged is left as it is. Missing raw files are
+    downloaded. Images are copied batch by batch: memory holds at most the images of the largest raw file.
 
     Args:
-        data: A registered data set's name, or any data set.
-        folder: Where to write; made if it is not there.
+        data: Name of a registered data set, or any source.
+        folder: Folder to write to; made if missing.
         mirror: Folder or address with the raw files.
         raw: Folder to download to.
 
-    Returns:
-        The manifest: name, title, version, levels, shape, counts, sha256 as in runs' settings, digest of the arrays,
-        sha256 of each file.
-
     Raises:
-        DataError: The data set is unknown, cannot be had, or is not the one that its source describes; or the disk is
-            full.
+        DataError: The data set is unknown, could not be obtained, or differs from its source's description; or the
+            disk is full.
         OSError: The folder cannot be written to.
     """
     source = _source(data)
@@ -92,7 +87,7 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
             target = stack.enter_context(atomic_file(folder / file))
             _write(target, source, split, obtained.form.read(obtained.root, split))
             written[split] = Path(target.name)
-        # Before they bear their names: a folder with the names of these files has the right ones.
+        # Before the files get their names, so that a file of such a name is always verified.
         digest = _verify(source, *(np.load(written[split], mmap_mode="r") for split in _FILES))
     return write_manifest(folder, description, digest)
 
@@ -100,14 +95,11 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
 def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
     """Write ``noise.npy``, the dequantization noise of every evaluation, and then ``noise.json`` into a folder.
 
-    A folder that already holds them whole is left alone. Training draws its own noise, afresh for each batch.
+    Undamaged files of this noise are left as they are. Training draws fresh noise for each batch instead.
 
     Args:
-        data: A registered data set's name, or any data set.
-        folder: The prepared data set's folder, prepared yet or not; made if it is not there.
-
-    Returns:
-        The noise's manifest: name, seed, shape ``[M, C, H, W]`` with M the number of test images, sha256 of the file.
+        data: Name of a registered data set, or any source.
+        folder: Folder of the data set, which need not be prepared yet; made if missing.
 
     Raises:
         DataError: The data set is unknown, or the disk is full.
@@ -120,7 +112,7 @@ def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
         if (present["name"], present["seed"], present["shape"]) == (source.name, EVALUATION_NOISE_SEED, list(shape)):
             return present
     except DataError:
-        pass  # Absent or damaged: the remedy of each is what follows.
+        pass  # Absent or damaged: it is written anew.
     with enough_space(folder, 4 * math.prod(shape)), atomic_file(folder / NOISE) as file:
         _write_header(file, np.dtype("<f4"), shape)
         for piece in evaluation_noise(shape):
@@ -150,14 +142,14 @@ def _present(folder: Path, source: Source) -> Manifest | None:
     try:
         return open_arrays(folder, source.sha256)[2]
     except DataError:
-        # Absent, damaged or of another version: the remedy of each is the preparation that follows.
+        # Absent, damaged or of another version: it is prepared anew.
         return None
 
 
 def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[Images]) -> None:
-    """Write a split as an npy file, piece after piece.
+    """Write a split as an npy file, piece by piece.
 
-    Not through a memory map: on a full disk that ends the process instead of raising an error.
+    A memory map would end the process on a full disk instead of raising an error.
     """
     expected = (source.train if split == "train" else source.test, *source.shape)
     _write_header(file, np.dtype("u1"), expected)
@@ -180,7 +172,7 @@ def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) 
 
 
 def _verify(source: Source, train: Images, test: Images) -> str:
-    """The digest of the written arrays, which is the pinned one where there is one."""
+    """Return the digest of the written arrays; it must equal the source's, if that has one."""
     found = arrays_digest(source.name, source.levels, train, test)
     if source.arrays_sha256 not in (None, found):
         raise DataError(

@@ -1,4 +1,4 @@
-"""What a data set must say of itself to be prepared."""
+"""The description of a data set that preparation needs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def _nothing(_folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: what it holds, the digest that it must have, and in which forms it is distributed.
+    """A data set: its content, its digest and the forms in which it is distributed.
 
     Attributes:
         name: Name in settings, folders and cells, e.g. ``digits``.
-        title: What readers of tables and figures see.
-        version: Which data these are and how they were split, in words for the reader of a table.
+        title: Title in tables and figures.
+        version: Origin and split of the data, in words for the reader of a table.
         levels: Number of grey levels; pixels are integers in ``[0, levels)``.
         shape: Image shape ``(C, H, W)``.
         train: Number of training images.
         test: Number of test images.
-        holdout: Number of training images that the holdout protocol sets aside by default.
-        arrays_sha256: ``arrays_digest`` of the prepared arrays; None where it is not known, and the digests of the raw
-            files stand for it.
-        forms: How it is distributed, the preferred form first.
-        hint: Has a word on a mirror that does not hold the raw files.
+        holdout: Default number of training images that the holdout protocol selects on.
+        arrays_sha256: ``arrays_digest`` of the prepared arrays; None if it is unknown, which the digests of the raw
+            files then replace.
+        forms: Forms in which it is distributed, the preferred one first.
+        hint: Returns a remark on a mirror without the raw files.
         remedy: What to do if the raw data are not the described ones.
         notes: What ``prepare`` prints of the raw data, a line each.
     """
@@ -52,7 +52,7 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """What identifies the data in runs: the arrays' digest, or one of all the raw files' digests."""
+        """Digest that identifies the data in runs: that of the arrays, or one over the raw files' digests."""
         if self.arrays_sha256 is not None:
             return self.arrays_sha256
         counts = {"train": self.train, "test": self.test}
@@ -60,7 +60,7 @@ class Source:
 
     @property
     def description(self) -> Description:
-        """What the manifest of the prepared data set says of it."""
+        """The description in the manifest of the prepared data set."""
         return {
             "name": self.name,
             "title": self.title,

@@ -1,4 +1,4 @@
-"""The registry of data sets. A new one is one more file here and one more line below; see docs/add-a-data-set.md."""
+"""The registry of data sets. A new one is a file here and an entry of ``SOURCES``; see docs/add-a-data-set.md."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SOURCES: dict[str, Source] = {source.name: source for source in (DIGITS, MNIST, 
 
 
 def source_named(name: str, others: Sequence[str] = ()) -> Source:
-    """The source of that name.
+    """Return the source of a name.
 
     Args:
         name: Data set.
-        others: Names of data sets that are not of the registry, which may have been meant.
+        others: Names of data sets outside the registry, for the message.
 
     Raises:
-        DataError: There is none; the message lists those that there are.
+        DataError: There is none; the message lists the known names.
     """
     if name not in SOURCES:
         known = sorted({*SOURCES, *others})

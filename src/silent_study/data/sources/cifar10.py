@@ -9,7 +9,7 @@ from silent_study.data.prepared import Images
 from silent_study.data.raw import Form, RawFile, Split
 from silent_study.data.source import Source
 
-# As torchvision lays them out.
+# The layout of torchvision.
 _FOLDER = "cifar-10-batches-py"
 _FILES = {
     "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
@@ -26,7 +26,7 @@ def _read(root: Path, split: Split) -> Iterator[Images]:
     # Training must run where torchvision is not installed; only the preparation needs it.
     from torchvision.datasets import CIFAR10
 
-    # Its reader unpickles without restriction: only files whose SHA-256 is the official one get here.
+    # torchvision unpickles without restriction, which is safe here: the files' SHA-256 are the official ones.
     yield CIFAR10(root, train=split == "train").data.transpose(0, 3, 1, 2)
 
 

@@ -23,9 +23,9 @@ def _read(_root: Path, split: Split) -> Iterator[Images]:
     values = load_digits().images
     images = values.astype(np.uint8)
     if not np.array_equal(images, values):
-        raise DataError("digits: expected whole grey levels, but scikit-learn's load_digits gives others")
-    # The file has no split of its own, and its writers follow each other: a split by position would test on other
-    # hands than it trains on, and hold out others again. The permutation is part of the data set, pinned by its digest.
+        raise DataError("digits: expected whole grey levels, but scikit-learn's load_digits returns others")
+    # The file has no split of its own and is sorted by writer: a split by position would train, select and test on
+    # different writers. The permutation is part of the data set, pinned by its digest.
     order = np.random.default_rng(0).permutation(len(images))
     images = images[order][:, np.newaxis]
     yield images[:-_TEST] if split == "train" else images[-_TEST:]

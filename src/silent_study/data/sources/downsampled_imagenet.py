@@ -1,4 +1,4 @@
-"""ImageNet at 32x32 pixels in the layout of Chrabaszcz et al. (2017), and a stand-in in the same layout.
+"""ImageNet at 32x32 pixels in the layout of Chrabaszcz et al. (2017), and Tiny ImageNet in the same layout.
 
 A batch holds ``data``, uint8 ``[n, 3072]``: channel by channel (red, green, blue), rows first. There are ten batches of
 training images and one of validation images, which is the test set here.
@@ -30,7 +30,7 @@ _OFFICIAL, _STAND_IN = "imagenet32", "tiny_imagenet32"
 _SERVER = "https://image-net.org/data/downsample"
 _OTHER_SERVER = "https://storage.googleapis.com/ebm_demo/data/imagenet32"
 
-# Of the pickled batches, as four independent projects name them.
+# MD5 of the pickled batches; four independent projects name the same.
 _PICKLES = {
     "train_data_batch_1": "6c4495e65cd24a8c3019857ef9b758ee",
     "train_data_batch_2": "3dd727de4155836807dfc19f98c9fe70",
@@ -44,7 +44,7 @@ _PICKLES = {
     "train_data_batch_10": "46ad60a1144aaf97a143914453b0dabb",
     "val_data": "06c02b8b4c8de8b3a36b07859a49de6f",
 }
-# Of the arrays in the stand-in's files.
+# npz_digest of the stand-in's files.
 _STAND_IN_ARRAYS = {
     "train_data_batch_1": "3079ba5556f6e33ef7462fd89b83abbd15cecb573064704bcab486c1d2f3521b",
     "train_data_batch_2": "b3bc67e811ec8cbde78d19d573dc9e98c2b0bd46c1bd1031c148c367bfac5959",
@@ -58,14 +58,12 @@ _STAND_IN_ARRAYS = {
     "train_data_batch_10": "513d9f3183c018d8c041b4655ff3fbaf472feb3b05af9cf9277742aea5226f3b",
     "val_data": "ee50b6fdb80df30bba57d4df7afb9cf89e435b5522af3e5166d35bc0985a6fa1",
 }
-
-
-# numpy 2 moved the module that pickles of all versions name.
+# numpy 2 renamed this module; pickles name either.
 _OLD_CORE, _CORE = "numpy.core.", "numpy._core."
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numbers, texts, containers and numpy arrays, and nothing that could run code."""
+    """Unpickler of numbers, texts, containers and numpy arrays alone: nothing else can run code."""
 
     _ALLOWED = frozenset(
         {
@@ -81,7 +79,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace(_OLD_CORE, _CORE, 1)
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+            raise pickle.UnpicklingError(f"it needs {module}.{name}, which no array needs")
         return super().find_class(module, name)
 
 
@@ -89,11 +87,11 @@ def unpickle_batch(path: Path) -> Images:
     """Read a pickled batch, uint8 ``[n, 3, 32, 32]``, allowing arrays alone.
 
     Raises:
-        DataError: It is no pickle, asks for anything but arrays, or holds no batch.
+        DataError: It is no pickle, needs more than arrays, or holds no batch.
     """
     with path.open("rb") as file:
         try:
-            # Text of Python 2's pickles; bytes and arrays stay as they are.
+            # The encoding of texts in Python 2's pickles; bytes and arrays are unaffected.
             batch = _ArraysOnly(file, encoding="latin1").load()
         except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
             raise DataError(f"{path}: expected a pickled batch of images, but {error}") from error
@@ -134,7 +132,7 @@ def _read_npz_archives(root: Path, split: Split) -> Iterator[Images]:
         for name in _BATCHES[split]:
             if f"{name}.npz" not in entries:
                 raise DataError(f"{path}: expected {name}.npz in it, found none")
-            # numpy seeks in what it reads, which an archive's member does slowly.
+            # numpy seeks, which is slow in an archive's member.
             yield read_npz_batch(io.BytesIO(archive.read(entries[f"{name}.npz"])), path / f"{name}.npz")
 
 
@@ -152,12 +150,12 @@ _NPZ_ARCHIVES: dict[Split, str] = {
 
 
 def _what_a_mirror_holds_instead(folder: Path) -> str | None:
-    """For whoever asks for the official set where the stand-in, or files without known digests, lie."""
+    """Return a remark on a mirror that holds the stand-in, or files without known digests, for the official set."""
     in_place = folder / _OFFICIAL / "train_data_batch_1.npz"
     if in_place.is_file() and npz_digest(in_place) == _STAND_IN_ARRAYS["train_data_batch_1"]:
         found = f"{in_place} is of {_STAND_IN}, a stand-in and another data set"
     elif in_place.is_file():
-        return f"{in_place}: nobody publishes digests of unpacked npz batches; put their two archives there instead"
+        return f"{in_place}: no digests of unpacked npz batches are published; put their two archives there instead"
     elif (folder / _STAND_IN).is_dir():
         found = f"{folder / _STAND_IN} is a stand-in and another data set"
     else:
@@ -179,14 +177,14 @@ IMAGENET32 = Source(
     train=1_281_167,
     test=50_000,
     holdout=50_000,
-    # Nobody publishes digests of the pixels; those of the pickled batches stand for them.
+    # No digest of the pixels is published; those of the pickled batches replace it.
     arrays_sha256=None,
     forms=(
         Form(
             _read_pickles,
             tuple(RawFile(f"{_OFFICIAL}/{name}", f"md5:{md5}") for name, md5 in _PICKLES.items()),
             tuple(
-                # What matters are the members' digests; nobody publishes one of these archives.
+                # No digest of these archives is published; their members' digests are verified.
                 RawFile(f"{_OFFICIAL}/{name}", None, (f"{_SERVER}/{name}", f"{_OTHER_SERVER}/{name}"))
                 for name in ("Imagenet32_train.zip", "Imagenet32_val.zip")
             ),
