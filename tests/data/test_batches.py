@@ -4,7 +4,6 @@ import torch
 from scipy import stats
 
 from silent_study.data.batches import DeviceBatches, dequantize, pixel_statistics, with_noise
-from silent_study.data.prepared import PreparedData
 
 PIXELS = np.random.default_rng(3).integers(0, 17, (50, 2, 3, 4), dtype=np.uint8)
 
@@ -122,13 +121,6 @@ def test_given_noise_is_put_between_the_levels():
     np.testing.assert_allclose(x, (PIXELS + noise.astype(np.float64)) / 17, rtol=0, atol=2**-14 / 17)
 
 
-@pytest.mark.parametrize("extreme", [0.0, 1.0])
-def test_the_extremes_of_given_noise_stay_inside_their_level(extreme):
-    every = torch.arange(256, dtype=torch.uint8)
-    x = with_noise(every, 256, torch.full((256,), extreme))
-    np.testing.assert_array_equal(_levels_of(x, 256), every.numpy())
-
-
 def test_pixel_statistics_are_the_exact_moments():
     mean, deviation = pixel_statistics(PIXELS, 17)
     # Gauss-Legendre with two nodes integrates the noise's mean and variance exactly.
@@ -146,19 +138,3 @@ def test_a_constant_pixel_has_the_deviation_of_the_noise_alone():
     assert mean[0] == 255.5 / 256
     assert deviation[0] == np.sqrt(1 / 12) / 256
     assert deviation[1] > deviation[0]
-
-
-def test_prepared_digits_arrive_on_the_device(tmp_path, device):
-    pytest.importorskip("sklearn")
-    from silent_study.data.prepare import dequantize as dequantize_evaluations
-    from silent_study.data.prepare import prepare
-
-    prepare("digits", tmp_path)
-    dequantize_evaluations("digits", tmp_path)
-    data = PreparedData.open(tmp_path)
-    splits = data.split("holdout", 237)
-    batches = DeviceBatches(splits.train, data.levels, device)
-    index = batches.order(_generator(0, device))
-    np.testing.assert_array_equal(np.sort(index.cpu().numpy()), np.arange(1200))
-    x = batches.at(index, _generator(1, device))
-    np.testing.assert_array_equal(_levels_of(x, 17), splits.train[index.cpu().numpy()])

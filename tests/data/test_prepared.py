@@ -1,12 +1,22 @@
+import hashlib
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
+from scipy import stats
 
 from silent_study.data.errors import DataError
-from silent_study.data.prepared import Images, PreparedData, arrays_digest, sealed
+from silent_study.data.prepared import (
+    EVALUATION_NOISE_SEED,
+    Images,
+    PreparedData,
+    arrays_digest,
+    evaluation_noise,
+    sealed,
+)
 from silent_study.store.files import sha256_of
 
 PIXELS: Images = np.random.default_rng(2).integers(0, 17, (9, 1, 2, 3), dtype=np.uint8)
@@ -27,8 +37,8 @@ def folder(tmp_path):
         "levels": 17,
         "shape": [1, 2, 3],
         "counts": {"train": 6, "test": 3},
-        "sha256": arrays_digest("tiny", 17, PIXELS[:6], PIXELS[6:]),
-        "arrays_sha256": arrays_digest("tiny", 17, PIXELS[:6], PIXELS[6:]),
+        "sha256": (sha256 := arrays_digest("tiny", 17, PIXELS[:6], PIXELS[6:])),
+        "arrays_sha256": sha256,
         "files": {file: sha256_of(path / file) for file in ("train.npy", "test.npy")},
     }
     (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
@@ -49,32 +59,28 @@ def test_open_gives_what_was_written(folder):
     assert not data.train.flags.writeable
 
 
-@pytest.mark.parametrize(
-    ("file", "verb"), [("train.npy", "prepare"), ("test.npy", "prepare"), ("noise.npy", "dequantize")]
-)
-def test_every_flipped_byte_of_an_array_is_found_and_named(folder, file, verb):
+ARRAY = r"{}: expected sha256 .*, found .*silent-gradients {} tiny"
+FILES = {
+    "train.npy": ARRAY.format("train.npy", "prepare"),
+    "test.npy": ARRAY.format("test.npy", "prepare"),
+    "noise.npy": ARRAY.format("noise.npy", "dequantize"),
+    "manifest.json": r"manifest\.json: expected a manifest",
+    "noise.json": r"noise\.json: expected a manifest",
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_flipped_byte_is_found_and_its_file_named(folder, file):
     content = (folder / file).read_bytes()
     for position in range(len(content)):
         damaged = bytearray(content)
         damaged[position] ^= 1
         (folder / file).write_bytes(damaged)
-        with pytest.raises(DataError, match=rf"{file}: expected sha256 .*, found .*silent-gradients {verb} tiny"):
+        with pytest.raises(DataError, match=FILES[file]):
             PreparedData.open(folder)
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "noise.json"])
-def test_every_flipped_byte_of_a_manifest_is_found(folder, file):
-    path = folder / file
-    content = path.read_bytes()
-    for position in range(len(content)):
-        damaged = bytearray(content)
-        damaged[position] ^= 1
-        path.write_bytes(damaged)
-        with pytest.raises(DataError, match=rf"{file}: expected a manifest"):
-            PreparedData.open(folder)
-
-
-@pytest.mark.parametrize("file", ["train.npy", "test.npy", "manifest.json", "noise.npy", "noise.json"])
+@pytest.mark.parametrize("file", FILES)
 def test_a_missing_or_truncated_file_is_named_with_the_remedy(folder, file):
     verb = "dequantize" if file.startswith("noise") else "prepare"
     path = folder / file
@@ -123,17 +129,13 @@ def test_other_data_than_the_expected_are_refused(folder):
         PreparedData.open(folder, "f" * 64)
 
 
-def test_holdout_trains_without_the_last_training_images_and_reports_on_the_test_images(folder):
-    splits = PreparedData.open(folder).split("holdout", 2)
-    np.testing.assert_array_equal(splits.train, PIXELS[:4])
-    np.testing.assert_array_equal(splits.selection, PIXELS[4:6])
-    np.testing.assert_array_equal(splits.report, PIXELS[6:])
-
-
-def test_paper_trains_on_all_and_selects_and_reports_on_the_test_images(folder):
-    splits = PreparedData.open(folder).split("paper", 2)
-    np.testing.assert_array_equal(splits.train, PIXELS[:6])
-    np.testing.assert_array_equal(splits.selection, PIXELS[6:])
+@pytest.mark.parametrize(
+    ("protocol", "train", "selection"), [("holdout", PIXELS[:4], PIXELS[4:6]), ("paper", PIXELS[:6], PIXELS[6:])]
+)
+def test_a_protocol_trains_and_selects_on_its_images_and_reports_on_the_test_images(folder, protocol, train, selection):
+    splits = PreparedData.open(folder).split(protocol, 2)
+    np.testing.assert_array_equal(splits.train, train)
+    np.testing.assert_array_equal(splits.selection, selection)
     np.testing.assert_array_equal(splits.report, PIXELS[6:])
 
 
@@ -155,3 +157,70 @@ def test_training_needs_no_library_of_the_preparation():
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+def levels_from(count: int, first: int = 0) -> np.ndarray:
+    return np.arange(first, first + count * 6, dtype=np.uint8).reshape(count, 1, 2, 3)
+
+
+def test_the_digest_is_that_of_the_documented_bytes():
+    written = (
+        b'{"levels":17,"name":"tiny","test":[2,1,2,3],"train":[3,1,2,3]}\n' + bytes(range(18)) + bytes(range(18, 30))
+    )
+    assert arrays_digest("tiny", 17, levels_from(3), levels_from(2, 18)) == hashlib.sha256(written).hexdigest()
+
+
+def test_the_digest_changes_with_everything_that_it_covers():
+    digests = [
+        arrays_digest("tiny", 17, levels_from(3), levels_from(2, 18)),
+        arrays_digest("other", 17, levels_from(3), levels_from(2, 18)),
+        arrays_digest("tiny", 256, levels_from(3), levels_from(2, 18)),
+        arrays_digest("tiny", 17, levels_from(3, 1), levels_from(2, 18)),
+        arrays_digest("tiny", 17, levels_from(3), levels_from(2, 19)),
+        arrays_digest("tiny", 17, levels_from(4), levels_from(1, 24)),
+        arrays_digest("tiny", 17, levels_from(3).reshape(3, 1, 3, 2), levels_from(2, 18).reshape(2, 1, 3, 2)),
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_digest_does_not_depend_on_the_layout_in_memory():
+    train, test = levels_from(3), levels_from(2, 18)
+    assert arrays_digest("tiny", 17, np.asfortranarray(train), np.asfortranarray(test)) == arrays_digest(
+        "tiny", 17, train, test
+    )
+
+
+SHAPE = (50, 2, 3, 4)
+
+
+def test_the_evaluation_noise_is_what_torch_draws_from_the_documented_seed():
+    expected = torch.rand(SHAPE, generator=torch.Generator().manual_seed(EVALUATION_NOISE_SEED))
+    (noise,) = evaluation_noise(SHAPE)
+    assert noise.dtype == np.float32
+    np.testing.assert_array_equal(noise, expected.numpy())
+
+
+def test_the_evaluation_noises_bytes_are_those_of_every_version():
+    (noise,) = evaluation_noise(SHAPE)
+    digest = hashlib.sha256(noise.astype("<f4").tobytes()).hexdigest()
+    assert digest == "dc651b2c5943ed6b6348d6e6df995e67fab33df51d49536e9e4629e9257a3ca1"
+
+
+def test_the_evaluation_noise_is_fixed_per_image_whatever_follows_and_however_it_is_cut():
+    (whole,) = evaluation_noise(SHAPE)
+    pieces = list(evaluation_noise(SHAPE, images_at_once=8))
+    assert [len(piece) for piece in pieces] == [8] * 6 + [2]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
+    (fewer,) = evaluation_noise((7, *SHAPE[1:]))
+    np.testing.assert_array_equal(fewer, whole[:7])
+
+
+def test_another_seed_is_other_evaluation_noise():
+    (one,), (other,) = (evaluation_noise(SHAPE, seed=seed) for seed in (1, 2))
+    assert not np.array_equal(one, other)
+
+
+def test_the_evaluation_noise_is_uniform():
+    (noise,) = evaluation_noise((2000, 1, 10, 10), images_at_once=2000)
+    assert 0 <= noise.min() <= noise.max() < 1
+    assert stats.kstest(noise.reshape(-1), "uniform").pvalue > 1e-3
