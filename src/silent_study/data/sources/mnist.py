@@ -55,17 +55,15 @@ def _idx(path: Path) -> Images:
     return images[:, np.newaxis]
 
 
-def _file(split: Split, packed: bool) -> RawFile:
-    if not packed:
-        return RawFile(f"{_FOLDER}/{_NAMES[split]}", f"sha256:{_PLAIN[split]}")
-    name = f"{_NAMES[split]}.gz"
-    urls = tuple(f"{address}/{name}" for address in _PUBLISHERS)
-    return RawFile(f"{_FOLDER}/{name}", f"sha256:{_PACKED[split]}", urls)
-
-
 def _form(train: bool, test: bool) -> Form:
     packed: dict[Split, bool] = {"train": train, "test": test}
-    return Form(partial(_read, packed), tuple(_file(split, packed[split]) for split in packed))
+    files = []
+    for split, is_packed in packed.items():
+        name = f"{_NAMES[split]}.gz" if is_packed else _NAMES[split]
+        # Downloaded in one form alone.
+        urls = tuple(f"{address}/{name}" for address in _PUBLISHERS) if train and test else ()
+        files.append(RawFile(f"{_FOLDER}/{name}", f"sha256:{(_PACKED if is_packed else _PLAIN)[split]}", urls))
+    return Form(partial(_read, packed), tuple(files))
 
 
 MNIST = Source(
