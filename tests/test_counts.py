@@ -1,6 +1,6 @@
 """Numbers of things in words."""
 
-from silent_study.counts import counted
+from silent_study.words import counted
 
 
 def test_one_is_singular():

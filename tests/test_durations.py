@@ -2,7 +2,7 @@
 
 import pytest
 
-from silent_study.durations import duration
+from silent_study.words import duration
 
 
 @pytest.mark.parametrize(

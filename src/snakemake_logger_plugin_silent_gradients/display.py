@@ -5,7 +5,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from silent_study.durations import duration
+from silent_study.words import duration
 
 from . import packs
 from .progress import Progress

@@ -14,7 +14,7 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from silent_study.durations import duration
+from silent_study.words import duration
 
 from . import packs
 from .display import Display, PlainDisplay, TerminalDisplay, times

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from silent_study.cli.exits import USAGE
-from silent_study.misspelt import nearest
+from silent_study.words import did_you_mean
 
 if TYPE_CHECKING:
     from silent_study.plan.plan import Plan
@@ -42,13 +42,15 @@ class OneLineParser(argparse.ArgumentParser):
     def unrecognized(self, words: Sequence[str]) -> NoReturn:
         """Say that these words mean nothing here, and exit."""
         options = [name for name in self._option_string_actions if name.startswith("--")]
-        meant = [nearest(word.partition("=")[0], options) for word in words if word.startswith("--")]
+        meant = [did_you_mean(word.partition("=")[0], options) for word in words if word.startswith("--")]
         self.error(f"unrecognized arguments: {' '.join(words)}{next(filter(None, meant), '')}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = list(map(str, action.choices))
-            raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(known)}{nearest(str(value), known)}")
+            raise argparse.ArgumentError(
+                action, f"{value!r} is none of {', '.join(known)}{did_you_mean(str(value), known)}"
+            )
 
 
 def as_examples(lines: Sequence[str]) -> str:

@@ -20,7 +20,6 @@ import torch
 
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.durations import duration
 from silent_study.evaluation.selected import evaluate_selected
 from silent_study.settings import RunSettings
 from silent_study.store.files import write_text_atomically
@@ -42,6 +41,7 @@ from silent_study.training import checkpoint
 from silent_study.training.loop import Interrupted, Trainer, train
 from silent_study.training.stack import stacks
 from silent_study.training.steps import Stepper
+from silent_study.words import duration
 
 REPORT_SECONDS = 5.0
 """A run in training says as often what epoch it is in."""

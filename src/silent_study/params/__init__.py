@@ -12,7 +12,6 @@ from typing import Any
 
 from silent_study.data.source import Source
 from silent_study.data.sources import source_named
-from silent_study.misspelt import nearest
 from silent_study.params.checks import check
 from silent_study.params.errors import validated
 from silent_study.params.overlay import (
@@ -26,6 +25,7 @@ from silent_study.params.overlay import (
 )
 from silent_study.params.schema import DataParams, OwnImagesParams, Params, source_in
 from silent_study.settings import SettingsError
+from silent_study.words import did_you_mean
 
 __all__ = ["Params", "load", "mirror_of", "resolve", "source_of"]
 
@@ -52,7 +52,7 @@ def resolve(own: Mapping[str, Any], presets: Path) -> Params:
     name = own.get("preset")
     available = sorted(path.stem for path in presets.glob("*.yaml"))
     if name not in available:
-        raise SettingsError(f"preset: expected one of {available}, got {name!r}{nearest(str(name), available)}")
+        raise SettingsError(f"preset: expected one of {available}, got {name!r}{did_you_mean(str(name), available)}")
     below = without_overrides_of_others(read_yaml(presets / f"{name}.yaml"), own)
     merged = substituted(laid_over(below, own))
     check_names(merged.get("experiments"), known_datasets(merged))

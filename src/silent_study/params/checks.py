@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from silent_study.methods import METHODS, Method, axes
-from silent_study.misspelt import nearest
 from silent_study.params.errors import require_known
 from silent_study.params.schema import ExperimentParams, GridParams, Params, with_overrides
 from silent_study.settings import Experiment, SettingsError
+from silent_study.words import did_you_mean
 
 
 def check(params: Params) -> None:
@@ -64,7 +64,7 @@ def _check_methods(experiment: Experiment, section: ExperimentParams, where: str
     for method, override in section.overrides.items():
         if method not in section.methods:
             raise SettingsError(
-                f"{where}.overrides: {method!r} is not among the methods{nearest(method, section.methods)}"
+                f"{where}.overrides: {method!r} is not among the methods{did_you_mean(method, section.methods)}"
             )
         concerning = axes(experiment, known[method])
         for axis in override.get("grid") or {}:

@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from silent_study.misspelt import nearest
 from silent_study.settings import SettingsError
+from silent_study.words import did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -61,7 +61,7 @@ def _message(model: type[BaseModel], detail: Any, where: str) -> str:
     if kind == "extra_forbidden":
         known = _keys_at(model, location[:-1])
         meant = _MEANT.get(named[-1], named[-1])
-        return f"{key}: unknown key{nearest(meant, known)}; known here: {', '.join(sorted(known))}"
+        return f"{key}: unknown key{did_you_mean(meant, known)}; known here: {', '.join(sorted(known))}"
     if kind == "missing":
         return f"{key}: missing; it has no default"
     told = _EXPECTED.get(kind, f"{detail['msg'][0].lower()}{detail['msg'][1:]}")
@@ -116,5 +116,5 @@ def require_known(kind: str, name: Any, known: Collection[str], where: str) -> N
     if name not in known:
         listed = list(known)
         raise SettingsError(
-            f"{where}: unknown {kind} {name!r}{nearest(str(name), listed)}; known: {', '.join(listed) or 'none'}"
+            f"{where}: unknown {kind} {name!r}{did_you_mean(str(name), listed)}; known: {', '.join(listed) or 'none'}"
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from silent_study.counts import counted
 from silent_study.jobs.pace import PACE, Pace
 from silent_study.plan.plan import ROUNDS, Cell, Plan, SelectionMissingError
 from silent_study.settings import RunSettings
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import RunStore
+from silent_study.words import counted
 
 
 def overview(plan: Plan) -> str:

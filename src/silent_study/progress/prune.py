@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from silent_study.counts import counted
 from silent_study.params import load
 from silent_study.params.overlay import read_yaml
 from silent_study.plan.plan import Plan, SelectionMissingError
 from silent_study.settings import SettingsError
 from silent_study.store.runs import RunStore, StoreError, read_json
+from silent_study.words import counted
 
 PARAMS, PRESETS, LOCK = "params.yaml", "presets", "dvc.lock"
 GATHERED = "gathered"

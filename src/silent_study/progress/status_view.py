@@ -9,9 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from silent_study.counts import counted
-from silent_study.durations import duration
 from silent_study.progress.status import JobStatus, RunStatus, Status
+from silent_study.words import counted, duration
 
 QUIET_SECONDS = 120.0
 """A run in training that has told nothing for so long is remarked on."""
