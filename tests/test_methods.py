@@ -10,21 +10,25 @@ import pytest
 from silent_gradients.estimators import REGISTRY, create
 from silent_gradients.estimators.contract import Estimate, Estimator, register
 from silent_gradients.posteriors import FAMILIES
-from silent_study.methods import _PAPER, METHODS, Kind
+from silent_study.methods import METHODS, PAPER_ESTIMATORS, EstimatorTraits
 from silent_study.paper import PUBLISHED
-from silent_study.settings import Experiment, PosteriorFamily
+from silent_study.settings import EXPERIMENTS, Experiment, PosteriorFamily
 
-EXPERIMENTS = get_args(Experiment)
+
+def test_every_experiment_is_declared():
+    assert set(EXPERIMENTS) == set(METHODS) == set(get_args(Experiment))
+    assert {name for name, traits in EXPERIMENTS.items() if traits.linear} == {"fixed", "log-linear"}
+    assert {name for name, traits in EXPERIMENTS.items() if traits.fixed_variance} == {"fixed"}
 
 
 def test_the_papers_estimators_are_known_as_they_are():
-    assert all(kind == Kind.of(REGISTRY[kind.name]) for kind in _PAPER)
+    assert all(traits == EstimatorTraits.of(REGISTRY[traits.name]) for traits in PAPER_ESTIMATORS)
 
 
 @pytest.mark.parametrize("experiment", ["fixed", "learnable"])
 def test_the_papers_methods_are_there_without_the_registry(experiment):
     names = {cell.split("/")[2] for cell in PUBLISHED if cell.split("/")[1] == experiment}
-    assert names <= set(METHODS[experiment]._known)
+    assert names <= set(METHODS[experiment].papers)
 
 
 @pytest.mark.parametrize("experiment", ["fixed", "log-linear"])
@@ -110,7 +114,7 @@ def test_planning_the_papers_methods_needs_no_torch(study):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from silent_gradients import params\n"
+        "from silent_study import params\n"
         "from silent_study.plan.plan import Plan\n"
         f"plan = Plan(params.resolve({{'preset': 'study'}}, Path({str(study)!r})))\n"
         "plan.packs('baselines', {})\n"

@@ -1,8 +1,7 @@
-"""The methods that are compared: rows of the report's tables, each a posterior and an estimator.
+"""The compared methods: a posterior, an estimator and a guide, and how tables print them.
 
-They are derived from what is known of the estimators, so that one that joins the registry is a method. The paper's are
-known without the registry, which loads torch: planning and reporting its study take a fraction of a second instead of
-seconds.
+The methods are derived from the estimators' declarations, so every estimator of the registry is a method. The paper's
+estimators are declared here as well: planning and reporting them does not load torch, which takes seconds.
 """
 
 from __future__ import annotations
@@ -12,26 +11,61 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from silent_study.settings import Experiment, GuideRole, PosteriorFamily
+from silent_study.paper import PUBLISHED
+from silent_study.settings import EXPERIMENTS, Experiment, GuideRole, PosteriorFamily
 
 if TYPE_CHECKING:
     from silent_gradients.estimators import Estimator
 
+GUIDANCE = ("without SG", "with SG", "with sampled guide")
+"""What trains the encoder besides the estimator: nothing, a guide's silent gradient, a guide's sampled gradient."""
+
+# In the order of the paper's tables. An estimator that is missing here is printed by its name in the settings.
+_LABELS = {
+    "none": "None",
+    "reparameterization": "Reparameterization",
+    "reparameterization-silent-control": "Reparameterization, silent control",
+    "gumbel-softmax": "Gumbel-Softmax",
+    "straight-through": "Straight-through",
+    "straight-through-gumbel-softmax": "Straight-through Gumbel-Softmax",
+    "arm": "ARM",
+    "disarm": "DisARM",
+    "local-expectation": "Local expectations",
+    "reinforce": "REINFORCE",
+    "reinforce-no-baseline": "REINFORCE, no baseline",
+    "reinforce-per-datum": "REINFORCE, baseline per image",
+    "reinforce-silent-baseline": "REINFORCE, silent baseline",
+    "reinforce-silent-control": "REINFORCE, silent control",
+    "rloo": "RLOO",
+    "rloo-silent-control": "RLOO, silent control",
+}
+_ORDER = tuple(_LABELS)
+_LABEL_ENDS = dict(zip(GUIDANCE, ("", " + SG", " + sampled guide"), strict=True))
+_IN_PAPER = {tuple(cell.split("/")[1:]) for cell in PUBLISHED}
+_GUIDE_AXES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "control": ("mean_rate", "precision_rate"),
+    "only": ("mean_rate", "precision_rate", "cutoff_epoch"),
+    "annealed": ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch"),
+}
+
 
 @dataclass(frozen=True)
 class Method:
-    """One method of an experiment.
+    """One method of an experiment: a row of the report's tables.
 
     Attributes:
-        name: As in cell names.
+        experiment: The experiment.
+        name: Name in cells, e.g. ``reinforce+silent``.
         posterior: Posterior family.
-        estimator: Estimator of the reported decoder's gradient; ``none`` where the guide alone trains the encoder.
-        guide: What the guide is for (``SilentSettings``); ``none`` where there is none.
-        sampled: Whether the guide's gradient is estimated as the reported decoder's, instead of exactly.
-        baseline: The method whose learning rate an annealed one takes over.
-        options: The estimator's options with their defaults; experiments may set them otherwise.
+        estimator: Estimator of the reported decoder's gradient; ``none`` if the guide alone trains the encoder.
+        guide: Role of the guide (``SilentSettings``); ``none`` without a guide.
+        sampled: True if the guide's gradient is estimated like the reported decoder's instead of computed exactly.
+        baseline: The method from which an annealed one takes its learning rate.
+        options: The estimator's options with their defaults; experiments may override them.
     """
 
+    experiment: Experiment
     name: str
     posterior: PosteriorFamily
     estimator: str
@@ -40,16 +74,75 @@ class Method:
     baseline: str | None = None
     options: Mapping[str, float] = field(default_factory=dict, hash=False)
 
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Grid axes of the method; an annealed one takes its learning rate from its baseline."""
+        own = EXPERIMENTS[self.experiment].axes if self.baseline is None else ()
+        return own + _GUIDE_AXES[self.guide]
+
+    @property
+    def sampled_estimator(self) -> str:
+        """Estimator of the sampled gradient; ``none`` if the silent gradient alone trains the encoder."""
+        return "none" if self.estimator == "silent" else self.estimator
+
+    @property
+    def guidance(self) -> str:
+        """The entry of ``GUIDANCE`` that describes the method."""
+        guided = self.guide in ("only", "annealed") or self.sampled_estimator == "none"
+        return GUIDANCE[2 if self.sampled else 1 if guided else 0]
+
+    @property
+    def silent(self) -> bool:
+        """True if a silent gradient trains the encoder, at least at first."""
+        return self.guidance == "with SG"
+
+    @property
+    def beyond(self) -> bool:
+        """True if the paper has the experiment but not the method."""
+        return EXPERIMENTS[self.experiment].in_paper and (self.experiment, self.name) not in _IN_PAPER
+
+    @property
+    def space(self) -> str:
+        """The paper's word for the posterior."""
+        return "Continuous" if self.posterior == "gaussian" else "Discrete"
+
+    @property
+    def estimator_label(self) -> str:
+        """The estimator as tables print it."""
+        return _LABELS.get(self.sampled_estimator, self.sampled_estimator)
+
+    @property
+    def label(self) -> str:
+        """The method as tables print it, e.g. ``REINFORCE + SG`` or ``Silent (Gaussian)``."""
+        if self.sampled_estimator == "none":
+            return f"Silent ({self.posterior.capitalize()})"
+        # Of an estimator with both posteriors, one method has the posterior in its name.
+        named = self.name.startswith(f"{self.estimator}-{self.posterior}")
+        posterior = f" ({self.posterior.capitalize()})" if named else ""
+        return f"{self.estimator_label}{posterior}{_LABEL_ENDS[self.guidance]}"
+
+    def label_with(self, estimator: str) -> str:
+        """Return the label, with the estimator that measured a gradient variance if it is another than the method's."""
+        own = not estimator or self.sampled_estimator in (estimator, "none")
+        return self.label if own else f"{self.label}, estimated with {estimator}"
+
+    @property
+    def rank(self) -> tuple[bool, bool, int, str, int]:
+        """Sort key: the order of the paper's tables, other methods last."""
+        estimator = self.sampled_estimator
+        known = _ORDER.index(estimator) if estimator in _ORDER else len(_ORDER)
+        return (self.beyond, self.posterior != "gaussian", known, estimator, GUIDANCE.index(self.guidance))
+
 
 @dataclass(frozen=True)
-class Kind:
-    """What methods are derived from: the part of an estimator's declaration that decides which there are.
+class EstimatorTraits:
+    """The part of an estimator's declaration that decides which methods it has.
 
     Attributes:
         name: Name in the registry.
-        posteriors: Families that it serves.
-        exact: Whether it needs a decoder with a known expectation.
-        needs_control: Whether it needs a control, which is the guide of a decoder without a known expectation.
+        posteriors: Posterior families that the estimator supports.
+        exact: True if it needs a decoder with a known expectation.
+        needs_control: True if it needs a control; for a decoder without a known expectation that is the guide.
         options: Its options with their defaults.
     """
 
@@ -60,8 +153,8 @@ class Kind:
     options: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, estimator: type[Estimator]) -> Kind:
-        """The declaration of an estimator in the registry."""
+    def of(cls, estimator: type[Estimator]) -> EstimatorTraits:
+        """Read the declaration of an estimator in the registry."""
         from silent_gradients.posteriors import FAMILIES
 
         return cls(
@@ -72,45 +165,38 @@ class Kind:
             dataclasses.asdict(estimator()),
         )
 
+    def methods(self, experiment: Experiment) -> Iterator[Method]:
+        """Yield the estimator's methods in an experiment."""
+        # Where there is a choice, sampled gradients are compared on bits, which most of them are for.
+        usual = None if self.exact else "bernoulli" if "bernoulli" in self.posteriors else "gaussian"
+        for posterior in self.posteriors:
+            name = self.name if posterior == usual else f"{self.name}-{posterior}"
+            method = Method(experiment, name, posterior, self.name, options=self.options)
+            yield from [method] if EXPERIMENTS[experiment].linear else self._guided(method)
 
-_PAPER = (
-    Kind("silent", ("gaussian", "bernoulli"), exact=True),
-    Kind("reparameterization", ("gaussian",), options={"samples": 1}),
-    Kind("gumbel-softmax", ("bernoulli",), options={"samples": 1, "temperature": 1.0}),
-    Kind("reinforce", ("gaussian", "bernoulli"), options={"samples": 1, "decay": 0.99}),
-)
-
-
-def _alone(kind: Kind) -> Iterator[Method]:
-    """The methods of an estimator by itself, one for each posterior."""
-    # Where there is a choice, sampled gradients are compared on bits, which most of them are for.
-    usual = None if kind.exact else "bernoulli" if "bernoulli" in kind.posteriors else "gaussian"
-    for posterior in kind.posteriors:
-        name = kind.name if posterior == usual else f"{kind.name}-{posterior}"
-        yield Method(name, posterior, kind.name, options=kind.options)
-
-
-def _guided(kind: Kind) -> Iterator[Method]:
-    """The methods of an estimator beside a decoder without a known expectation."""
-    for method in _alone(kind):
-        if kind.name == "silent":
-            yield Method(method.name, method.posterior, "none", guide="only")
-        elif not kind.exact:
-            yield replace(method, guide="control" if kind.needs_control else "none")
+    def _guided(self, method: Method) -> Iterator[Method]:
+        """Yield the variants of a method beside a decoder without a known expectation."""
+        if self.name == "silent":
+            yield replace(method, estimator="none", guide="only", options={})
+        elif not self.exact:
+            yield replace(method, guide="control" if self.needs_control else "none")
             annealed = replace(method, guide="annealed", baseline=method.name)
             yield replace(annealed, name=f"{method.name}+silent")
-            if not kind.needs_control:  # a guide has no control for an estimator of its own gradient
+            if not self.needs_control:  # a guide has no control for an estimator of its own gradient
                 yield replace(annealed, name=f"{method.name}+sampled", sampled=True)
 
 
-def derived(experiment: Experiment, kinds: Iterable[Kind]) -> dict[str, Method]:
-    """The methods of an experiment that some estimators make, by name."""
-    derive = _guided if experiment == "learnable" else _alone
-    return {method.name: method for kind in kinds for method in derive(kind)}
+PAPER_ESTIMATORS = (
+    EstimatorTraits("silent", ("gaussian", "bernoulli"), exact=True),
+    EstimatorTraits("reparameterization", ("gaussian",), options={"samples": 1}),
+    EstimatorTraits("gumbel-softmax", ("bernoulli",), options={"samples": 1, "temperature": 1.0}),
+    EstimatorTraits("reinforce", ("gaussian", "bernoulli"), options={"samples": 1, "decay": 0.99}),
+)
+"""The paper's estimators, known without torch."""
 
 
 class Methods(Mapping[str, Method]):
-    """The methods of an experiment by name; the registry is asked where a method is not one of the paper's estimators.
+    """The methods of an experiment by name; looks a name up in the registry if the paper's estimators lack it.
 
     Args:
         experiment: The experiment.
@@ -118,15 +204,18 @@ class Methods(Mapping[str, Method]):
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self._known = derived(experiment, _PAPER)
+        self.papers = self._made_by(PAPER_ESTIMATORS)
+
+    def _made_by(self, estimators: Iterable[EstimatorTraits]) -> dict[str, Method]:
+        return {method.name: method for traits in estimators for method in traits.methods(self.experiment)}
 
     def _all(self) -> dict[str, Method]:
         from silent_gradients.estimators import REGISTRY
 
-        return derived(self.experiment, map(Kind.of, REGISTRY.values()))
+        return self._made_by(map(EstimatorTraits.of, REGISTRY.values()))
 
     def __getitem__(self, name: str) -> Method:
-        return self._known[name] if name in self._known else self._all()[name]
+        return self.papers[name] if name in self.papers else self._all()[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
@@ -135,19 +224,5 @@ class Methods(Mapping[str, Method]):
         return len(self._all())
 
 
-METHODS: dict[Experiment, Methods] = {experiment: Methods(experiment) for experiment in get_args(Experiment)}
+METHODS: Mapping[str, Methods] = {experiment: Methods(experiment) for experiment in get_args(Experiment)}
 """The methods of each experiment."""
-
-
-def axes(experiment: Experiment, method: Method) -> tuple[str, ...]:
-    """The grid's axes that concern a method; an annealed one takes its learning rate from its baseline."""
-    if experiment == "fixed":
-        return ("learning_rate", "mean_rate", "variance")
-    if experiment == "log-linear":
-        return ("learning_rate", "mean_rate", "precision_rate")
-    return {
-        "none": ("learning_rate",),
-        "control": ("learning_rate", "mean_rate", "precision_rate"),
-        "only": ("learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"),
-        "annealed": ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch"),
-    }[method.guide]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args, get_type_hints
@@ -32,7 +33,66 @@ Protocol = Literal["holdout", "paper"]
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be: the message names the setting, its value and the way out."""
+    """An impossible setting; the message names the setting, its value and how to fix it."""
+
+
+@dataclass(frozen=True)
+class ExperimentTraits:
+    """What distinguishes an experiment from the others.
+
+    Attributes:
+        title: Name in tables, figures and the report.
+        decoder: The reported decoder: ``linear`` (mean, with a fixed variance), ``log-linear`` or ``convolutional``.
+        axes: Grid axes of the encoder and the reported decoder; methods with a guide add the guide's axes.
+        in_paper: True if the paper has the experiment.
+    """
+
+    title: str
+    decoder: Literal["linear", "log-linear", "convolutional"]
+    axes: tuple[str, ...]
+    in_paper: bool = True
+
+    @property
+    def linear(self) -> bool:
+        """True if the reported decoder is linear: its expected log-likelihood is known, without sampling."""
+        return self.decoder != "convolutional"
+
+    @property
+    def fixed_variance(self) -> bool:
+        """True if the likelihood has one fixed variance, which the grid sets."""
+        return "variance" in self.axes
+
+
+EXPERIMENTS: Mapping[str, ExperimentTraits] = {
+    "fixed": ExperimentTraits("fixed variance", "linear", ("learning_rate", "mean_rate", "variance")),
+    "learnable": ExperimentTraits("learnable variance", "convolutional", ("learning_rate",)),
+    "log-linear": ExperimentTraits(
+        "log-linear precision", "log-linear", ("learning_rate", "mean_rate", "precision_rate"), in_paper=False
+    ),
+}
+"""The experiments in the order of the report."""
+
+
+@dataclass(frozen=True)
+class ArchitectureTraits:
+    """Sizes that a network architecture requires.
+
+    Attributes:
+        encoder_channels: Number of entries of ``encoder_channels``.
+        decoder_channels: Number of entries of ``decoder_channels``.
+        image_size: Height and width of the images; ``None`` accepts any.
+    """
+
+    encoder_channels: int
+    decoder_channels: int
+    image_size: tuple[int, int] | None = None
+
+
+ARCHITECTURES: Mapping[str, ArchitectureTraits] = {
+    "plain": ArchitectureTraits(3, 5),
+    "strided": ArchitectureTraits(4, 4, (32, 32)),
+}
+"""The networks of Tables 5 and 6 (plain), and of Tables 7 and 8 (strided) of the paper."""
 
 
 @dataclass(frozen=True)

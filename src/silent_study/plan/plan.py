@@ -14,9 +14,10 @@ from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
-from silent_study.methods import METHODS, Method, axes
+from silent_study.methods import METHODS, Method
 from silent_study.params.schema import ExperimentParams, Params
 from silent_study.settings import (
+    EXPERIMENTS,
     DataSettings,
     Experiment,
     NetworkSettings,
@@ -57,7 +58,7 @@ class Cell:
     @property
     def axes(self) -> tuple[str, ...]:
         """Axes of its grid."""
-        return axes(self.experiment, self.method)
+        return self.method.axes
 
     @property
     def group(self) -> str:
@@ -179,7 +180,7 @@ class Plan:
                 guide=section.guide,
                 log_term=section.log_term,
             )
-        linear = cell.experiment != "learnable"
+        experiment = EXPERIMENTS[cell.experiment]
         return RunSettings(
             experiment=cell.experiment,
             method=method.name,
@@ -196,20 +197,20 @@ class Plan:
             network=NetworkSettings(
                 section.network.architecture,
                 tuple(section.network.encoder_channels),
-                () if linear else tuple(section.network.decoder_channels),
+                () if experiment.linear else tuple(section.network.decoder_channels),
             ),
             initialization=section.initialization,
             precision=section.precision,
             estimator=method.estimator,
             estimator_options=section.options_of(method),
             silent=silent,
-            variance=point["variance"] if cell.experiment == "fixed" else None,
+            variance=point["variance"] if experiment.fixed_variance else None,
             seed=seed,
             epochs=section.epochs,
             batch_size=section.batch_size,
             learning_rate=learning_rate,
-            mean_rate=rate("mean_rate") if linear else None,
-            precision_rate=rate("precision_rate") if cell.experiment == "log-linear" else None,
+            mean_rate=rate("mean_rate") if "mean_rate" in experiment.axes else None,
+            precision_rate=rate("precision_rate") if "precision_rate" in experiment.axes else None,
             betas=section.betas,
             weight_decay=section.weight_decay,
             gradient_clip=section.gradient_clip,

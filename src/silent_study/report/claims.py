@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from silent_study.paper import PUBLISHED_MSE, published
 from silent_study.report.summary import CONFIDENCE, Cell, Summary, holm, p_value, summarize
+from silent_study.settings import EXPERIMENTS
 
 OURS = "ours"
 """Basis of a claim that goes beyond the paper."""
@@ -108,18 +109,18 @@ def _orderings(cell: Cell) -> Iterator[tuple[str, str, int]]:
     method = cell.method.name
     if cell.method.beyond:
         return
-    if cell.experiment == "fixed":
+    if EXPERIMENTS[cell.experiment].fixed_variance:
         others = {"silent-gaussian": ("reparameterization",), "silent-bernoulli": ("gumbel-softmax", "reinforce")}
         for other in others.get(method, ()):
             yield other, "bpd", -1
             yield other, PUBLISHED_MSE, -1
         if method == "silent-gaussian":
             yield "reparameterization", "epochs_to_threshold", -1
-    elif cell.experiment != "learnable":
+    elif EXPERIMENTS[cell.experiment].linear:
         return
-    elif cell.method.silent and cell.method.estimator != "none":
-        yield cell.method.estimator, "bpd", -1
-        yield cell.method.estimator, "kl", 1
+    elif cell.method.silent and cell.method.sampled_estimator != "none":
+        yield cell.method.sampled_estimator, "bpd", -1
+        yield cell.method.sampled_estimator, "kl", 1
     elif method == "silent-bernoulli":
         yield "reinforce", "bpd", -1
 

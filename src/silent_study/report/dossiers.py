@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from silent_study.naming import EXPERIMENTS
 from silent_study.report.charts import Chart, Line, Look, chart, thinned
 from silent_study.report.claims import Claim
 from silent_study.report.figures import figure_looks
@@ -14,6 +13,7 @@ from silent_study.report.grid_maps import shown
 from silent_study.report.layout.text import METRIC_LABELS, NOTHING, interval, number
 from silent_study.report.summary import Cell, revision, summarize
 from silent_study.report.tables import leaves, run_status
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.records import Context, Record
 
 _POINTS_OF_A_CELL = 80
@@ -107,7 +107,7 @@ def pairs(found: Sequence[Cell], orderings: Iterable[Claim], context: Context) -
                 [line for cell in (first, second) for line in _lines(cell, Look("other", *looks[cell.name]))], _TITLE
             )
             if drawn is not None:
-                group = f"{context.title(first.dataset)}, {EXPERIMENTS[first.experiment]}"
+                group = f"{context.title(first.dataset)}, {EXPERIMENTS[first.experiment].title}"
                 made.append(Pair(group, first, second, drawn))
     return made
 
@@ -148,7 +148,7 @@ def _dossier(
     )
     return CellDossier(
         cell,
-        f"{cell.method.label}, {context.title(cell.dataset)}, {EXPERIMENTS[cell.experiment]}",
+        f"{cell.method.label}, {context.title(cell.dataset)}, {EXPERIMENTS[cell.experiment].title}",
         text,
         tuple((name, next(iter(settings.values()))[name]) for name in names if name not in own),
         tuple(

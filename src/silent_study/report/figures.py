@@ -19,12 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from silent_study.naming import EXPERIMENTS
 from silent_study.paper import published
 from silent_study.report import tables
 from silent_study.report.charts import thinned
 from silent_study.report.image_grids import GREY, reconstructions
 from silent_study.report.summary import Cell
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.records import Context
 
 # A colour that no palette has: the saved SVG says currentColor in its place.
@@ -100,12 +100,12 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
         groups.setdefault((cell.dataset, cell.experiment), []).append(cell)
     drawings = []
     for (dataset, experiment), members in groups.items():
-        colours, title_end = _colours(members), f"{context.title(dataset)}, {EXPERIMENTS[experiment]}"
+        colours, title_end = _colours(members), f"{context.title(dataset)}, {EXPERIMENTS[experiment].title}"
         made: list[tuple[str, str, str, Callable[[], Figure | None]]] = [
             (
                 "reconstructions.png",
                 f"Reconstructions, {title_end}",
-                _RECONSTRUCTIONS[experiment != "fixed"],
+                _RECONSTRUCTIONS[not EXPERIMENTS[experiment].fixed_variance],
                 partial(reconstructions, members),
             ),
             (
@@ -345,7 +345,7 @@ def _sample(label: str, colour: str, marker: str, line: bool) -> Line2D:
 
 def _aesthetics(cell: Cell) -> dict[str, str]:
     method = cell.method
-    label = "None (SG alone)" if method.estimator == "none" else method.estimator_label
+    label = "None (SG alone)" if method.sampled_estimator == "none" else method.estimator_label
     return {
         "estimator": label,
         "guidance": method.guidance,

@@ -13,6 +13,7 @@ from silent_study.plan.plan import ROUNDS, Cell, Plan, Selections
 from silent_study.plan.selection import verified_runs
 from silent_study.report import gathered
 from silent_study.report.gather import gather
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.files import write_text_atomically
 from silent_study.store.provenance import source_revision
 from silent_study.store.records import Context, Record, load
@@ -23,12 +24,6 @@ LARGEST_FACTOR_ANALYSIS = 4096
 
 SHOWN = "snakemake-report"
 """Name of the folder, below the results, of what Snakemake's own report shows."""
-
-_SETTINGS_OF_AXES = {
-    "fixed": {},
-    "log-linear": {},
-    "learnable": {axis: f"silent.{axis}" for axis in ("mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch")},
-}
 
 
 def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
@@ -87,7 +82,11 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
 
 
 def _factor_analysis(plan: Plan) -> dict[str, dict[str, Any]]:
-    gaussian = [cell for cell in plan.cells() if cell.experiment != "fixed" and cell.method.posterior == "gaussian"]
+    gaussian = [
+        cell
+        for cell in plan.cells()
+        if not EXPERIMENTS[cell.experiment].fixed_variance and cell.method.posterior == "gaussian"
+    ]
     runs = {cell.group: plan.first_run(cell) for cell in gaussian}
     return {
         group: kept_factor_analysis(run, PREPARED / run.data.name, plan.results)
@@ -97,7 +96,8 @@ def _factor_analysis(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def _setting_names(cell: Cell) -> tuple[str, ...]:
-    return tuple(_SETTINGS_OF_AXES[cell.experiment].get(axis, axis) for axis in cell.axes)
+    own = EXPERIMENTS[cell.experiment].axes
+    return tuple(axis if axis in own else f"silent.{axis}" for axis in cell.axes)
 
 
 def _data_manifest(dataset: str) -> dict[str, Any]:

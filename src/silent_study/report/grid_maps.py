@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from silent_study.naming import MethodName
+from silent_study.methods import METHODS
 from silent_study.report.layout.text import number
 from silent_study.report.tables import GridPoint, grid_points, run_status
 from silent_study.store.records import Context, Record
@@ -94,7 +94,7 @@ def _map(points: Sequence[GridPoint]) -> GridMap:
         tiles.setdefault(tuple(values[axis] for axis in down), {})[values.get(across, "")] = tile
     columns = tuple(map(shown, axes[across])) if across else ("",)
     rows = tuple((names, tuple(found.get(column) for column in columns)) for names, found in tiles.items())
-    title = MethodName.of(run.experiment, run.method).label
+    title = METHODS[run.experiment][run.method].label
     return GridMap(run.cell, title, (run.dataset, run.experiment), tuple(down), across, columns, rows)
 
 

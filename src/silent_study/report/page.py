@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from silent_study.naming import EXPERIMENTS
 from silent_study.report.charts import SIDE
 from silent_study.report.claims import Claim
 from silent_study.report.dossiers import dossiers, pairs
@@ -25,7 +24,7 @@ from silent_study.report.layout.device_times import device_time
 from silent_study.report.layout.printed import Part, Table, group_name
 from silent_study.report.layout.text import METRIC_LABELS, number
 from silent_study.report.summary import Cell, revision
-from silent_study.settings import FLATTENED_TOLERANCE
+from silent_study.settings import EXPERIMENTS, FLATTENED_TOLERANCE
 from silent_study.store.records import Context, Record
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}

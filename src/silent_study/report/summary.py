@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from silent_study.naming import EXPERIMENTS, MethodName
+from silent_study.methods import METHODS, Method
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.records import Context, Record
 
 CONFIDENCE = 0.95
@@ -96,7 +97,7 @@ class Cell:
     name: str
     dataset: str
     experiment: str
-    method: MethodName
+    method: Method
     runs: tuple[Record, ...]
     configurations: int | None
     grid_diverged: bool
@@ -172,7 +173,7 @@ def cells(records: Sequence[Record], context: Context) -> list[Cell]:
                 name,
                 dataset,
                 experiment,
-                MethodName.of(experiment, method),
+                METHODS[experiment][method],
                 ordered,
                 selection.get("configurations"),
                 selection.get("status") == "diverged",

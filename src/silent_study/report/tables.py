@@ -13,10 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from silent_study.naming import MethodName
+from silent_study.methods import METHODS
 from silent_study.paper import PUBLISHED_MSE, published
 from silent_study.report.claims import Claim
 from silent_study.report.summary import Cell, described, mean_error, revision, summarize
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.records import Context, Record
 
 ALL_METRICS = ("bpd", "kl", "mse_mean_decoded", "mse_sampled", "mse_sampled_clamped")
@@ -97,9 +98,10 @@ def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
             for entry in (run.evaluation or {})["gradient_variance"] or []:
                 for estimator, values in entry["estimators"].items():
                     points.setdefault((entry["epoch"], estimator), []).append({**entry, **values})
-        if not points and cell.experiment != "fixed":
+        experiment = EXPERIMENTS[cell.experiment]
+        if not points and not experiment.fixed_variance:
             continue
-        known = cell.dataset == "mnist" and cell.method.estimator == "none" and cell.experiment != "log-linear"
+        known = cell.dataset == "mnist" and cell.method.sampled_estimator == "none" and experiment.in_paper
         # Without snapshots there is nothing to average; the row stays, so that the cell is not silently left out.
         for (epoch, estimator), entries in sorted(points.items()) or [((math.nan, ""), [])]:
             row = {**_identification(cell, context), "epoch": epoch, "estimated_with": estimator}
@@ -181,7 +183,7 @@ def grid_points(records: Sequence[Record], context: Context) -> list[GridPoint]:
 
     def order(point: GridPoint) -> tuple[Any, ...]:
         run, bpd = point.run, point.bpd
-        method = MethodName.of(run.experiment, run.method)
+        method = METHODS[run.experiment][run.method]
         return (
             run.dataset,
             run.experiment,
@@ -334,10 +336,10 @@ def _identification(cell: Cell, context: Context) -> dict[str, Any]:
         "data_sha256": described([digest[:_DIGEST] for digest in digests]),
         "experiment": cell.experiment,
         "posterior": cell.method.posterior,
-        "estimator": cell.method.estimator,
+        "estimator": cell.method.sampled_estimator,
         "silent": cell.method.silent,
         "guidance": cell.method.guidance,
-        "beyond_paper": cell.method.beyond or cell.experiment == "log-linear",
+        "beyond_paper": cell.method.beyond or not EXPERIMENTS[cell.experiment].in_paper,
         "method": cell.method.name,
     }
 
@@ -361,7 +363,7 @@ def _limit(cell: Cell, metric: str, context: Context) -> float:
     """What the linear model of the experiment reaches in a metric; only Gaussian latents have one."""
     if metric not in _LIMITS or cell.method.posterior != "gaussian":
         return math.nan
-    if cell.experiment != "fixed":
+    if not EXPERIMENTS[cell.experiment].fixed_variance:
         return factor_analysis(context, cell.dataset, cell.experiment, metric)
     limits = [(run.evaluation or {}).get("limit") for run in cell.evaluated]
     return summarize([limit[_LIMITS[metric]] for limit in limits if limit]).mean

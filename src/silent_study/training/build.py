@@ -25,7 +25,7 @@ from silent_gradients.estimators.contract import State
 from silent_gradients.networks import set_precision
 from silent_gradients.posteriors import FAMILIES
 from silent_gradients.vae import VAE
-from silent_study.settings import RunSettings
+from silent_study.settings import EXPERIMENTS, RunSettings
 from silent_study.training.optimizer import AdamW
 from silent_study.training.seeds import derived_seed
 
@@ -67,12 +67,12 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
     outputs = family.parameters_per_latent * settings.latent_dim
     network_encoder = encoder(network.architecture, outputs, shape, network.encoder_channels, small_last_layer=small)
     decoder: Decoder
-    if settings.experiment == "fixed":
+    if EXPERIMENTS[settings.experiment].decoder == "linear":
         if settings.variance is None:
             raise ValueError("variance: the fixed-variance experiment needs a number, got null")
         start = _float32(mean) if small else None
         decoder = FixedVarianceDecoder(settings.latent_dim, settings.data.dimensions, settings.variance, start)
-    elif settings.experiment == "log-linear":
+    elif EXPERIMENTS[settings.experiment].decoder == "log-linear":
         decoder = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
     else:
         decoder = ConvolutionalDecoder(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from silent_study.naming import MethodName
+from silent_study.methods import METHODS
 from silent_study.report.layout.printed import Linked, Part, group_name
 from silent_study.report.layout.text import NOTHING, number, significant
 from silent_study.report.summary import described
@@ -29,7 +29,7 @@ def device_time(records: Sequence[Record], context: Context) -> Part | None:
         reported = sum(float(run.provenance["seconds"]) for run in members if run.name in of_seeds)
         rows.append(
             {
-                "Cell": f"{MethodName.of(first.experiment, first.method).label}, "
+                "Cell": f"{METHODS[first.experiment][first.method].label}, "
                 f"{group_name(first.dataset, first.experiment, context)}",
                 "Trainings": str(len(members)),
                 f"Device {unit}": Linked(number(sum(spent[cell]) / seconds, 2), cell),

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from silent_study.naming import MethodName
+from silent_study.methods import METHODS
 from silent_study.paper import TABLE_1_NOTE
 from silent_study.report import tables
 from silent_study.report.layout.notes import facts
 from silent_study.report.layout.printed import Linked, Part, Table, group_name, grouped
 from silent_study.report.layout.text import NOTHING, significant
 from silent_study.report.summary import Cell
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.records import Context
 
 _REDUCTION_LABELS = {"batch_mean": "batch mean", "per_image_mean": "per-image mean"}
@@ -28,7 +29,7 @@ ABOUT_GRADIENT_VARIANCE = (
 
 def table_1(cells: Sequence[Cell], context: Context) -> Table:
     """Table 1, and the same numbers of the experiment with a learnable variance."""
-    data = tables.gradient_variance([cell for cell in cells if cell.experiment != "log-linear"], context)
+    data = tables.gradient_variance([cell for cell in cells if EXPERIMENTS[cell.experiment].in_paper], context)
     notes = (*facts(data, context), ABOUT_GRADIENT_VARIANCE, TABLE_1_NOTE)
     return Table(
         "table-1-gradient-variance", "Table 1: gradient variance", notes, data, gradient_variances(data, context)
@@ -42,7 +43,7 @@ def gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...]
         epochs = sorted({int(epoch) for epoch in group["epoch"].dropna()})
         rows: dict[bool, list[dict[tuple[str, str], str | Linked]]] = {}
         for (name, estimator), points in grouped(group, "method", "estimated_with"):
-            method = MethodName.of(experiment, name)
+            method = METHODS[experiment][name]
             row: dict[tuple[str, str], str | Linked] = {
                 ("", "Posterior"): method.space,
                 ("", "Method"): method.label_with(estimator),
@@ -53,7 +54,7 @@ def gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...]
                     key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
                     row[key] = Linked(significant(values.get(epoch, math.nan)), f"{dataset}/{experiment}/{name}")
             zero = points["published"].eq(0).any()
-            lost = dataset == "mnist" and experiment != "log-linear" and not method.beyond
+            lost = dataset == "mnist" and EXPERIMENTS[experiment].in_paper and not method.beyond
             row |= {
                 ("Paper", "published"): "0" if zero else "lost" if lost else NOTHING,
                 ("Runs", "Seeds"): str(points["seeds"].max()),
@@ -63,5 +64,5 @@ def gradient_variances(data: pd.DataFrame, context: Context) -> tuple[Part, ...]
         for beyond, lines in rows.items():
             caption = f"{group_name(dataset, experiment, context, beyond)}: gradient variance by epoch"
             # The paper's table is the one of the fixed variance; the others go beyond it.
-            parts.append(Part.of(caption, lines, headers=2, folded=experiment != "fixed"))
+            parts.append(Part.of(caption, lines, headers=2, folded=not EXPERIMENTS[experiment].fixed_variance))
     return tuple(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from silent_study.naming import MethodName
+from silent_study.methods import METHODS
 from silent_study.report import tables
 from silent_study.report.layout.notes import facts
 from silent_study.report.layout.printed import Linked, Part, Table, as_rows, group_name, grouped
@@ -20,7 +20,7 @@ def grid(records: Sequence[Record], context: Context) -> Table:
     for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
         rows = [
             {
-                "Method": MethodName.of(experiment, row["method"]).label,
+                "Method": METHODS[experiment][row["method"]].label,
                 "Point": row["point"] or "the only one",
                 "Selected": "selected" if row["selected"] else "",
                 "BPD": Linked(number(row["selection_bpd"]), row["name"]),

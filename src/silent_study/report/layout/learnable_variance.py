@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from silent_study.naming import EXPERIMENTS, GUIDANCE, MethodName
+from silent_study.methods import GUIDANCE, METHODS
 from silent_study.report import tables
 from silent_study.report.layout.notes import (
     ABOUT_FACTOR_ANALYSIS,
@@ -28,6 +28,7 @@ from silent_study.report.layout.text import (
     weighted_text,
 )
 from silent_study.report.summary import Cell
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.records import Context
 
 
@@ -41,7 +42,7 @@ def by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], conte
     papers: set[tuple[str, str]] = {_FACTOR_ANALYSIS}
     for (dataset, name_of_method), group_of_rows in grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in as_rows(group_of_rows)}
-        row, method = by_metric[metric], MethodName.of("learnable", name_of_method)
+        row, method = by_metric[metric], METHODS["learnable"][name_of_method]
         key = (method.space, method.estimator_label)
         if not method.beyond:
             papers.add(key)
@@ -98,7 +99,7 @@ def by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], conte
             parts.append(Part.of(caption, compact, headers=2))
     for (group, beyond), lines in details.items():
         mark = f", {BEYOND}" if beyond else ""
-        caption = f"{group}, {EXPERIMENTS['learnable']}{mark}: {label} in detail"
+        caption = f"{group}, {EXPERIMENTS['learnable'].title}{mark}: {label} in detail"
         parts.append(Part.of(caption, lines, 2, folded=True))
     return Table(name, title, tuple(notes), data, tuple(parts))
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 
-from silent_study.naming import MethodName
+from silent_study.methods import METHODS
 from silent_study.paper import PUBLISHED_MSE
 from silent_study.report import tables
 from silent_study.report.layout.gradient_variances import ABOUT_GRADIENT_VARIANCE, gradient_variances
@@ -80,7 +80,7 @@ def _all_metrics(data: pd.DataFrame, experiment: str, context: Context) -> tuple
     for (dataset, name), group in grouped(data, "dataset", "method"):
         by_metric = {row["metric"]: row for row in as_rows(group)}
         bpd, kl, mse = by_metric["bpd"], by_metric["kl"], by_metric[PUBLISHED_MSE]
-        method = MethodName.of(experiment, name)
+        method = METHODS[experiment][name]
         measured = partial(Linked, target=f"{dataset}/{experiment}/{name}")
         groups.setdefault((dataset, method.beyond), []).append(
             {

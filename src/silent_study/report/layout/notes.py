@@ -11,6 +11,7 @@ from silent_study.report import tables
 from silent_study.report.layout.printed import grouped
 from silent_study.report.layout.text import NOTHING
 from silent_study.report.summary import Cell, described
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.records import Context
 
 
@@ -75,7 +76,7 @@ def about_controls(data: pd.DataFrame) -> list[str]:
     """Whose expectation silent baselines and controls take, where there are any."""
     if not len(data) or not data["estimator"].str.contains("silent").any():
         return []
-    if (data["experiment"] == "learnable").all():
+    if not any(EXPERIMENTS[experiment].linear for experiment in data["experiment"]):
         return [
             "Silent baselines and silent controls are those of a guide that trains beside the decoder; it steers the "
             "encoder only in the rows with SG."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from silent_study.naming import MethodName
+from silent_study.methods import METHODS
 from silent_study.report import tables
 from silent_study.report.claims import Claim
 from silent_study.report.equal_budgets import equal_budgets
@@ -128,7 +128,7 @@ def at_equal_budgets(found: Sequence[Claim], records: Sequence[Record], context:
     for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
         rows = [
             {
-                "Ordering": " < ".join(MethodName.of(experiment, row[side]).label for side in ("first", "second")),
+                "Ordering": " < ".join(METHODS[experiment][row[side]].label for side in ("first", "second")),
                 "Tried": f"{row['tried_first']} and {row['tried_second']}",
                 "Best of all": f"{number(row['best_first'])} and {number(row['best_second'])}",
                 "Equal budget": str(row["budget"]),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from silent_study.naming import EXPERIMENTS
 from silent_study.report.layout.text import NOTHING
+from silent_study.settings import EXPERIMENTS
 from silent_study.store.records import Context
 
 BEYOND = "beyond the paper"
@@ -94,7 +94,7 @@ def markdown(table: Table) -> str:
 
 def group_name(dataset: str, experiment: str, context: Context, beyond: bool = False) -> str:
     """A data set and an experiment in words."""
-    return f"{context.title(dataset)}, {EXPERIMENTS[experiment]}{f', {BEYOND}' if beyond else ''}"
+    return f"{context.title(dataset)}, {EXPERIMENTS[experiment].title}{f', {BEYOND}' if beyond else ''}"
 
 
 def grouped(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
