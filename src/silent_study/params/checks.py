@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from silent_study.methods import METHODS, Method, axes
+from silent_study.methods import METHODS, Method
 from silent_study.params.errors import require_known
 from silent_study.params.schema import ExperimentParams, GridParams, Params, with_overrides
-from silent_study.settings import Experiment, SettingsError
+from silent_study.settings import ARCHITECTURES, Experiment, SettingsError
 from silent_study.words import did_you_mean
 
 
@@ -66,7 +66,7 @@ def _check_methods(experiment: Experiment, section: ExperimentParams, where: str
             raise SettingsError(
                 f"{where}.overrides: {method!r} is not among the methods{did_you_mean(method, section.methods)}"
             )
-        concerning = axes(experiment, known[method])
+        concerning = known[method].axes
         for axis in override.get("grid") or {}:
             if axis in GridParams.model_fields and axis not in concerning:
                 raise SettingsError(
@@ -83,17 +83,20 @@ def _check_methods(experiment: Experiment, section: ExperimentParams, where: str
 
 def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where: str, own: str) -> None:
     network = section.network
-    expected = {"plain": (3, 5), "strided": (4, 4)}[network.architecture]
+    traits = ARCHITECTURES[network.architecture]
     found = (len(network.encoder_channels), len(network.decoder_channels))
-    if found != expected:
+    if found != (traits.encoder_channels, traits.decoder_channels):
         raise SettingsError(
-            f"{where}.network: a {network.architecture} network has {expected[0]} encoder and {expected[1]} decoder "
-            f"channels, got {found[0]} and {found[1]}"
+            f"{where}.network: a {network.architecture} network has {traits.encoder_channels} encoder and "
+            f"{traits.decoder_channels} decoder channels, got {found[0]} and {found[1]}"
         )
-    if network.architecture == "strided" and shape[1:] != (32, 32):
-        way_out = f"use 'plain', or set {own}.size: [32, 32]" if own else "use 'plain'"
+    if traits.image_size not in (None, shape[1:]):
+        height, width = traits.image_size
+        any_size = next(name for name, other in ARCHITECTURES.items() if other.image_size is None)
+        fix = f"use {any_size!r}" + (f", or set {own}.size: [{height}, {width}]" if own else "")
         raise SettingsError(
-            f"{where}.network: 'strided' needs 32x32 images, these have {shape[1]}x{shape[2]}; {way_out}"
+            f"{where}.network: {network.architecture!r} needs {height}x{width} images, these have "
+            f"{shape[1]}x{shape[2]}; {fix}"
         )
 
 
