@@ -1,6 +1,6 @@
-"""The reference of params.yaml (``docs/settings.md``), made of the settings' own types, defaults and descriptions.
+"""Write the reference of params.yaml (``docs/settings.md``) from the settings' types, defaults and descriptions.
 
-``python -m docs.settings_reference`` prints it; a test holds the page against it.
+``python -m docs.settings_reference`` prints it; a test compares the page with it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from silent_study.params.schema import ExperimentParams, OwnImagesParams, Params
 
 _INTRODUCTION = """# params.yaml, key by key
 
-This page is made from the settings' own types and descriptions (`make reference`), and a test holds it against them.
-`params.yaml` names a preset, which is a file in `presets/` of the same keys, and sets any of them over it: mappings are
-laid over the preset's key by key, everything else replaces it, and null takes a mapping away. A key that is unknown,
-mistyped or impossible is an error of one line. What an edit of a key runs again: [reliability.md](reliability.md).
+`make reference` writes this page from the types and descriptions of the settings. `params.yaml` names a preset, a file in
+`presets/` with the same keys, and sets any of them over it: mappings are merged key by key, everything else replaces the
+preset's value, null removes a mapping. A value in `params.yaml` also replaces the preset's `overrides` of that key. An
+unknown key, a wrong type or an impossible value is an error of one line. What an edit of a key runs again:
+[reliability.md](reliability.md).
 """
 _WORDS = {str: "text", int: "whole number", float: "number"}
 _NAMED: dict[str, tuple[type[BaseModel], str]] = {
     "experiments": (ExperimentParams, "`experiments.EXPERIMENT.DATASET`"),
     "sets": (OwnImagesParams, "`data.sets.NAME`"),
 }
-"""Mappings of models: what stands under each of their names."""
+"""Mappings with a model as values: the model and the title of its section."""
 
 
 def markdown() -> str:
-    """The page."""
+    """Return the page."""
     return _INTRODUCTION + "".join(_sections(Params, "", "At the top"))
 
 
@@ -45,7 +46,7 @@ def undescribed() -> list[str]:
 
 
 def _models(model: type[BaseModel], prefix: str, title: str) -> Iterator[tuple[type[BaseModel], str, str]]:
-    """A model and those in it, each with the dotted name of what it is the content of."""
+    """Yield a model and the models in it, each with the prefix of its keys and its title."""
     yield model, prefix, title
     for name, field in model.model_fields.items():
         if name in _NAMED:
@@ -75,7 +76,7 @@ def _kind(name: str, field: FieldInfo) -> str:
 
 
 def _words(kind: Any, bounds: list[Any]) -> str:
-    """A type as a reader of YAML knows it."""
+    """Describe a type for readers of YAML."""
     if get_origin(kind) is Annotated:
         inner, *more = get_args(kind)
         return _words(inner, [*bounds, *more])

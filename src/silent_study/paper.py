@@ -1,16 +1,16 @@
 """The numbers of *Zero-Variance Gradients for Variational Autoencoders* (arXiv 2508.03587), by data set and method.
 
-Table 1 (gradient variance) has lost its numbers in every text within reach; only its rows of zeros for the silent
-gradients are known. Tables 2 to 4 are complete. BPD in bits/dim, KL in nats per image, MSE as printed: the paper does
-not say which mean squared error it is, and the reading that fits the other numbers best is the one of a sampled code,
-its reconstruction clamped to [0, 1], summed over pixels.
+The numbers of Table 1 (gradient variance) are missing from every available text, except the zeros of the silent
+gradients. Tables 2 to 4 are complete. BPD in bits/dim, KL in nats per image, MSE as printed. The paper does not define
+its mean squared error; the definition that fits the other numbers best uses a sample of the latent variables, clamps
+its reconstruction to [0, 1] and sums over pixels.
 """
 
 from __future__ import annotations
 
 TABLE_1_NOTE = "The numbers of the paper's Table 1 are lost; only its zeros for the silent gradients are known."
 
-# The published MSE is compared with this one of the measured flavours (see above).
+# The measured MSE that the published one is compared with (see above).
 PUBLISHED_MSE = "mse_sampled_clamped"
 
 _FIXED = {  # Table 2
@@ -78,5 +78,5 @@ PUBLISHED = _collect()
 
 
 def published(cell: str, metric: str) -> float | None:
-    """The published value of a metric in a cell, or ``None`` where the paper has none."""
+    """Return the published value of a metric in a cell, or ``None`` if the paper has none."""
     return PUBLISHED.get(cell, {}).get(metric)

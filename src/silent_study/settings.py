@@ -1,8 +1,7 @@
-"""The resolved settings of one run: everything that decides its result, and nothing else.
+"""The resolved settings of one run, and the tables of experiments and architectures.
 
-A run's settings are plain data. They travel as JSON from the plan to the training process, are written into the
-run's folder and are hashed into its id, so every field here is part of a run's identity. This module needs the
-standard library alone.
+A run's settings are everything that decides its result, as plain data. The plan passes them as JSON to the training
+process, which writes them into the run's folder; their hash is the run's id. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args, get_type_hints
 
 NUMERICS_VERSION = 2
-"""Raised by hand when a change of the code alters the results of settings that stay the same."""
+"""Version of the numerics, raised by hand when a change of the code alters the results of unchanged settings."""
 
 FLATTENED_TOLERANCE = 0.005
 """A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
@@ -140,9 +139,10 @@ class SilentSettings:
     """The silent (exact) gradient of a linear decoder that guides the encoder; paper Section 4.2.
 
     Attributes:
-        role: ``only``: the encoder sees the guide's gradient alone (the "None" rows) until it is frozen. ``annealed``:
-            mixed with the reported decoder's. ``control``: not at all; the guide is the control of the estimator.
-        sampled: The guide's gradient is not silent but estimated as the reported decoder's: what silence is worth.
+        role: ``only``: the guide's gradient alone trains the encoder (the "None" rows) until it is frozen.
+            ``annealed``: mixed with the reported decoder's gradient. ``control``: the guide is the estimator's control
+            variate and does not train the encoder.
+        sampled: The guide's gradient is estimated like the reported decoder's instead of computed exactly.
         plateau_epochs: Epochs with weight 1 before the annealing begins (``annealed`` only).
         annealing_rate: Decrease of the weight per epoch after the plateau (``annealed`` only).
         cutoff_epoch: Epoch after which the encoder is frozen; ``None`` is never.
@@ -165,13 +165,13 @@ class SilentSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How selected runs are evaluated; no part of a run's id, since it changes no training.
+    """How selected runs are evaluated; not part of a run's id, since it changes no training.
 
     Attributes:
         samples: Latent samples per image.
-        variance_images: Images of the gradient variance's fixed batch.
-        variance_draws: Its latent draws.
-        reconstructions: Images that are reconstructed for the figures.
+        variance_images: Images in the fixed batch of the gradient variance.
+        variance_draws: Latent draws of the gradient variance.
+        reconstructions: Images reconstructed for the figures.
         importance_samples: Latent samples per image of the importance-weighted bound; 0 is none.
     """
 
@@ -192,22 +192,20 @@ class RunSettings:
     """Everything that decides the result of one run.
 
     Attributes:
-        estimator: Gradient estimator of the decoder that is reported; ``none`` where the silent guide alone trains
-            the encoder.
+        estimator: Gradient estimator of the reported decoder; ``none`` if the silent guide alone trains the encoder.
         estimator_options: Options of that estimator, e.g. ``{"temperature": 1.0}``.
         precision: Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the analytic
             heads are float32.
         variance: Fixed variance of the likelihood (``fixed`` only).
-        learning_rate: Rate of encoder and reported decoder (of the encoder alone where that decoder is linear).
-        mean_rate: Rate of the reported decoder's mean part (``fixed`` and ``log-linear`` only).
-        precision_rate: Rate of its precision part (``log-linear`` only).
+        learning_rate: Learning rate of encoder and reported decoder (of the encoder alone if the decoder is linear).
+        mean_rate: Learning rate of the reported decoder's mean part (linear decoders only).
+        precision_rate: Learning rate of the reported decoder's precision part (``log-linear`` only).
         gradient_clip: Largest global gradient norm of an optimizer's parameters; ``None`` is no clipping.
         snapshot_epochs: Epochs after which the weights are kept for the gradient variance.
-        threshold_bpd: Epochs until the selection bound falls to this are counted; ``None`` counts nothing.
-        cooldown_epochs: Epochs at the end in which all rates fall linearly to 0.
+        threshold_bpd: Bits/dim; the epochs until the selection bound reaches it are counted. ``None`` counts none.
+        cooldown_epochs: Last epochs, in which all learning rates fall linearly to 0.
 
-    A field with a default is younger than runs that are stored: where it has that value it is not written, so that they
-    keep their ids.
+    A field with a default was added after runs had been stored. Its default is not written, so these keep their ids.
     """
 
     experiment: Experiment
@@ -244,7 +242,7 @@ class RunSettings:
 
     @property
     def name(self) -> str:
-        """Name in the run store: the cell, what a reader tells runs apart by, and the id."""
+        """Name in the run store: the cell, the values that distinguish runs for readers, and the id."""
         parts = {"lr": self.learning_rate, "mean": self.mean_rate}
         parts |= {"precision": self.precision_rate, "var": self.variance}
         if self.silent is not None:
@@ -256,7 +254,7 @@ class RunSettings:
         return f"{self.cell}/{readable}-{self.id}"
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON-ready data; ``from_json`` reads them back."""
+        """Return the settings as JSON-ready data; ``from_json`` reads them back."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         document = dataclasses.asdict(self)
         return json.loads(json.dumps({key: value for key, value in document.items() if value != defaults[key]}))
@@ -270,7 +268,7 @@ class RunSettings:
         """
         return _build(cls, document, "run")
 
-    # Asked for many times in a plan of thousands of runs.
+    # Cached: plans of thousands of runs use it many times.
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that change with any setting, with the data and with ``NUMERICS_VERSION``."""
@@ -279,8 +277,19 @@ class RunSettings:
 
 
 def digest(document: Any) -> str:
-    """SHA-256 (hex) of a JSON document in its canonical form (sorted keys, no spaces)."""
+    """Return the SHA-256 (hex) of a JSON document in its canonical form (sorted keys, no spaces)."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_json_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """Read a JSON object; raises ``SettingsError``, which names ``where``, for anything else."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"{where}: no JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise SettingsError(f"{where}: expected a JSON object, got {type(document).__name__}")
+    return document
 
 
 def _build(cls: type, document: dict[str, Any], where: str) -> Any:

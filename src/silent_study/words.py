@@ -24,5 +24,6 @@ def duration(seconds: float) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return " (did you mean ...?)" with the known word closest to a misspelt one; "" if none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    lowered = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1)
+    return f" (did you mean {lowered[close[0]]!r}?)" if close else ""

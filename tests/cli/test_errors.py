@@ -100,7 +100,7 @@ def test_errors_that_were_foreseen_are_their_message(here, fails, capsys, kind):
         (OSError(errno.EROFS, "Read-only file system", "a", None, "b"), "b: Read-only file system"),
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "No space left on device; make room and give the same command again: what is done is kept",
+            "No space left on device; make room and repeat the command: finished work is kept",
         ),
         (OSError("a message alone"), "a message alone"),
         (

@@ -90,7 +90,7 @@ def test_helps_load_no_library(arguments):
 
 def test_the_package_run_as_a_module_is_the_command_line():
     def ran(*words):
-        return subprocess.run([sys.executable, "-m", "silent_gradients", *words], capture_output=True, text=True)
+        return subprocess.run([sys.executable, "-m", "silent_study", *words], capture_output=True, text=True)
 
     shown = ran("--version")
     assert (shown.returncode, shown.stdout.split()[-1]) == (0, version("silent-gradients"))

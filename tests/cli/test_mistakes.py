@@ -152,9 +152,9 @@ SETTINGS: tuple[Mistake, ...] = (
         "execution.tensorboard: no setting is a truth value, as which YAML reads yes, no, on, off, true and false",
     ),
     (gone("presets"), [], "preset: expected one of [], got 'small'"),
-    (nothing, ["--config", "preset: small"], "--config: no JSON"),
-    (nothing, ["--config", "[1]"], "--config: expected a JSON object, got list"),
-    (nothing, ["--config", "{}"], "preset: expected one of ['small'], got None"),
+    (nothing, ["--config", "preset: small"], "--config: expected KEY=VALUE, as in 'seeds=[0]', or a JSON object"),
+    (nothing, ["--settings", "[1]"], "--settings: expected a JSON object, got list"),
+    (nothing, ["--settings", "{}"], "preset: expected one of ['small'], got None"),
     (file("results"), [], "results: a file, where the folder of the results should be"),
     (nothing, ["--confg", "{}"], "unrecognized arguments: --confg {}"),
 )

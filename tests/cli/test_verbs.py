@@ -1,6 +1,7 @@
 """The command line: verbs, one-line errors, exit codes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,55 @@ def test_plan_takes_settings_as_json(repository, capsys):
     settings = {"preset": "small", "experiments": {"fixed": {"digits": {"grid": {"learning_rate": [0.1]}}}}}
     assert main(["plan", "--config", json.dumps(settings)]) == 0
     assert "baselines: 2 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("spelling", ["as Snakemake's", "as JSON", "in place of the file"])
+def test_settings_of_one_call_lie_over_the_file(repository, capsys, spelling):
+    (repository / "params.yaml").write_text("preset: small\nseeds: [0, 1, 2]\n")
+    options = {
+        "as Snakemake's": ["--config", "protocol=paper", "experiments={fixed: {digits: {epochs: 3, holdout: null}}}"],
+        "as JSON": ["--config", '{"protocol": "paper", "experiments": {"fixed": {"digits": {"epochs": 3}}}}'],
+        "in place of the file": ["--settings", '{"preset": "small", "protocol": "paper", "seeds": [5]}'],
+    }[spelling]
+    assert main(["plan", *options]) == 0
+    seeds = [5] if spelling == "in place of the file" else [0, 1, 2]
+    assert capsys.readouterr().out.startswith(f"preset small, protocol paper, seeds {seeds}\n")
+
+
+def test_plan_names_the_overrides_of_the_preset_that_still_apply(repository, capsys):
+    preset = json.loads((repository / "presets/small.yaml").read_text())
+    override = {"epochs": 4, "grid": {"learning_rate": [0.1]}}
+    preset["experiments"]["fixed"]["digits"]["overrides"] = {"reparameterization": override}
+    (repository / "presets/small.yaml").write_text(json.dumps(preset))
+    assert main(["plan"]) == 0
+    assert "still apply" not in capsys.readouterr().out
+    assert main(["plan", "--config", "experiments={fixed: {digits: {epochs: 3}}}"]) == 0
+    assert capsys.readouterr().out.endswith(
+        "in the sections that the settings change, these overrides of preset small still apply:\n"
+        "  experiments.fixed.digits.overrides.reparameterization.grid.learning_rate: [0.1]\n"
+    )
+
+
+def test_verbs_work_below_the_folder_of_the_study(repository, capsys, monkeypatch):
+    (repository / "Snakefile").touch()
+    (repository / "docs").mkdir()
+    monkeypatch.chdir(repository / "docs")
+    assert main(["prepare", "digits"]) == 0
+    assert main(["download", "digits", "--record", "digits.json"]) == 0
+    assert main(["plan"]) == 0
+    assert sorted(path.name for path in repository.iterdir()) == ["Snakefile", "data", "docs", "params.yaml", "presets"]
+    assert [path.name for path in Path.cwd().iterdir()] == ["digits.json"]
+    (repository / "Snakefile").unlink()
+    assert main(["plan"]) == 1
+    assert "params.yaml: cannot be read" in capsys.readouterr().err
+
+
+def test_a_path_may_begin_with_the_home_folder(repository, monkeypatch):
+    monkeypatch.setenv("HOME", str(repository / "home"))
+    assert main(["download", "digits", "--record", "~/digits.json"]) == 0
+    assert (repository / "home/digits.json").exists()
+    monkeypatch.setenv("SILENT_GRADIENTS_MIRROR", "~/mirror")
+    assert main(["prepare", "mnist"]) == 1
 
 
 def test_a_mistyped_key_is_one_line_and_exit_code_1(repository, capsys):

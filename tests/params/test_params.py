@@ -14,7 +14,7 @@ from silent_study import params
 from silent_study.data.errors import DataError
 from silent_study.methods import METHODS
 from silent_study.paper import PUBLISHED
-from silent_study.params.overlay import read_yaml, with_nulls
+from silent_study.params.overlay import read_config, read_yaml, updated, with_nulls
 from silent_study.params.schema import Params
 from silent_study.plan.plan import ROUNDS, Plan
 from silent_study.settings import SettingsError
@@ -95,6 +95,17 @@ BAD = {
     "unknown key of the evaluation": (at("evaluation/sample", 3), ["evaluation.sample", "'samples'"]),
     "unknown key of the execution": (at("execution/worker", 3), ["execution.worker", "'workers'"]),
     "key that is no word": ({"data": {3: 4}}, ["data.3"]),
+    "key in capitals": ({"preset": None, "Preset": "small"}, ["Preset: unknown key (did you mean 'preset'?)"]),
+    "key that hides a data set": (
+        {"data": {"set": {"mine": {"path": "x"}}}, **at("experiments/fixed/mine", {"epochs": 3})},
+        ["data.set: unknown key (did you mean 'sets'?)"],
+    ),
+    "unknown key beside an unknown preset": ({"preset": "smal", "sedes": [1]}, ["sedes: unknown key"]),
+    "unknown key beside a bad value": (at("f", {"epochs": 0, "epoch": 3}), ["fixed.digits.epoch: unknown key"]),
+    "unknown key in an override beside a bad value": (
+        at("f", {"epochs": 0, "overrides": {"gumbel-softmax": {"epohs": 3}}}),
+        ["overrides.gumbel-softmax.epohs: unknown key"],
+    ),
     # Unknown names.
     "mistyped preset": ({"preset": "smal"}, ["preset", "'smal'", "did you mean 'small'"]),
     "no preset": ({"preset": None}, ["preset", "None", "large", "small"]),
@@ -107,7 +118,7 @@ BAD = {
     ),
     "method of the other experiment": (
         at("f/methods", ["reinforce+silent"]),
-        ["methods", "'reinforce+silent'", "one of learnable's"],
+        ["methods", "'reinforce+silent'", "no method of fixed, but of learnable"],
     ),
     "mistyped shared axis": (at("f/shared_axes", ["varianc"]), ["shared_axes", "'varianc'", "'variance'"]),
     "mistyped protocol": (at("protocol", "hold-out"), ["protocol", "'hold-out'", "'holdout'"]),
@@ -366,14 +377,41 @@ def test_a_file_that_holds_something_else(presets, tmp_path, content, words):
             "the key 'seeds' stands twice, in lines 1 and 3; remove one of them",
         ),
         ("data: {mirror: a, mirror: b}\n", "the key 'mirror' stands twice, in line 1; remove one of them"),
+        (
+            "preset: small\nexecution: {time_limit: 12:00:00}\n",
+            "YAML reads 12:00:00 in line 2 as a number in base 60; put it in quotes: '12:00:00'",
+        ),
+        (
+            "preset: small\nseeds:\n  - 3\n  - 010\n",
+            "YAML reads 010 in line 4 as an octal number; write it without the leading zero, or as a text in quotes: "
+            "'010'",
+        ),
     ],
 )
-def test_a_key_that_stands_twice_is_refused(presets, tmp_path, text, told):
+def test_what_yaml_reads_otherwise_than_people_is_refused(presets, tmp_path, text, told):
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:
         params.load(path, presets)
     assert str(caught.value) == f"{path}: {told}"
+
+
+def test_a_time_limit_may_be_hours_minutes_and_seconds(presets, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("preset: small\nexecution: {time_limit: '1:30:30'}\ndata: {mirror: ~/mirror}\n")
+    found = params.load(path, presets)
+    assert found.execution.time_limit == 90.5
+    assert found.data.mirror == str(Path.home() / "mirror")
+    assert resolve(presets, {"execution": {"time_limit": 12}}).execution.time_limit == 12
+    with pytest.raises(SettingsError, match=r"time_limit: expected a number, as in .*got '1:75:00'"):
+        resolve(presets, {"execution": {"time_limit": "1:75:00"}})
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_settings_are_utf_8_in_every_locale(presets, tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr("io.text_encoding", lambda given, *_: encoding if given is None else given)
+    (tmp_path / "params.yaml").write_text("preset: small\ndata: {mirror: /Größe}\n", encoding="utf-8")
+    assert params.load(tmp_path / "params.yaml", presets).data.mirror == "/Größe"
 
 
 def test_keys_over_those_that_are_merged_stand_once(tmp_path):
@@ -418,6 +456,32 @@ def test_own_methods_are_those_of_a_preset_without_its_overrides_of_others(prese
     own_override = {"methods": ["reinforce"], "overrides": {"reinforce+silent": {"epochs": 12}}}
     with pytest.raises(SettingsError, match=r"overrides: 'reinforce\+silent' is not among the methods"):
         resolve(presets, {"experiments": {"learnable": {"digits": own_override}}})
+
+
+def test_own_settings_replace_the_presets_overrides_key_by_key(presets):
+    own = at("l", {"epochs": 20, "grid": {"learning_rate": [0.5]}})
+    guided = resolve(presets, own).for_method("learnable", "digits", "reinforce+silent")
+    assert (guided.epochs, guided.grid.learning_rate, guided.grid.annealing_rate) == (20, [0.5], [0.5])
+    override = {"reinforce+silent": {"epochs": 30}}
+    guided = resolve(presets, at("l", {"epochs": 20, "overrides": override})).for_method(
+        "learnable", "digits", "reinforce+silent"
+    )
+    assert guided.epochs == 30
+    name = "experiments.learnable.digits.overrides.reinforce+silent."
+    in_force = params.overrides_in_force({"preset": "small", **own}, presets)
+    assert in_force == {f"{name}grid.annealing_rate": [0.5]}
+    assert params.overrides_in_force({"preset": "small"}, presets) == {}
+    every = {"preset": "small", **at("l/batch_size", 32)}
+    assert params.overrides_in_force(every, presets) == {f"{name}epochs": 12, **in_force}
+
+
+def test_the_readmes_example_means_what_it_says():
+    block = re.search(r"```yaml\n(preset: digits\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    found = params.resolve(yaml.safe_load(block[1]), ROOT / "presets")
+    for method in ("silent-gaussian", "reinforce", "reinforce+silent"):
+        section = found.for_method("learnable", "digits", method)
+        assert (section.epochs, section.grid.learning_rate) == (80, [0.001, 0.002, 0.003])
 
 
 def test_null_replaces(presets):
@@ -486,6 +550,10 @@ def test_settings_of_one_call_mean_the_same_as_in_the_file(presets):
     text = ["preset=small", "seeds=[3, 4]", "experiments={fixed: {digits: {gradient_clip: null}}, learnable: null}"]
     in_the_file = {entry.partition("=")[0]: yaml.safe_load(entry.partition("=")[2]) for entry in text}
     of_the_call = with_nulls(snakemake.parse_config(text))
+    read: dict[str, Any] = {}
+    for word in text:
+        read = updated(read, read_config(word))
+    assert params.resolve(read, presets) == params.resolve(in_the_file, presets)
     assert params.resolve(of_the_call, presets) == params.resolve(in_the_file, presets)
 
 

@@ -384,7 +384,7 @@ def test_nothing_is_removed_without_being_asked_to(capsys):
     assert main(["prune"]) == 0
     output = capsys.readouterr().out
     assert "asked for by none: 4 runs" in output
-    assert output.endswith("to remove what none asks for: silent-gradients prune --delete\n")
+    assert output.endswith("to remove them: silent-gradients prune --delete\n")
     assert files() == before
     assert main(["prune", "--delete"]) == 0
     assert "removed: 4 runs" in capsys.readouterr().out

@@ -165,7 +165,7 @@ def test_settings_travel_through_the_shell_as_they_are(value, number):
         log="log",
     )
     words = shlex.split(command, comments=False)
-    assert words[:5] == ["silent-gradients", "select", "baselines", "digits/fixed", "--config"]
+    assert words[:5] == ["silent-gradients", "select", "baselines", "digits/fixed", "--settings"]
     assert json.loads(words[5]) == json.loads(config)
 
 
@@ -178,12 +178,12 @@ def test_own_images_travel_through_the_shell_as_they_are(path, title):
     command = SHELL.format(
         commands()["dequantize"],
         wildcards=Fields(dataset="mine"),
-        params=Fields(own=[f"--config={settings.own_set('mine')}"]),
+        params=Fields(own=[f"--settings={settings.own_set('mine')}"]),
         log="log",
     )
     words = shlex.split(command, comments=False)
     assert words[:3] == ["silent-gradients", "dequantize", "mine"]
-    sets = json.loads(words[3].removeprefix("--config="))["data"]["sets"]
+    sets = json.loads(words[3].removeprefix("--settings="))["data"]["sets"]
     assert schema.OwnImagesParams(**sets["mine"]) == entry
 
 

@@ -48,7 +48,7 @@ def prepared(dataset):
 
 def own_set(dataset):
     """What the steps of an own data set are told of it."""
-    return [f"--config={PLAN.params.own_set(dataset)}"] if dataset in PLAN.params.data.sets else []
+    return [f"--settings={PLAN.params.own_set(dataset)}"] if dataset in PLAN.params.data.sets else []
 
 
 def rounds_before(round_, group):

@@ -31,4 +31,4 @@ rule gather:
     params:
         config=lambda _: CONFIG,
     shell:
-        "silent-gradients gather --config {params.config:q} > {log} 2>&1"
+        "silent-gradients gather --settings {params.config:q} > {log} 2>&1"

@@ -37,7 +37,7 @@ checkpoint select:
     params:
         config=lambda _: CONFIG,
     shell:
-        "silent-gradients select {wildcards.round:q} {wildcards.group:q} --config {params.config:q} > {log} 2>&1"
+        "silent-gradients select {wildcards.round:q} {wildcards.group:q} --settings {params.config:q} > {log} 2>&1"
 
 
 rule grid:

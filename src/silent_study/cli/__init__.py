@@ -1,11 +1,12 @@
-"""The command line: ``silent-gradients <verb>``. Thin: each verb reads its arguments and calls the library.
+"""The command line ``silent-gradients <verb>``: each verb reads its arguments and calls the library.
 
-Parsers are made without loading what the verbs need: each imports the library where it runs.
+The functions of the verbs import what they need, so that parsing and ``--help`` load no library.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -14,45 +15,50 @@ from typing import Any
 
 from silent_study.cli import data, runs, shell, study
 from silent_study.cli.exits import EXITS, SIGNAL_BASE, USAGE
-from silent_study.cli.failures import TRACEBACK_VARIABLE, told
-from silent_study.cli.parsing import ExamplesFormatter, OneLineParser, as_examples
+from silent_study.cli.failures import TRACEBACK_VARIABLE, report
+from silent_study.cli.parsing import ExamplesFormatter, OneLineParser, as_examples, study_folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run one verb and return the exit code."""
     words, made = sys.argv[1:] if arguments is None else arguments, parser()
     if not words:
         made.print_help(sys.stderr)
         sys.exit(USAGE)
     options, unknown = made.parse_known_args(words)
     if unknown:
-        # By the verb's parser, whose help has what was meant.
+        # By the verb's parser, which knows the options that may be meant.
         options.parser.unrecognized(unknown)
+    with contextlib.chdir(study_folder() if options.in_study else "."):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         code: int = options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # as of `| head`, which has what it wanted
+    except BrokenPipeError:  # for instance after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SIGNAL_BASE + signal.SIGPIPE
     except KeyboardInterrupt:
         print(f"stopped: silent-gradients {options.verb} was interrupted", file=sys.stderr)
         return SIGNAL_BASE + signal.SIGINT
-    except Exception as error:  # noqa: BLE001 - all of it is told, and kept where it was not expected
-        return told(error, options.verb, shown=options.traceback)
+    except Exception as error:  # noqa: BLE001 - reported, with a traceback in a file if it was not expected
+        return report(error, options.verb, shown=options.traceback)
     return code
 
 
 def parser() -> OneLineParser:
-    """The parser of the whole command line."""
+    """Return the parser of the whole command line."""
     codes = "\n".join(f"  {code:<7} {meaning}" for code, meaning in EXITS.items())
     made = OneLineParser(
         prog="silent-gradients",
-        description="Variational autoencoders with exact, zero-variance gradients: the steps of the workflow. All of "
-        "them are run by `snakemake --cores 8 --resources gpu=8 all`.",
+        description="Variational autoencoders with exact, zero-variance gradients: the steps of the workflow. "
+        "`snakemake --cores 8 --resources gpu=8 all` runs all of them.",
         epilog=as_examples(
             (
-                "silent-gradients plan  # what params.yaml asks for",
-                "silent-gradients status --watch  # how far a workflow is that runs in another terminal",
+                "silent-gradients plan  # the runs of params.yaml",
+                "silent-gradients status --watch  # progress of a workflow in another terminal",
                 "silent-gradients report --open",
             )
         )
@@ -67,7 +73,7 @@ def parser() -> OneLineParser:
 
 
 class _Version(argparse.Action):
-    """Prints the version; looked up when it is asked for, since that takes as long as all the rest of a start."""
+    """Print the version; looked up on demand, since that takes as long as the rest of the start."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(nargs=0, **kwargs)

@@ -7,59 +7,69 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from silent_study.cli.parsing import add_verb, own_settings, positive_number, whole_number
+from silent_study.cli.parsing import (
+    add_config,
+    add_verb,
+    given_mirror,
+    given_path,
+    own_settings,
+    positive_number,
+    whole_number,
+    write_json,
+)
 from silent_study.settings import Protocol
 
 if TYPE_CHECKING:
-    from silent_study.cli.parsing import Verbs
+    from silent_study.cli.parsing import OneLineParser, Verbs
     from silent_study.data.source import Source
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs of data sets."""
-    download = add_verb(
+    download = _add(
         verbs,
         "download",
-        _download,
-        "have the raw files of a data set here or in a mirror, verified",
+        "get the raw files of a data set, or find them in a mirror, and verify them",
         ("silent-gradients download mnist", "silent-gradients download cifar10 --mirror /datasets/torchvision"),
     )
-    _add_raw(download)
     download.add_argument(
-        "--record", type=Path, metavar="FILE", help="JSON file to write that says which files these are and where"
+        "--record", type=given_path, metavar="FILE", help="JSON file to write with the folder and digests of the files"
     )
-
-    prepare = add_verb(
+    prepare = _add(
         verbs,
         "prepare",
-        _prepare,
         "verify a data set and write it as uint8 arrays",
         ("silent-gradients prepare digits", "silent-gradients prepare mnist --mirror https://example.org/torchvision"),
     )
-    _add_raw(prepare)
-    _add_folder(prepare)
-
-    dequantize = add_verb(
+    for parser in (download, prepare):
+        parser.add_argument(
+            "--mirror",
+            type=given_mirror,
+            help="folder or http(s) address with the raw files; default: data.mirror of the settings, then "
+            "$SILENT_GRADIENTS_MIRROR, then the publishers",
+        )
+        parser.add_argument(
+            "--raw",
+            type=given_path,
+            default=Path("data/raw"),
+            metavar="FOLDER",
+            help="folder for downloads; default: %(default)s",
+        )
+    dequantize = _add(
         verbs,
         "dequantize",
-        _dequantize,
-        "write the dequantization noise that evaluations use",
+        "write the dequantization noise for evaluations",
         ("silent-gradients dequantize digits",),
     )
-    _add_dataset(dequantize)
-    _add_folder(dequantize)
-
-    limit = add_verb(
+    limit = _add(
         verbs,
         "limit",
-        _limit,
-        "what linear models reach on a data set: probabilistic PCA, factor analysis",
+        "compute the best linear models of a data set: probabilistic PCA, factor analysis",
         (
             "silent-gradients limit digits --latent-dim 32 --variance 0.01",
             "silent-gradients limit mnist --latent-dim 64 --protocol paper --json limits.json",
         ),
     )
-    _add_dataset(limit)
     limit.add_argument(
         "--latent-dim", type=whole_number(1), required=True, metavar="K", help="number of latent variables"
     )
@@ -68,35 +78,21 @@ def add_verbs(verbs: Verbs) -> None:
     )
     limit.add_argument("--protocol", choices=get_args(Protocol), default="holdout", help="default: %(default)s")
     limit.add_argument(
-        "--holdout", type=whole_number(1), help="training images that are set aside (default: the data set's own)"
+        "--holdout", type=whole_number(1), help="training images to set aside (default: the data set's own number)"
     )
-    _add_folder(limit)
-    limit.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
+    for parser in (prepare, dequantize, limit):
+        parser.add_argument(
+            "--folder", type=given_path, help="of the prepared data set (default: data/prepared/<dataset>)"
+        )
+    limit.add_argument("--json", type=given_path, metavar="FILE", help="file to write the numbers to")
 
 
-def _add_dataset(parser: argparse.ArgumentParser) -> None:
+def _add(verbs: Verbs, name: str, summary: str, examples: tuple[str, ...]) -> OneLineParser:
+    run = {"download": _download, "prepare": _prepare, "dequantize": _dequantize, "limit": _limit}[name]
+    parser = add_verb(verbs, name, run, summary, examples)
     parser.add_argument("dataset", help="a data set of the package, or one of data.sets in params.yaml")
-    parser.add_argument("--config", metavar="JSON", help="content of params.yaml as JSON, in place of the file")
-
-
-def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", type=Path, help="of the prepared data set (default: data/prepared/<dataset>)")
-
-
-def _add_raw(parser: argparse.ArgumentParser) -> None:
-    _add_dataset(parser)
-    parser.add_argument(
-        "--mirror",
-        help="folder or http(s) address with the raw files; default: data.mirror of the settings, then "
-        "$SILENT_GRADIENTS_MIRROR, then the publishers",
-    )
-    parser.add_argument(
-        "--raw",
-        type=Path,
-        default=Path("data/raw"),
-        metavar="FOLDER",
-        help="where to download to; default: %(default)s",
-    )
+    add_config(parser, several=False)
+    return parser
 
 
 def _prepared_folder(options: argparse.Namespace) -> Path:
@@ -104,11 +100,15 @@ def _prepared_folder(options: argparse.Namespace) -> Path:
     return folder
 
 
+def _has_settings(options: argparse.Namespace) -> bool:
+    return bool(options.config) or options.settings is not None or Path("params.yaml").exists()
+
+
 def _source(options: argparse.Namespace) -> Source:
     from silent_study.data.sources import SOURCES, source_named
 
-    # A data set of the package needs no settings, which may not be there.
-    if options.dataset in SOURCES or (options.config is None and not Path("params.yaml").exists()):
+    # A data set of the package needs no settings.
+    if options.dataset in SOURCES or not _has_settings(options):
         return source_named(options.dataset)
     from silent_study.params import source_of
 
@@ -118,24 +118,22 @@ def _source(options: argparse.Namespace) -> Source:
 def _mirror(options: argparse.Namespace) -> str | None:
     if options.mirror is not None:
         return str(options.mirror)
-    named = None
-    if options.config is not None or Path("params.yaml").exists():
+    if _has_settings(options):
         from silent_study.params import mirror_of
 
-        named = mirror_of(own_settings(options), Path("presets"))
-    return named or os.environ.get("SILENT_GRADIENTS_MIRROR")
+        if named := mirror_of(own_settings(options), Path("presets")):
+            return named
+    named = os.environ.get("SILENT_GRADIENTS_MIRROR")
+    return given_mirror(named) if named else None
 
 
 def _download(options: argparse.Namespace) -> int:
     from silent_study.data.prepare import download
-    from silent_study.store.files import write_text_atomically
-    from silent_study.store.runs import as_json
 
     obtained = download(_source(options), options.raw, _mirror(options))
     files = {file.path: file.digest for file in obtained.form.files}
     if options.record is not None:
-        document = {"name": options.dataset, "folder": str(obtained.root), "files": files}
-        write_text_atomically(options.record, as_json(document))
+        write_json(options.record, {"name": options.dataset, "folder": str(obtained.root), "files": files})
     print(f"{options.dataset}: {len(files)} raw files in {obtained.root}, verified")
     return 0
 
@@ -163,8 +161,6 @@ def _limit(options: argparse.Namespace) -> int:
 
     from silent_study.data.prepared import PreparedData
     from silent_study.evaluation.known_limits import as_table, known_limits
-    from silent_study.store.files import write_text_atomically
-    from silent_study.store.runs import as_json
 
     holdout = _source(options).holdout if options.holdout is None else options.holdout
     prepared = PreparedData.open(_prepared_folder(options))
@@ -175,5 +171,5 @@ def _limit(options: argparse.Namespace) -> int:
     Console(highlight=False).print(as_table(limits, about))
     if options.json is not None:
         document = {"dataset": prepared.name, "sha256": prepared.sha256, **asked}
-        write_text_atomically(options.json, as_json(document | {"limits": [known.to_json() for known in limits]}))
+        write_json(options.json, document | {"limits": [known.to_json() for known in limits]})
     return 0

@@ -1,4 +1,4 @@
-"""How errors are told: one line that says what to do, and the traceback where nobody foresaw the error."""
+"""Error messages: one line with how to fix the error, and a traceback if the error was unexpected."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _EXPECTED = {
     "silent_study.training.checkpoint": "CheckpointError",
     "silent_study.jobs.lease": "LeaseError",
 }
-"""Errors whose message says all there is to say; whoever raised one has loaded its module."""
+"""Errors whose message is complete, by module; an error can only come from a module that is loaded."""
 
 
-def told(error: Exception, verb: str, *, shown: bool) -> int:
-    """Tell an error on the standard error stream; returns the exit code.
+def report(error: Exception, verb: str, *, shown: bool) -> int:
+    """Print an error to the standard error stream and return the exit code.
 
     Args:
         error: The error.
-        verb: What was asked for.
-        shown: Show the traceback; the environment variable ``SILENT_GRADIENTS_TRACEBACK`` asks for that too.
+        verb: The verb that failed.
+        shown: Show the traceback; so does the environment variable ``SILENT_GRADIENTS_TRACEBACK``.
     """
     shown = shown or os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
     message = _expected(error)
@@ -40,7 +40,7 @@ def told(error: Exception, verb: str, *, shown: bool) -> int:
     if message is None:
         summary = str(error).strip().partition("\n")[0]
         message = f"unexpected {type(error).__name__}{f': {summary}' if summary else ''}"
-        kept = None if shown else _kept(error, verb)
+        kept = None if shown else _saved_traceback(error, verb)
         shown = shown or kept is None
         if kept is not None:
             message += f"; its traceback is in {kept}"
@@ -51,13 +51,17 @@ def told(error: Exception, verb: str, *, shown: bool) -> int:
 
 
 def _expected(error: Exception) -> str | None:
-    """The message of an error that was foreseen; None for any other."""
+    """Return the message of an expected error; None for any other."""
     known = tuple(getattr(sys.modules[module], name) for module, name in _EXPECTED.items() if module in sys.modules)
     if isinstance(error, known):
         return str(error)
     if isinstance(error, OSError):
         return _of_file(error)
-    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("silent_gradients"):
+    if (
+        isinstance(error, ModuleNotFoundError)
+        and error.name
+        and not error.name.startswith(("silent_gradients", "silent_study"))
+    ):
         return f"the package {error.name} is not installed; pip install 'silent-gradients[workflow]'"
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
@@ -72,15 +76,15 @@ def _of_file(error: OSError) -> str:
     named = error.filename2 or error.filename
     message = f"{os.fsdecode(named)}: {error.strerror}" if isinstance(named, str | bytes) else error.strerror
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        message += "; make room and give the same command again: what is done is kept"
+        message += "; make room and repeat the command: finished work is kept"
     return message
 
 
-def _kept(error: Exception, verb: str) -> Path | None:
-    """Write an error's traceback to a file of its own; None where no folder takes it.
+def _saved_traceback(error: Exception, verb: str) -> Path | None:
+    """Write an error's traceback to a new file and return its path; None if no folder is writable.
 
-    It lies beside the workflow's logs where there are some, since the temporary folder of a cluster's node is out of
-    sight, else in the temporary folder.
+    The file lies beside the workflow's logs if there are any, since users cannot see the temporary folder of a
+    cluster's node; else in the temporary folder.
     """
     header = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(sys.argv)}\nin {Path.cwd()}, {sys.version}\n\n"
     text = header + "".join(traceback.format_exception(error))

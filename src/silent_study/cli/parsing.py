@@ -1,12 +1,12 @@
-"""Parsers of the verbs: examples in every help, usage errors of one line, options that verbs share."""
+"""Parsers of the verbs: help with examples, usage errors in one line, shared options."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +14,8 @@ from silent_study.cli.exits import USAGE
 from silent_study.words import did_you_mean
 
 if TYPE_CHECKING:
+    import torch
+
     from silent_study.plan.plan import Plan
 
     Verbs = argparse._SubParsersAction["OneLineParser"]
@@ -22,7 +24,7 @@ _EXAMPLES = "examples:\n"
 
 
 class ExamplesFormatter(argparse.HelpFormatter):
-    """Leaves examples as they are, wraps all other text, and has room for long verbs."""
+    """Help formatter that keeps the line breaks of examples and has room for long verbs."""
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
         super().__init__(prog, **{"max_help_position": 28, **kwargs})
@@ -32,15 +34,15 @@ class ExamplesFormatter(argparse.HelpFormatter):
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says in one line what is wrong with a command line, and what was meant by a misspelt word."""
+    """Parser whose usage errors are one line, with a correction of a misspelt word."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, where the help is, and exit."""
+        """Print an error and the command that shows the help, and exit."""
         print(f"{self.prog}: {message}; see: {self.prog} --help", file=sys.stderr)
         sys.exit(USAGE)
 
     def unrecognized(self, words: Sequence[str]) -> NoReturn:
-        """Say that these words mean nothing here, and exit."""
+        """Print an error about unknown words, and exit."""
         options = [name for name in self._option_string_actions if name.startswith("--")]
         meant = [did_you_mean(word.partition("=")[0], options) for word in words if word.startswith("--")]
         self.error(f"unrecognized arguments: {' '.join(words)}{next(filter(None, meant), '')}")
@@ -54,7 +56,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def as_examples(lines: Sequence[str]) -> str:
-    """The end of a help, which shows how it is called."""
+    """Return the end of a help text: examples of calls."""
     return _EXAMPLES + "\n".join(f"  {line}" for line in lines)
 
 
@@ -65,16 +67,19 @@ def add_verb(
     summary: str,
     examples: Sequence[str],
     description: str | None = None,
+    *,
+    in_study: bool = True,
 ) -> OneLineParser:
     """Add a verb.
 
     Args:
-        verbs: Where to.
-        name: As it is typed.
-        run: What it does; returns the exit code.
-        summary: In the list of verbs.
-        examples: Command lines, which a test parses.
-        description: At the top of the verb's own help; by default the summary.
+        verbs: The parsers to add it to.
+        name: The verb.
+        run: Function that runs it; returns the exit code.
+        summary: Its line in the list of verbs.
+        examples: Command lines at the end of its help; a test parses them.
+        description: Text at the top of its help; by default the summary.
+        in_study: Run in the folder of the study, also when called below it.
     """
     parser = verbs.add_parser(
         name,
@@ -84,12 +89,12 @@ def add_verb(
         formatter_class=ExamplesFormatter,
     )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of any error")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, parser=parser, in_study=in_study)
     return parser
 
 
 def whole_number(least: int) -> Callable[[str], int]:
-    """Reads a whole number of at least ``least``."""
+    """Return a reader of whole numbers of at least ``least``."""
 
     def read(text: str) -> int:
         try:
@@ -104,7 +109,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def positive_number(text: str) -> float:
-    """Reads a positive, finite number."""
+    """Read a positive, finite number."""
     try:
         number = float(text)
     except ValueError:
@@ -114,26 +119,73 @@ def positive_number(text: str) -> float:
     return number
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a verb that reads the plan."""
-    parser.add_argument("--config", metavar="JSON", help="content of params.yaml as JSON, in place of the file")
-    add_results(parser)
+def given_path(text: str) -> Path:
+    """Read a path: ``~`` is the home folder, and a relative path starts where the command was called."""
+    path = Path(text).expanduser()
+    # Verbs run in the folder of the study, which may be above.
+    return path if study_folder() == Path.cwd() else Path.cwd() / path
+
+
+def given_mirror(text: str) -> str:
+    """Read a folder as ``given_path`` does, or an http(s) address."""
+    return text if "://" in text else str(given_path(text))
+
+
+def study_folder() -> Path:
+    """Return the nearest folder upward with params.yaml and a Snakefile, else the current folder.
+
+    The current folder is taken without a Snakefile too, if it has params.yaml.
+    """
+    here = Path.cwd()
+    if not (here / "params.yaml").exists():
+        for folder in here.parents:
+            if (folder / "params.yaml").exists() and (folder / "Snakefile").exists():
+                return folder
+    return here
+
+
+def add_config(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
+    """Add the options that change the settings.
+
+    Args:
+        parser: Parser of the verb.
+        several: Accept several words after one ``--config``; not for verbs with words of their own to follow.
+    """
+    parser.add_argument(
+        "--config",
+        action="extend" if several else "append",
+        nargs="+" if several else None,
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings laid over params.yaml as by Snakemake's --config, or a JSON object of settings",
+    )
+    parser.add_argument("--settings", metavar="JSON", help="all settings as a JSON object, in place of params.yaml")
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the results."""
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument(
+        "--results", type=given_path, default=Path("results"), metavar="FOLDER", help="default: %(default)s"
+    )
 
 
 def own_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that lie over the preset."""
-    from silent_study.params.overlay import read_yaml
+    """Return the settings that lie over the preset: params.yaml with ``--config``, or ``--settings``."""
+    from silent_study.params.overlay import read_config, read_yaml, updated
+    from silent_study.settings import read_json_object
 
-    return read_yaml(Path("params.yaml")) if options.config is None else read_document(options.config, "--config")
+    if options.settings is not None:
+        own = read_json_object(options.settings, "--settings")
+    else:
+        path = Path("params.yaml")
+        own = read_yaml(path) if path.exists() or not options.config else {}
+    for word in options.config:
+        own = updated(own, read_config(word))
+    return own
 
 
 def load_plan(options: argparse.Namespace) -> Plan:
-    """The plan that the settings come to."""
+    """Return the plan of the settings."""
     from silent_study.params import resolve
     from silent_study.plan.plan import Plan
 
@@ -142,25 +194,31 @@ def load_plan(options: argparse.Namespace) -> Plan:
 
 
 def check_results(results: Path) -> None:
-    """Raise ``StoreError`` where the results are a file."""
+    """Raise ``StoreError`` if the folder of the results is a file."""
     from silent_study.store.runs import StoreError
 
     if results.exists() and not results.is_dir():
         raise StoreError(f"{results}: a file, where the folder of the results should be; move it away")
 
 
-def read_document(text: str | bytes, where: str) -> dict[str, Any]:
-    """Read a JSON object.
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document to a file."""
+    from silent_study.store.files import write_text_atomically
+    from silent_study.store.runs import as_json
 
-    Raises:
-        SettingsError: It is none; the message names ``where``.
-    """
-    from silent_study.settings import SettingsError
+    write_text_atomically(path, as_json(document))
 
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise SettingsError(f"{where}: no JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise SettingsError(f"{where}: expected a JSON object, got {type(document).__name__}")
-    return document
+
+@contextmanager
+def leased_device() -> Iterator[torch.device]:
+    """Wait for a device and yield it, with torch set up for it."""
+    from silent_study.jobs.lease import acquire
+
+    with acquire() as lease:
+        # Imported under the lease: torch sees only the leased device, and waiting processes stay small.
+        import torch
+
+        from silent_study.training.device import settle
+
+        settle()
+        yield torch.device(lease.device)

@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from silent_study.cli.exits import SIGNAL_BASE, TIME_LIMIT
-from silent_study.cli.parsing import add_verb, positive_number, read_document, whole_number
+from silent_study.cli.parsing import (
+    add_verb,
+    given_path,
+    leased_device,
+    positive_number,
+    whole_number,
+    write_json,
+)
 
 if TYPE_CHECKING:
+    import torch
+
     from silent_study.cli.parsing import Verbs
     from silent_study.store.packs import PackSpec
 
@@ -27,19 +36,20 @@ def add_verbs(verbs: Verbs) -> None:
         _train,
         "train one pack of runs",
         (
-            "snakemake --cores 8 --resources gpu=8 all  # trains everything that params.yaml asks for",
+            "snakemake --cores 8 --resources gpu=8 all  # trains every run of params.yaml",
             "silent-gradients train --pack pack.json --data data/prepared/digits --manifest manifest.json",
         ),
-        "Train one pack of runs, which the workflow makes and calls this for. Whatever stops it, the same command goes "
-        "on from the newest checkpoint.",
+        "Train one pack of runs; the workflow makes packs and calls this. After any interruption, the same command "
+        "continues from the newest checkpoint.",
+        in_study=False,
     )
     train.add_argument("--pack", required=True, help="the pack as JSON, or a file that holds it")
-    train.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the prepared data set")
+    train.add_argument("--data", type=given_path, required=True, metavar="FOLDER", help="the prepared data set")
     train.add_argument(
-        "--store", type=Path, default=Path("results/store"), metavar="FOLDER", help="default: %(default)s"
+        "--store", type=given_path, default=Path("results/store"), metavar="FOLDER", help="default: %(default)s"
     )
     train.add_argument(
-        "--manifest", type=Path, required=True, metavar="FILE", help="file to write once every member is there"
+        "--manifest", type=given_path, required=True, metavar="FILE", help="file to write once every run is finished"
     )
     train.add_argument(
         "--checkpoint-seconds",
@@ -53,23 +63,23 @@ def add_verbs(verbs: Verbs) -> None:
         type=whole_number(1),
         default=1,
         metavar="N",
-        help="train at most so many runs side by side (default: 1)",
+        help="maximum number of runs trained side by side (default: 1)",
     )
     train.add_argument(
         "--steps",
         choices=["graph", "streams", "eager"],
         default="graph",
-        help="on a GPU: CUDA graphs (default), CUDA graphs of any runs at the same time, or eager calls; elsewhere all "
-        "are eager calls, with streams of one run after another",
+        help="on a GPU: CUDA graphs (default), CUDA graphs of any runs at the same time, or eager calls; elsewhere: "
+        "eager calls, with streams of one run after another",
     )
     train.add_argument(
         "--time-limit",
         type=positive_number,
         metavar="MINUTES",
-        help=f"stop at a checkpoint before this is over, with exit code {TIME_LIMIT}; the same command goes on",
+        help=f"stop at a checkpoint before this time, with exit code {TIME_LIMIT}; the same command continues",
     )
     train.add_argument(
-        "--tensorboard", type=Path, metavar="FOLDER", help="write the curves there as TensorBoard's events, too"
+        "--tensorboard", type=given_path, metavar="FOLDER", help="folder for the curves as TensorBoard events"
     )
 
     evaluate = add_verb(
@@ -82,27 +92,27 @@ def add_verbs(verbs: Verbs) -> None:
             f"silent-gradients evaluate {_RUN} --samples 64 --importance-samples 1000 --json evaluation.json",
             f"silent-gradients evaluate {_RUN} --split train --epoch 20",
         ),
-        "Evaluate a run's weights by the workflow's own code: bits/dim, KL, squared errors. Nothing in the store "
-        "is changed. Without options it repeats the evaluation that the store keeps, which it is shown beside.",
+        "Evaluate a run's weights by the workflow's own code: bits/dim, KL, squared errors. Read-only. Without "
+        "options it repeats the evaluation in the store, which is shown beside it.",
     )
     _add_run(evaluate)
     evaluate.add_argument(
         "--split",
         choices=["test", "holdout", "train"],
         default="test",
-        help="images to evaluate on: of the training images, as many as there are test images (default: test)",
+        help="images to evaluate on; train takes as many training images as there are test images (default: test)",
     )
     evaluate.add_argument(
         "--samples",
         type=whole_number(1),
         metavar="N",
-        help="latent samples per image (default: as the store's, else 16)",
+        help="latent samples per image (default: as in the store, else 16)",
     )
     evaluate.add_argument(
         "--importance-samples",
         type=whole_number(0),
         metavar="K",
-        help="samples per image of the importance-weighted bound (default: as the store's, else 0, which is none)",
+        help="samples per image of the importance-weighted bound (default: as in the store, else 0, which is none)",
     )
     evaluate.add_argument(
         "--epoch",
@@ -110,7 +120,7 @@ def add_verbs(verbs: Verbs) -> None:
         metavar="E",
         help="the snapshot of this epoch, one of the run's snapshot_epochs (default: the final weights)",
     )
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="file to write the numbers to")
+    evaluate.add_argument("--json", type=given_path, metavar="FILE", help="file to write the numbers to")
 
     variance = add_verb(
         verbs,
@@ -126,46 +136,53 @@ def add_verbs(verbs: Verbs) -> None:
     variance.add_argument(
         "--estimators",
         metavar="A,B,..",
-        help="names, each with its options as in gumbel-softmax:temperature=0.5 (default: all that serve the run)",
+        help="names, each with its options as in gumbel-softmax:temperature=0.5 (default: all that the run supports)",
     )
-    variance.add_argument("--draws", type=int, default=100, help="latent draws of each (default: %(default)s)")
+    variance.add_argument("--draws", type=int, default=100, help="latent draws per estimator (default: %(default)s)")
     variance.add_argument(
-        "--reference-draws", type=int, default=1000, help="of the reference, if it is not exact (default: %(default)s)"
+        "--reference-draws",
+        type=int,
+        default=1000,
+        help="latent draws of the reference, if it is not exact (default: %(default)s)",
     )
     variance.add_argument("--images", type=int, default=64, help="images of the fixed batch (default: %(default)s)")
     variance.add_argument(
-        "--out", type=Path, default=Path("results/variance"), metavar="FOLDER", help="for the JSON file and the plot"
+        "--out",
+        type=given_path,
+        default=Path("results/variance"),
+        metavar="FOLDER",
+        help="for the JSON file and the plot",
     )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", type=Path, help="folder of a run in the store that keeps its weights")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the prepared data set (default: in data/prepared)")
+    parser.add_argument("run_folder", type=given_path, help="folder of a run in the store that has weights")
+    parser.add_argument(
+        "--data", type=given_path, metavar="FOLDER", help="prepared data set (default: in data/prepared)"
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
-    from silent_study.jobs.lease import acquire
-    from silent_study.store.files import write_text_atomically
     from silent_study.store.manifests import manifest_if_done
-    from silent_study.store.runs import RunStore, as_json
+    from silent_study.store.runs import RunStore
 
     pack, store = _read_pack(options.pack), RunStore(options.store)
     with store.locked(pack.lock):
         done = manifest_if_done(store, pack)
-        if done is not None:  # needs no device, and waits for none
-            write_text_atomically(options.manifest, as_json(done))
+        if done is not None:  # no wait for a device
+            write_json(options.manifest, done)
             return 0
-        with acquire() as lease:
-            return _train_on(lease.device, pack, options)
+        with leased_device() as device:
+            return _train_on(device, pack, options)
 
 
 def _read_pack(given: str) -> PackSpec:
-    from silent_study.settings import SettingsError
+    from silent_study.settings import SettingsError, read_json_object
     from silent_study.store.packs import PackSpec
 
     inline = given.lstrip().startswith("{")
     where = "--pack" if inline else given
-    document = read_document(given if inline else Path(given).read_bytes(), where)
+    document = read_json_object(given if inline else given_path(given).read_bytes(), where)
     try:
         pack = PackSpec.from_json(document)
     except (KeyError, TypeError, AttributeError) as error:
@@ -175,18 +192,12 @@ def _read_pack(given: str) -> PackSpec:
     return pack
 
 
-def _train_on(device: str, pack: PackSpec, options: argparse.Namespace) -> int:
-    # Imported under the lease: torch sees the leased device alone, and waiting processes stay small.
-    import torch
-
+def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace) -> int:
     from silent_study.jobs.pack import StopSignal, TimeLimit, run_pack
-    from silent_study.store.files import write_text_atomically
-    from silent_study.store.runs import RunStore, as_json
-    from silent_study.training.device import settle
+    from silent_study.store.runs import RunStore
     from silent_study.training.loop import Interrupted
 
-    settle()
-    on_gpu = torch.device(device).type == "cuda"
+    on_gpu = device.type == "cuda"
     streams = options.steps == "streams"
     signalled = StopSignal()
     limit = TimeLimit(math.inf if options.time_limit is None else 60 * options.time_limit)
@@ -195,7 +206,7 @@ def _train_on(device: str, pack: PackSpec, options: argparse.Namespace) -> int:
             pack,
             RunStore(options.store),
             options.data,
-            torch.device(device),
+            device,
             checkpoint_seconds=options.checkpoint_seconds,
             stop=lambda: signalled() or limit(),
             stack=options.stack if on_gpu or not streams else 1,
@@ -210,55 +221,42 @@ def _train_on(device: str, pack: PackSpec, options: argparse.Namespace) -> int:
             return TIME_LIMIT
         print(f"stopped; {goes_on}", file=sys.stderr)
         return SIGNAL_BASE + (signalled.number or 2)
-    write_text_atomically(options.manifest, as_json(manifest))
+    write_json(options.manifest, manifest)
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from silent_study.jobs.lease import acquire
     from silent_study.store.runs import open_run
 
-    open_run(options.run_folder)  # what is wrong with it is said before the wait for a device
-    with acquire() as lease:
-        import torch
-
+    open_run(options.run_folder)  # an error comes before the wait for a device
+    with leased_device() as device:
         from silent_study.evaluation.again import as_table, evaluate_again
-        from silent_study.training.device import settle
 
-        settle()
         found = evaluate_again(
             options.run_folder,
             options.data,
             options.split,
             options.samples,
             options.importance_samples,
-            torch.device(lease.device),
+            device,
             options.epoch,
         )
     from rich.console import Console
 
-    from silent_study.store.files import write_text_atomically
-    from silent_study.store.runs import as_json
-
     print(found.run)
     Console(highlight=False).print(as_table(found))
     if options.json is not None:
-        write_text_atomically(options.json, as_json(found.to_json()))
+        write_json(options.json, found.to_json())
     return 0
 
 
 def _variance(options: argparse.Namespace) -> int:
-    from silent_study.jobs.lease import acquire
     from silent_study.store.runs import open_run
 
-    open_run(options.run_folder)  # what is wrong with it is said before the wait for a device
-    with acquire() as lease:
-        import torch
+    open_run(options.run_folder)  # an error comes before the wait for a device
+    with leased_device() as device:
+        from silent_study.evaluation.estimator_comparison import as_table, compare_estimators
 
-        from silent_study.evaluation.estimator_comparison import compare_estimators
-        from silent_study.training.device import settle
-
-        settle()
         found = compare_estimators(
             options.run_folder,
             options.data,
@@ -266,19 +264,17 @@ def _variance(options: argparse.Namespace) -> int:
             draws=options.draws,
             reference_draws=options.reference_draws,
             images=options.images,
-            device=torch.device(lease.device),
+            device=device,
         )
     from rich.console import Console
 
-    from silent_study.evaluation.estimator_comparison import as_table
     from silent_study.report.figures import estimators_along_training
-    from silent_study.store.files import write_bytes_atomically, write_text_atomically
-    from silent_study.store.runs import as_json
+    from silent_study.store.files import write_bytes_atomically
 
     print(f"{found.run}: {found.draws} draws, {found.images} images, bias against {found.points[0].reference}")
     Console(highlight=False).print(as_table(found))
     name = found.run.rpartition("/")[2]
-    write_text_atomically(options.out / f"{name}.json", as_json(found.to_json()))
+    write_json(options.out / f"{name}.json", found.to_json())
     write_bytes_atomically(options.out / f"{name}.svg", estimators_along_training(found.to_json()["points"]))
     print(f"numbers and plot: {options.out / name}.json, .svg")
     return 0

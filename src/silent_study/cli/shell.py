@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from silent_study.cli.parsing import add_verb
+from silent_study.cli.parsing import add_verb, given_path
 
 if TYPE_CHECKING:
     from silent_study.cli.parsing import Verbs
@@ -24,7 +23,8 @@ def add_verbs(verbs: Verbs) -> None:
             'eval "$(silent-gradients completion bash)"  # for this shell; as a line of ~/.bashrc, for all',
             "silent-gradients completion zsh > ~/.zfunc/_silent-gradients  # where fpath has ~/.zfunc",
         ),
-        "Print what makes a shell complete verbs, options, data sets and files.",
+        "Print a script with which a shell completes verbs, options, data sets and files.",
+        in_study=False,
     )
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell: %(choices)s")
 
@@ -48,17 +48,17 @@ _silent_gradients_visible() {
 _silent_gradients_files() { _silent_gradients_visible _shtab_compgen_files "$1"; }
 _silent_gradients_dirs() { _silent_gradients_visible _shtab_compgen_dirs "$1"; }
 """
-"""For bash, which unlike other shells offers hidden files to those who type no dot."""
+"""For bash, which unlike other shells offers hidden files without a typed dot."""
 
 
 def _visible(complete: Mapping[str, Any]) -> dict[str, Any]:
-    """One of shtab's completions without hidden files."""
+    """Remove hidden files from one of shtab's completions."""
     named = complete["bash"].replace("_shtab_compgen_", "_silent_gradients_")
     return {**complete, "bash": named, "preamble": {"bash": _VISIBLE}}
 
 
 def _annotated(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The parser with what shtab is to offer for each argument that is no word of a list."""
+    """Annotate the parser with the completions of data sets, folders and files."""
     import shtab
 
     from silent_study.data.sources import SOURCES
@@ -69,7 +69,7 @@ def _annotated(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
                 _annotated(verb)
         elif action.dest == "dataset":
             action.choices = sorted(SOURCES)
-        elif action.type is Path:
+        elif action.type is given_path:
             folder = action.metavar == "FOLDER" or action.dest.endswith("folder")
             action.complete = _visible(shtab.DIRECTORY if folder else shtab.FILE)  # type: ignore[attr-defined]
     return parser

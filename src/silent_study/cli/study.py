@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, get_args
 
 from silent_study.cli.parsing import (
     add_config,
+    add_results,
     add_verb,
     check_results,
+    given_path,
+    leased_device,
     load_plan,
     own_settings,
     positive_number,
     whole_number,
+    write_json,
 )
 from silent_study.store.packs import Round
 
@@ -37,32 +41,38 @@ def add_verbs(verbs: Verbs) -> None:
         "list what will be run",
         (
             "silent-gradients plan",
-            """silent-gradients plan --config '{"preset": "mnist-short", "seeds": [0]}'""",
+            "silent-gradients plan --config preset=mnist-short 'seeds=[0]'",
         ),
-        "List what params.yaml asks for and how much of it is done, with hours once `silent-gradients pace` has "
+        "List the runs of params.yaml and how many of them are done, with hours once `silent-gradients pace` has "
         "measured the device.",
     )
     add_config(plan)
+    add_results(plan)
 
     status = add_verb(
         verbs,
         "status",
         _status,
-        "show how far a workflow is, running or not",
+        "show the progress of a workflow, running or not",
         (
             "silent-gradients status",
             "silent-gradients status --watch  # until Ctrl-C",
             "silent-gradients status --json | jq .left_hours",
         ),
-        "Show how far the workflow is, from another shell or after it has ended: what is done per round and cell, the "
-        "runs in training, the jobs that failed with their logs, hours spent and left. It reads alone.",
+        "Show the progress of the workflow, from another shell or after its end: what is done per round and cell, the "
+        "runs in training, the failed jobs with their logs, hours spent and left. Read-only.",
     )
     add_config(status)
+    add_results(status)
     status.add_argument(
-        "--logs", type=Path, default=Path("logs"), metavar="FOLDER", help="the workflow's logs (default: %(default)s)"
+        "--logs",
+        type=given_path,
+        default=Path("logs"),
+        metavar="FOLDER",
+        help="the workflow's logs (default: %(default)s)",
     )
     status.add_argument(
-        "--cells", action="store_true", help="a line for every cell, also where all of a group is done or to come"
+        "--cells", action="store_true", help="a line for every cell, also of groups that are entirely done or planned"
     )
     shown = status.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print it as JSON, with every run")
@@ -72,17 +82,18 @@ def add_verbs(verbs: Verbs) -> None:
         type=positive_number,
         const=WATCH_SECONDS,
         metavar="SECONDS",
-        help=f"show it anew every so often, until Ctrl-C (default: {WATCH_SECONDS:g})",
+        help=f"show it again after so many seconds, until Ctrl-C (default: {WATCH_SECONDS:g})",
     )
 
     pace = add_verb(
         verbs,
         "pace",
         _pace,
-        "measure how long the plan's training steps take here; plan then tells hours",
+        "measure how long the plan's training steps take here; plan then shows hours",
         ("silent-gradients pace", "silent-gradients pace --rounds 100"),
     )
     add_config(pace)
+    add_results(pace)
     pace.add_argument(
         "--rounds",
         type=whole_number(1),
@@ -99,8 +110,9 @@ def add_verbs(verbs: Verbs) -> None:
         ("silent-gradients select baselines digits/learnable",),
     )
     select.add_argument("round", choices=get_args(Round)[:2], help="the round of the grid: %(choices)s")
-    select.add_argument("group", metavar="DATASET/EXPERIMENT", help="what is selected in, as in params.yaml")
-    add_config(select)
+    select.add_argument("group", metavar="DATASET/EXPERIMENT", help="data set and experiment, as in params.yaml")
+    add_config(select, several=False)
+    add_results(select)
 
     gather = add_verb(
         verbs,
@@ -110,41 +122,49 @@ def add_verbs(verbs: Verbs) -> None:
         ("silent-gradients gather",),
     )
     add_config(gather)
+    add_results(gather)
 
     report = add_verb(
         verbs,
         "report",
         _report,
-        "say where the report is and whether it is up to date, or open it",
+        "print where the report is and whether it is up to date, or open it",
         ("silent-gradients report", "silent-gradients report --open"),
-        "Say where the report is and whether it is that of params.yaml, or open it in a browser. The last step of the "
-        "workflow writes it, which is `silent-gradients gather`.",
+        "Print where the report is and whether it is up to date, or open it in a browser. The last step of the "
+        "workflow, `silent-gradients gather`, writes it.",
     )
     add_config(report)
+    add_results(report)
     report.add_argument("--open", action="store_true", help="open it in a browser")
 
     prune = add_verb(
         verbs,
         "prune",
         _prune,
-        "list the runs that no kept revision asks for, or remove them",
+        "list the runs that no kept revision needs, or remove them",
         ("silent-gradients prune", "silent-gradients prune --keep HEAD~3 --delete"),
     )
-    prune.add_argument("--delete", action="store_true", help="remove them; without it, nothing is")
+    prune.add_argument("--delete", action="store_true", help="remove them; without it, nothing is removed")
     prune.add_argument(
         "--keep",
         action="append",
         default=[],
         metavar="REVISION",
-        help="keep what this revision asks for too, besides the working tree, branches, tags and DVC's experiments; "
-        "may be given several times",
+        help="keep the runs of this revision too, besides those of the working tree, branches, tags and DVC's "
+        "experiments; may be repeated",
     )
 
 
 def _plan(options: argparse.Namespace) -> int:
+    from silent_study.params import overrides_in_force
     from silent_study.progress.overview import overview
 
-    print(overview(load_plan(options)))
+    plan = load_plan(options)
+    print(overview(plan))
+    if in_force := overrides_in_force(own_settings(options), Path("presets")):
+        print(f"in the sections that the settings change, these overrides of preset {plan.params.preset} still apply:")
+        for name, value in in_force.items():
+            print(f"  {name}: {json.dumps(value)}")
     return 0
 
 
@@ -168,7 +188,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.watch is None:
         console.print(now())
         return 0
-    with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+    with contextlib.suppress(KeyboardInterrupt):  # the user ends it with Ctrl-C
         if not console.is_terminal:
             while True:
                 console.print(now())
@@ -183,31 +203,26 @@ def _status(options: argparse.Namespace) -> int:
 def _pace(options: argparse.Namespace) -> int:
     from silent_study.data.prepare import PREPARED
     from silent_study.data.prepared import PreparedData
-    from silent_study.jobs.lease import acquire
 
     plan = load_plan(options)
     runs = [plan.first_run(cell) for cell in plan.cells()]
     digests = {run.data.name: run.data.sha256 for run in runs}
-    # What is wrong with them is said before the wait for a device.
+    # An error in the data comes before the wait for a device.
     prepared = {name: PreparedData.open(PREPARED / name, digest) for name, digest in digests.items()}
-    with acquire() as lease:
-        import torch
-
+    with leased_device() as device:
         from silent_study.jobs.pace import PACE
         from silent_study.jobs.stopwatch import measured_pace
         from silent_study.store.files import write_text_atomically
-        from silent_study.training.device import settle
 
-        settle()
         execution = plan.params.execution
         pace = measured_pace(
             runs,
             prepared,
-            torch.device(lease.device),
+            device,
             options.rounds,
-            # How much runs on streams slow each other is not measured: alone they take the longest that they can.
+            # How much runs on streams slow each other is not measured; one at a time is the upper bound.
             1 if execution.steps == "streams" else execution.stack,
-            captured=execution.steps != "eager" and lease.device == "cuda",
+            captured=execution.steps != "eager" and device.type == "cuda",
         )
     write_text_atomically(options.results / PACE, pace.to_json())
     kinds = f"{len(pace.steps)} {'kind' if len(pace.steps) == 1 else 'kinds'} of steps"
@@ -218,8 +233,7 @@ def _pace(options: argparse.Namespace) -> int:
 def _select(options: argparse.Namespace) -> int:
     from silent_study.plan.selection import select
     from silent_study.settings import SettingsError
-    from silent_study.store.files import write_text_atomically
-    from silent_study.store.runs import RunStore, as_json
+    from silent_study.store.runs import RunStore
 
     plan = load_plan(options)
     if options.round not in plan.rounds(options.group):
@@ -228,7 +242,7 @@ def _select(options: argparse.Namespace) -> int:
     selections = plan.selections(options.round, options.group)
     document = select(plan, RunStore(options.results / "store"), options.round, options.group, selections)
     path = plan.selection_path(options.round, options.group, selections)
-    write_text_atomically(path, as_json(document))
+    write_json(path, document)
     for cell, chosen in document["cells"].items():
         point = ", ".join(f"{axis} {'null' if value is None else value}" for axis, value in chosen["point"].items())
         tried, bpd = chosen["configurations"], chosen["bpd"]
@@ -240,10 +254,11 @@ def _select(options: argparse.Namespace) -> int:
 
 
 def _gather(options: argparse.Namespace) -> int:
-    from silent_study.params.overlay import set_over_preset
+    from silent_study.params.overlay import dotted
     from silent_study.report.gathering import gather_results
 
-    report = gather_results(load_plan(options), set_over_preset(own_settings(options)))
+    over_preset = {key: value for key, value in own_settings(options).items() if key != "preset"}
+    report = gather_results(load_plan(options), dotted(over_preset))
     print(f"report: {report}")
     return 0
 
@@ -263,7 +278,7 @@ def _report(options: argparse.Namespace) -> int:
     print(f"report: {page}")
     if not current:
         print(
-            "it is not that of the present settings, source and runs; run: snakemake --cores all --resources gpu=8 all"
+            "it is not up to date with the settings, source and runs; run: snakemake --cores all --resources gpu=8 all"
         )
     if options.open:
         import webbrowser
@@ -284,5 +299,5 @@ def _prune(options: argparse.Namespace) -> int:
         if lines := lines_for_dvc(options.keep):
             print(lines)
     elif pruning.runs or pruning.promises:
-        print("to remove what none asks for: silent-gradients prune --delete")
+        print("to remove them: silent-gradients prune --delete")
     return 0

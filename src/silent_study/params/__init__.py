@@ -1,7 +1,7 @@
-"""params.yaml over its preset: typed, validated settings of the whole workflow.
+"""The settings of the study: params.yaml over its preset, typed and validated.
 
-A preset is an overlay in ``presets/``; any of its keys may be set over it in params.yaml. Everything unknown, mistyped
-or impossible is one ``SettingsError`` that names the key, its value and the way out.
+A preset is an overlay in ``presets/``; params.yaml may set any key over it. An unknown key, a wrong type or an
+impossible value is a ``SettingsError`` that names the key, its value and how to fix it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,14 @@ from typing import Any
 
 from silent_study.data.source import Source
 from silent_study.data.sources import source_named
-from silent_study.params.checks import check
+from silent_study.params.checks import check, check_all_keys
 from silent_study.params.errors import validated
-from silent_study.params.overlay import (
-    at,
-    check_names,
-    known_datasets,
-    laid_over,
-    read_yaml,
-    substituted,
-    without_overrides_of_others,
-)
+from silent_study.params.overlay import at, check_names, dotted, known_datasets, over_preset, read_yaml, substituted
 from silent_study.params.schema import DataParams, OwnImagesParams, Params, source_in
 from silent_study.settings import SettingsError
 from silent_study.words import did_you_mean
 
-__all__ = ["Params", "load", "mirror_of", "resolve", "source_of"]
+__all__ = ["Params", "load", "mirror_of", "overrides_in_force", "resolve", "source_of"]
 
 
 def load(path: Path = Path("params.yaml"), presets: Path | None = None) -> Params:
@@ -38,31 +30,45 @@ def load(path: Path = Path("params.yaml"), presets: Path | None = None) -> Param
         presets: Folder of the presets; by default the one beside ``path``.
 
     Raises:
-        SettingsError: See ``resolve``; also for a missing file or one that is no YAML.
+        SettingsError: As ``resolve``; or the file is missing or is not YAML.
     """
     return resolve(read_yaml(path), presets or path.parent / "presets")
 
 
 def resolve(own: Mapping[str, Any], presets: Path) -> Params:
-    """Lay ``own`` (the content of params.yaml) over its preset and validate the whole.
+    """Lay ``own`` (the content of params.yaml) over its preset and validate the result.
 
     Raises:
         SettingsError: A key is unknown or mistyped, or a value is impossible.
     """
-    name = own.get("preset")
-    available = sorted(path.stem for path in presets.glob("*.yaml"))
+    check_all_keys(own)
+    name, available = own.get("preset"), sorted(path.stem for path in presets.glob("*.yaml"))
     if name not in available:
         raise SettingsError(f"preset: expected one of {available}, got {name!r}{did_you_mean(str(name), available)}")
-    below = without_overrides_of_others(read_yaml(presets / f"{name}.yaml"), own)
-    merged = substituted(laid_over(below, own))
+    merged = _over_its_preset(own, presets)
+    check_all_keys(merged)
+    merged = substituted(merged)
     check_names(merged.get("experiments"), known_datasets(merged))
     params = validated(Params, merged, "")
     check(params)
     return params
 
 
+def overrides_in_force(own: Mapping[str, Any], presets: Path) -> dict[str, Any]:
+    """Return the preset's overrides that still apply in the sections that ``own`` changes, by dotted name."""
+    merged = _over_its_preset(own, presets)
+    found: dict[str, Any] = {}
+    for experiment, datasets in (own.get("experiments") or {}).items():
+        for dataset, section in (datasets or {}).items():
+            where = f"experiments.{experiment}.{dataset}.overrides."
+            in_force = dotted(at(merged, "experiments", experiment, dataset, "overrides") or {}, where)
+            set_here = dotted(at(section, "overrides") or {}, where)
+            found |= {name: value for name, value in in_force.items() if name not in set_here}
+    return found
+
+
 def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
-    """A data set that settings may have an entry for, read without the rest of them.
+    """Return a data set that the settings may define, without validating the values of the other settings.
 
     Args:
         name: The data set.
@@ -70,9 +76,10 @@ def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
         presets: Folder of the presets.
 
     Raises:
-        SettingsError: Its entry cannot be, or its images cannot be read.
+        SettingsError: A key is unknown, the data set's entry is invalid, or its images cannot be read.
         DataError: There is no such data set.
     """
+    check_all_keys(own)
     document = _over_its_preset(own, presets)
     known = known_datasets(document)
     if name not in known:
@@ -82,21 +89,21 @@ def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
 
 
 def mirror_of(own: Mapping[str, Any], presets: Path) -> str | None:
-    """The mirror of raw files that settings name (``data.mirror``), read without the rest of them.
+    """Return the mirror of raw files (``data.mirror``), without validating the values of the other settings.
 
     Args:
         own: The content of params.yaml.
         presets: Folder of the presets.
 
     Raises:
-        SettingsError: It is no path or address.
+        SettingsError: A key is unknown, or the mirror is neither a path nor an address.
     """
+    check_all_keys(own)
     mirror = at(_over_its_preset(own, presets), "data", "mirror")
     return validated(DataParams, {"mirror": mirror}, "data").mirror
 
 
-def _over_its_preset(own: Mapping[str, Any], presets: Path) -> Mapping[str, Any]:
-    """Settings over their preset; alone where there is none of its name, as in those of one data set."""
+def _over_its_preset(own: Mapping[str, Any], presets: Path) -> dict[str, Any]:
+    """Lay settings over their preset; without a preset of that name, as for one data set, they stand alone."""
     preset = presets / f"{own.get('preset')}.yaml"
-    document: Mapping[str, Any] = laid_over(read_yaml(preset), own) if preset.is_file() else own
-    return document
+    return over_preset(read_yaml(preset), own) if preset.is_file() else dict(own)

@@ -1,16 +1,31 @@
-"""What no single setting can know of itself."""
+"""Checks across settings: keys of the whole document, and values that have to fit each other."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from silent_study.methods import METHODS, Method
-from silent_study.params.errors import require_known
+from silent_study.params.errors import check_keys, require_known
+from silent_study.params.overlay import at
 from silent_study.params.schema import ExperimentParams, GridParams, Params, with_overrides
-from silent_study.settings import ARCHITECTURES, Experiment, SettingsError
+from silent_study.settings import ARCHITECTURES, SettingsError
 from silent_study.words import did_you_mean
 
 
+def check_all_keys(document: Mapping[str, Any]) -> None:
+    """Check the names of all keys, before later errors, such as a missing value, hide a misspelt one."""
+    check_keys(Params, document)
+    experiments = document.get("experiments")
+    for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
+        for dataset in datasets if isinstance(datasets, Mapping) else ():
+            overrides = at(datasets, dataset, "overrides")
+            for method, override in overrides.items() if isinstance(overrides, Mapping) else ():
+                check_keys(ExperimentParams, override, f"experiments.{experiment}.{dataset}.overrides.{method}")
+
+
 def check(params: Params) -> None:
-    """What no single field can know of itself."""
+    """Check what a single field cannot; raises ``SettingsError``."""
     if len(set(params.seeds)) != len(params.seeds):
         raise SettingsError(f"seeds: expected different numbers, got {params.seeds}")
     for experiment, datasets in params.experiments.items():
@@ -37,7 +52,7 @@ def check(params: Params) -> None:
 def _check_options(method: Method, section: ExperimentParams, where: str) -> None:
     if not set(section.estimator_options) & set(method.options):
         return
-    # Only here: the estimators load torch, which takes seconds.
+    # Imported here: the estimators load torch, which takes seconds.
     from silent_gradients.estimators import EstimatorError, create
 
     try:
@@ -46,14 +61,14 @@ def _check_options(method: Method, section: ExperimentParams, where: str) -> Non
         raise SettingsError(f"{where}: {error}") from None
 
 
-def _check_methods(experiment: Experiment, section: ExperimentParams, where: str) -> None:
+def _check_methods(experiment: str, section: ExperimentParams, where: str) -> None:
     known = METHODS[experiment]
     for method in section.methods:
-        # Asked of the others only then: to know all of their methods loads torch.
+        # The other experiments are searched only for an unknown method: listing all methods loads torch.
         if method not in known and (elsewhere := [other for other, methods in METHODS.items() if method in methods]):
             raise SettingsError(
-                f"{where}.methods: {method!r} is none of {experiment}'s methods, it is one of "
-                f"{' and '.join(elsewhere)}'s; known here: {', '.join(known)}"
+                f"{where}.methods: {method!r} is no method of {experiment}, but of {' and '.join(elsewhere)}; known "
+                f"here: {', '.join(known)}"
             )
         require_known("method", method, known, f"{where}.methods")
         baseline = known[method].baseline
@@ -62,18 +77,17 @@ def _check_methods(experiment: Experiment, section: ExperimentParams, where: str
     if len(set(section.methods)) != len(section.methods):
         raise SettingsError(f"{where}.methods: expected each method once, got {section.methods}")
     for method, override in section.overrides.items():
+        here = f"{where}.overrides.{method}"
         if method not in section.methods:
-            raise SettingsError(
-                f"{where}.overrides: {method!r} is not among the methods{did_you_mean(method, section.methods)}"
-            )
-        concerning = known[method].axes
+            meant = did_you_mean(method, section.methods)
+            raise SettingsError(f"{where}.overrides: {method!r} is not among the methods{meant}")
         for axis in override.get("grid") or {}:
-            if axis in GridParams.model_fields and axis not in concerning:
+            if axis in GridParams.model_fields and axis not in known[method].axes:
                 raise SettingsError(
-                    f"{where}.overrides.{method}.grid.{axis}: no axis of this method; it has {', '.join(concerning)}"
+                    f"{here}.grid.{axis}: no axis of this method; it has {', '.join(known[method].axes)}"
                 )
         for option in override.get("estimator_options") or {}:
-            require_known("option", option, known[method].options, f"{where}.overrides.{method}.estimator_options")
+            require_known("option", option, known[method].options, f"{here}.estimator_options")
     every_option = {option: None for method in section.methods for option in known[method].options}
     for option in section.estimator_options:
         require_known("option", option, every_option, f"{where}.estimator_options")
@@ -109,7 +123,8 @@ def _check_epochs(section: ExperimentParams, where: str) -> None:
     }
     found = [f"{key} {', '.join(map(str, epochs))}" for key, epochs in late.items() if epochs]
     if found:
+        be, them = ("are", "them") if len(found) > 1 else ("is", "it")
+        null = " (null: no cut-off)" if late["grid.cutoff_epoch"] else ""
         raise SettingsError(
-            f"{where}: {' and '.join(found)} {'are' if len(found) > 1 else 'is'} past the last of {last} epochs; set "
-            f"{'them' if len(found) > 1 else 'it'} as well{' (null: no cut-off)' if late['grid.cutoff_epoch'] else ''}"
+            f"{where}: {' and '.join(found)} {be} past the last of {last} epochs; set {them} as well{null}"
         )

@@ -1,4 +1,4 @@
-"""YAML documents laid over each other, before they are validated."""
+"""YAML documents, and how they are laid over each other before they are validated."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from typing import Any
 import yaml
 
 from silent_study.data.sources import SOURCES
-from silent_study.methods import METHODS
 from silent_study.params.errors import require_known
-from silent_study.settings import SettingsError
+from silent_study.settings import EXPERIMENTS, SettingsError, read_json_object
 
 _MERGE = "tag:yaml.org,2002:merge"
 _NAME = re.compile("[a-z][a-z0-9_]{0,39}")
+_BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
+_CONFIG = re.compile(r"([a-zA-Z_][\w-]*)=(.*)", re.DOTALL)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; raises ``SettingsError`` where the file is missing or holds something else."""
+    """Read a YAML mapping in UTF-8; raises ``SettingsError`` if the file is missing or holds something else."""
     try:
-        document = _UniqueKeys(path.read_text()).get_single_data()
-    except FileNotFoundError as error:
-        raise SettingsError(
-            f"{path}: cannot be read ({error.strerror}); go to the folder of the clone, which has it"
-        ) from error
+        document = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})") from error
+        fix = "; go to the folder of the clone, which has it" if isinstance(error, FileNotFoundError) else ""
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}){fix}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: no text in UTF-8 ({error.reason} at byte {error.start})") from error
-    except _SameKeyError as error:
+    except _RefusedError as error:
         raise SettingsError(f"{path}: {error}") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: no YAML ({_place(error)})") from error
@@ -40,15 +39,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
-class _SameKeyError(yaml.YAMLError):
-    """A key stands twice."""
+class _RefusedError(yaml.YAMLError):
+    """Valid YAML that means something else than most people expect."""
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML takes the last."""
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses what YAML 1.1 reads in surprising ways: repeated keys, integers with leading zeros or in base 60."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Compose a mapping; raises ``_SameKeyError``."""
+        """Compose a mapping; raises ``_RefusedError`` for a repeated key, of which YAML takes the last."""
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, Any], int] = {}
         for key, _ in node.value:
@@ -57,32 +56,56 @@ class _UniqueKeys(yaml.SafeLoader):
             line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
             if first is not None:
                 where = f"lines {first} and {line}" if first != line else f"line {line}"
-                raise _SameKeyError(f"the key {key.value!r} stands twice, in {where}; remove one of them")
+                raise _RefusedError(f"the key {key.value!r} stands twice, in {where}; remove one of them")
             lines[key.tag, key.value] = line
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """Compose a scalar; raises ``_RefusedError`` for a number such as ``12:00:00`` (43200) or ``010`` (8)."""
+        node = super().compose_scalar_node(anchor)
+        if node.style is None:  # not in quotes
+            line = node.start_mark.line + 1
+            if _BASE_60.fullmatch(node.value):
+                raise _RefusedError(
+                    f"YAML reads {node.value} in line {line} as a number in base 60; put it in quotes: '{node.value}'"
+                )
+            if _LEADING_ZERO.fullmatch(node.value):
+                raise _RefusedError(
+                    f"YAML reads {node.value} in line {line} as an octal number; write it without the leading zero, or "
+                    f"as a text in quotes: '{node.value}'"
+                )
         return node
 
 
 def _place(error: yaml.YAMLError) -> str:
-    """What is wrong with a YAML file, and where, in one line."""
+    """Describe a YAML error and its place in one line."""
     parts = [getattr(error, "context", None), getattr(error, "problem", None)]
     what = ", ".join(part for part in parts if part) or str(error).replace("\n", " ")
     mark = getattr(error, "problem_mark", None)
     return what if mark is None else f"{what}, in line {mark.line + 1}, column {mark.column + 1}"
 
 
-def set_over_preset(own: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings that params.yaml sets over its preset, by dotted name."""
-    found: dict[str, Any] = {}
-    for key, value in own.items():
-        if isinstance(value, Mapping):
-            found |= set_over_preset(value, f"{prefix}{key}.")
-        elif prefix or key != "preset":
-            found[f"{prefix}{key}"] = value
-    return found
+def read_config(word: str) -> dict[str, Any]:
+    """Read one word after ``--config``: ``KEY=VALUE`` as Snakemake reads it, or a JSON object.
+
+    Raises:
+        SettingsError: The word is neither.
+    """
+    if word.lstrip().startswith("{"):
+        return read_json_object(word, "--config")
+    entry = _CONFIG.fullmatch(word)
+    if entry is None:
+        raise SettingsError(f"--config: expected KEY=VALUE, as in 'seeds=[0]', or a JSON object, got {word!r}")
+    try:
+        # Snakemake reads scalars in a value as texts, which the settings' types make numbers.
+        value = yaml.load(entry[2], yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--config {entry[1]}: no YAML ({_place(error)})") from None
+    return {entry[1]: with_nulls(value)}
 
 
 def with_nulls(value: Any) -> Any:
-    """A document whose texts ``null`` are null: Snakemake's ``--config`` keeps what is inside of a value as text."""
+    """Replace the text ``null`` by None: in the values of ``--config``, Snakemake keeps it as a text."""
     if isinstance(value, Mapping):
         return {key: with_nulls(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -90,8 +113,15 @@ def with_nulls(value: Any) -> Any:
     return None if value == "null" else value
 
 
+def updated(below: Any, above: Any) -> Any:
+    """Merge mappings key by key; everything else, null included, replaces what stands ``below``."""
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: updated(below.get(key), value) for key, value in above.items()}}
+
+
 def laid_over(below: Any, above: Any) -> Any:
-    """``above`` laid over ``below``: mappings key by key, everything else replaced; null takes a mapping away."""
+    """Lay ``above`` over ``below`` as ``updated`` does, except that null removes a mapping."""
     if not isinstance(below, Mapping) or not isinstance(above, Mapping):
         return above
     removed = {key for key, value in above.items() if value is None and isinstance(below.get(key), Mapping)}
@@ -99,38 +129,60 @@ def laid_over(below: Any, above: Any) -> Any:
     return {key: value for key, value in merged.items() if key not in removed}
 
 
-def without_overrides_of_others(preset: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A preset without its overrides of methods that ``own`` leaves out, where it lists methods of its own."""
+def over_preset(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay own settings over a preset, where they also replace the preset's ``overrides`` of methods, key by key."""
 
     def section(experiment: str, dataset: str, below: Any) -> Any:
-        methods, overrides = at(own, "experiments", experiment, dataset, "methods"), at(below, "overrides")
-        if not isinstance(methods, list) or not isinstance(overrides, Mapping):
+        above, overrides = at(own, "experiments", experiment, dataset), at(below, "overrides")
+        if not isinstance(above, Mapping) or not isinstance(overrides, Mapping):
             return below
-        # What own settings say of an override, such as null, is said of the preset's.
-        own_overrides = at(own, "experiments", experiment, dataset, "overrides")
-        kept = [*methods, *(own_overrides if isinstance(own_overrides, Mapping) else ())]
-        return {**below, "overrides": {method: values for method, values in overrides.items() if method in kept}}
-
-    def datasets(experiment: str, below: Any) -> Any:
-        if not isinstance(below, Mapping):
-            return below
-        return {dataset: section(experiment, dataset, values) for dataset, values in below.items()}
+        methods = above.get("methods")
+        if isinstance(methods, list):  # the preset's overrides of other methods would be of none
+            overrides = {
+                method: values
+                for method, values in overrides.items()
+                if method in methods or method in (above.get("overrides") or ())
+            }
+        return {**below, "overrides": {method: _without(values, above) for method, values in overrides.items()}}
 
     experiments = preset.get("experiments")
-    if not isinstance(experiments, Mapping):
-        return preset
-    return {**preset, "experiments": {name: datasets(name, below) for name, below in experiments.items()}}
+    if isinstance(experiments, Mapping):
+        sections = {
+            name: {dataset: section(name, dataset, below) for dataset, below in datasets.items()}
+            if isinstance(datasets, Mapping)
+            else datasets
+            for name, datasets in experiments.items()
+        }
+        preset = {**preset, "experiments": sections}
+    merged: dict[str, Any] = laid_over(preset, own)
+    return merged
+
+
+def _without(below: Any, above: Mapping[str, Any]) -> Any:
+    """Remove from a mapping the keys that another one sets, at every depth."""
+    if not isinstance(below, Mapping):
+        return below
+    kept = {key: value for key, value in below.items() if key not in above or isinstance(above[key], Mapping)}
+    return {key: _without(value, above.get(key, {})) for key, value in kept.items()}
+
+
+def dotted(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def at(document: Any, *keys: str) -> Any:
-    """What stands at nested keys of a document; None where nothing does."""
+    """Return the value at nested keys of a document; None if there is none."""
     for key in keys:
         document = document.get(key) if isinstance(document, Mapping) else None
     return document
 
 
 def substituted(document: dict[str, Any]) -> dict[str, Any]:
-    """Put other data sets in the places of those that ``data.substitute`` names."""
+    """Replace the data sets that ``data.substitute`` names in every experiment."""
     names, experiments = at(document, "data", "substitute"), document.get("experiments")
     if not isinstance(names, Mapping) or not isinstance(experiments, Mapping):
         return document
@@ -149,7 +201,7 @@ def substituted(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def known_datasets(document: Mapping[str, Any]) -> list[str]:
-    """The data sets of the package, and those that the settings name."""
+    """Return the names of the package's data sets and of those in the settings."""
     sets = at(document, "data", "sets")
     own = list(sets) if isinstance(sets, Mapping) else []
     for name in own:
@@ -166,12 +218,12 @@ def known_datasets(document: Mapping[str, Any]) -> list[str]:
 
 
 def check_names(experiments: Any, known: list[str]) -> None:
-    """Before all else: a misspelt section would lack every key that the one which was meant has."""
+    """Check the names of experiments and data sets; a misspelt section would lack every key of the intended one."""
     if experiments is None or (isinstance(experiments, Mapping) and not any(experiments.values())):
         raise SettingsError(
             "experiments: none is left; null takes one away from the preset: leave it out for those that are to run"
         )
     for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
-        require_known("experiment", experiment, list(METHODS), "experiments")
+        require_known("experiment", experiment, list(EXPERIMENTS), "experiments")
         for dataset in datasets if isinstance(datasets, Mapping) else ():
             require_known("data set", dataset, known, f"experiments.{experiment}")

@@ -1,13 +1,24 @@
-"""The settings: their keys, types and defaults."""
+"""The keys of the settings with their types, defaults and descriptions."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from silent_study.data.errors import DataError
@@ -30,8 +41,19 @@ from silent_study.settings import (
     SettingsError,
 )
 
+_DURATION = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
+
+
+def _minutes(value: Any) -> Any:
+    """Convert a text ``h:mm:ss`` to minutes; leave everything else as it is."""
+    parts = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return value if parts is None else 60 * int(parts[1]) + int(parts[2]) + int(parts[3]) / 60
+
+
 Rate = PositiveFloat
 Seed = Annotated[int, Field(ge=0)]
+PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+Minutes = Annotated[PositiveFloat, BeforeValidator(_minutes)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -50,15 +72,17 @@ class _Strict(BaseModel):
 
 
 class GridParams(_Strict):
-    """Values that are tried; every combination of the axes that concern a method is one grid point."""
+    """Values to try; every combination of a method's axes is one grid point."""
 
-    learning_rate: list[Rate] = Field(min_length=1, description="Rate of the encoder and of the reported decoder.")
+    learning_rate: list[Rate] = Field(
+        min_length=1, description="Learning rate of the encoder and of the reported decoder."
+    )
     variance: list[PositiveFloat] = Field([0.01], min_length=1, description="Fixed variance (fixed only).")
     mean_rate: list[Rate | None] = Field(
-        [None], min_length=1, description="Rate of the linear decoder's mean part; null is the learning rate."
+        [None], min_length=1, description="Learning rate of the linear decoder's mean part; null is learning_rate."
     )
     precision_rate: list[Rate | None] = Field(
-        [None], min_length=1, description="Rate of the linear decoder's precision part; null is the learning rate."
+        [None], min_length=1, description="Learning rate of the linear decoder's precision part; null is learning_rate."
     )
     annealing_rate: list[PositiveFloat] = Field(
         [0.02], min_length=1, description="Decrease of the silent gradient's weight per epoch (annealed methods)."
@@ -71,7 +95,7 @@ class GridParams(_Strict):
 class NetworkParams(_Strict):
     """Sizes of the networks of Tables 5 and 6 (plain) or 7 and 8 (strided)."""
 
-    architecture: Architecture = Field(description="plain serves images of every size, strided those of 32x32.")
+    architecture: Architecture = Field(description="plain accepts images of every size, strided only 32x32.")
     encoder_channels: list[PositiveInt] = Field(description="Three (plain) or four (strided).")
     decoder_channels: list[PositiveInt] = Field(
         description="Five (plain) or four (strided); unused where the decoder is linear."
@@ -82,13 +106,14 @@ class ExperimentParams(_Strict):
     """One experiment on one data set."""
 
     methods: list[str] = Field(min_length=1, description="Methods to compare.")
-    overrides: dict[str, dict[str, Any]] = Field({}, description="By method: keys of this section set otherwise.")
+    overrides: dict[str, dict[str, Any]] = Field({}, description="By method: keys of this section with other values.")
     epochs: PositiveInt = Field(description="Passes through the training images.")
-    batch_size: PositiveInt = Field(description="Images per step; those that do not fill a batch sit the epoch out.")
+    batch_size: PositiveInt = Field(description="Images per step; an incomplete last batch is left out.")
     latent_dim: PositiveInt = Field(description="Number k of latent variables.")
     network: NetworkParams = Field(description="Sizes of the networks.")
     initialization: Initialization = Field(
-        "standardized", description="Starting values: outputs standardised and small last layers, or torch's defaults."
+        "standardized",
+        description="Initial weights: standardised outputs and small last layers, or PyTorch's.",
     )
     precision: Precision = Field(
         "float32",
@@ -99,24 +124,26 @@ class ExperimentParams(_Strict):
     log_term: LogTerm = Field("taylor-square", description="E log|s| of a linear guide; taylor-square is the paper's.")
     plateau_epochs: float = Field(0.0, ge=0, description="Epochs with the silent gradient alone before annealing.")
     estimator_options: dict[str, float] = Field(
-        {}, description="Options of estimators, e.g. samples: 2; each holds for the methods whose estimator has it."
+        {}, description="Options of estimators, e.g. samples: 2; each applies to the methods whose estimator has it."
     )
     cooldown_epochs: float = Field(
-        0.0, ge=0, description="Epochs at the end in which all rates fall linearly to 0; with 0 they stay."
+        0.0,
+        ge=0,
+        description="Last epochs, in which all learning rates fall linearly to 0; 0 is none.",
     )
-    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Of AdamW.")
-    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Betas of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm per optimizer; null is none.")
     evaluate_every: PositiveInt = Field(1, description="Epochs between evaluations on the selection split.")
     evaluation_samples: PositiveInt = Field(4, description="Latent samples per image in those evaluations.")
     snapshot_epochs: list[PositiveInt] = Field([], description="Epochs at which gradient variance is measured.")
     threshold_bpd: PositiveFloat | None = Field(None, description="Bits/dim whose first epoch is reported.")
     holdout: PositiveInt | None = Field(None, description="Training images set aside to select; null is the set's own.")
-    grid: GridParams = Field(description="Values that are tried.")
+    grid: GridParams = Field(description="Values to try.")
     shared_axes: list[str] = Field([], description="Axes whose value is selected jointly over all methods.")
 
     def options_of(self, method: Method) -> dict[str, float]:
-        """The options of a method's estimator, set or by default."""
+        """Return the options of a method's estimator, set or by default."""
         chosen = {**method.options, **self.estimator_options}
         return {option: float(chosen[option]) for option in method.options}
 
@@ -133,50 +160,52 @@ class EvaluationParams(_Strict):
     )
 
     def resolved(self) -> EvaluationSettings:
-        """As the training process reads it."""
+        """Convert to the settings that the training process reads."""
         return EvaluationSettings(**self.model_dump())
 
 
 class ExecutionParams(_Strict):
-    """How the work is cut into jobs, and how steps are made.
+    """How the work is cut into jobs, and how training steps are executed.
 
     Nothing here changes a run's id. ``stack`` and ``steps`` change how sums are rounded, as another processor does:
-    with a fixed variance that stays rounding, with a learnable one it grows to the size of a change of seed.
+    with a fixed variance the difference stays small, with a learnable one it grows to the size of a change of seed.
     """
 
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
-    workers: PositiveInt = Field(8, description="Jobs that each round of an experiment is cut into at least.")
-    checkpoint_seconds: PositiveFloat = Field(30.0, description="Wall time between checkpoints, at least.")
+    workers: PositiveInt = Field(8, description="Minimum number of jobs that each round of an experiment is cut into.")
+    checkpoint_seconds: PositiveFloat = Field(30.0, description="Minimum wall time between checkpoints.")
     stack: Annotated[int, Field(ge=1, le=64)] = Field(
         1,
-        description="Most runs that are trained side by side: of one cell in a stack, which pays for small networks, "
-        "or on streams; 1 is none.",
+        description="Maximum number of runs that are trained side by side: as a stack of one cell's runs, which pays "
+        "for small networks, or on streams; 1 is none.",
     )
     steps: Literal["graph", "streams", "eager"] = Field(
         "graph",
-        description="On a GPU, steps are captured as CUDA graphs, which with `streams` are those of any runs at the "
-        "same time, or they are eager calls; elsewhere they are eager, with `streams` of one run after another.",
+        description="On a GPU: CUDA graphs, with `streams` those of any runs at the same time, or eager calls. "
+        "Elsewhere: eager calls, with `streams` of one run after another.",
     )
-    tensorboard: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="Folder to write the curves to as TensorBoard's events, too; null is nowhere."
+    tensorboard: PathText | None = Field(
+        None, description="Folder to which the curves are also written as TensorBoard events; null is none."
     )
-    time_limit: PositiveFloat | None = Field(
-        None, description="Minutes before which a job stops at a checkpoint; the same command goes on. null is never."
+    time_limit: Minutes | None = Field(
+        None,
+        description="Minutes, or a text 'h:mm:ss', before which a job stops at a checkpoint; the same command "
+        "continues. null is never.",
     )
 
 
 class OwnImagesParams(_Strict):
-    """Own images as a data set."""
+    """A data set of own images."""
 
     path: str = Field(min_length=1, description="A folder of images, or an npz or npy file of uint8 arrays.")
-    title: str | None = Field(None, description="What readers of tables and figures see; null is the name.")
+    title: str | None = Field(None, description="Name in tables and figures; null is the name of the set.")
     test: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Fraction of the images that are the test set; null is 0.1, or their own test set.",
+        description="Fraction of the images in the test set; null is 0.1, or the images' own test set.",
     )
-    seed: Seed = Field(0, description="Decides the order of the images, and so which of them are held out.")
+    seed: Seed = Field(0, description="Seed of the order of the images, and so of the split.")
     levels: int = Field(256, ge=2, le=256, description="Number of grey levels; pixels are 0 to levels - 1.")
     size: tuple[PositiveInt, PositiveInt] | None = Field(
         None, description="Height and width that image files are cropped and resized to; null takes them as they are."
@@ -186,18 +215,18 @@ class OwnImagesParams(_Strict):
     )
 
     def resolved(self) -> OwnImages:
-        """As the data's preparation reads it."""
+        """Convert to the settings that the preparation of data reads."""
         return OwnImages(**self.model_dump())
 
 
 class DataParams(_Strict):
     """Where data come from and go to."""
 
-    mirror: str | None = Field(None, description="Folder or http(s) address to read the raw files from.")
+    mirror: PathText | None = Field(None, description="Folder or http(s) address to read the raw files from.")
     substitute: dict[str, str] = Field(
-        {}, description="By data set: another one that takes its place in every experiment, under its own name."
+        {}, description="By data set: another one that replaces it in every experiment, under its own name."
     )
-    sets: dict[str, OwnImagesParams] = Field({}, description="Own images by the name of their data set.")
+    sets: dict[str, OwnImagesParams] = Field({}, description="Own images by name of the data set.")
 
 
 class Params(_Strict):
@@ -205,14 +234,14 @@ class Params(_Strict):
 
     preset: str = Field(description="Name of a file in presets/.")
     protocol: Protocol = Field(
-        "holdout", description="What selects: images held out of the training set, or the test images as in the paper."
+        "holdout", description="Images to select on: held out of the training set, or the test images as in the paper."
     )
     seeds: list[Seed] = Field(min_length=1, description="Seeds of the selected points; the grid uses the first.")
     experiments: dict[Experiment, dict[str, ExperimentParams]] = Field(
         description="fixed, learnable and log-linear; in each, a section per data set."
     )
     evaluation: EvaluationParams = Field(EvaluationParams(), description="How selected runs are evaluated.")
-    execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs, and steps made.")
+    execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs.")
     data: DataParams = Field(DataParams(), description="Where data come from, and own images.")
 
     @cached_property
@@ -226,17 +255,17 @@ class Params(_Strict):
         return {name: source_in(name, self.data.sets) for name in sorted(names)}
 
     def own_set(self, name: str) -> str:
-        """The settings of one own data set alone, as JSON; ``source_of`` reads them."""
+        """Return the settings of one data set of own images as JSON for ``source_of``."""
         return json.dumps({"data": {"sets": {name: self.data.sets[name].model_dump(mode="json")}}}, sort_keys=True)
 
     def for_method(self, experiment: Experiment, dataset: str, method: str) -> ExperimentParams:
-        """An experiment's settings with the method's overrides in place."""
+        """Return an experiment's settings with the overrides of a method."""
         section = self.experiments[experiment][dataset]
         return with_overrides(section, method, f"experiments.{experiment}.{dataset}")
 
 
 def source_in(name: str, sets: Mapping[str, OwnImagesParams]) -> Source:
-    """A data set of the package, or one of the user's own images."""
+    """Return a data set of the package, or one of the user's own images."""
     if name not in sets:
         return source_named(name)
     try:
@@ -246,7 +275,7 @@ def source_in(name: str, sets: Mapping[str, OwnImagesParams]) -> Source:
 
 
 def with_overrides(section: ExperimentParams, method: str, where: str) -> ExperimentParams:
-    """An experiment's settings with those of one of its methods laid over them."""
+    """Return an experiment's settings with those of one of its methods laid over them."""
     override = section.overrides.get(method)
     if not override:
         return section
