@@ -18,10 +18,10 @@ from silent_study.params.schema import ExperimentParams, OwnImagesParams, Params
 
 _INTRODUCTION = """# params.yaml, key by key
 
-`make reference` writes this page from the types and descriptions of the settings. `params.yaml` names a preset, a file in
-`presets/` with the same keys, and sets any of them over it: mappings are merged key by key, everything else replaces the
-preset's value, null removes a mapping. A value in `params.yaml` also replaces the preset's `overrides` of that key. An
-unknown key, a wrong type or an impossible value is an error of one line. What an edit of a key runs again:
+`make reference` writes this page from the types and descriptions of the settings. `params.yaml` names a preset, a file
+in `presets/` with the same keys, and sets any of them over it: mappings are merged key by key, everything else replaces
+the preset's value, null removes a mapping. A value in `params.yaml` also replaces the preset's `overrides` of that key.
+An unknown key, a wrong type or an impossible value is an error of one line. What an edit of a key runs again:
 [reliability.md](reliability.md).
 """
 _WORDS = {str: "text", int: "whole number", float: "number"}
@@ -37,17 +37,9 @@ def markdown() -> str:
     return _INTRODUCTION + "".join(_sections(Params, "", "At the top"))
 
 
-def undescribed() -> list[str]:
-    """Keys without a description, which the page would have nothing to say of."""
-    found = []
-    for model, prefix, _ in _models(Params, "", ""):
-        found += [f"{prefix}{name}" for name, field in model.model_fields.items() if not field.description]
-    return found
-
-
-def _models(model: type[BaseModel], prefix: str, title: str) -> Iterator[tuple[type[BaseModel], str, str]]:
-    """Yield a model and the models in it, each with the prefix of its keys and its title."""
-    yield model, prefix, title
+def _models(model: type[BaseModel], prefix: str, title: str) -> Iterator[tuple[type[BaseModel], str]]:
+    """Yield a model and the models in it, each with the title of its section."""
+    yield model, title
     for name, field in model.model_fields.items():
         if name in _NAMED:
             inner, where = _NAMED[name]
@@ -57,7 +49,7 @@ def _models(model: type[BaseModel], prefix: str, title: str) -> Iterator[tuple[t
 
 
 def _sections(model: type[BaseModel], prefix: str, title: str) -> Iterator[str]:
-    for each, _, where in _models(model, prefix, title):
+    for each, where in _models(model, prefix, title):
         about = re.sub(r"\s+", " ", (each.__doc__ or "").strip())
         lines = [f"\n## {where}\n", f"{about}\n", "| key | value | default | |", "| --- | --- | --- | --- |"]
         lines += [_row(name, field) for name, field in each.model_fields.items()]

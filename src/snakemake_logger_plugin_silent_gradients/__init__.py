@@ -1,7 +1,7 @@
-"""Snakemake's logger plugin of this project: progress worth reading, and the literal command line.
+"""Snakemake logger plugin: a compact display of progress, and a repair of the command line.
 
-Snakemake finds the package by the beginning of its name and imports it at every start; ``logger: [silent-gradients]``
-in profiles/default switches the display on.
+Snakemake finds the package by the prefix of its name and imports it at every start; ``logger: [silent-gradients]`` in
+profiles/default switches the display on.
 """
 
 import sys

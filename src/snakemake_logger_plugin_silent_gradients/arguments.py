@@ -1,9 +1,8 @@
 """Keep Snakemake's ``--resources`` from swallowing the targets that follow it.
 
-``snakemake --cores 8 --resources gpu=8 all`` reads as "up to eight GPUs, target all", but ``--resources`` takes every
-word up to the next option, so Snakemake stops at ``all``, which is no NAME=VALUE, before it has read the Snakefile.
-Logger plugins are imported before the arguments are parsed, which is the one place where the words can still be told
-apart.
+In ``snakemake --cores 8 --resources gpu=8 all``, ``--resources`` takes every word up to the next option, so Snakemake
+fails at ``all``, which is no NAME=VALUE, before it reads the Snakefile. Logger plugins are imported before the
+arguments are parsed, early enough to move the targets.
 """
 
 import re
@@ -12,21 +11,21 @@ from pathlib import PurePath
 
 _OPTION = "--resources"
 _SHORTEST = "--res"
-# What Snakemake takes for a resource: an identifier with a value.
+# A resource for Snakemake: an identifier with a value.
 _RESOURCE = re.compile(r"[A-Za-z_]\w*=")
 
 
 def separate_targets(argv: Sequence[str]) -> list[str]:
-    """Move the words that ``--resources`` would take for resources by mistake behind a ``--``.
+    """Move the targets that ``--resources`` would take for resources behind a ``--``.
 
-    A word is such a mistake if it follows at least one NAME=VALUE of ``--resources`` and is itself neither NAME=VALUE
-    nor an option; Snakemake rejects every such command line, so that nothing that works is changed.
+    A word is such a target if it follows at least one NAME=VALUE of ``--resources`` and is itself neither NAME=VALUE
+    nor an option. Snakemake rejects every such command line, so no valid one is changed.
 
     Args:
-        argv: the words of a Snakemake command line, without the program's name.
+        argv: Words of a Snakemake command line, without the program's name.
 
     Returns:
-        The words, with the targets behind ``--`` at the end; equal to ``argv`` where there is no such mistake.
+        The words, with the targets behind ``--`` at the end; equal to ``argv`` if there are none.
     """
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)

@@ -1,4 +1,4 @@
-"""Where the messages go: lines above a live view on a terminal, plain lines anywhere else."""
+"""Displays of the messages: lines above a live view on a terminal, plain lines elsewhere."""
 
 import sys
 import threading
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 
 class Display(Protocol):
-    """Something that lines can be written to.
+    """A place for lines and the progress.
 
     Attributes:
-        shows_progress: Whether the progress is in sight without lines that tell it.
+        shows_progress: True if the progress is visible without lines about it.
     """
 
     shows_progress: bool
 
     def write(self, text: str, style: str) -> None:
-        """Show a text, which may have several lines, in a style of rich ("" for none)."""
+        """Show a text of one or more lines in a style of rich ("" for none)."""
 
     def watch(self, progress: Progress) -> None:
-        """From now on, show this state as it changes."""
+        """Show this state from now on."""
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop showing the state."""
 
 
 HEARTBEAT_SECONDS = 20.0
-"""A run whose output is not a terminal tells as often what its jobs are at."""
+"""Seconds between lines about the running jobs if the output is not a terminal."""
 
 
 class PlainDisplay:
@@ -51,18 +51,18 @@ class PlainDisplay:
         print(text, file=sys.stderr, flush=True)
 
     def watch(self, progress: Progress) -> None:
-        """Every now and then, a line for each pack in training."""
-        threading.Thread(target=self._tell, args=(progress,), daemon=True).start()
+        """Print a line for each pack in training at every heartbeat."""
+        threading.Thread(target=self._beat, args=(progress,), daemon=True).start()
 
     def close(self) -> None:
-        """No more of these lines."""
+        """Stop the heartbeat."""
         self._closed.set()
 
-    def _tell(self, progress: Progress) -> None:
+    def _beat(self, progress: Progress) -> None:
         while not self._closed.wait(self._heartbeat):
-            for name, news, seconds in running_jobs(progress, time.time()):
-                if news:
-                    self.write(f"  {name}, {duration(seconds)}: {news}", "")
+            for name, line, seconds in running_jobs(progress, time.time()):
+                if line:
+                    self.write(f"  {name}, {duration(seconds)}: {line}", "")
 
 
 class TerminalDisplay:
@@ -71,7 +71,7 @@ class TerminalDisplay:
     shows_progress = True
 
     def __init__(self, *, colour: bool) -> None:
-        # rich takes a while to load; Snakemake imports this package at every start, of its own helpers too.
+        # Imported here: rich loads slowly, and Snakemake imports this package at every start, also of its subprocesses.
         from rich.console import Console
         from rich.live import Live
 
@@ -97,7 +97,7 @@ class TerminalDisplay:
         self._live.start()
 
     def close(self) -> None:
-        """Take the live view away."""
+        """Remove the live view."""
         self._live.stop()
 
     def _render(self) -> "Group":
@@ -110,24 +110,23 @@ class TerminalDisplay:
             return Group()
         now = time.time()
         jobs = Table.grid(padding=(0, 2))
-        for name, news, seconds in running_jobs(self._progress, now):
-            jobs.add_row(Text(name, style="cyan"), Text(news), Text(duration(seconds), style="dim"))
+        for name, line, seconds in running_jobs(self._progress, now):
+            jobs.add_row(Text(name, style="cyan"), Text(line), Text(duration(seconds), style="dim"))
         bar = Table.grid(padding=(0, 1))
         bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=30), summary(self._progress, now))
         return Group(jobs, bar)
 
 
 def running_jobs(progress: Progress, now: float) -> list[tuple[str, str, float]]:
-    """Name, latest news and seconds of each running job; the news are of packs only."""
-    rows = []
-    for job in list(progress.running.values()):
-        news = packs.newest_line(job.log) if job.manifest and job.log else ""
-        rows.append((job.name, news, now - job.started))
-    return rows
+    """Return name, newest log line (packs only) and seconds of each running job."""
+    return [
+        (job.name, packs.newest_line(job.log) if job.manifest and job.log else "", now - job.started)
+        for job in list(progress.running.values())
+    ]
 
 
 def summary(progress: Progress, now: float) -> str:
-    """Jobs done and failed, time passed, and a guess at the time left."""
+    """Return jobs done and failed, time passed and the estimated time left."""
     parts = [f"{progress.done}/{progress.total} jobs"]
     if progress.failed:
         parts.append(f"{len(progress.failed)} failed")
@@ -135,7 +134,7 @@ def summary(progress: Progress, now: float) -> str:
 
 
 def times(progress: Progress, now: float) -> str:
-    """Time passed, and a guess at the time left."""
+    """Return the time passed and the estimated time left."""
     left = progress.seconds_left(now)
     passed = f"{duration(now - progress.started)} so far"
     return f"{passed}, about {duration(left)} left" if left and progress.done < progress.total else passed

@@ -1,4 +1,4 @@
-"""What Snakemake tells its users while this workflow runs: a line per finished job, and every warning and error."""
+"""The output of a running workflow: a line per finished job, and every warning and error."""
 
 import logging
 import os
@@ -22,8 +22,8 @@ from .progress import Job, Progress
 
 _LOG_LINES = 20
 
-# Messages that carry no event to tell them by and say what is always so or what the display shows better.
-_NOISE = (
+# Beginnings of messages without an event that are always the same or that the display shows better.
+_OMITTED = (
     "Assuming unrestricted shared filesystem usage",
     "Building DAG of jobs",
     "Using shell: ",
@@ -34,25 +34,24 @@ _NOISE = (
     "Updating checkpoint dependencies",
     "Elapsed time: ",
 )
-# Errors that say all of what is wrong; where in the workflow's code they came from does not help.
-_WHOLE = frozenset({"SettingsError", "DataError", "StoreError"})
-# What a shell command ended with; its text, which has the whole pack in it, is in .snakemake/log.
+# Errors whose message is complete; their place in the workflow's code does not help.
+_COMPLETE_ERRORS = frozenset({"SettingsError", "DataError", "StoreError"})
+# How a shell command ended; the command, which contains the whole pack, is in .snakemake/log.
 _EXIT_STATUS = re.compile(
     r"^Command '.*' (returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)\.", re.DOTALL | re.MULTILINE
 )
 _JOBS_FAILED = "At least one job did not complete successfully."
 _LEFT_LOCK = "removed with the --unlock argument"
-_NOISY_EVENTS = frozenset(
+_OMITTED_EVENTS = frozenset(
     {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEvent.GROUP_INFO, LogEvent.RULEGRAPH}
 )
 
 
 class LogHandler(LogHandlerBase):
-    """Takes the place of Snakemake's own output.
+    """Handler in the place of Snakemake's own output.
 
-    Nothing is lost by it: dry runs, --verbose and --debug-dag are shown by Snakemake's own handler, what Snakemake
-    says of other matters (--lint, --unlock, --report ...) is shown in its own words, and .snakemake/log has every
-    message.
+    Snakemake's own handler shows dry runs, --verbose and --debug-dag. Other messages (--lint, --unlock, --report ...)
+    are shown unchanged, and .snakemake/log has every message.
     """
 
     def __post_init__(self) -> None:
@@ -77,12 +76,12 @@ class LogHandler(LogHandlerBase):
         else:
             self._display = PlainDisplay()
         self._progress: Progress | None = None
-        self._news: list[str] = []
+        self._finished: list[str] = []
         self._ended = ""
 
     def emit(self, record: LogRecord) -> None:
-        """Show a message, or learn from it."""
-        # An exception would end the thread that all messages come through, and with it the errors still to come.
+        """Show a message, or update the progress."""
+        # An exception would end the thread of all messages, and later errors would not be shown.
         try:
             if self._original is not None:
                 self._original.handle(record)
@@ -92,12 +91,12 @@ class LogHandler(LogHandlerBase):
             self.handleError(record)
 
     def close(self) -> None:
-        """Say how the run ended, and leave the terminal as it was."""
+        """Show how the run ended, and restore the terminal."""
         if self._progress is not None:
             self._display.close()
-            self._tell_news(self._progress)
-            if self._tells_progress:
-                self._tell_end(self._progress)
+            self._show_finished(self._progress)
+            if self._shows_progress:
+                self._show_end(self._progress)
             self._progress = None
         super().close()
 
@@ -112,35 +111,35 @@ class LogHandler(LogHandlerBase):
             self._finish(progress, record.job_id)
         elif event == LogEvent.PROGRESS and progress is not None:
             progress.done, progress.total = record.done, record.total
-            self._tell_news(progress)
+            self._show_finished(progress)
         elif event == LogEvent.JOB_ERROR and progress is not None:
             self._fail(progress, record)
         elif record.levelno >= logging.ERROR:
             text = self._own_formatter.format(record)
-            if getattr(record, "exception", None) in _WHOLE:
+            if getattr(record, "exception", None) in _COMPLETE_ERRORS:
                 text = _without_places(text)
             if progress is not None and (ended := _EXIT_STATUS.search(text)):
-                self._ended = ended[1]  # told with the job, whose failure is the next message
+                self._ended = ended[1]  # shown with the failure of the job, the next message
                 return
             if progress is not None and _JOBS_FAILED in text:
                 return
             if _LEFT_LOCK in text:
                 text += "\nIf none is running, this clears the lock: snakemake --unlock"
             self._display.write(text, "bold red")
-        elif event not in _NOISY_EVENTS and self._own_filter.filter(record):
+        elif event not in _OMITTED_EVENTS and self._own_filter.filter(record):
             text = self._own_formatter.format(record)
-            if text and text != "None" and not (record.levelno == logging.INFO and text.startswith(_NOISE)):
+            if text and text != "None" and not (record.levelno == logging.INFO and text.startswith(_OMITTED)):
                 self._display.write(text, "yellow" if record.levelno == logging.WARNING else "")
 
     @property
-    def _tells_progress(self) -> bool:
+    def _shows_progress(self) -> bool:
         return self._quiet.isdisjoint({Quietness.PROGRESS, Quietness.ALL})
 
     def _begin(self, record: Any) -> None:
         rules = {rule: number for rule, number in record.stats.items() if rule != "total"}
         self._progress = Progress(started=time.time())
         self._progress.plan(rules)
-        if self._tells_progress:
+        if self._shows_progress:
             counts = ", ".join(f"{number} {rule}" for rule, number in rules.items())
             self._display.write(f"{self._progress.total} jobs: {counts}", "bold")
             self._display.watch(self._progress)
@@ -149,7 +148,7 @@ class LogHandler(LogHandlerBase):
         now = time.time()
         job = progress.finish(number, now)
         if job is None:
-            self._news.append(f"job {number}")
+            self._finished.append(f"job {number}")
             return
         line = job.name
         if job.manifest is not None:
@@ -159,17 +158,17 @@ class LogHandler(LogHandlerBase):
                 line += f": finished, but its results cannot be read ({error!r})"
         if job.outputs:
             line += f", {duration(now - job.started)}"
-        self._news.append(line)
+        self._finished.append(line)
 
-    def _tell_news(self, progress: Progress) -> None:
-        """Show what has finished, now that Snakemake has said how many that makes."""
-        if self._tells_progress:
+    def _show_finished(self, progress: Progress) -> None:
+        """Show the finished jobs, once Snakemake has sent their number."""
+        if self._shows_progress:
             ending = "" if self._display.shows_progress else f" ({times(progress, time.time())})"
-            for line in self._news:
+            for line in self._finished:
                 self._display.write(f"[{progress.done}/{progress.total}] {line}{ending}", "")
-        self._news.clear()
+        self._finished.clear()
 
-    def _tell_end(self, progress: Progress) -> None:
+    def _show_end(self, progress: Progress) -> None:
         ends = {"stopped": len(progress.stopped), "failed": len(progress.failed - progress.stopped)}
         failed = "".join(f", {count} {how}" for how, count in ends.items() if count)
         passed = duration(time.time() - progress.started)
@@ -198,27 +197,27 @@ class LogHandler(LogHandlerBase):
 
     @property
     def writes_to_stream(self) -> bool:
-        """It takes the place of Snakemake's own output."""
+        """True: in the place of Snakemake's own output."""
         return True
 
     @property
     def writes_to_file(self) -> bool:
-        """Snakemake writes .snakemake/log itself."""
+        """False: Snakemake writes .snakemake/log itself."""
         return False
 
     @property
     def has_filter(self) -> bool:
-        """Errors come through whatever is to be quiet, and the display learns from messages that it does not show."""
+        """True: errors are shown despite --quiet, and hidden messages update the progress."""
         return True
 
     @property
     def has_formatter(self) -> bool:
-        """The wording is this package's own."""
+        """True: with wording of its own."""
         return True
 
     @property
     def needs_rulegraph(self) -> bool:
-        """The order of the rules is not shown."""
+        """False: the order of the rules is not shown."""
         return False
 
 
@@ -233,14 +232,14 @@ def _job(record: Any) -> Job:
 
 
 def _without_places(text: str) -> str:
-    """What an error says without the lines on the code that raised it."""
+    """Remove the lines about the code that raised an error from its message."""
     first, *lines = text.splitlines()
     kept = [line for line in lines if not line.startswith('  File "')]
     return "\n".join(kept if " in file " in first and kept else [first, *kept])
 
 
 def _tail(log: Path) -> list[str]:
-    """The end of a job's log, or why there is none."""
+    """Return the end of a job's log, or why there is none."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The state of a workflow that is running, as told by Snakemake's events."""
+"""The state of a running workflow, from Snakemake's events."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ class Job:
 
     Attributes:
         rule: Name of its rule.
-        wildcards: The values of the rule's wildcards.
-        outputs: The files it makes.
-        started: When it began, in seconds since the epoch of Unix.
-        log: Where it logs.
+        wildcards: Values of the rule's wildcards.
+        outputs: Output files.
+        started: Start, in seconds since the Unix epoch.
+        log: Log file.
     """
 
     rule: str
@@ -27,14 +27,14 @@ class Job:
 
     @property
     def manifest(self) -> Path | None:
-        """The manifest that the job makes; None if it trains no pack."""
+        """The manifest that the job writes; None if it trains no pack."""
         if self.rule != packs.RULE:
             return None
         return next((path for path in self.outputs if "packs" in path.parts[:-1]), None)
 
     @property
     def name(self) -> str:
-        """Round and cell of a pack, else the rule with its wildcards or, without them, its first output."""
+        """Round and group of a pack, else the rule with its wildcards or, without them, its first output."""
         if self.manifest is not None:
             return packs.title(self.manifest)
         return " ".join([self.rule, *(self.wildcards or map(str, self.outputs[:1]))])
@@ -42,15 +42,15 @@ class Job:
 
 @dataclass
 class Progress:
-    """Which jobs are running, how many are done, and how long the others may take.
+    """Running jobs, number of finished jobs, and an estimate of the time left.
 
     Attributes:
-        started: When the workflow began, in seconds since the epoch of Unix.
-        done: Jobs that have finished.
-        total: Jobs that are known to be needed; grows when a checkpoint has shown what else is to be done.
-        running: The jobs now running, by Snakemake's number.
-        failed: The numbers of the jobs that failed and were not repeated with success.
-        stopped: Those of them that were asked to stop and go on from where they are.
+        started: Start of the workflow, in seconds since the Unix epoch.
+        done: Number of finished jobs.
+        total: Number of jobs known to be needed; grows when a checkpoint adds jobs.
+        running: The running jobs by Snakemake's number.
+        failed: Numbers of the failed jobs, without those that succeeded when repeated.
+        stopped: Numbers of the failed jobs that stopped at a checkpoint and can continue.
     """
 
     started: float
@@ -64,16 +64,16 @@ class Progress:
     _finished: list[tuple[str, float]] = field(default_factory=list)
 
     def plan(self, jobs_of_rules: dict[str, int]) -> None:
-        """Learn how many jobs of each rule there will be."""
+        """Set the number of planned jobs per rule."""
         self._planned = Counter(jobs_of_rules)
         self.total = self._planned.total()
 
     def start(self, number: int, job: Job) -> None:
-        """A job begins, perhaps once more."""
+        """Record the start of a job, perhaps a repeated one."""
         self.running[number] = job
 
     def finish(self, number: int, now: float) -> Job | None:
-        """A job ends well; None if its beginning was not told."""
+        """Record the success of a job and return it; None if its start was not recorded."""
         self.failed.discard(number)
         self.stopped.discard(number)
         job = self.running.pop(number, None)
@@ -82,15 +82,15 @@ class Progress:
         return job
 
     def fail(self, number: int) -> Job | None:
-        """A job ends badly; None if its beginning was not told."""
+        """Record the failure of a job and return it; None if its start was not recorded."""
         self.failed.add(number)
         return self.running.pop(number, None)
 
     def seconds_left(self, now: float) -> float | None:
-        """A rough guess at the time left, in seconds; None before each of the running rules has a finished job.
+        """Estimate the time left in seconds; None until each running rule has a finished job.
 
-        Each job to come is taken to last as long as the mean of its rule, or, where there is none yet, as the mean of
-        all jobs; and as many jobs at once are taken to run as did until now.
+        A planned job is expected to take the mean time of its rule or, if none has finished, of all jobs, with as many
+        jobs at once as so far.
         """
         under_way = [(job.rule, now - job.started) for job in list(self.running.values())]
         finished = Counter(rule for rule, _ in self._finished)
@@ -104,6 +104,6 @@ class Progress:
         return max(0.0, work) / jobs_at_once
 
     def _expected(self, rule: str | None) -> float:
-        """Mean seconds of the finished jobs of a rule, or of all finished jobs."""
+        """Return the mean seconds of the finished jobs of a rule, or of all finished jobs."""
         seconds = [s for of_rule, s in self._finished if of_rule == rule] or [s for _, s in self._finished]
         return sum(seconds) / len(seconds)

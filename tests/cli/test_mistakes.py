@@ -318,11 +318,7 @@ MISTAKES = {
         (nothing, ["best", "--data", "data", "--estimators", "rlo"], "estimators"),
         (nothing, ["best", "--data", "data", "--estimators", ""], "estimators"),
         (nothing, ["best", "--data", "data", "--estimators", "gumbel-softmax:temperature"], "estimators"),
-        (
-            file("out"),
-            ["best", "--data", "data", "--estimators", "silent", "--draws", "4", "--out", "out"],
-            "out",
-        ),
+        (file("out"), ["best", "--data", "data", "--estimators", "silent", "--draws", "4", "--out", "out"], "out"),
     ),
     "completion": (
         (nothing, [], "the following arguments are required: shell"),

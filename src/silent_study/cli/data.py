@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from silent_study.cli.parsing import (
     add_config,
+    add_option,
     add_verb,
     given_mirror,
     given_path,
@@ -32,9 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
         "get the raw files of a data set, or find them in a mirror, and verify them",
         ("silent-gradients download mnist", "silent-gradients download cifar10 --mirror /datasets/torchvision"),
     )
-    download.add_argument(
-        "--record", type=given_path, metavar="FILE", help="JSON file to write with the folder and digests of the files"
-    )
+    add_option(download, "--record", given_path, "FILE", "JSON file to write with the folder and digests of the files")
     prepare = _add(
         verbs,
         "prepare",
@@ -42,24 +41,17 @@ def add_verbs(verbs: Verbs) -> None:
         ("silent-gradients prepare digits", "silent-gradients prepare mnist --mirror https://example.org/torchvision"),
     )
     for parser in (download, prepare):
-        parser.add_argument(
+        add_option(
+            parser,
             "--mirror",
-            type=given_mirror,
-            help="folder or http(s) address with the raw files; default: data.mirror of the settings, then "
-            "$SILENT_GRADIENTS_MIRROR, then the publishers",
+            given_mirror,
+            "MIRROR",
+            "folder or http(s) address with the raw files (default: data.mirror of the settings, then "
+            "$SILENT_GRADIENTS_MIRROR, then the publishers)",
         )
-        parser.add_argument(
-            "--raw",
-            type=given_path,
-            default=Path("data/raw"),
-            metavar="FOLDER",
-            help="folder for downloads; default: %(default)s",
-        )
+        add_option(parser, "--raw", given_path, "FOLDER", "folder for downloads", Path("data/raw"))
     dequantize = _add(
-        verbs,
-        "dequantize",
-        "write the dequantization noise for evaluations",
-        ("silent-gradients dequantize digits",),
+        verbs, "dequantize", "write the dequantization noise for evaluations", ("silent-gradients dequantize digits",)
     )
     limit = _add(
         verbs,
@@ -70,21 +62,13 @@ def add_verbs(verbs: Verbs) -> None:
             "silent-gradients limit mnist --latent-dim 64 --protocol paper --json limits.json",
         ),
     )
-    limit.add_argument(
-        "--latent-dim", type=whole_number(1), required=True, metavar="K", help="number of latent variables"
-    )
-    limit.add_argument(
-        "--variance", type=positive_number, help="fixed variance of the likelihood, besides the optimal one"
-    )
+    add_option(limit, "--latent-dim", whole_number(1), "K", "number of latent variables", required=True)
+    add_option(limit, "--variance", positive_number, "VARIANCE", "fixed variance besides the optimal one")
     limit.add_argument("--protocol", choices=get_args(Protocol), default="holdout", help="default: %(default)s")
-    limit.add_argument(
-        "--holdout", type=whole_number(1), help="training images to set aside (default: the data set's own number)"
-    )
+    add_option(limit, "--holdout", whole_number(1), "N", "training images to set aside (default: the data set's)")
     for parser in (prepare, dequantize, limit):
-        parser.add_argument(
-            "--folder", type=given_path, help="of the prepared data set (default: data/prepared/<dataset>)"
-        )
-    limit.add_argument("--json", type=given_path, metavar="FILE", help="file to write the numbers to")
+        add_option(parser, "--folder", given_path, "FOLDER", "prepared data set (default: data/prepared/<dataset>)")
+    add_option(limit, "--json", given_path, "FILE", "file to write the numbers to")
 
 
 def _add(verbs: Verbs, name: str, summary: str, examples: tuple[str, ...]) -> OneLineParser:

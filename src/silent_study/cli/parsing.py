@@ -144,6 +144,21 @@ def study_folder() -> Path:
     return here
 
 
+def add_option(
+    parser: argparse.ArgumentParser,
+    name: str,
+    kind: Callable[[str], Any],
+    metavar: str,
+    text: str,
+    default: Any = None,
+    *,
+    required: bool = False,
+) -> None:
+    """Add an option with one value of a kind, which reads it; the help is ``text`` and the default."""
+    shown = text if default is None else f"{text} (default: %(default)s)"
+    parser.add_argument(name, type=kind, metavar=metavar, help=shown, default=default, required=required)
+
+
 def add_config(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
     """Add the options that change the settings.
 
@@ -164,9 +179,7 @@ def add_config(parser: argparse.ArgumentParser, *, several: bool = True) -> None
 
 def add_results(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the results."""
-    parser.add_argument(
-        "--results", type=given_path, default=Path("results"), metavar="FOLDER", help="default: %(default)s"
-    )
+    add_option(parser, "--results", given_path, "FOLDER", "the results", Path("results"))
 
 
 def own_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from silent_study.cli.exits import SIGNAL_BASE, TIME_LIMIT
 from silent_study.cli.parsing import (
+    add_option,
     add_verb,
     given_path,
     leased_device,
@@ -44,27 +45,11 @@ def add_verbs(verbs: Verbs) -> None:
         in_study=False,
     )
     train.add_argument("--pack", required=True, help="the pack as JSON, or a file that holds it")
-    train.add_argument("--data", type=given_path, required=True, metavar="FOLDER", help="the prepared data set")
-    train.add_argument(
-        "--store", type=given_path, default=Path("results/store"), metavar="FOLDER", help="default: %(default)s"
-    )
-    train.add_argument(
-        "--manifest", type=given_path, required=True, metavar="FILE", help="file to write once every run is finished"
-    )
-    train.add_argument(
-        "--checkpoint-seconds",
-        type=positive_number,
-        default=30.0,
-        metavar="SECONDS",
-        help="wall time between checkpoints (default: 30)",
-    )
-    train.add_argument(
-        "--stack",
-        type=whole_number(1),
-        default=1,
-        metavar="N",
-        help="maximum number of runs trained side by side (default: 1)",
-    )
+    add_option(train, "--data", given_path, "FOLDER", "the prepared data set", required=True)
+    add_option(train, "--store", given_path, "FOLDER", "the run store", Path("results/store"))
+    add_option(train, "--manifest", given_path, "FILE", "file to write once every run is finished", required=True)
+    add_option(train, "--checkpoint-seconds", positive_number, "SECONDS", "wall time between checkpoints", 30.0)
+    add_option(train, "--stack", whole_number(1), "N", "maximum number of runs trained side by side", 1)
     train.add_argument(
         "--steps",
         choices=["graph", "streams", "eager"],
@@ -72,15 +57,14 @@ def add_verbs(verbs: Verbs) -> None:
         help="on a GPU: CUDA graphs (default), CUDA graphs of any runs at the same time, or eager calls; elsewhere: "
         "eager calls, with streams of one run after another",
     )
-    train.add_argument(
+    add_option(
+        train,
         "--time-limit",
-        type=positive_number,
-        metavar="MINUTES",
-        help=f"stop at a checkpoint before this time, with exit code {TIME_LIMIT}; the same command continues",
+        positive_number,
+        "MINUTES",
+        f"stop at a checkpoint before this time, with exit code {TIME_LIMIT}; the same command continues",
     )
-    train.add_argument(
-        "--tensorboard", type=given_path, metavar="FOLDER", help="folder for the curves as TensorBoard events"
-    )
+    add_option(train, "--tensorboard", given_path, "FOLDER", "folder for the curves as TensorBoard events")
 
     evaluate = add_verb(
         verbs,
@@ -102,25 +86,22 @@ def add_verbs(verbs: Verbs) -> None:
         default="test",
         help="images to evaluate on; train takes as many training images as there are test images (default: test)",
     )
-    evaluate.add_argument(
-        "--samples",
-        type=whole_number(1),
-        metavar="N",
-        help="latent samples per image (default: as in the store, else 16)",
-    )
-    evaluate.add_argument(
+    add_option(evaluate, "--samples", whole_number(1), "N", "latent samples per image (default: the store's, else 16)")
+    add_option(
+        evaluate,
         "--importance-samples",
-        type=whole_number(0),
-        metavar="K",
-        help="samples per image of the importance-weighted bound (default: as in the store, else 0, which is none)",
+        whole_number(0),
+        "K",
+        "samples per image of the importance-weighted bound (default: as in the store, else 0, which is none)",
     )
-    evaluate.add_argument(
+    add_option(
+        evaluate,
         "--epoch",
-        type=whole_number(1),
-        metavar="E",
-        help="the snapshot of this epoch, one of the run's snapshot_epochs (default: the final weights)",
+        whole_number(1),
+        "E",
+        "the snapshot of this epoch, one of the run's snapshot_epochs (default: the final weights)",
     )
-    evaluate.add_argument("--json", type=given_path, metavar="FILE", help="file to write the numbers to")
+    add_option(evaluate, "--json", given_path, "FILE", "file to write the numbers to")
 
     variance = add_verb(
         verbs,
@@ -138,28 +119,15 @@ def add_verbs(verbs: Verbs) -> None:
         metavar="A,B,..",
         help="names, each with its options as in gumbel-softmax:temperature=0.5 (default: all that the run supports)",
     )
-    variance.add_argument("--draws", type=int, default=100, help="latent draws per estimator (default: %(default)s)")
-    variance.add_argument(
-        "--reference-draws",
-        type=int,
-        default=1000,
-        help="latent draws of the reference, if it is not exact (default: %(default)s)",
-    )
-    variance.add_argument("--images", type=int, default=64, help="images of the fixed batch (default: %(default)s)")
-    variance.add_argument(
-        "--out",
-        type=given_path,
-        default=Path("results/variance"),
-        metavar="FOLDER",
-        help="for the JSON file and the plot",
-    )
+    add_option(variance, "--draws", int, "N", "latent draws per estimator", 100)
+    add_option(variance, "--reference-draws", int, "N", "latent draws of the reference, if it is not exact", 1000)
+    add_option(variance, "--images", int, "N", "images of the fixed batch", 64)
+    add_option(variance, "--out", given_path, "FOLDER", "folder of numbers and plot", Path("results/variance"))
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", type=given_path, help="folder of a run in the store that has weights")
-    parser.add_argument(
-        "--data", type=given_path, metavar="FOLDER", help="prepared data set (default: in data/prepared)"
-    )
+    add_option(parser, "--data", given_path, "FOLDER", "prepared data set (default: in data/prepared)")
 
 
 def _train(options: argparse.Namespace) -> int:

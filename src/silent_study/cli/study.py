@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 from silent_study.cli.parsing import (
     add_config,
+    add_option,
     add_results,
     add_verb,
     check_results,
@@ -39,10 +40,7 @@ def add_verbs(verbs: Verbs) -> None:
         "plan",
         _plan,
         "list what will be run",
-        (
-            "silent-gradients plan",
-            "silent-gradients plan --config preset=mnist-short 'seeds=[0]'",
-        ),
+        ("silent-gradients plan", "silent-gradients plan --config preset=mnist-short 'seeds=[0]'"),
         "List the runs of params.yaml and how many of them are done, with hours once `silent-gradients pace` has "
         "measured the device.",
     )
@@ -64,13 +62,7 @@ def add_verbs(verbs: Verbs) -> None:
     )
     add_config(status)
     add_results(status)
-    status.add_argument(
-        "--logs",
-        type=given_path,
-        default=Path("logs"),
-        metavar="FOLDER",
-        help="the workflow's logs (default: %(default)s)",
-    )
+    add_option(status, "--logs", given_path, "FOLDER", "the workflow's logs", Path("logs"))
     status.add_argument(
         "--cells", action="store_true", help="a line for every cell, also of groups that are entirely done or planned"
     )
@@ -94,13 +86,7 @@ def add_verbs(verbs: Verbs) -> None:
     )
     add_config(pace)
     add_results(pace)
-    pace.add_argument(
-        "--rounds",
-        type=whole_number(1),
-        default=20,
-        metavar="N",
-        help="steps measured per method and phase (default: 20)",
-    )
+    add_option(pace, "--rounds", whole_number(1), "N", "steps measured per method and phase", 20)
 
     select = add_verb(
         verbs,

@@ -112,8 +112,7 @@ class ExperimentParams(_Strict):
     latent_dim: PositiveInt = Field(description="Number k of latent variables.")
     network: NetworkParams = Field(description="Sizes of the networks.")
     initialization: Initialization = Field(
-        "standardized",
-        description="Initial weights: standardised outputs and small last layers, or PyTorch's.",
+        "standardized", description="Initial weights: standardised outputs and small last layers, or PyTorch's."
     )
     precision: Precision = Field(
         "float32",
@@ -127,9 +126,7 @@ class ExperimentParams(_Strict):
         {}, description="Options of estimators, e.g. samples: 2; each applies to the methods whose estimator has it."
     )
     cooldown_epochs: float = Field(
-        0.0,
-        ge=0,
-        description="Last epochs, in which all learning rates fall linearly to 0; 0 is none.",
+        0.0, ge=0, description="Last epochs, in which all learning rates fall linearly to 0; 0 is none."
     )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Betas of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
