@@ -31,7 +31,7 @@ from silent_study.plan.plan import Cell, Plan
 from silent_study.settings import RunSettings
 from silent_study.store.files import write_text_atomically
 from silent_study.store.packs import PackSpec
-from silent_study.store.runs import CURVE, RunStore, StoredRun
+from silent_study.store.runs import RunStore, StoredRun
 from silent_study.training.device import settle
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
@@ -178,15 +178,14 @@ def runs_of(
 
 def bits_per_dim(run: StoredRun) -> float:
     """The final bound; not a number if the run diverged."""
-    selection = run.result["selection"]
-    return math.nan if selection is None else float(selection["bpd"])
+    return math.nan if run.diverged else run.final_bpd
 
 
 def on_record(run: StoredRun) -> dict[str, Any]:
     """What is kept of a run: its name, its metrics on the images to select on, and its bounds on the way."""
-    curve = [json.loads(line) for line in (run.folder / CURVE).read_text().splitlines()]
-    on_the_way = {row["epoch"]: row["selection_bpd"] for row in curve if row.get("selection_bpd") is not None}
-    guide = {row["epoch"]: row["guide_bpd"] for row in curve if row.get("guide_bpd") is not None}
+    curve = run.curve_entries()
+    on_the_way = {row["epoch"]: row["selection_bpd"] for row in curve if row["selection_bpd"] is not None}
+    guide = {row["epoch"]: row["guide_bpd"] for row in curve if row["guide_bpd"] is not None}
     record = {"name": run.name, "selection": run.result["selection"], "bits_per_dim": on_the_way}
     return {**record, "guide_bits_per_dim": guide} if guide else record
 

@@ -92,7 +92,7 @@ def test_a_pack_trains_its_members_and_says_what_they_are(tiny, store, trained, 
         }
         assert json.loads((found.folder / "settings.json").read_text()) == settings.to_json()
         assert len((found.folder / "curve.jsonl").read_text().splitlines()) == 2
-        assert set(found.record["files"]) >= {"settings.json", "curve.jsonl", "result.json", "provenance.json"}
+        assert set(found.identity["files"]) >= {"settings.json", "curve.jsonl", "result.json", "provenance.json"}
     assert not list(store.root.rglob("*.partial"))
     assert not list(store.root.rglob("checkpoint*"))
     lines = capsys.readouterr().out.splitlines()
@@ -222,7 +222,7 @@ def test_a_selected_run_without_weights_is_trained_again_in_its_own_place(tiny, 
     assert again.has_weights
     promised = manifest["members"][position]["result_sha256"]
     assert again.digest == promised  # the training is deterministic
-    assert again.record["replaces"] == [promised]
+    assert again.identity["replaces"] == [promised]
 
 
 def test_a_diverged_seed_is_recorded_without_numbers(tiny, store):
@@ -424,7 +424,7 @@ def test_a_run_tells_its_epoch_every_now_and_then(tiny, tmp_path, monkeypatch, c
     report = EpochReport("[1/2] run")
     report(trainer)  # as it begins
     for trainer.epoch, bound in enumerate([3.5, None, 3.25], 1):
-        trainer.curve.append({"epoch": trainer.epoch, "selection_bpd": bound})
+        trainer.curve.append({"epoch": trainer.epoch, "selection_bpd": bound})  # type: ignore[typeddict-item]
         # 64 images in 4 steps of 16: a second an epoch.
         trainer.speed.mark(float(trainer.epoch), 64 * trainer.epoch)
         report(trainer)

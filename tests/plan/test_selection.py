@@ -14,6 +14,7 @@ import yaml
 from silent_study import params
 from silent_study.plan.plan import Plan
 from silent_study.plan.selection import select
+from silent_study.store.documents import Selection
 from silent_study.store.runs import RunStore, StoreError, as_json
 
 NETWORK = {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]}
@@ -74,7 +75,7 @@ def no_waiting_for_the_disk(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _descriptor: None)
 
 
-def chosen_of(document: dict[str, Any], *axes: str) -> dict[str, Any]:
+def chosen_of(document: Selection, *axes: str) -> dict[str, Any]:
     return {
         cell.rpartition("/")[2]: tuple(chosen["point"][axis] for axis in axes)
         for cell, chosen in document["cells"].items()

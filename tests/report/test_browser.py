@@ -14,7 +14,7 @@ import pytest
 from matplotlib.image import imread
 from tests.docs.chromium import PATIENCE, chromium
 
-from silent_study.store.records import Record
+from silent_study.report.context import Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 
@@ -124,7 +124,7 @@ def test_the_verdict_is_read_first(browser, gathered):
 def test_a_number_is_that_of_the_records_and_leads_to_them(browser, study):
     records, _ = study
     runs: list[Record] = [run for run in records if run.cell == "digits/fixed/reinforce" and run.round == "seeds"]
-    bounds = [run.evaluation["report"]["bpd"] for run in runs]
+    bounds = [run.metrics("report")["bpd"] for run in runs]
     link = browser.element('#table-2-fixed-variance a[href="#digits/fixed/reinforce"]')
     assert link.text == f"{np.mean(bounds):.3f}"
 

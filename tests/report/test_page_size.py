@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.report.conftest import context_of, write_run
+from tests.report.conftest import context_of, record_of, write_run
 
 from silent_study import params
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
 from silent_study.report.gather import gather
-from silent_study.store.records import load
 
 PRESETS = Path(__file__).parents[2] / "presets"
 MEGABYTE = 1_000_000
@@ -62,7 +61,7 @@ def test_the_page_of_the_papers_whole_study_is_under_five_megabytes(tmp_path):
             digests = {f"{name}.json": "0123456789abcdef" * 4 for name in ("curve", "provenance", "result", "settings")}
             record = json.loads((folder / "record.json").read_text())
             (folder / "record.json").write_text(json.dumps(record | {"files": digests, "result_sha256": "0" * 64}))
-        records.append(load(folder, round_))
+        records.append(record_of(folder, round_))
     cells = tuple(cell.name for cell in plan.cells())
     assert len(cells) == 29
     assert len({record.name for record in records}) > 300

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import math
 import os
+import re
 import select
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +19,35 @@ import pytest
 from silent_study.settings import NUMERICS_VERSION
 from silent_study.store import runs as module
 from silent_study.store.files import sha256_of
-from silent_study.store.runs import RECORD, WEIGHTS, RunStore, StoreError, as_json, read_json, snapshot_file
+from silent_study.store.runs import (
+    EVALUATION,
+    RECONSTRUCTIONS,
+    RECORD,
+    WEIGHTS,
+    RunStore,
+    StoreError,
+    read_json,
+    snapshot_file,
+    write_json,
+)
+
+CURVE = [
+    {"epoch": epoch, "alpha": 1.0, "frozen": epoch > 1, "train_bpd": 3.0, "train_kl": 20.0, "guide_bpd": None}
+    | {"selection_bpd": bpd, "selection_kl": None if bpd is None else 20.0}
+    for epoch, bpd in enumerate([3.5, None, 3.25], 1)
+]
 
 
 def write_files(store, settings, bpd=3.0):
     """Fill a run's working folder as its training does."""
     working = store.working_folder(settings.name)
     working.mkdir(parents=True)
-    (working / "settings.json").write_text(as_json(settings.to_json()))
-    (working / "curve.jsonl").write_text('{"epoch": 1, "selection_bpd": 3.5}\n')
-    (working / "result.json").write_text(as_json({"status": "finished", "selection": {"bpd": bpd}}))
-    (working / "provenance.json").write_text(as_json({"seconds": 1.5}))
+    write_json(working / "settings.json", settings.to_json())
+    (working / "curve.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in CURVE))
+    status = "finished" if math.isfinite(bpd) else "diverged"
+    selection = {"bpd": bpd, "kl": 20.0} if math.isfinite(bpd) else None
+    write_json(working / "result.json", {"status": status, "selection": selection})
+    write_json(working / "provenance.json", {"seconds": 1.5})
     (working / WEIGHTS).write_bytes(bytes(range(256)))
     for epoch in settings.snapshot_epochs:
         (working / snapshot_file(epoch)).write_bytes(b"weights" * epoch)
@@ -58,11 +79,54 @@ def test_a_sealed_run_is_found(store, settings, run):
     found = find(store, settings)
     assert found == run == store.verified(settings.name, settings.id)
     assert (found.name, found.cell) == (settings.name, settings.cell)
+    assert (found.dataset, found.experiment, found.method) == ("tiny", "learnable", "reinforce+silent")
     assert found.has_weights
-    assert found.result == {"status": "finished", "selection": {"bpd": 3.0}}
     files = {"settings.json", "curve.jsonl", "result.json", "provenance.json", "weights.pt"}
-    assert set(found.record["files"]) == files | {"snapshot-2.pt", "snapshot-4.pt"}
-    assert found.record["replaces"] == []
+    assert set(found.identity["files"]) == files | {"snapshot-2.pt", "snapshot-4.pt"}
+    assert found.identity["replaces"] == []
+
+
+@pytest.mark.parametrize("bpd", [3.0, math.inf])
+def test_the_documents_of_a_run(store, settings, bpd):
+    write_files(store, settings, bpd)
+    run = store.seal(settings)
+    assert run.settings == settings.to_json()
+    assert (run.seed, run.provenance) == (settings.seed, {"seconds": 1.5})
+    assert (run.final_bpd, run.diverged) == (bpd, math.isinf(bpd))
+    assert run.metrics("selection").get("kl") == (None if run.diverged else 20.0)
+    assert run.evaluation is None
+    assert run.metrics("report") == {}
+    write_json(run.folder / EVALUATION, {"report": {"bpd": 2.75}, "train": None})
+    evaluated = store.verified(settings.name, settings.id)
+    assert evaluated.evaluation["report"] == evaluated.metrics("report") == {"bpd": 2.75}
+    assert evaluated.metrics("train") == {}
+
+
+def test_the_curve_has_a_row_an_epoch_and_nan_for_null(run):
+    assert run.curve_entries() == CURVE
+    assert list(run.curve.columns) == list(CURVE[0])
+    assert run.curve["epoch"].tolist() == [1, 2, 3]
+    assert run.curve["frozen"].tolist() == [False, True, True]
+    assert run.curve["selection_bpd"].isna().tolist() == [False, True, False]
+    assert run.curve["guide_bpd"].isna().all()
+
+
+def test_reconstructions_are_read_where_there_are_some(run):
+    assert run.reconstructions() is None
+    arrays: dict[str, Any] = {"originals": np.eye(2), "means": np.ones((2, 2))}
+    np.savez(run.folder / RECONSTRUCTIONS, **arrays)
+    found = run.reconstructions()
+    assert set(found) == set(arrays)
+    assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+
+
+def test_the_store_loads_no_heavy_library():
+    code = (
+        "import sys, silent_study.store.manifests;"
+        "print(sorted({'pandas', 'numpy', 'matplotlib', 'seaborn', 'scipy', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_missing_run(store, settings):
@@ -125,7 +189,7 @@ def test_every_altered_byte_of_the_record_is_found(store, settings, run):
         except StoreError as error:
             assert str(run.folder) in str(error)  # noqa: PT017 (most of a thousand positions, in one test)
         else:
-            if found.record != original:  # only its white space is another
+            if found.identity != original:  # only its white space is another
                 unnoticed.append((position, bytes(altered)))
     # A run may have lost its weights on purpose; that its entry is named otherwise is found, and nothing else is open.
     assert unnoticed == []
@@ -149,16 +213,20 @@ def test_a_run_under_another_name_is_refused(store, settings, run):
     other = store.root / "tiny/learnable/reinforce"
     other.mkdir()
     run.folder.rename(other / run.folder.name)
+    name = f"tiny/learnable/reinforce/{run.folder.name}"
     with pytest.raises(StoreError, match="contradict"):
-        store.verified(f"tiny/learnable/reinforce/{run.folder.name}", settings.id)
+        store.verified(name, settings.id)
+    write_json(store.folder(name) / RECORD, run.identity | {"name": name})
+    with pytest.raises(StoreError, match=f"recorded as {re.escape(name)}, .* belong to {re.escape(settings.name)}"):
+        store.verified(name, settings.id)
 
 
 def test_settings_that_were_altered_with_their_digest_are_found(store, settings, run):
     altered = dataclasses.replace(settings, epochs=99)
     path = run.folder / "settings.json"
-    path.write_text(as_json(altered.to_json()))
-    files = {**run.record["files"], "settings.json": sha256_of(path)}
-    (run.folder / RECORD).write_text(as_json(run.record | {"files": files} | module._derived(settings.name, files)))
+    write_json(path, altered.to_json())
+    files = {**run.identity["files"], "settings.json": sha256_of(path)}
+    write_json(run.folder / RECORD, module._identity(settings.name, settings.id, files, []))
     with pytest.raises(StoreError, match=f"not those of run {settings.id}"):
         find(store, settings)
 
@@ -192,7 +260,7 @@ def test_killed_between_sealing_and_renaming(store, settings, run, monkeypatch, 
     found = find(store, settings)
     assert found.result["selection"]["bpd"] == 2.5
     assert not store.working_folder(settings.name).exists()
-    assert found.record["replaces"] == [run.digest]
+    assert found.identity["replaces"] == [run.digest]
 
 
 def test_a_run_answers_to_those_that_it_replaced(store, settings, run):
@@ -243,6 +311,7 @@ def test_read_json_names_the_file(tmp_path):
 HOLDER = """
 import sys
 from pathlib import Path
+from typing import Any
 from silent_study.store.runs import RunStore
 with RunStore(Path(sys.argv[1])).locked(sys.argv[2]):
     print("locked", flush=True)

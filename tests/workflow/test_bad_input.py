@@ -6,7 +6,7 @@ import shutil
 import pytest
 from tests.workflow.repository import LITERAL, RATES, TINY, folder_of
 
-from silent_study.plan.selection import verified_runs
+from silent_study.store.manifests import verified_runs
 from silent_study.store.runs import RunStore, StoreError
 
 pytestmark = pytest.mark.timeout(1200)
@@ -89,7 +89,7 @@ def test_a_run_that_is_not_what_was_promised_is_named(repository, damage):
     folder, wrong = damage(repository)
 
     with pytest.raises(StoreError) as error:
-        verified_runs(repository.plan, RunStore(repository.results / "store"), repository.packs())
+        verified_runs(RunStore(repository.results / "store"), repository.packs(), repository.plan.manifest)
 
     problem, remedy = str(error.value).splitlines()
     assert folder.name in problem
@@ -103,13 +103,13 @@ def test_a_manifest_of_other_runs_is_named(repository):
     first, *_, last = (repository.plan.manifest(pack) for pack in repository.packs())
     shutil.copy(last, first)
     with pytest.raises(StoreError, match=re.escape(f"{first}: it lists other runs than the plan asks for")):
-        verified_runs(repository.plan, RunStore(repository.results / "store"), repository.packs())
+        verified_runs(RunStore(repository.results / "store"), repository.packs(), repository.plan.manifest)
 
 
 def test_a_store_that_is_gone_is_told_in_few_lines(repository):
     shutil.rmtree(repository.results / "store")
     with pytest.raises(StoreError) as error:
-        verified_runs(repository.plan, RunStore(repository.results / "store"), repository.packs())
+        verified_runs(RunStore(repository.results / "store"), repository.packs(), repository.plan.manifest)
     *problems, more, remedy = str(error.value).splitlines()
     assert len(problems) == 10
     assert more == "... and 1 more"

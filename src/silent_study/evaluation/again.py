@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.evaluation.selected import split_metrics
 from silent_study.settings import SettingsError
-from silent_study.store.runs import EVALUATION, WEIGHTS, open_run, read_json, snapshot_file, without_weights
+from silent_study.store.runs import WEIGHTS, open_run, snapshot_file, without_weights
 from silent_study.training.build import load_snapshot
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Evaluation:
     """
 
     run: str
-    metrics: dict[str, Any]
-    kept: dict[str, Any] | None
+    metrics: Mapping[str, Any]
+    kept: Mapping[str, Any] | None
     epoch: int | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def evaluate_again(
     if epoch is not None and epoch not in settings.snapshot_epochs:
         there = ", ".join(map(str, settings.snapshot_epochs)) or "none"
         raise SettingsError(f"--epoch {epoch}: this run has no snapshot of it; there are: {there}")
-    document = read_json(folder / EVALUATION) if (folder / EVALUATION).exists() else {}
-    asked, kept = document.get("settings", {}), document.get({"test": "report"}.get(split, split))
+    asked = {} if run.evaluation is None else run.evaluation["settings"]
+    kept = None if split == "holdout" else run.metrics("report" if split == "test" else "train") or None
     if samples is None:
         samples = int(asked.get("samples", DEFAULT_SAMPLES))
     if importance_samples is None:

@@ -151,7 +151,7 @@ def _snapshots(run: StoredRun, settings: RunSettings) -> dict[int, str]:
     """Files with weights by epoch."""
     found = {epoch: snapshot_file(epoch) for epoch in sorted(settings.snapshot_epochs)}
     found = {settings.epochs: WEIGHTS} | found
-    kept = {epoch: found[epoch] for epoch in sorted(found) if found[epoch] in run.record["files"]}
+    kept = {epoch: found[epoch] for epoch in sorted(found) if found[epoch] in run.identity["files"]}
     if not kept:
         raise without_weights(run)
     return kept

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from silent_study.data.prepared import PreparedData, Splits
 from silent_study.settings import RunSettings, SettingsError, digest
-from silent_study.store.files import sha256_of, write_text_atomically
-from silent_study.store.runs import StoreError, as_json, read_json
+from silent_study.store.documents import KeptLimit
+from silent_study.store.files import sha256_of
+from silent_study.store.runs import StoreError, read_json, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -141,10 +142,9 @@ def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[st
         prepared = PreparedData.open(data, run.data.sha256)
         splits = prepared.split(run.data.protocol, run.data.holdout)
         limit = asdict(factor_analysis_limit(splits.train, splits.report, prepared.levels, run.latent_dim))
-        kept = {"made_from": made_from, "limit": limit}
-        write_text_atomically(path, as_json(kept | {"sha256": digest(kept)}))
-    found: dict[str, Any] = kept["limit"]
-    return found
+        kept = {"made_from": made_from, "limit": limit, "sha256": digest({"made_from": made_from, "limit": limit})}
+        write_json(path, kept)
+    return kept["limit"]
 
 
 def _source_of_limits() -> Path:
@@ -155,13 +155,13 @@ def _source_of_limits() -> Path:
     return Path(package.origin).parent / "evaluation" / "limits.py"
 
 
-def _intact(path: Path) -> dict[str, Any] | None:
+def _intact(path: Path) -> KeptLimit | None:
     """A kept limit as it was written; None where there is none, or an altered one."""
     if not path.exists():
         return None
     try:
-        document = read_json(path)
-        stated = document.pop("sha256")
+        document: KeptLimit = read_json(path)
+        intact = document["sha256"] == digest({key: value for key, value in document.items() if key != "sha256"})
     except (StoreError, KeyError, AttributeError, TypeError):
         return None
-    return document if stated == digest(document) else None
+    return document if intact else None

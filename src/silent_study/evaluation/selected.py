@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,17 +20,18 @@ from silent_gradients.evaluation.reconstructions import reconstruct
 from silent_gradients.vae import VAE
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.settings import EvaluationSettings, RunSettings, digest
-from silent_study.store.files import sha256_of, write_bytes_atomically, write_text_atomically
-from silent_study.store.manifests import evaluation_id, kept_evaluation
+from silent_study.settings import EvaluationSettings, RunSettings
+from silent_study.store.documents import Evaluation, Metrics
+from silent_study.store.files import sha256_of, write_bytes_atomically
+from silent_study.store.manifests import evaluation_digest, evaluation_id, kept_evaluation
 from silent_study.store.runs import (
     EVALUATION,
     RECONSTRUCTIONS,
     WEIGHTS,
     StoredRun,
     StoreError,
-    as_json,
     snapshot_file,
+    write_json,
 )
 from silent_study.training.build import load_snapshot
 from silent_study.training.seeds import generator
@@ -43,7 +44,7 @@ def evaluate_selected(
     prepared: PreparedData,
     data: RunData,
     device: torch.device,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Evaluate a finished run and write ``evaluation.json`` and ``reconstructions.npz`` into its folder.
 
     Does nothing where the same evaluation of the same weights is there already, unaltered.
@@ -66,9 +67,16 @@ def evaluate_selected(
         found = None
     if found is not None:
         return found
-    document: dict[str, Any] = {"asked": evaluation_id(run, evaluation), "settings": asdict(evaluation)}
-    document |= {"report": None, "train": None}
-    document |= {"limit": _limit(settings, prepared), "gradient_variance": [], "reconstructions_sha256": None}
+    document: Evaluation = {
+        "asked": evaluation_id(run, evaluation),
+        "settings": asdict(evaluation),
+        "report": None,
+        "train": None,
+        "limit": _limit(settings, prepared),
+        "gradient_variance": [],
+        "reconstructions_sha256": None,
+        "sha256": "",
+    }
     if run.has_weights:
         model = (settings, data.mean, data.deviation)
         vae, _ = load_snapshot(*model, run.folder / WEIGHTS, device)
@@ -105,14 +113,14 @@ def evaluate_selected(
             document["gradient_variance"].append(
                 {"epoch": epoch, "images": measured.images, "draws": measured.draws, "estimators": estimators}
             )
-    document["sha256"] = digest(document)
-    write_text_atomically(run.folder / EVALUATION, as_json(document))
+    document["sha256"] = evaluation_digest(document)
+    write_json(run.folder / EVALUATION, document)
     return document
 
 
 def split_metrics(
     vae: VAE, images: Tensor, levels: int, split: str, samples: int, importance_samples: int = 0
-) -> dict[str, Any]:
+) -> Metrics:
     """Every metric of a model on one split, from the streams that all evaluations draw from.
 
     Args:
@@ -127,7 +135,7 @@ def split_metrics(
     if importance_samples:
         latent = generator(0, "evaluation", images.device)
         metrics |= importance_weighted(vae, images, levels, importance_samples, latent).to_json()
-    return metrics
+    return cast("Metrics", metrics)
 
 
 def _limit(settings: RunSettings, prepared: PreparedData) -> dict[str, Any] | None:

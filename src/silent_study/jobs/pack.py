@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +21,8 @@ from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.evaluation.selected import evaluate_selected
 from silent_study.settings import RunSettings
-from silent_study.store.files import write_text_atomically
-from silent_study.store.manifests import keep_best_weights, manifest, serves, tell
+from silent_study.store.documents import Manifest, Provenance
+from silent_study.store.manifests import is_usable, keep_best_weights, manifest, print_outcome
 from silent_study.store.packs import PackSpec
 from silent_study.store.provenance import source_revision
 from silent_study.store.runs import (
@@ -35,7 +34,7 @@ from silent_study.store.runs import (
     RunStore,
     StoredRun,
     StoreError,
-    as_json,
+    write_json,
 )
 from silent_study.training import checkpoint
 from silent_study.training.loop import Interrupted, Trainer, train
@@ -131,7 +130,7 @@ def run_pack(
     captured: bool = False,
     streams: bool = False,
     tensorboard: Path | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
 
     Args:
@@ -164,9 +163,9 @@ def run_pack(
             for settings in group:
                 locks.enter_context(store.locked(settings.name))
                 run = _stored(store, settings)
-                if run is not None and serves(spec, run):
+                if run is not None and is_usable(spec, run):
                     trained[settings.name] = run
-                    tell(numbers[settings.name] + 1, len(numbers), "already trained", run)
+                    print_outcome(numbers[settings.name] + 1, len(numbers), "already trained", run)
                 else:
                     replaced[settings.name] = run
             trainers = []
@@ -186,7 +185,7 @@ def run_pack(
             for trainer in trainers:
                 name = trainer.settings.name
                 trained[name] = _seal(store, trainer, started, replaced[name])
-                tell(numbers[name] + 1, len(numbers), "trained", trained[name])
+                print_outcome(numbers[name] + 1, len(numbers), "trained", trained[name])
     members = [trained[settings.name] for settings in spec.members]
     if spec.evaluation is not None:
         for position, (run, settings) in enumerate(zip(members, spec.members, strict=True)):
@@ -220,9 +219,9 @@ def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: Stored
     """Write what is known of a run that has been trained, and hand it over to the store."""
     settings, working = trainer.settings, trainer.folder
     result = trainer.result()
-    write_text_atomically(working / SETTINGS, as_json(settings.to_json()))
-    write_text_atomically(working / RESULT, as_json(result))
-    write_text_atomically(working / PROVENANCE, as_json(_provenance(trainer, started)))
+    write_json(working / SETTINGS, settings.to_json())
+    write_json(working / RESULT, result)
+    write_json(working / PROVENANCE, _provenance(trainer, started))
     if result["status"] == "finished":
         torch.save(trainer.snapshot(), working / WEIGHTS)
     else:
@@ -235,7 +234,7 @@ def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: Stored
     return store.seal(settings, replaces)
 
 
-def _provenance(trainer: Trainer, started: datetime) -> dict[str, Any]:
+def _provenance(trainer: Trainer, started: datetime) -> Provenance:
     device, seconds = trainer.device, trainer.seconds
     images = trainer.epoch * len(trainer.data.batches)
     return {

@@ -25,6 +25,7 @@ from silent_study.settings import (
     SilentSettings,
     digest,
 )
+from silent_study.store.documents import Selection
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import StoreError, read_json
 
@@ -286,8 +287,8 @@ class Plan:
         path = self.selection_path(round_, group, selections)
         if not path.exists():
             raise SelectionMissingError(f"{path}: not made yet; run: snakemake --cores all {path}")
-        cells: Selections = read_json(path)["cells"]
-        return cells
+        selection: Selection = read_json(path)
+        return selection["cells"]
 
     def selections(self, upto: Round, group: str | None = None) -> dict[str, Mapping[str, Any]]:
         """Read the selections that a round depends on, of all groups or of one.

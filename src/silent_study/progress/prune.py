@@ -19,6 +19,7 @@ from silent_study.params import load
 from silent_study.params.overlay import read_yaml
 from silent_study.plan.plan import Plan, SelectionMissingError
 from silent_study.settings import SettingsError
+from silent_study.store.manifests import read_manifest
 from silent_study.store.runs import RunStore, StoreError, read_json
 from silent_study.words import counted
 
@@ -317,7 +318,7 @@ def _store(results: Path) -> RunStore:
 def _promises(results: Path) -> Iterator[tuple[Path, list[str]]]:
     """Every manifest and every selection, with the runs that it names."""
     for path in sorted(results.glob("packs/**/*.json")):
-        yield path, [member["name"] for member in read_json(path)["members"]]
+        yield path, [member["name"] for member in read_manifest(path)["members"]]
     for path in sorted(results.glob("selections/**/*.json")):
         yield path, [chosen["run"] for chosen in read_json(path)["cells"].values()]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from silent_study.report.charts import Chart, Line, Look, chart, thinned
 from silent_study.report.claims import Claim
+from silent_study.report.context import Context, Record
 from silent_study.report.figures import figure_looks
 from silent_study.report.grid_maps import shown
 from silent_study.report.layout.text import METRIC_LABELS, NOTHING, interval, number
 from silent_study.report.summary import Cell, revision, summarize
 from silent_study.report.tables import leaves, run_status
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.records import Context, Record
 
 _POINTS_OF_A_CELL = 80
 _POINTS_OF_A_RUN = 40
@@ -166,8 +166,7 @@ def _lines(cell: Cell, look: Look) -> Iterable[Line]:
 
 
 def _run(run: Record, own: Sequence[tuple[str, str]], reported: bool) -> RunDossier:
-    report = (run.evaluation or {}).get("report") or {}
-    measured = report or run.result["selection"] or {}
+    measured = run.metrics("report") or run.metrics("selection")
     lines = [
         Line(label, Look(role), thinned(run.curve, column, _POINTS_OF_A_RUN)[["epoch", column]])
         for label, role, column in (("selection split", "own", "selection_bpd"), ("training", "other", "train_bpd"))

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from silent_study.report.claims import Claim
+from silent_study.report.context import Context, Record
 from silent_study.report.tables import grid_points
-from silent_study.store.records import Context, Record
 
 
 def expected_best(values: Iterable[float], budget: int) -> float:

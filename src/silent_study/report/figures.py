@@ -22,10 +22,10 @@ from matplotlib.lines import Line2D
 from silent_study.paper import published
 from silent_study.report import tables
 from silent_study.report.charts import thinned
+from silent_study.report.context import Context
 from silent_study.report.image_grids import GREY, reconstructions
 from silent_study.report.summary import Cell
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.records import Context
 
 # A colour that no palette has: the saved SVG says currentColor in its place.
 _INK = "#010203"

@@ -10,11 +10,11 @@ import pandas as pd
 
 from silent_study.report import figures, page, tables
 from silent_study.report.claims import claims
+from silent_study.report.context import Context, Record
 from silent_study.report.layout import layout
 from silent_study.report.layout.printed import markdown
 from silent_study.report.summary import cells
 from silent_study.store.files import write_bytes_atomically, write_text_atomically
-from silent_study.store.records import Context, Record
 
 
 def gather(records: Sequence[Record], context: Context, out: Path) -> None:

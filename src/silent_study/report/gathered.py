@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from silent_study.store.files import sha256_of, write_text_atomically
-from silent_study.store.runs import RECORD, as_json, read_json
+from silent_study.store.documents import Gathered
+from silent_study.store.files import sha256_of
+from silent_study.store.runs import RECORD, read_json, write_json
 
 GATHERED = (
     "report.html",
@@ -37,13 +38,13 @@ def record(marker: Path, results: Path, runs: Iterable[str]) -> None:
         runs: Names of the runs that were gathered.
     """
     files = [path.relative_to(results).as_posix() for pattern in GATHERED for path in results.glob(pattern)]
-    document = {
+    document: Gathered = {
         "plan": marker.stem,
         "sources": _sources_digest(),
         "files": {file: sha256_of(results / file) for file in files},
         "runs": {name: sha256_of(_record(results, name)) for name in set(runs)},
     }
-    write_text_atomically(marker, as_json(document))
+    write_json(marker, document)
 
 
 def is_current(marker: Path, results: Path) -> bool:
@@ -53,7 +54,7 @@ def is_current(marker: Path, results: Path) -> bool:
     """
     if not marker.exists():
         return False
-    document = read_json(marker)
+    document: Gathered = read_json(marker)
     if document.get("sources") != _sources_digest():
         return False
     expected = {results / file: digest for file, digest in document["files"].items()}

@@ -10,14 +10,13 @@ from typing import Any
 from silent_study.data.prepare import PREPARED
 from silent_study.evaluation.known_limits import kept_factor_analysis
 from silent_study.plan.plan import ROUNDS, Cell, Plan, Selections
-from silent_study.plan.selection import verified_runs
 from silent_study.report import gathered
+from silent_study.report.context import Context, Record
 from silent_study.report.gather import gather
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.files import write_text_atomically
+from silent_study.store.manifests import verified_runs
 from silent_study.store.provenance import source_revision
-from silent_study.store.records import Context, Record, load
-from silent_study.store.runs import RunStore, as_json, read_json
+from silent_study.store.runs import RunStore, read_json, write_json
 
 LARGEST_FACTOR_ANALYSIS = 4096
 """Most dimensions of images whose factor analysis is computed: it decomposes D x D matrices, many times."""
@@ -39,7 +38,7 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
     for stale in marker.parent.glob("*.json"):
         stale.unlink()
     gather(records, _context(plan, selections, overrides), plan.results)
-    write_text_atomically(plan.results / "selection.json", as_json(selections))
+    write_json(plan.results / "selection.json", selections)
     _show(plan.results, marker.stem)
     gathered.record(marker, plan.results, (record.name for record in records))
     return plan.results / "report.html"
@@ -60,9 +59,9 @@ def _show(results: Path, plan: str) -> None:
 
 def _records(plan: Plan, store: RunStore, selections: Selections) -> Iterator[Record]:
     packs = [pack for round_ in ROUNDS for pack in plan.packs(round_, selections)]
-    for pack, runs in zip(packs, verified_runs(plan, store, packs), strict=True):
+    for pack, runs in zip(packs, verified_runs(store, packs, plan.manifest), strict=True):
         for run in runs:
-            yield load(run.folder, pack.round)
+            yield Record(run.name, run.folder, run.identity, pack.round)
 
 
 def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -> Context:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from silent_study.methods import METHODS
+from silent_study.report.context import Context, Record
 from silent_study.report.layout.text import number
 from silent_study.report.tables import GridPoint, grid_points, run_status
-from silent_study.store.records import Context, Record
 
 # Bits/dim: what differs by less is about equally dark.
 _LEAST_SPAN = 0.05

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from silent_study.report.charts import SIDE
 from silent_study.report.claims import Claim
+from silent_study.report.context import Context, Record
 from silent_study.report.dossiers import dossiers, pairs
 from silent_study.report.figures import Drawing
 from silent_study.report.grid_maps import grid_maps
@@ -25,7 +26,6 @@ from silent_study.report.layout.printed import Part, Table, group_name
 from silent_study.report.layout.text import METRIC_LABELS, number
 from silent_study.report.summary import Cell, revision
 from silent_study.settings import EXPERIMENTS, FLATTENED_TOLERANCE
-from silent_study.store.records import Context, Record
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 # What may stand in a quoted attribute's data address, besides letters and digits.

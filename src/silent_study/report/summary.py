@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from silent_study.methods import METHODS, Method
+from silent_study.report.context import Context, Record
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.records import Context, Record
 
 CONFIDENCE = 0.95
 
@@ -106,7 +106,7 @@ class Cell:
     @property
     def evaluated(self) -> tuple[Record, ...]:
         """The finished runs with an evaluation of the report split."""
-        return tuple(run for run in self.runs if not run.diverged and (run.evaluation or {}).get("report"))
+        return tuple(run for run in self.runs if not run.diverged and run.metrics("report"))
 
     @property
     def diverged(self) -> tuple[Record, ...]:
@@ -126,7 +126,7 @@ class Cell:
             return "diverged (every grid point)" if self.grid_diverged else "not run"
         parts = []
         if self.diverged:
-            epochs = sorted({run.result["diverged_epoch"] for run in self.diverged} - {None})
+            epochs = sorted({epoch for run in self.diverged if (epoch := run.result["diverged_epoch"]) is not None})
             where = f", epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}" if epochs else ""
             parts.append(f"diverged ({len(self.diverged)} of {total}{where})")
         if self.collapsed:
@@ -150,10 +150,7 @@ class Cell:
 
 def report_value(run: Record, metric: str) -> float | None:
     """A metric of the report split; ``epochs_to_threshold`` is read from the training curve's result."""
-    if metric == "epochs_to_threshold":
-        value = run.result["epochs_to_threshold"]
-    else:
-        value = ((run.evaluation or {}).get("report") or {}).get(metric)
+    value = run.result["epochs_to_threshold"] if metric == "epochs_to_threshold" else run.metrics("report").get(metric)
     return None if value is None else float(value)
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from silent_study.methods import METHODS
 from silent_study.paper import PUBLISHED_MSE, published
 from silent_study.report.claims import Claim
+from silent_study.report.context import Context, Record
 from silent_study.report.summary import Cell, described, mean_error, revision, summarize
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.records import Context, Record
 
 ALL_METRICS = ("bpd", "kl", "mse_mean_decoded", "mse_sampled", "mse_sampled_clamped")
 REDUCTIONS = ("batch_mean", "per_image_mean")
@@ -31,6 +31,7 @@ _LIMITS = {
     "mse_sampled": "expected_squared_error",
 }
 _DIGEST = 12
+_PARTS: tuple[Literal["selection", "report", "train"], ...] = ("selection", "report", "train")
 _MADE_BY = ("revision", "device", "hardware", "seconds", "images_per_second", "started", "replaces")
 
 
@@ -58,7 +59,7 @@ def measurements(cells: Sequence[Cell], context: Context, experiment: str, metri
         for metric in metrics:
             values = list(cell.values(metric).values())
             summary, reference = summarize(values), published(cell.name, metric)
-            errors = [run.evaluation["report"].get(_ERRORS.get(metric)) for run in cell.evaluated if run.evaluation]
+            errors = [run.metrics("report").get(_ERRORS.get(metric, "")) for run in cell.evaluated]
             rows.append(
                 {
                     **_identification(cell, context),
@@ -95,7 +96,7 @@ def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
     for cell in cells:
         points: dict[tuple[float, str], list[dict[str, Any]]] = {}
         for run in cell.evaluated:
-            for entry in (run.evaluation or {})["gradient_variance"] or []:
+            for entry in run.evaluation["gradient_variance"] if run.evaluation else ():
                 for estimator, values in entry["estimators"].items():
                     points.setdefault((entry["epoch"], estimator), []).append({**entry, **values})
         experiment = EXPERIMENTS[cell.experiment]
@@ -165,7 +166,7 @@ class GridPoint:
     @property
     def bpd(self) -> float:
         """The selection split's BPD, which the selection goes by; ``nan`` of a diverged run."""
-        return _number((self.run.result["selection"] or {}).get("bpd"))
+        return math.nan if self.run.diverged else self.run.final_bpd
 
 
 def grid_points(records: Sequence[Record], context: Context) -> list[GridPoint]:
@@ -202,7 +203,7 @@ def grid(records: Sequence[Record], context: Context) -> pd.DataFrame:
     rows = []
     for point in grid_points(records, context):
         run = point.run
-        selection = run.result["selection"] or {}
+        selection = run.metrics("selection")
         rows.append(
             {
                 "preset": context.preset,
@@ -234,8 +235,7 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
         rounds.setdefault(record.name, []).append(record.round)
     rows = []
     for run in sorted({record.name: record for record in records}.values(), key=lambda record: record.name):
-        evaluation = run.evaluation or {}
-        metrics = {"selection": run.result["selection"]} | {key: evaluation.get(key) for key in ("report", "train")}
+        metrics = {part: run.metrics(part) for part in _PARTS}
         rows.append(
             {
                 "name": run.name,
@@ -250,7 +250,7 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
                 **{
                     f"{split}_{key}": value
                     for split, found in metrics.items()
-                    for key, value in (found or {}).items()
+                    for key, value in found.items()
                     if not isinstance(value, Mapping | list)
                 },
                 # Without a silent gradient its settings are empty columns, not one of their common name.
@@ -345,7 +345,7 @@ def _identification(cell: Cell, context: Context) -> dict[str, Any]:
 
 
 def _circumstances(cell: Cell) -> dict[str, Any]:
-    reports = [run.evaluation["report"] for run in cell.evaluated if run.evaluation]
+    reports = [run.metrics("report") for run in cell.evaluated]
     return {
         **{key: described([report[key] for report in reports]) for key in ("split", "images", "samples")},
         "epochs": described([run.result["epochs"] for run in cell.evaluated]),
@@ -365,7 +365,7 @@ def _limit(cell: Cell, metric: str, context: Context) -> float:
         return math.nan
     if not EXPERIMENTS[cell.experiment].fixed_variance:
         return factor_analysis(context, cell.dataset, cell.experiment, metric)
-    limits = [(run.evaluation or {}).get("limit") for run in cell.evaluated]
+    limits = [run.evaluation["limit"] for run in cell.evaluated if run.evaluation]
     return summarize([limit[_LIMITS[metric]] for limit in limits if limit]).mean
 
 

@@ -1,29 +1,33 @@
-"""What a pack's job promises of its runs, and whether the store has all of it already: without torch or a device."""
+"""Manifests of packs: what a pack's job states of its runs, and whether the store holds all of it; without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
-from silent_study.settings import EvaluationSettings, digest
+from silent_study.settings import EvaluationSettings, RunSettings, digest
+from silent_study.store.documents import Evaluation, Manifest, Member
 from silent_study.store.files import sha256_of
-from silent_study.store.packs import PackSpec
+from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, WEIGHTS, RunStore, StoredRun, StoreError, read_json
 
+SHOWN_PROBLEMS = 10
+"""As many fit into the end of a job's log that Snakemake's display shows."""
 
-def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> dict[str, Any]:
-    """A pack's manifest.
+
+def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> Manifest:
+    """Return a pack's manifest.
 
     Args:
         spec: The pack.
         runs: Its members in order, evaluated where the pack asks for it.
     """
-    members = [
+    members: list[Member] = [
         {
             "name": run.name,
-            "id": run.record["id"],
+            "id": run.identity["id"],
             "result_sha256": run.digest,
             "evaluation_sha256": None if spec.evaluation is None else sha256_of(run.folder / EVALUATION),
             "status": run.result["status"],
@@ -33,13 +37,87 @@ def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> dict[str, Any]:
     return {"pack": spec.id, "round": spec.round, "group": spec.group, "members": members}
 
 
-def serves(spec: PackSpec, run: StoredRun) -> bool:
-    """Whether a run can stand in a pack as it is: selected runs need their weights, unless they diverged."""
+def read_manifest(path: Path) -> Manifest:
+    """Return the content of a manifest.
+
+    Raises:
+        StoreError: The file is missing or no JSON.
+    """
+    document: Manifest = read_json(path)
+    return document
+
+
+def verified_runs(
+    store: RunStore, packs: Sequence[PackSpec], path_of: Callable[[PackSpec], Path]
+) -> list[list[StoredRun]]:
+    """Return the runs of each pack, checked against the pack's manifest and the ids of its members.
+
+    Args:
+        store: The store.
+        packs: The packs.
+        path_of: Path of a pack's manifest: ``Plan.manifest``.
+
+    Raises:
+        StoreError: Runs are missing, altered or foreign; the message names them and the command that remakes them.
+    """
+    runs, problems, wrong = [], [], []
+    for pack in packs:
+        found = list(_checked(store, pack, path_of(pack)))
+        runs.append([run for run in found if isinstance(run, StoredRun)])
+        if errors := [str(error) for error in found if isinstance(error, StoreError)]:
+            problems += errors
+            wrong.append(pack)
+    if not problems:
+        return runs
+    problems = list(dict.fromkeys(problems))
+    if more := len(problems[SHOWN_PROBLEMS:]):
+        problems[SHOWN_PROBLEMS:] = [f"... and {more} more"]
+    # Round after round: a pack of seeds keeps and evaluates what a grid's pack may just be training again.
+    by_round = [" ".join(str(path_of(pack)) for pack in wrong if pack.round == round_) for round_ in get_args(Round)]
+    commands = [f"snakemake --cores all --resources gpu=8 --force -- {paths}" for paths in by_round if paths]
+    raise StoreError("\n".join([*problems, f"remake what is missing or wrong with: {' && '.join(commands)}"]))
+
+
+def _checked(store: RunStore, pack: PackSpec, path: Path) -> Iterator[StoredRun | StoreError]:
+    """Yield each member, or what is wrong with it."""
+    try:
+        stated = read_manifest(path)
+        if stated["pack"] != pack.id or [each["id"] for each in stated["members"]] != [run.id for run in pack.members]:
+            raise StoreError(f"{path}: it lists other runs than the plan asks for")
+    except StoreError as error:
+        yield error
+        return
+    for settings, member in zip(pack.members, stated["members"], strict=True):
+        try:
+            yield _verified(store, settings, member)
+        except StoreError as error:
+            yield error
+
+
+def _verified(store: RunStore, settings: RunSettings, member: Member) -> StoredRun:
+    run = store.verified(settings.name, settings.id)
+    if not run.answers_to(member["result_sha256"]):
+        raise StoreError(f"{run.name}: its result is not the one that its pack's manifest names")
+    expected = member["evaluation_sha256"]
+    if expected is None:
+        return run
+    path = run.folder / EVALUATION
+    if not path.exists() or sha256_of(path) != expected:
+        raise StoreError(f"{path}: missing, or not the evaluation that its pack's manifest names")
+    pictures = run.folder / RECONSTRUCTIONS
+    named = None if run.evaluation is None else run.evaluation["reconstructions_sha256"]
+    if named is not None and (not pictures.exists() or sha256_of(pictures) != named):
+        raise StoreError(f"{pictures}: missing, or not those that {EVALUATION} names")
+    return run
+
+
+def is_usable(spec: PackSpec, run: StoredRun) -> bool:
+    """Return True if a pack needs no new training of a run: selected runs need their weights, unless they diverged."""
     return spec.round != "seeds" or run.has_weights or run.diverged
 
 
 def seems_done(store: RunStore, spec: PackSpec) -> bool:
-    """Whether a pack's runs and evaluations are there, by a look at which files there are and at small ones."""
+    """Return True if a pack's runs and evaluations seem to be there; no digest of a file is computed."""
     return all(
         store.is_finished(run.name)
         and (spec.round != "seeds" or _seems_evaluated(store.folder(run.name), spec.evaluation))
@@ -48,7 +126,7 @@ def seems_done(store: RunStore, spec: PackSpec) -> bool:
 
 
 def _seems_evaluated(folder: Path, evaluation: EvaluationSettings | None) -> bool:
-    found = _read(folder / EVALUATION)
+    found = _read_evaluation(folder)
     return (
         found is not None
         and evaluation is not None
@@ -57,10 +135,10 @@ def _seems_evaluated(folder: Path, evaluation: EvaluationSettings | None) -> boo
     )
 
 
-def manifest_if_done(store: RunStore, spec: PackSpec) -> dict[str, Any] | None:
-    """The manifest of a pack whose runs and evaluations are all there and unaltered.
+def manifest_if_done(store: RunStore, spec: PackSpec) -> Manifest | None:
+    """Return the manifest of a pack whose runs and evaluations are all there and unaltered.
 
-    It says of each that it is there, as training the pack would, and leaves as many weights.
+    Prints a line on each run and keeps as many weights as training the pack does.
 
     Returns:
         The manifest; None where something is left to do.
@@ -70,20 +148,20 @@ def manifest_if_done(store: RunStore, spec: PackSpec) -> dict[str, Any] | None:
     try:
         runs = [store.verified(settings.name, settings.id) for settings in spec.members]
         complete = all(
-            serves(spec, run) and (spec.evaluation is None or kept_evaluation(run, spec.evaluation) is not None)
+            is_usable(spec, run) and (spec.evaluation is None or kept_evaluation(run, spec.evaluation) is not None)
             for run in runs
         )
-    except StoreError:  # who trains it again says what is wrong
+    except StoreError:  # the training that follows prints what is wrong
         return None
     if not complete:
         return None
     for number, run in enumerate(runs, 1):
-        tell(number, len(runs), "already trained", run)
+        print_outcome(number, len(runs), "already trained", run)
     return manifest(spec, runs if spec.round == "seeds" else keep_best_weights(store, runs))
 
 
-def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> dict[str, Any] | None:
-    """The evaluation that the store has of a run, if it is the one asked for, of this result and with its pictures.
+def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> Evaluation | None:
+    """Return the stored evaluation of a run if it has these settings, is of this result and has its reconstructions.
 
     Raises:
         StoreError: The file is not as it was written.
@@ -91,8 +169,8 @@ def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> dict[str,
     path = run.folder / EVALUATION
     if not path.exists():
         return None
-    found = _read(path)
-    if found is None or found["sha256"] != digest({key: value for key, value in found.items() if key != "sha256"}):
+    found = _read_evaluation(run.folder)
+    if found is None or found["sha256"] != evaluation_digest(found):
         raise StoreError(f"{path}: altered")
     pictures = run.folder / RECONSTRUCTIONS
     there = sha256_of(pictures) if pictures.exists() else None
@@ -100,27 +178,31 @@ def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> dict[str,
     return found if current else None
 
 
+def evaluation_digest(document: Evaluation) -> str:
+    """Return the digest of an evaluation's entries, but for ``sha256``, which keeps it."""
+    return digest({key: value for key, value in document.items() if key != "sha256"})
+
+
 def evaluation_id(run: StoredRun, evaluation: EvaluationSettings) -> str:
-    """What an evaluation is called by: how it is made, and of which result."""
+    """Return the digest of the evaluation's settings and of the evaluated result."""
     return digest({"evaluation": asdict(evaluation), "result": run.digest})
 
 
 def evaluated_otherwise(store: RunStore, spec: PackSpec) -> bool:
-    """Whether a run of the pack is there with an evaluation by other settings than the pack's.
+    """Return True if a run of the pack has an evaluation by other settings than the pack's.
 
-    The store keeps one evaluation of a run: an edit of the settings that is taken back leaves that of the edit.
+    The store keeps one evaluation of a run: after an edit of the settings that is taken back, it is that of the edit.
     """
     return spec.evaluation is not None and any(
-        (found := _read(store.folder(run.name) / EVALUATION)) is not None
-        and found["settings"] != asdict(spec.evaluation)
+        (found := _read_evaluation(store.folder(run.name))) is not None and found["settings"] != asdict(spec.evaluation)
         for run in spec.members
     )
 
 
-def _read(evaluation: Path) -> dict[str, Any] | None:
-    """What is in an ``evaluation.json``; None where it is missing or no such thing."""
+def _read_evaluation(folder: Path) -> Evaluation | None:
+    """Return the content of ``evaluation.json``; None where it is missing or no such thing."""
     try:
-        document = read_json(evaluation)
+        document: Evaluation = read_json(folder / EVALUATION)
     except StoreError:
         return None
     needed = {"asked", "settings", "report", "reconstructions_sha256", "sha256"}
@@ -128,11 +210,11 @@ def _read(evaluation: Path) -> dict[str, Any] | None:
 
 
 def keep_best_weights(store: RunStore, runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Drop the weights that no selection among these runs can ask for; evaluated runs keep theirs."""
+    """Drop the weights that no selection among these runs can need; evaluated runs keep theirs."""
     best: dict[str, StoredRun] = {}
     for run in runs:
         rival = best.get(run.cell)
-        if not run.diverged and (rival is None or _final_bpd(run) < _final_bpd(rival)):
+        if not run.diverged and (rival is None or run.final_bpd < rival.final_bpd):
             best[run.cell] = run
     return [
         run
@@ -142,15 +224,10 @@ def keep_best_weights(store: RunStore, runs: Sequence[StoredRun]) -> list[Stored
     ]
 
 
-def _final_bpd(run: StoredRun) -> float:
-    return float(run.result["selection"]["bpd"])
-
-
-def tell(number: int, total: int, action: str, run: StoredRun) -> None:
+def print_outcome(number: int, total: int, action: str, run: StoredRun) -> None:
     """Print a line on a run of a pack."""
-    result = run.result
     if run.diverged:
-        outcome = f"diverged in epoch {result['diverged_epoch']}"
+        outcome = f"diverged in epoch {run.result['diverged_epoch']}"
     else:
-        outcome = f"{result['selection']['bpd']:.4f} bits/dim on {result['selection']['split']}"
+        outcome = f"{run.final_bpd:.4f} bits/dim on {run.metrics('selection')['split']}"
     print(f"[{number}/{total}] {action} {run.name}: {outcome}", flush=True)

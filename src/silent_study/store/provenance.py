@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any
+
+from silent_study.store.documents import Source
 
 SOURCE = Path(__file__).resolve().parents[2]
 
 
-def source_revision(source: Path = SOURCE) -> dict[str, Any]:
+def source_revision(source: Path = SOURCE) -> Source:
     """The last commit that changed the source, and whether the files differ from it; nulls outside a git checkout.
 
     Not the newest commit: one that changes settings alone makes no other results.

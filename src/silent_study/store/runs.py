@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from silent_study.settings import NUMERICS_VERSION, RunSettings, SettingsError
+from silent_study.store.documents import CurveEntry, Evaluation, Identity, Provenance, Result
 from silent_study.store.files import sha256_of, write_text_atomically
+from silent_study.store.locks import is_locked, locked, try_lock
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 RECORD, SETTINGS, CURVE, RESULT = "record.json", "settings.json", "curve.jsonl", "result.json"
 PROVENANCE, WEIGHTS = "provenance.json", "weights.pt"
@@ -33,9 +39,14 @@ class StoreError(RuntimeError):
     """A run is missing, altered or foreign; the message names it and what is wrong."""
 
 
-def as_json(document: Any) -> str:
-    """The one form in which the store writes JSON."""
+def as_json(document: Mapping[str, Any]) -> str:
+    """Return a document in the one form in which files of the study are written: sorted, indented by one space."""
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document to a file, which is whole or not there; see ``as_json`` and ``files.atomic_file``."""
+    write_text_atomically(path, as_json(document))
 
 
 def read_json(path: Path) -> Any:
@@ -52,17 +63,17 @@ def read_json(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A verified run.
+    """A finished run; each of its documents is read when it is first asked for, and then kept.
 
     Attributes:
-        name: ``cell/readable-id``.
-        folder: Where it lies.
-        record: Its ``record.json``.
+        name: Name in the store: ``data set/experiment/method/<readable>-<id>``.
+        folder: Folder of the run.
+        identity: Content of ``record.json``.
     """
 
     name: str
     folder: Path
-    record: dict[str, Any]
+    identity: Identity
 
     @property
     def cell(self) -> str:
@@ -70,29 +81,106 @@ class StoredRun:
         return self.name.rpartition("/")[0]
 
     @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        return self.name.split("/")[0]
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return self.name.split("/")[1]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.name.split("/")[2]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.settings["seed"])
+
+    @property
     def digest(self) -> str:
         """Digest of what the training produced: settings, curve and result, not weights or provenance."""
-        return str(self.record["result_sha256"])
+        return self.identity["result_sha256"]
 
     @property
     def has_weights(self) -> bool:
-        """Whether the final weights are there (grid points keep metrics alone)."""
-        return WEIGHTS in self.record["files"]
+        """True if the run keeps its final weights (grid points keep metrics alone)."""
+        return WEIGHTS in self.identity["files"]
 
-    @property
-    def result(self) -> dict[str, Any]:
-        """The content of ``result.json``."""
-        document: dict[str, Any] = read_json(self.folder / RESULT)
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Content of ``settings.json``: ``RunSettings.to_json``."""
+        document: dict[str, Any] = read_json(self.folder / SETTINGS)
+        return document
+
+    @cached_property
+    def result(self) -> Result:
+        """Content of ``result.json``."""
+        document: Result = read_json(self.folder / RESULT)
+        return document
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Content of ``provenance.json``."""
+        document: Provenance = read_json(self.folder / PROVENANCE)
+        return document
+
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """Content of ``evaluation.json``; None for a run that was not selected."""
+        path = self.folder / EVALUATION
+        document: Evaluation | None = read_json(path) if path.exists() else None
         return document
 
     @property
     def diverged(self) -> bool:
-        """Whether its training ended in values that are not finite."""
-        return bool(self.result["status"] == "diverged")
+        """True if the training ended in values that are not finite."""
+        return self.result["status"] == "diverged"
+
+    @property
+    def final_bpd(self) -> float:
+        """Final bits/dim on the images to select on; infinite for a run that diverged."""
+        bpd = self.metrics("selection").get("bpd")
+        return math.inf if bpd is None else float(bpd)
+
+    def metrics(self, part: Literal["selection", "report", "train"]) -> Mapping[str, Any]:
+        """Return the final metrics on a part of the data by name; empty where the run was not evaluated on it."""
+        if part == "selection":
+            found = self.result["selection"]
+        else:
+            found = None if self.evaluation is None else self.evaluation[part]
+        return {} if found is None else found
+
+    def curve_entries(self) -> list[CurveEntry]:
+        """Return the lines of ``curve.jsonl``, one per epoch."""
+        return [json.loads(line) for line in (self.folder / CURVE).read_text(encoding="utf-8").splitlines()]
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """``curve.jsonl``: one row per epoch, one column per key of ``CurveEntry``; null is ``nan``."""
+        import pandas as pd
+
+        types = get_type_hints(CurveEntry)
+        curve = pd.DataFrame(self.curve_entries(), columns=list(types))
+        numbers = [column for column, kind in types.items() if kind is not bool]
+        return curve.astype(dict.fromkeys(numbers, float)).astype({"epoch": int})
+
+    def reconstructions(self) -> dict[str, np.ndarray] | None:
+        """Return the arrays ``[n, C, H, W]`` of ``reconstructions.npz`` by name; None where the run has none."""
+        import numpy as np
+
+        path = self.folder / RECONSTRUCTIONS
+        if not path.exists():
+            return None
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
     def answers_to(self, digest: str) -> bool:
-        """Whether a manifest that names ``digest`` means this run, or one that it replaced."""
-        return digest == self.digest or digest in self.record["replaces"]
+        """Return True if a manifest that names ``digest`` means this run, or one that this run replaced."""
+        return digest == self.digest or digest in self.identity["replaces"]
 
 
 class RunStore:
@@ -134,81 +222,77 @@ class RunStore:
 
     def remove(self, name: str) -> bool:
         """Remove a run, finished or not; returns False and leaves it alone while another process writes it."""
-        with self._lock_file(name) as descriptor:
-            if not _lock_if_free(descriptor):
-                return False
+        descriptor = try_lock(self._lock_file(name))
+        if descriptor is None:
+            return False
+        try:
             for folder in (self.folder(name), self.working_folder(name)):
                 if folder.exists():
                     _remove_at_once(folder)
+        finally:
+            os.close(descriptor)
         return True
 
-    @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        """Keep every other process from writing this run, or this pack; waits for one that does, saying so.
+    def locked(self, name: str) -> AbstractContextManager[None]:
+        """Keep every other process from writing this run, or this pack; prints a line before it waits for one.
 
         The kernel drops the lock when its holder dies.
         """
-        with self._lock_file(name) as descriptor:
-            if not _lock_if_free(descriptor):
-                print(f"{name}: another process is training it; waiting for it", file=sys.stderr, flush=True)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+        return locked(self._lock_file(name), f"{name}: another process is training it; waiting for it")
 
     def is_locked(self, name: str) -> bool:
-        """Whether a process, on whichever machine, holds the lock of this name. Looking writes nothing.
+        """Return True while a process, on whichever machine, holds the lock of this name; read-only.
 
         A process that asks for the lock at this very moment may find it taken, and then gets it at once.
         """
-        try:
-            descriptor = os.open(self._lock_path(name), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_locked(self._lock_path(name))
 
     def _lock_path(self, name: str) -> Path:
         return self.root / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
 
-    @contextmanager
-    def _lock_file(self, name: str) -> Iterator[int]:
+    def _lock_file(self, name: str) -> Path:
+        """Return the path of a lock, in a folder that exists."""
         path = self._lock_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        return path
 
-    def verified(self, name: str, run_id: str) -> StoredRun:
-        """A finished run whose every file is as it was sealed.
+    def unverified(self, name: str) -> StoredRun:
+        """Return a finished run, of which the record alone is looked at.
 
         Raises:
-            StoreError: It is missing, or is another run than ``run_id``, or a file was altered, or lacks.
+            StoreError: The run is missing, or its record is no such thing.
         """
         folder = self.folder(name)
         if not (folder / RECORD).exists():
             raise StoreError(f"{name}: no finished run in {folder}")
-        record = _read_record(folder / RECORD)
-        if record["id"] != run_id:
-            raise StoreError(f"{name}: expected run {run_id}, found {record['id']} in {folder}")
-        if record != record | _derived(name, record["files"]):
+        return StoredRun(name, folder, _read_record(folder / RECORD))
+
+    def verified(self, name: str, run_id: str) -> StoredRun:
+        """Return a finished run, every file of which is as it was sealed.
+
+        Raises:
+            StoreError: The run is missing or is another one than ``run_id``, or one of its files is altered or missing.
+        """
+        run = self.unverified(name)
+        folder, identity = run.folder, run.identity
+        if identity["id"] != run_id:
+            raise StoreError(f"{name}: expected run {run_id}, found {identity['id']} in {folder}")
+        if identity != _identity(name, run_id, identity["files"], identity["replaces"]):
             raise StoreError(f"{folder / RECORD}: its entries contradict each other")
-        for file, expected in record["files"].items():
+        for file, expected in identity["files"].items():
             path = folder / file
             found = sha256_of(path) if path.is_file() else None
             if found != expected:
                 raise StoreError(f"{path}: expected sha256 {expected}, found {found or 'no file'}")
-        if RunSettings.from_json(read_json(folder / SETTINGS)).id != run_id:
+        settings = RunSettings.from_json(run.settings)
+        if settings.id != run_id:
             raise StoreError(f"{folder / SETTINGS}: its settings are not those of run {run_id}")
-        return StoredRun(name, folder, record)
+        if settings.name != name:
+            raise StoreError(f"{folder}: recorded as {name}, but its settings belong to {settings.name}")
+        return run
 
     def find(self, name: str, run_id: str) -> StoredRun | None:
-        """``verified``, or None where the run is missing. An altered run is an error here too."""
+        """Return a run as ``verified`` does, or None where it is missing; an altered run is an error here too."""
         if (self.working_folder(name) / RECORD).exists():  # killed between sealing and renaming
             self._publish(name)
         return self.verified(name, run_id) if (self.folder(name) / RECORD).exists() else None
@@ -224,15 +308,11 @@ class RunStore:
         for leftover in working.glob(".*"):  # of an atomic write that a kill cut short
             leftover.unlink()
         files = {path.name: sha256_of(path) for path in sorted(working.iterdir())}
-        record = {
-            "id": settings.id,
-            "files": files,
-            **_derived(name, files),
-            "replaces": [] if replaces is None else sorted({*replaces.record["replaces"], replaces.digest}),
-        }
-        write_text_atomically(working / RECORD, as_json(record))
+        replaced = [] if replaces is None else sorted({*replaces.identity["replaces"], replaces.digest})
+        identity = _identity(name, settings.id, files, replaced)
+        write_json(working / RECORD, identity)
         self._publish(name)
-        return StoredRun(name, self.folder(name), record)
+        return StoredRun(name, self.folder(name), identity)
 
     def _publish(self, name: str) -> None:
         folder = self.folder(name)
@@ -242,12 +322,14 @@ class RunStore:
 
     def drop_weights(self, run: StoredRun) -> StoredRun:
         """Delete a run's weights and snapshots, which only selected runs keep."""
-        dropped = [f for f in run.record["files"] if f == WEIGHTS or f.startswith("snapshot-")]
-        record = run.record | {"files": {f: d for f, d in run.record["files"].items() if f not in dropped}}
-        write_text_atomically(run.folder / RECORD, as_json(record))
-        for file in dropped:
+        files = run.identity["files"]
+        kept = {file: digest for file, digest in files.items() if file != WEIGHTS and not file.startswith("snapshot-")}
+        identity: Identity = {**run.identity, "files": kept}
+        # First the record: files that a kill leaves behind afterwards are no part of the run.
+        write_json(run.folder / RECORD, identity)
+        for file in files.keys() - kept.keys():
             (run.folder / file).unlink()
-        return StoredRun(run.name, run.folder, record)
+        return StoredRun(run.name, run.folder, identity)
 
 
 def open_run(folder: Path) -> tuple[StoredRun, RunSettings]:
@@ -276,32 +358,27 @@ def without_weights(run: StoredRun) -> StoreError:
     return StoreError(f"{run.folder}: keeps no weights; selected runs do, and the best of each cell of a grid{named}")
 
 
-def _lock_if_free(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _remove_at_once(folder: Path) -> None:
     # Half a run must not pass for one, nor be resumed. Under its new name it is an unfinished run that nobody asks for.
     removed = tempfile.mkdtemp(dir=folder.parent, prefix="removed-", suffix=UNFINISHED)
     shutil.rmtree(folder.rename(removed))
 
 
-def _derived(name: str, files: dict[str, str]) -> dict[str, Any]:
-    """What a record says over again, so that an altered record contradicts itself."""
+def _identity(name: str, run_id: str, files: dict[str, str], replaces: list[str]) -> Identity:
+    """Return the record of a run. It repeats what follows from the rest, so that an altered one contradicts itself."""
     produced = "".join(files[file] for file in _PRODUCED)
     return {
+        "id": run_id,
         "name": name,
         "numerics_version": NUMERICS_VERSION,
+        "files": files,
         "result_sha256": hashlib.sha256(produced.encode()).hexdigest(),
+        "replaces": replaces,
     }
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    record = read_json(path)
+def _read_record(path: Path) -> Identity:
+    record: Identity = read_json(path)
     expected = {"id": str, "name": str, "numerics_version": int, "files": dict, "result_sha256": str, "replaces": list}
     found = {key: type(value) for key, value in record.items()} if isinstance(record, dict) else None
     if found != expected or not set(_PRODUCED) <= set(record["files"]):
@@ -310,5 +387,5 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def snapshot_file(epoch: int) -> str:
-    """Name of the file that keeps the weights after ``epoch``."""
+    """Return the name of the file that keeps the weights after ``epoch``."""
     return f"snapshot-{epoch}.pt"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from silent_study.settings import SettingsError
 from silent_study.training.loop import Trainer
@@ -48,7 +50,8 @@ class CurveEvents:
 
     def __call__(self, trainer: Trainer) -> None:
         """Write what the curve has that is not written yet."""
-        for entry in trainer.curve[self._written :]:
+        entries: Sequence[Mapping[str, Any]] = trainer.curve[self._written :]
+        for entry in entries:
             for key, tag in SCALARS.items():
                 if entry[key] is not None:
                     self._writer.add_scalar(tag, entry[key], entry["epoch"])

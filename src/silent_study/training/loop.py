@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from silent_gradients.estimators.contract import State
-from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate, evaluation_mode
+from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate, evaluation_mode, finite_or_null
 from silent_gradients.latent_noise import NoiseSource, RecordedNoise, Request
 from silent_gradients.schedules import SilentSchedule, rate_factor
 from silent_gradients.vae import VAE, Step
 from silent_study.data.batches import RunData
 from silent_study.settings import FLATTENED_TOLERANCE, RunSettings
+from silent_study.store.documents import CurveEntry, Metrics, Progress, Result
 from silent_study.store.runs import CURVE, PROGRESS, snapshot_file
 from silent_study.training import checkpoint
 from silent_study.training.build import build_optimizers, build_vae
@@ -139,7 +140,7 @@ class Trainer:
     alpha: float = 0.0
     diverged_epoch: int | None = None
     seconds: float = 0.0
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    curve: list[CurveEntry] = field(default_factory=list)
     speed: Speed = field(default_factory=Speed)
 
     def __post_init__(self) -> None:
@@ -155,7 +156,7 @@ class Trainer:
         self.steps = self.data.batches.number_of_batches(settings.batch_size)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Result:
         """Train to the end (from the newest checkpoint, if there is one) and return the run's result.
 
         Raises:
@@ -177,7 +178,7 @@ class Trainer:
         """Write how far the run is for whoever watches; ``now`` is the time in seconds, of any clock."""
         done = self.epoch * self.steps + self.step
         self.speed.mark(now, done * self.settings.batch_size)
-        document = {
+        document: Progress = {
             "epoch": self.epoch,
             "share": done / (self.settings.epochs * self.steps),
             "images_per_second": self.speed.images_per_second,
@@ -300,7 +301,7 @@ class Trainer:
         """Save a checkpoint."""
         checkpoint.save(self.folder, self._state())
 
-    def _curve_entry(self, sums: _Sums, alpha: float, frozen: bool) -> dict[str, Any]:
+    def _curve_entry(self, sums: _Sums, alpha: float, frozen: bool) -> CurveEntry:
         settings = self.settings
         dimensions, levels = settings.data.dimensions, settings.data.levels
         loss, log_likelihood, kl, guide = sums.totals.tolist()
@@ -323,18 +324,16 @@ class Trainer:
             entry |= {"selection_bpd": metrics["bpd"], "selection_kl": metrics["kl"]}
             if metrics["bpd"] is None:
                 self.diverged_epoch = self.epoch
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in entry.items()
-        }
+        return cast("CurveEntry", finite_or_null(entry))
 
-    def _evaluate_selection(self) -> dict[str, Any]:
+    def _evaluate_selection(self) -> Metrics:
         # The same latent samples in every evaluation: curves of one run differ by its weights alone.
         settings, data = self.settings, self.data
         latent = generator(0, "evaluation", self.device)
-        return evaluate(
+        found = evaluate(
             self.vae, data.selection, settings.data.levels, data.selection_name, settings.evaluation_samples, latent
-        ).to_json()
+        )
+        return cast("Metrics", found.to_json())
 
     def snapshot(self) -> dict[str, Any]:
         """Weights and estimator state: what an evaluation needs of a moment in training."""
@@ -369,21 +368,18 @@ class Trainer:
         for stream, source in self.generators.items():
             source.set_state(saved["generators"][stream])
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         """The result of a run that is done, with its last evaluation."""
         settings = self.settings
-        result: dict[str, Any] = {
+        return {
             "status": "finished" if self.diverged_epoch is None else "diverged",
             "diverged_epoch": self.diverged_epoch,
             "epochs": self.epoch,
-            "selection": None,
+            "selection": self._evaluate_selection() if self.diverged_epoch is None else None,
             "flattened": flattened(self.curve),
             "threshold_bpd": settings.threshold_bpd,
             "epochs_to_threshold": epochs_to(self.curve, settings.threshold_bpd),
         }
-        if self.diverged_epoch is None:
-            result["selection"] = self._evaluate_selection()
-        return result
 
 
 def needs(trainer: Trainer, phase: Phase) -> tuple[list[Request], bool]:
@@ -447,7 +443,7 @@ def train(
             raise Interrupted
 
 
-def flattened(curve: list[dict[str, Any]]) -> bool:
+def flattened(curve: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a curve has stopped falling: see ``FLATTENED_TOLERANCE``."""
     values = [entry["selection_bpd"] for entry in curve if entry["selection_bpd"] is not None]
     tenth = max(1, len(values) // 10)
@@ -457,7 +453,7 @@ def flattened(curve: list[dict[str, Any]]) -> bool:
     return sum(before) / tenth - sum(last) / tenth < FLATTENED_TOLERANCE
 
 
-def epochs_to(curve: list[dict[str, Any]], threshold: float | None) -> int | None:
+def epochs_to(curve: Sequence[Mapping[str, Any]], threshold: float | None) -> int | None:
     """First evaluated epoch whose selection bound is at or under ``threshold`` bits/dim; None if there is none."""
     if threshold is None:
         return None
@@ -465,5 +461,5 @@ def epochs_to(curve: list[dict[str, Any]], threshold: float | None) -> int | Non
     return min(reached, default=None)
 
 
-def _line(entry: dict[str, Any]) -> str:
+def _line(entry: CurveEntry) -> str:
     return json.dumps(entry, sort_keys=True) + "\n"

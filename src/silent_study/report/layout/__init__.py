@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from silent_study.report.claims import Claim
+from silent_study.report.context import Context, Record
 from silent_study.report.layout.gradient_variances import table_1
 from silent_study.report.layout.grids import grid
 from silent_study.report.layout.learnable_variance import by_guidance
@@ -12,7 +13,6 @@ from silent_study.report.layout.linear_decoders import log_linear, table_2
 from silent_study.report.layout.orderings import at_equal_budgets, orderings
 from silent_study.report.layout.printed import Table
 from silent_study.report.summary import Cell
-from silent_study.store.records import Context, Record
 
 
 def layout(cells: Sequence[Cell], found: Sequence[Claim], records: Sequence[Record], context: Context) -> list[Table]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 
 from silent_study.methods import METHODS
+from silent_study.report.context import Context, Record
 from silent_study.report.layout.printed import Linked, Part, group_name
 from silent_study.report.layout.text import NOTHING, number, significant
 from silent_study.report.summary import described
-from silent_study.store.records import Context, Record
 
 
 def device_time(records: Sequence[Record], context: Context) -> Part | None:

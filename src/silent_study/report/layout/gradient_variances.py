@@ -10,12 +10,12 @@ import pandas as pd
 from silent_study.methods import METHODS
 from silent_study.paper import TABLE_1_NOTE
 from silent_study.report import tables
+from silent_study.report.context import Context
 from silent_study.report.layout.notes import facts
 from silent_study.report.layout.printed import Linked, Part, Table, group_name, grouped
 from silent_study.report.layout.text import NOTHING, significant
 from silent_study.report.summary import Cell
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.records import Context
 
 _REDUCTION_LABELS = {"batch_mean": "batch mean", "per_image_mean": "per-image mean"}
 

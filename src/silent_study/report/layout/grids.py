@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from silent_study.methods import METHODS
 from silent_study.report import tables
+from silent_study.report.context import Context, Record
 from silent_study.report.layout.notes import facts
 from silent_study.report.layout.printed import Linked, Part, Table, as_rows, group_name, grouped
 from silent_study.report.layout.text import NOTHING, monte_carlo, number
-from silent_study.store.records import Context, Record
 
 
 def grid(records: Sequence[Record], context: Context) -> Table:

@@ -9,6 +9,7 @@ from typing import Any
 
 from silent_study.methods import GUIDANCE, METHODS
 from silent_study.report import tables
+from silent_study.report.context import Context
 from silent_study.report.layout.notes import (
     ABOUT_FACTOR_ANALYSIS,
     about_controls,
@@ -29,7 +30,6 @@ from silent_study.report.layout.text import (
 )
 from silent_study.report.summary import Cell
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.records import Context
 
 
 def by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], context: Context) -> Table:

@@ -10,6 +10,7 @@ import pandas as pd
 from silent_study.methods import METHODS
 from silent_study.paper import PUBLISHED_MSE
 from silent_study.report import tables
+from silent_study.report.context import Context
 from silent_study.report.layout.gradient_variances import ABOUT_GRADIENT_VARIANCE, gradient_variances
 from silent_study.report.layout.notes import (
     ABOUT_FACTOR_ANALYSIS,
@@ -23,7 +24,6 @@ from silent_study.report.layout.notes import (
 from silent_study.report.layout.printed import Linked, Part, Table, as_rows, group_name, grouped
 from silent_study.report.layout.text import interval, monte_carlo, number, weighted_text
 from silent_study.report.summary import Cell
-from silent_study.store.records import Context
 
 
 def table_2(cells: Sequence[Cell], context: Context) -> Table:

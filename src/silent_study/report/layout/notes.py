@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from silent_study.report import tables
+from silent_study.report.context import Context
 from silent_study.report.layout.printed import grouped
 from silent_study.report.layout.text import NOTHING
 from silent_study.report.summary import Cell, described
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.records import Context
 
 
 def facts(data: pd.DataFrame, context: Context) -> list[str]:
@@ -64,7 +64,7 @@ def about_weighted(cells: Sequence[Cell], experiment: str) -> list[str]:
     """What the importance-weighted bounds are, where there are any."""
     if not tables.importance_weighted(cells, experiment):
         return []
-    reports = [run.evaluation["report"] for cell in cells for run in cell.evaluated if run.evaluation]
+    reports = [run.metrics("report") for cell in cells for run in cell.evaluated]
     samples = described([report["importance_samples"] for report in reports if "importance_samples" in report])
     return [
         f"Importance-weighted: the bound of {samples} samples per image (Burda et al. 2016), in expectation no looser "

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from silent_study.methods import METHODS
 from silent_study.report import tables
 from silent_study.report.claims import Claim
+from silent_study.report.context import Context, Record
 from silent_study.report.equal_budgets import equal_budgets
 from silent_study.report.layout.printed import Linked, Part, Table, as_rows, group_name, grouped
 from silent_study.report.layout.text import DIGITS, METRIC_LABELS, NOTHING, number, pairs_interval, probability
-from silent_study.store.records import Context, Record
 
 
 def orderings(found: Sequence[Claim], context: Context) -> Table:

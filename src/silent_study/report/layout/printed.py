@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from silent_study.report.context import Context
 from silent_study.report.layout.text import NOTHING
 from silent_study.settings import EXPERIMENTS
-from silent_study.store.records import Context
 
 BEYOND = "beyond the paper"
 
