@@ -17,9 +17,9 @@ from silent_study import params
 from silent_study.data.batches import DeviceBatches, RunData
 from silent_study.data.prepare import dequantize, prepare
 from silent_study.data.prepared import PreparedData
-from silent_study.jobs.pack import hardware_of
 from silent_study.plan.plan import Cell, Plan
 from silent_study.settings import RunSettings
+from silent_study.store.provenance import hardware_of
 from silent_study.training.build import build_optimizers
 from silent_study.training.device import settle
 from silent_study.training.loop import Trainer

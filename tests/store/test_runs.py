@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import math
-import os
 import re
-import select
 import shutil
-import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -308,64 +307,19 @@ def test_read_json_names_the_file(tmp_path):
             read_json(tmp_path / name)
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from typing import Any
-from silent_study.store.runs import RunStore
-with RunStore(Path(sys.argv[1])).locked(sys.argv[2]):
-    print("locked", flush=True)
-    sys.stdin.readline()
-print("done", flush=True)
-"""
-
-
-@pytest.fixture
-def hold(store, settings):
-    processes = []
-
-    def start(name=settings.name):
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(store.root), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[1])},
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
-def test_a_lock_keeps_a_second_process_out_until_it_is_given_back(hold, settings):
-    first = hold()
-    assert first.stdout.readline() == "locked\n"
-    second = hold()
-    assert second.stderr.readline() == f"{settings.name}: another process is training it; waiting for it\n"
-    assert select.select([second.stdout], [], [], 0.2)[0] == []  # nothing said
-    first.stdin.write("\n")
-    first.stdin.flush()
-    assert second.stdout.readline() == "locked\n"
-
-
-def test_a_killed_holder_gives_the_lock_back(hold):
-    first = hold()
-    assert first.stdout.readline() == "locked\n"
-    second = hold()
-    assert "waiting" in second.stderr.readline()
-    first.send_signal(signal.SIGKILL)
-    assert second.stdout.readline() == "locked\n"
-
-
-def test_other_runs_are_not_locked(hold, settings, store):
-    assert hold().stdout.readline() == "locked\n"
-    with store.locked(settings.name + "x"):
-        assert hold("another").stdout.readline() == "locked\n"
+def test_runs_and_packs_are_locked_by_name(store, settings, capsys):
+    assert not store.is_locked(settings.name)
+    assert not store.root.exists()  # looking makes no folder
+    waiting = Thread(target=lambda: store.locked(settings.name).__enter__())
+    with store.locked(settings.name), store.locked(settings.name + "x"):
+        assert store.is_locked(settings.name)
+        assert not store.is_locked("another")
+        waiting.start()
+        while not (notice := capsys.readouterr().err):
+            time.sleep(0.01)
+        assert notice == f"{settings.name}: another process is training it; waiting for it\n"
+        assert waiting.is_alive()
+    waiting.join()
 
 
 def test_finished_and_unfinished_runs_are_listed_with_their_sizes(store, settings, run):
@@ -390,14 +344,12 @@ def test_a_run_is_removed_finished_or_not(store, settings, run):
     assert store.remove(settings.name)
 
 
-def test_a_run_in_training_is_not_removed(hold, store, settings, run):
-    first = hold()
-    assert first.stdout.readline() == "locked\n"
-    assert not store.remove(settings.name)
+def test_a_run_in_training_is_not_removed(store, settings, run):
+    with store.locked(settings.name):
+        assert not store.remove(settings.name)
     assert find(store, settings) == run
-    first.kill()
-    first.wait()
     assert store.remove(settings.name)
+    assert find(store, settings) is None
 
 
 @pytest.mark.parametrize("finished", [True, False])

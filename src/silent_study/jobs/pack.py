@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import signal
 import sys
@@ -14,17 +13,16 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.evaluation.selected import evaluate_selected
 from silent_study.settings import RunSettings
-from silent_study.store.documents import Manifest, Provenance
+from silent_study.store.documents import Manifest
 from silent_study.store.manifests import is_usable, keep_best_weights, manifest, print_outcome
 from silent_study.store.packs import PackSpec
-from silent_study.store.provenance import source_revision
+from silent_study.store.provenance import provenance
 from silent_study.store.runs import (
     PROGRESS,
     PROVENANCE,
@@ -218,10 +216,10 @@ def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:
 def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: StoredRun | None) -> StoredRun:
     """Write what is known of a run that has been trained, and hand it over to the store."""
     settings, working = trainer.settings, trainer.folder
-    result = trainer.result()
+    result, images = trainer.result(), trainer.epoch * len(trainer.data.batches)
     write_json(working / SETTINGS, settings.to_json())
     write_json(working / RESULT, result)
-    write_json(working / PROVENANCE, _provenance(trainer, started))
+    write_json(working / PROVENANCE, provenance(started, trainer.seconds, images, trainer.device))
     if result["status"] == "finished":
         torch.save(trainer.snapshot(), working / WEIGHTS)
     else:
@@ -232,38 +230,3 @@ def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: Stored
     for path in (*leftovers, *working.glob(".*.tmp")):
         path.unlink(missing_ok=True)
     return store.seal(settings, replaces)
-
-
-def _provenance(trainer: Trainer, started: datetime) -> Provenance:
-    device, seconds = trainer.device, trainer.seconds
-    images = trainer.epoch * len(trainer.data.batches)
-    return {
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "images_per_second": round(images / seconds, 1) if seconds > 0 else None,
-        "device": device.type,
-        "hardware": hardware_of(device),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "source": source_revision(),
-    }
-
-
-def hardware_of(device: torch.device) -> str:
-    """Name of a device, as results and paces have it; of a processor with the instructions that torch uses there.
-
-    By these, and not by a name such as ``AMD EPYC``, torch chooses its kernels, and with them how sums are rounded.
-    """
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()

@@ -16,8 +16,8 @@ from silent_gradients.evaluation.metrics import evaluate
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.jobs.pace import Pace, Steps, architecture
-from silent_study.jobs.pack import hardware_of
 from silent_study.settings import RunSettings
+from silent_study.store.provenance import hardware_of
 from silent_study.training.loop import Phase, Trainer
 from silent_study.training.memory import peak_megabytes, reset_peak, resident_megabytes
 from silent_study.training.seeds import generator

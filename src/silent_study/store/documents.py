@@ -1,9 +1,10 @@
 """The content of every JSON file that one room of the study writes and another one reads.
 
-Types alone: ``runs.read_json`` reads a file and ``runs.write_json`` writes one. The files that classes read and write
-are not here: ``settings.json`` is ``settings.RunSettings``, a pack is ``packs.PackSpec``, ``pace.json`` is
-``jobs.pace.Pace``. Units: bits/dim; Kullback-Leibler divergences in nats per image; squared errors summed over
-dimensions.
+Types alone: ``runs.read_json`` reads a file and ``runs.write_json`` writes one. Files that a class reads and writes are
+not here: ``settings.json`` is ``settings.RunSettings``, a pack is ``packs.PackSpec``, ``pace.json`` is
+``jobs.pace.Pace``, a prepared data set is ``data.prepared.PreparedData``.
+
+Units: bits/dim; Kullback-Leibler divergences in nats per image; squared errors summed over dimensions.
 """
 
 from __future__ import annotations
@@ -284,31 +285,3 @@ class KeptLimit(TypedDict):
     made_from: dict[str, Any]
     limit: dict[str, float]
     sha256: str
-
-
-class PreparedManifest(TypedDict):
-    """``manifest.json`` of a prepared data set.
-
-    Attributes:
-        name: Name of the data set.
-        title: Its name in the report.
-        version: Its version.
-        levels: Number of grey levels.
-        shape: Image shape ``[C, H, W]``.
-        counts: Number of images by split.
-        sha256: Digest in the runs' settings.
-        arrays_sha256: Digest of the arrays.
-        files: SHA-256 by file name.
-        seal: Digest of all other entries.
-    """
-
-    name: str
-    title: str
-    version: str
-    levels: int
-    shape: list[int]
-    counts: dict[str, int]
-    sha256: str
-    arrays_sha256: str
-    files: dict[str, str]
-    seal: str

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes and digests, with the standard library alone."""
+"""Files that are either complete or absent: atomic writes and digests, with the standard library alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes ``path``'s place once the block ends, so that nobody ever sees a part of it.
+    """Open a file that replaces ``path`` when the block ends: readers see the old file or the new one, never a part.
 
     Missing parent folders are made. The new file keeps the mode of the one it replaces, or gets the usual one of the
     process's umask. If the block raises, the old file is untouched and nothing is left beside it.
@@ -22,7 +22,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         path: File to write.
 
     Yields:
-        The open file, whose ``name`` is where it lies until then.
+        The open file, whose ``name`` is its path until then.
 
     Raises:
         OSError: The folder cannot be written to.
@@ -33,7 +33,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        # By name, not by descriptor: who reads the file back before it is renamed has to find it.
+        # By name, not by descriptor: a caller may read the file back before it is renamed.
         os.close(descriptor)
         with temporary.open("wb") as file:
             yield file

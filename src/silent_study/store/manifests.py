@@ -14,7 +14,7 @@ from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, WEIGHTS, RunStore, StoredRun, StoreError, read_json
 
 SHOWN_PROBLEMS = 10
-"""As many fit into the end of a job's log that Snakemake's display shows."""
+"""Number of problems listed in an error: as many lines as Snakemake's display shows of a job's log."""
 
 
 def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> Manifest:

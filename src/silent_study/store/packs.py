@@ -1,4 +1,4 @@
-"""The packs of a plan: what one training job is asked for, as plain data that travels as JSON."""
+"""Packs: the runs that one training job trains, as plain data that is passed as JSON."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Round = Literal["baselines", "guided", "seeds"]
 
 @dataclass(frozen=True)
 class PackSpec:
-    """What a pack job is asked for.
+    """A pack: the runs of one training job.
 
     Attributes:
-        round: ``baselines`` and ``guided`` are grids, which keep the weights of each cell's best member alone;
+        round: ``baselines`` and ``guided`` are grids, which keep the weights of each cell's best member only;
             ``seeds`` trains the selected points, keeps their weights and evaluates them.
-        group: ``data set/experiment``: members share their data, not always their method.
+        group: ``data set/experiment``; members share their data, not always their method.
         members: The runs, in order.
         evaluation: How to evaluate (``seeds`` only).
     """
@@ -29,7 +29,7 @@ class PackSpec:
     evaluation: EvaluationSettings | None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data; ``from_json`` reads it back. What all members share stands there once."""
+        """Return JSON-ready data, in which settings that all members share are written once; see ``from_json``."""
         members = [member.to_json() for member in self.members]
         shared = {key: value for key, value in members[0].items() if all(other.get(key) == value for other in members)}
         return {
@@ -53,11 +53,11 @@ class PackSpec:
 
     @cached_property
     def id(self) -> str:
-        """Ten hexadecimal digits that change with any member and with the evaluation asked for."""
+        """Ten hexadecimal digits that change with the round, with any member and with the evaluation."""
         members = [member.id for member in self.members]
         return digest([self.round, members, None if self.evaluation is None else asdict(self.evaluation)])[:10]
 
     @property
     def lock(self) -> str:
-        """Name of the lock of the store that the pack's job holds."""
+        """Name of the store's lock that the pack's job holds."""
         return f"pack {self.id}"

@@ -1,25 +1,74 @@
-"""Which source made a result."""
+"""What made a run: source, hardware, versions and time."""
 
 from __future__ import annotations
 
+import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from silent_study.store.documents import Source
+from silent_study.store.documents import Provenance, Source
+
+if TYPE_CHECKING:
+    import torch
 
 SOURCE = Path(__file__).resolve().parents[2]
 
 
-def source_revision(source: Path = SOURCE) -> Source:
-    """The last commit that changed the source, and whether the files differ from it; nulls outside a git checkout.
+def provenance(started: datetime, seconds: float, images: int, device: torch.device) -> Provenance:
+    """Return the provenance of a training that ends now, in this process.
 
-    Not the newest commit: one that changes settings alone makes no other results.
+    Args:
+        started: Time at which the process began the training.
+        seconds: Seconds of training, over all processes.
+        images: Images trained on in that time.
+        device: Device that trained.
+    """
+    import numpy as np
+    import torch
+
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(images / seconds, 1) if seconds > 0 else None,
+        "device": device.type,
+        "hardware": hardware_of(device),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "source": source_revision(),
+    }
+
+
+def hardware_of(device: torch.device) -> str:
+    """Return the name of a device; that of a processor with the instructions that torch uses there.
+
+    Torch chooses its kernels, and so how sums are rounded, by these instructions and not by a name like ``AMD EPYC``.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def source_revision(source: Path = SOURCE) -> Source:
+    """Return the last commit that changed the source, and whether the files differ from it; nulls outside a checkout.
+
+    The newest commit of all may have changed settings alone, which makes no other results.
 
     Args:
         source: Folder of the source.
-
-    Returns:
-        ``{"revision": 40 hexadecimal digits, "modified": bool}``.
     """
     revision = _git(source, "log", "-1", "--format=%H", "--", ".")
     if not revision:

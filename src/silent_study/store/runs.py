@@ -28,7 +28,7 @@ RECORD, SETTINGS, CURVE, RESULT = "record.json", "settings.json", "curve.jsonl",
 PROVENANCE, WEIGHTS = "provenance.json", "weights.pt"
 EVALUATION, RECONSTRUCTIONS = "evaluation.json", "reconstructions.npz"
 PROGRESS = "progress.json"
-"""How far a run in training is, rewritten every few seconds; a finished run has none."""
+"""State of a run in training, rewritten every few seconds; a finished run has none."""
 UNFINISHED = ".partial"
 """Ending of the folder of a run in training, which DVC ignores."""
 
@@ -36,7 +36,7 @@ _PRODUCED = (SETTINGS, CURVE, RESULT)
 
 
 class StoreError(RuntimeError):
-    """A run is missing, altered or foreign; the message names it and what is wrong."""
+    """A run is missing, altered or another one than expected; the message names the run and the fault."""
 
 
 def as_json(document: Mapping[str, Any]) -> str:
@@ -45,7 +45,7 @@ def as_json(document: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document to a file, which is whole or not there; see ``as_json`` and ``files.atomic_file``."""
+    """Write a document to a file in the form of ``as_json``; a reader never sees a part, see ``files.atomic_file``."""
     write_text_atomically(path, as_json(document))
 
 
@@ -53,7 +53,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        StoreError: It is missing or no JSON.
+        StoreError: The file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text())
@@ -194,24 +194,24 @@ class RunStore:
         self.root = root
 
     def folder(self, name: str) -> Path:
-        """Folder of a finished run."""
+        """Return the folder of a finished run."""
         return self.root / name
 
     def working_folder(self, name: str) -> Path:
-        """Folder of a run in training: beside the final one, renamed to it at the end."""
+        """Return the folder of a run in training, which lies beside the final one and is renamed to it at the end."""
         return self.root / f"{name}{UNFINISHED}"
 
     def names(self) -> list[str]:
-        """Names of all runs that have a folder, finished or not, and of what a removal that was cut short left."""
+        """Return the names of all runs with a folder, finished or not, and of the remains of interrupted removals."""
         folders = (path for path in self.root.glob("*/*/*/*") if path.is_dir())
         return sorted({path.relative_to(self.root).as_posix().removesuffix(UNFINISHED) for path in folders})
 
     def is_finished(self, name: str) -> bool:
-        """Whether a run was sealed; says nothing of its files."""
+        """Return True if a run was sealed; its files are not checked."""
         return (self.folder(name) / RECORD).exists()
 
     def size(self, name: str) -> int:
-        """Bytes of a run's files, finished or not."""
+        """Return the bytes of a run's files, finished or not."""
         size = 0
         for folder in (self.folder(name), self.working_folder(name)):
             for parent, _, files in os.walk(folder):
@@ -221,7 +221,7 @@ class RunStore:
         return size
 
     def remove(self, name: str) -> bool:
-        """Remove a run, finished or not; returns False and leaves it alone while another process writes it."""
+        """Remove a run, finished or not; if another process is writing it, return False and leave it alone."""
         descriptor = try_lock(self._lock_file(name))
         if descriptor is None:
             return False
@@ -234,9 +234,9 @@ class RunStore:
         return True
 
     def locked(self, name: str) -> AbstractContextManager[None]:
-        """Keep every other process from writing this run, or this pack; prints a line before it waits for one.
+        """Hold the lock of a run or a pack inside the block; print a line before a wait for another process.
 
-        The kernel drops the lock when its holder dies.
+        The kernel releases the lock when its holder ends.
         """
         return locked(self._lock_file(name), f"{name}: another process is training it; waiting for it")
 
@@ -257,10 +257,10 @@ class RunStore:
         return path
 
     def unverified(self, name: str) -> StoredRun:
-        """Return a finished run, of which the record alone is looked at.
+        """Return a finished run; only its record is read.
 
         Raises:
-            StoreError: The run is missing, or its record is no such thing.
+            StoreError: The run is missing or its record is damaged.
         """
         folder = self.folder(name)
         if not (folder / RECORD).exists():
@@ -298,11 +298,12 @@ class RunStore:
         return self.verified(name, run_id) if (self.folder(name) / RECORD).exists() else None
 
     def seal(self, settings: RunSettings, replaces: StoredRun | None = None) -> StoredRun:
-        """Make a run of its working folder: record the digests of its files and rename the folder.
+        """Finish a run: record the digests of the files in its working folder and rename that folder.
 
         Args:
-            settings: The run; its working folder holds settings, curve, result and provenance, and maybe weights.
-            replaces: The run of the same id that this one takes the place of.
+            settings: The run; its working folder holds settings, curve, result, provenance and, unless it diverged,
+                weights.
+            replaces: The earlier run of the same id that this one replaces.
         """
         working, name = self.working_folder(settings.name), settings.name
         for leftover in working.glob(".*"):  # of an atomic write that a kill cut short
@@ -333,10 +334,10 @@ class RunStore:
 
 
 def open_run(folder: Path) -> tuple[StoredRun, RunSettings]:
-    """The verified run in a folder of some store, and its settings.
+    """Return the verified run in a folder of a store, and its settings.
 
     Raises:
-        StoreError: It is no folder of a finished run, or a file was altered.
+        StoreError: The folder is not that of a finished run, or a file was altered.
     """
     if not folder.exists():
         raise StoreError(f"{folder}: there is no such folder; to list the runs: ls -d results/store/*/*/*/*")
@@ -351,7 +352,7 @@ def open_run(folder: Path) -> tuple[StoredRun, RunSettings]:
 
 
 def without_weights(run: StoredRun) -> StoreError:
-    """The error that a run keeps no weights, with a run of the same cell that does where there is one."""
+    """Return the error that a run keeps no weights; it names a run of the same cell that does, if there is one."""
     kept = sorted(path.parent for path in run.folder.parent.glob(f"*/{WEIGHTS}") if path.parent.suffix != UNFINISHED)
     here = [folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder for folder in kept]
     named = f"; of this cell: {here[0]}" if here else ""
@@ -359,13 +360,13 @@ def without_weights(run: StoredRun) -> StoreError:
 
 
 def _remove_at_once(folder: Path) -> None:
-    # Half a run must not pass for one, nor be resumed. Under its new name it is an unfinished run that nobody asks for.
+    # A part of a run must neither pass for a run nor be resumed: the new name is that of an unfinished run of no plan.
     removed = tempfile.mkdtemp(dir=folder.parent, prefix="removed-", suffix=UNFINISHED)
     shutil.rmtree(folder.rename(removed))
 
 
 def _identity(name: str, run_id: str, files: dict[str, str], replaces: list[str]) -> Identity:
-    """Return the record of a run. It repeats what follows from the rest, so that an altered one contradicts itself."""
+    """Return the record of a run; name and result digest are redundant and so reveal an altered record."""
     produced = "".join(files[file] for file in _PRODUCED)
     return {
         "id": run_id,
