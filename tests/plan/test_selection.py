@@ -1,4 +1,4 @@
-"""Selection against brute force, and what it says of runs that are not what was promised."""
+"""Selection against brute force, and its errors where runs are not those of the manifests."""
 
 import itertools
 import json
@@ -15,7 +15,8 @@ from silent_study import params
 from silent_study.plan.plan import Plan
 from silent_study.plan.selection import select
 from silent_study.store.documents import Selection
-from silent_study.store.runs import RunStore, StoreError, as_json
+from silent_study.store.manifests import manifest
+from silent_study.store.runs import RunStore, StoreError, write_json
 
 NETWORK = {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]}
 SECTION = {"epochs": 3, "batch_size": 64, "latent_dim": 2, "network": NETWORK}
@@ -33,6 +34,10 @@ def make_plan(folder: Path, experiment: str, grid: dict[str, Any], shared: list[
     return Plan(params.resolve({"preset": "small"}, folder), folder / "results")
 
 
+def finished(bpd: float) -> dict[str, Any]:
+    return {"status": "finished", "selection": {"bpd": bpd}}
+
+
 def write_results(plan: Plan, round_: Any, selections: Any, bpd_of: Any) -> RunStore:
     """Runs and manifests as training writes them; ``bpd_of(run)`` is None for a diverged one."""
     store = RunStore(plan.results / "store")
@@ -40,19 +45,14 @@ def write_results(plan: Plan, round_: Any, selections: Any, bpd_of: Any) -> RunS
         members = []
         for settings in pack.members:
             bpd = bpd_of(settings)
-            status = "diverged" if bpd is None else "finished"
             working = store.working_folder(settings.name)
             working.mkdir(parents=True)
-            (working / "settings.json").write_text(as_json(settings.to_json()))
+            write_json(working / "settings.json", settings.to_json())
             (working / "curve.jsonl").write_text("")
-            result = {"status": status, "selection": None if bpd is None else {"bpd": bpd}}
-            (working / "result.json").write_text(as_json(result))
-            run = store.seal(settings)
-            entry: dict[str, Any] = {"name": run.name, "id": settings.id, "result_sha256": run.digest}
-            members.append(entry | {"evaluation_sha256": None, "status": status})
-        path = plan.manifest(pack)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(as_json({"pack": pack.id, "round": round_, "group": pack.group, "members": members}))
+            ended = {"status": "diverged", "selection": None} if bpd is None else finished(bpd)
+            write_json(working / "result.json", ended)
+            members.append(store.seal(settings))
+        write_json(plan.manifest(pack), manifest(pack, members))
     return store
 
 
@@ -236,34 +236,24 @@ def refused(small) -> tuple[str, list[str]]:
     return message, shlex.split(command.partition(" -- ")[2])
 
 
-def test_an_altered_run_is_named_with_the_command_that_remakes_it(small):
+@pytest.mark.parametrize("what", ["an altered run", "a missing run", "a missing manifest"])
+def test_what_is_wrong_is_named_with_the_command_that_remakes_it(small, what):
     plan, store = small
     pack = plan.packs("baselines", {})[1]
-    name = pack.members[2].name
-    path = store.folder(name) / "result.json"
-    path.write_text(path.read_text().replace("3.0", "1.0"))
+    name, manifest_path = pack.members[2].name, plan.manifest(pack)
+    match what:
+        case "an altered run":
+            named = path = store.folder(name) / "result.json"
+            path.write_text(path.read_text().replace("3.0", "1.0"))
+        case "a missing run":
+            named = name
+            store.folder(name).rename(store.root / "elsewhere")
+        case "a missing manifest":
+            named = f"{manifest_path}: cannot be read"
+            manifest_path.unlink()
     message, remade = refused(small)
-    assert str(path) in message
-    assert remade == [str(plan.manifest(pack))]
-
-
-def test_a_missing_run_is_named(small):
-    plan, store = small
-    pack = plan.packs("baselines", {})[0]
-    name = pack.members[0].name
-    store.folder(name).rename(store.root / "elsewhere")
-    message, remade = refused(small)
-    assert name in message
-    assert remade == [str(plan.manifest(pack))]
-
-
-def test_a_missing_manifest_is_named(small):
-    plan, _ = small
-    path = plan.manifest(plan.packs("baselines", {})[0])
-    path.unlink()
-    message, remade = refused(small)
-    assert f"{path}: cannot be read" in message
-    assert remade == [str(path)]
+    assert str(named) in message
+    assert remade == [str(manifest_path)]
 
 
 @pytest.mark.parametrize("how", ["other runs", "other order", "fewer runs", "other pack"])
@@ -281,7 +271,7 @@ def test_a_manifest_of_other_runs_is_named(small, how):
             document["members"].pop()
         case "other pack":
             document["pack"] = second.id
-    path.write_text(as_json(document))
+    write_json(path, document)
     message, remade = refused(small)
     assert f"{path}: it lists other runs than the plan asks for" in message
     assert remade == [str(path)]
@@ -297,7 +287,7 @@ def test_a_run_that_was_trained_again_with_another_result_is_named(small):
         working.mkdir()
         for file in ("settings.json", "curve.jsonl"):
             (working / file).write_bytes((store.folder(settings.name) / file).read_bytes())
-        (working / "result.json").write_text(as_json({"status": "finished", "selection": {"bpd": bpd}}))
+        write_json(working / "result.json", finished(bpd))
         store.seal(settings, replaces)
 
     again(2.0, None)

@@ -4,10 +4,10 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,43 +28,27 @@ def path(tmp_path):
     return tmp_path / "lock"
 
 
-@pytest.fixture
-def hold(path):
-    processes = []
-
-    def start(path=path):
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(locks.__file__).parents[2])},
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.parametrize("end", ["given back", "killed"])
-def test_a_second_process_waits_with_a_notice_until_the_lock_is_free(hold, path, end):
+def test_a_second_process_waits_with_a_notice_until_the_lock_is_free(path, end):
+    def holder():
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        environment = os.environ | {"PYTHONPATH": str(Path(locks.__file__).parents[2])}
+        return subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], **pipes, text=True, env=environment)
+
     assert not locks.is_locked(path)
-    first = hold()
-    assert first.stdout.readline() == "locked\n"
-    assert locks.is_locked(path)
-    second = hold()
-    assert second.stderr.readline() == "waiting for it\n"
-    assert select.select([second.stdout], [], [], 0.2)[0] == []
-    if end == "killed":
-        first.send_signal(signal.SIGKILL)
-    else:
-        first.stdin.write("\n")
-        first.stdin.flush()
-    assert second.stdout.readline() == "locked\n"
+    with holder() as first:
+        assert first.stdout.readline() == "locked\n"
+        assert locks.is_locked(path)
+        with holder() as second:
+            assert second.stderr.readline() == "waiting for it\n"
+            assert select.select([second.stdout], [], [], 0.2)[0] == []
+            if end == "killed":
+                first.kill()
+            else:
+                first.stdin.write("\n")
+                first.stdin.flush()
+            assert second.stdout.readline() == "locked\n"
+            second.stdin.write("\n")
 
 
 def test_trying_does_not_wait_even_for_this_process(path, capsys):

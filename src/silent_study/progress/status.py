@@ -19,7 +19,7 @@ from silent_study.jobs.pace import PACE, Pace
 from silent_study.plan.plan import ROUNDS, Plan, SelectionMissingError
 from silent_study.settings import RunSettings
 from silent_study.store.packs import PackSpec, Round
-from silent_study.store.runs import CURVE, EVALUATION, PROGRESS, RunStore, StoreError
+from silent_study.store.runs import CURVE, EVALUATION, PROGRESS, PROVENANCE, RESULT, RunStore
 
 State = Literal["planned", "running", "stopped", "finished", "diverged"]
 """A stopped run has a folder and no process; the workflow goes on with it."""
@@ -236,18 +236,20 @@ def _run(store: RunStore, settings: RunSettings, now: float) -> RunStatus:
     # Twice: it may be renamed between the two looks.
     for _ in range(2):
         if store.is_finished(name):
-            with suppress(StoreError):
-                run = store.unverified(name)
+            folder = store.folder(name)
+            result, provenance = _document(folder / RESULT), _document(folder / PROVENANCE)
+            if result is not None and provenance is not None:
+                selection = result["selection"]
                 return RunStatus(
                     name,
-                    run.result["status"],
+                    "diverged" if result["status"] == "diverged" else "finished",
                     epochs,
-                    epoch=run.result["epochs"],
+                    epoch=result["epochs"],
                     share=1.0,
-                    bpd=None if run.diverged else run.final_bpd,
-                    images_per_second=run.provenance["images_per_second"],
-                    seconds=run.provenance["seconds"],
-                    evaluated=(run.folder / EVALUATION).exists(),
+                    bpd=None if selection is None else selection["bpd"],
+                    images_per_second=provenance["images_per_second"],
+                    seconds=provenance["seconds"],
+                    evaluated=(folder / EVALUATION).exists(),
                 )
         folder = store.working_folder(name)
         if folder.is_dir():
