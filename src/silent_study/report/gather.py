@@ -26,7 +26,7 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
     folders.
 
     Args:
-        records: Runs by round, in any order; ``records.load`` reads them.
+        records: Runs by round, in any order.
         context: The plan that they were made for.
         out: The folder to write to, ``results`` in a repository in use.
 
