@@ -216,10 +216,9 @@ def check_results(results: Path) -> None:
 
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document to a file."""
-    from silent_study.store.files import write_text_atomically
-    from silent_study.store.runs import as_json
+    from silent_study.store import runs
 
-    write_text_atomically(path, as_json(document))
+    runs.write_json(path, document)
 
 
 @contextmanager
