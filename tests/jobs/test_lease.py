@@ -87,7 +87,7 @@ def test_a_process_too_many_waits_and_says_so_once(start):
     said(first)
     second = start(SILENT_GRADIENTS_DEVICES="0")
 
-    assert heard(second).startswith("waiting for a GPU: 0 in use")
+    assert heard(second).startswith(f"waiting for a GPU; in use: 0 (process {first.pid})")
     assert second.poll() is None
     first.communicate("")
     assert said(second) == ["cuda", "0", "CVD=0"]
@@ -148,12 +148,12 @@ with acquire() as lease:
         ("4,6", "4"),
         (" 2 , 3", "2"),
         ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"),
-        ("MIG-GPU-63feeb45/7/0", "MIG-GPU-63feeb45/7/0"),
         ("MIG-3f9c2a,MIG-77aa", "MIG-3f9c2a"),
         ("1,-1,2", "1"),
     ],
 )
-def test_chooses_from_the_visible_devices(monkeypatch, visible, name):
+def test_chooses_from_the_visible_devices(monkeypatch, tmp_path, visible, name):
+    monkeypatch.setenv("PATH", str(tmp_path))  # without nvidia-smi indexes stay indexes
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
     with acquire() as lease:
@@ -161,7 +161,8 @@ def test_chooses_from_the_visible_devices(monkeypatch, visible, name):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == name
 
 
-def test_takes_the_next_device_of_the_subset(monkeypatch):
+def test_takes_the_next_device_of_the_subset(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     with acquire() as first:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
@@ -179,10 +180,10 @@ def test_no_visible_device_means_the_cpu(monkeypatch, visible):
 
 
 LISTING = """\
-GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6)
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-1111)
   MIG 3g.20gb     Device  0: (UUID: MIG-c7384736)
   MIG 1g.5gb      Device  1: (UUID: MIG-a28ad590)
-GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aa11)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aa11-2222)
 """
 
 
@@ -193,56 +194,45 @@ def provide_nvidia_smi(monkeypatch, folder: Path, script: str) -> None:
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
 
 
-def test_asks_nvidia_smi_and_counts_the_parts_of_a_divided_gpu(monkeypatch, tmp_path):
+@pytest.fixture
+def nvidia_smi(monkeypatch, tmp_path):
     provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{LISTING}END")
+
+
+@pytest.mark.usefixtures("nvidia_smi")
+def test_asks_nvidia_smi_and_counts_the_parts_of_a_divided_gpu(monkeypatch):
     leases = []
     for _ in range(3):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         leases.append(acquire())
 
-    assert [lease.name for lease in leases] == ["MIG-c7384736", "MIG-a28ad590", "1"]
-    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert [lease.name for lease in leases] == ["MIG-c7384736", "MIG-a28ad590", "GPU-aa11-2222"]
     for lease in leases:
         lease.release()
 
 
-TWO_GPUS = """\
-GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-1111)
-  MIG 3g.20gb     Device  0: (UUID: MIG-c7384736)
-  MIG 1g.5gb      Device  1: (UUID: MIG-a28ad590)
-GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aa11-2222)
-"""
-
-
+@pytest.mark.usefixtures("nvidia_smi")
 @pytest.mark.parametrize(
-    "names",
-    [
-        ("1", "GPU-aa11-2222"),
-        ("GPU-aa11-2222", "1"),
-        ("GPU-aa", "1"),
-        ("GPU-aa", "GPU-aa11-2222"),
-        # CUDA shows one part of a divided GPU, the first, to whoever names the whole.
-        ("0", "MIG-c7384736"),
-        ("MIG-c7384736", "GPU-5d5b"),
-    ],
+    ("index", "uuid"),
+    [("1", "GPU-aa11-2222"), ("0", "MIG-c7384736")],  # CUDA takes the index of a divided GPU for its first part
 )
-def test_names_of_one_device_are_one_device(monkeypatch, tmp_path, names, start):
-    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{TWO_GPUS}END")
-    first = start(CUDA_VISIBLE_DEVICES=names[0])
-    assert said(first) == ["cuda", names[0], f"CVD={names[0]}"]
-    second = start(CUDA_VISIBLE_DEVICES=names[1])
-    assert heard(second).startswith(f"waiting for a GPU: {names[1]} in use")
-    assert second.poll() is None
+@pytest.mark.parametrize("index_first", [True, False])
+def test_an_index_and_its_uuid_are_one_device(index, uuid, index_first, start):
+    first, second = (index, uuid) if index_first else (uuid, index)
+    holder = start(CUDA_VISIBLE_DEVICES=first)
+    assert said(holder) == ["cuda", uuid, f"CVD={uuid}"]
+    waiting = start(CUDA_VISIBLE_DEVICES=second)
+    assert heard(waiting).startswith(f"waiting for a GPU; in use: {uuid} (process {holder.pid})")
+    assert waiting.poll() is None
 
-    first.kill()
+    holder.kill()
 
-    assert said(second) == ["cuda", names[1], f"CVD={names[1]}"]
+    assert said(waiting) == ["cuda", uuid, f"CVD={uuid}"]
 
 
-def test_a_name_that_nvidia_smi_does_not_know_is_a_device_of_its_own(monkeypatch, tmp_path, start):
-    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{TWO_GPUS}END")
-    # The third could be either part of the first GPU, or both GPUs.
-    for name in ("MIG-GPU-5d5ba0d6-1111/7/0", "7", "GPU-", "1"):
+@pytest.mark.usefixtures("nvidia_smi")
+def test_an_index_that_nvidia_smi_does_not_list_is_a_device_of_its_own(start):
+    for name in ("7", "GPU-aa11-2222"):
         assert said(start(CUDA_VISIBLE_DEVICES=name)) == ["cuda", name, f"CVD={name}"]
 
 
@@ -252,7 +242,7 @@ def test_a_named_device_is_used_without_a_driver_that_answers(monkeypatch, tmp_p
 
     with acquire() as lease:
         assert (lease.device, lease.name) == ("cuda", "3")
-    assert "no other names are known: No devices were found" in capsys.readouterr().err
+    assert "indexes are not translated to UUIDs: No devices were found" in capsys.readouterr().err
 
 
 def test_a_broken_driver_is_told_and_the_cpu_is_used(monkeypatch, tmp_path, capsys):
@@ -323,9 +313,11 @@ def test_the_processes_of_one_batch_job_share_its_devices_out(monkeypatch):
         lease.release()
 
 
-def test_the_default_folder_is_this_users_own(monkeypatch, tmp_path):
+def test_the_default_folder_is_this_users_own_whatever_tmpdir_is(monkeypatch, tmp_path):
+    assert Path("/tmp") == lease_module._PARENT
     monkeypatch.delenv("SILENT_GRADIENTS_LEASES")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(lease_module, "_PARENT", tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0")
 
     with acquire():
@@ -336,7 +328,7 @@ def test_the_default_folder_is_this_users_own(monkeypatch, tmp_path):
 
 def test_another_users_folder_is_refused(monkeypatch, tmp_path):
     monkeypatch.delenv("SILENT_GRADIENTS_LEASES")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(lease_module, "_PARENT", tmp_path)
     stranger = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: stranger)
 

@@ -66,9 +66,6 @@ with open(account, "a", buffering=1) as lines:
 
 UUIDS = [f"GPU-{number}e5d0c7a-9b1f-4c7e-8a55-0d2f3b6c9e1{number}" for number in range(DEVICES)]
 PARTS = [f"MIG-{number}b0c1d2e-55aa-5f0e-9c3d-7e8f9a0b1c2{number}" for number in range(DEVICES)]
-OLD_PARTS = [
-    f"MIG-GPU-5d5ba0d6-9d33-2b2c-524d-9e3d8d2b8a7{number // 4}/{number % 4 + 7}/0" for number in range(DEVICES)
-]
 GPUS = "".join(f"GPU {number}: NVIDIA H100 80GB HBM3 (UUID: {uuid})\n" for number, uuid in enumerate(UUIDS))
 DIVIDED = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5d5ba0d6)\n" + "".join(
     f"  MIG 1g.10gb     Device  {number}: (UUID: {part})\n" for number, part in enumerate(PARTS)
@@ -85,16 +82,14 @@ CASES = {
     "indexes": (GPUS, [NUMBERS] * 3),
     "uuids": (GPUS, [listed(UUIDS)] * 3),
     "parts": (DIVIDED, [listed(PARTS), None, listed(reversed(PARTS))]),
-    "old parts": ("", [listed(OLD_PARTS)] * 3),
     "mixed": (GPUS, [listed(UUIDS), NUMBERS, None]),
-    "beginnings of uuids": (GPUS, [listed(uuid[:8] for uuid in UUIDS), None, NUMBERS]),
     "overlapping subsets": (GPUS, [NUMBERS, "4,5,6,7", listed(UUIDS[2:6])]),
 }
 
 
 def physical(name):
-    """The device that a name of any kind means."""
-    for names in (list(map(str, range(DEVICES))), UUIDS, [uuid[:8] for uuid in UUIDS], PARTS, OLD_PARTS):
+    """The device that a UUID means."""
+    for names in (UUIDS, PARTS):
         if name in names:
             return names.index(name)
     raise AssertionError(name)

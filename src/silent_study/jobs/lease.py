@@ -1,24 +1,21 @@
-"""Which device a training process may use, settled between the processes of one machine by lock files.
+"""Leases of devices: every training process of a machine takes one device for itself, by a lock file.
 
 ``snakemake --resources gpu=8`` only counts the jobs that want a GPU; it does not say which GPU a job gets, nor how many
 there are. Here every training process takes an exclusive lock on one device and keeps the descriptor open. The kernel
 drops the lock when the process ends, however it ends, so that nothing has to be cleaned up and no device stays taken.
 
-A device has several names: an index, a UUID, for a part of a divided GPU (MIG) a UUID of its own. Processes that were
-told different names of one device must not have it at once, so that a lease locks every name that nvidia-smi knows.
+GPUs are named by the UUIDs that nvidia-smi lists; the parts of a divided GPU (MIG) have UUIDs of their own.
 
 Environment variables:
-    CUDA_VISIBLE_DEVICES: the devices to choose from, as CUDA reads it (indexes, UUIDs, MIG names); empty means none.
-    CUDA_DEVICE_ORDER: set to PCI_BUS_ID, as nvidia-smi counts, unless it is set already. Whoever wants another order,
-        in which an index may be another device, names devices by their UUIDs.
-    SILENT_GRADIENTS_LEASES: folder of the lock files, on a disk of this machine; by default one per user in the
-        temporary folder. Users who share a machine's devices may name one folder that all of them can write to.
+    CUDA_VISIBLE_DEVICES: the devices to choose from, UUIDs or indexes as nvidia-smi counts; empty means none.
+    SILENT_GRADIENTS_LEASES: folder of the lock files, on a disk of this machine; by default one per user below /tmp,
+        whatever TMPDIR is. Users who share a machine's devices may name one folder that all of them can write to.
     SILENT_GRADIENTS_DEVICES: a list of devices to believe in, for tests.
 
 Under a batch system (`_BATCH_JOB`) the devices in sight are the job's own and are named relative to it, so that "0" of
 two jobs on one node may be two devices. A job with one device or none is left as it is; a job with several shares them
-out among its own processes, with lock files of its own. A container needs no such care: it has a
-temporary folder of its own, and a lease there costs nothing.
+out among its own processes, with lock files of its own. A container needs no such care: it has a /tmp of its own, and a
+lease there costs nothing.
 """
 
 import fcntl
@@ -27,9 +24,8 @@ import random
 import re
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -40,13 +36,15 @@ _BATCH_JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "_CONDOR_SLOT", "FLUX_JO
 # The steps of one Slurm job have devices of their own, too.
 _BATCH_STEP = "SLURM_STEP_ID"
 
-# Seconds between two looks at the locks: short enough not to matter beside a training, long enough not to cost
-# anything.
+# Processes with another TMPDIR must find the same locks. A home folder may be shared by machines, /tmp is not.
+_PARENT = Path("/tmp")
+
+# Seconds between two attempts: short beside a training, and rare enough to cost nothing.
 _POLL_SECONDS = 0.3
 
 
 class LeaseError(RuntimeError):
-    """The lock files cannot be used; the message says which and what to do."""
+    """The lock files cannot be used; the message names the file and how to fix it."""
 
 
 class Lease(AbstractContextManager["Lease"]):
@@ -54,19 +52,19 @@ class Lease(AbstractContextManager["Lease"]):
 
     Attributes:
         device: "cuda" or "cpu", as torch names it. A leased GPU is the only one in sight, thus "cuda:0".
-        name: the device as the machine knows it ("3", "GPU-...", "MIG-...") or "cpu-<slot>"; "cpu" under a batch
-            system.
+        name: the GPU's UUID or "cpu-<slot>"; under a batch system as the job names its only device, or "cpu".
     """
 
-    def __init__(self, device: Literal["cuda", "cpu"], name: str, descriptors: Sequence[int] = ()) -> None:
+    def __init__(self, device: Literal["cuda", "cpu"], name: str, descriptor: int | None = None) -> None:
         self.device = device
         self.name = name
-        self._descriptors = list(descriptors)
+        self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let another process have the device; does nothing the second time. CUDA_VISIBLE_DEVICES stays as it is."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        """Let another process have the device; the second call does nothing. CUDA_VISIBLE_DEVICES stays as it is."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -80,9 +78,9 @@ class Lease(AbstractContextManager["Lease"]):
 def acquire(threads: int = 1) -> Lease:
     """Wait for a free device and keep it for this process.
 
-    To be called before CUDA is initialised, best before torch is imported, since it chooses by CUDA_VISIBLE_DEVICES.
-    Where there is no GPU, the machine's usable cores are shared out in slots of ``threads`` cores, so that eight jobs
-    on two cores take turns instead of slowing each other down.
+    To be called before CUDA is initialised, best before torch is imported, since it sets CUDA_VISIBLE_DEVICES. Where
+    there is no GPU, the machine's usable cores are shared out in slots of ``threads`` cores, so that eight jobs on two
+    cores take turns instead of slowing each other down.
 
     Args:
         threads: CPU threads that the process will use; counts only where there is no GPU.
@@ -96,32 +94,35 @@ def acquire(threads: int = 1) -> Lease:
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    named = _named_devices()
-    known = [] if named == [] else _ask_nvidia_smi("no GPU is used" if named is None else "no other names are known")
-    devices = [names[0] for names in known] if named is None else named
-    job = _batch_job()
+    devices, job = _devices(), _batch_job()
     if job is not None and len(devices) < 2:
         return Lease("cuda", devices[0]) if devices else Lease("cpu", "cpu")
 
     folder = _lock_folder(job)
     if devices:
-        name, descriptors = _lock_one(_with_all_names(devices, known), folder, what="GPU")
+        name, descriptor = _lock_one(devices, folder, what="GPU")
         os.environ["CUDA_VISIBLE_DEVICES"] = name
-        # nvidia-smi numbers the devices by their place on the bus, CUDA by default the fastest first.
-        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        return Lease("cuda", name, descriptors)
+        return Lease("cuda", name, descriptor)
     slots = [f"cpu-{index}" for index in range(max(1, _usable_cores() // threads))]
-    name, descriptors = _lock_one({slot: [slot] for slot in slots}, folder, what="CPU slot")
+    name, descriptor = _lock_one(slots, folder, what="CPU slot")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    return Lease("cpu", name, descriptors)
+    return Lease("cpu", name, descriptor)
 
 
-def _named_devices() -> list[str] | None:
-    """The devices to choose from; None where nothing names any."""
-    for variable in ("SILENT_GRADIENTS_DEVICES", "CUDA_VISIBLE_DEVICES"):
-        if variable in os.environ:
-            return _read_list(os.environ[variable])
-    return None
+def _devices() -> list[str]:
+    """Return the devices to choose from: by UUID, or by the given name where nvidia-smi lists no such index."""
+    if "SILENT_GRADIENTS_DEVICES" in os.environ:
+        return _read_list(os.environ["SILENT_GRADIENTS_DEVICES"])
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [uuid for gpu in _ask_nvidia_smi("no GPU is used") for uuid in gpu]
+    names = _read_list(visible)
+    # A batch system's indexes are relative to its job.
+    if _batch_job() is not None or not any(name.isdigit() for name in names):
+        return names
+    # CUDA takes the index of a divided GPU for its first part.
+    by_index = {str(index): gpu[0] for index, gpu in enumerate(_ask_nvidia_smi("indexes are not translated to UUIDs"))}
+    return [by_index.get(name, name) for name in names]
 
 
 def _read_list(text: str) -> list[str]:
@@ -135,7 +136,10 @@ def _read_list(text: str) -> list[str]:
 
 
 def _ask_nvidia_smi(otherwise: str) -> list[list[str]]:
-    """The names of each device, the one to tell CUDA first; ``otherwise`` says what follows where the driver fails."""
+    """Return the UUIDs of every GPU, or of its parts (MIG); print ``otherwise`` with the reason where nvidia-smi fails.
+
+    No GPUs are returned where nvidia-smi is missing or fails.
+    """
     try:
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
     except FileNotFoundError:
@@ -144,39 +148,13 @@ def _ask_nvidia_smi(otherwise: str) -> list[list[str]]:
         reason = getattr(error, "stdout", None) or str(error)
         print(f"nvidia-smi is there but fails, so that {otherwise}: {str(reason).strip()}", file=sys.stderr)
         return []
-    return _read_listing(listing)
-
-
-def _read_listing(listing: str) -> list[list[str]]:
-    """Read ``nvidia-smi -L``; a divided GPU (MIG) counts as its parts, of which a process can use only one.
-
-    CUDA takes the index or the UUID of a divided GPU for its first part.
-    """
-    gpus: list[list[list[str]]] = []
+    gpus: list[list[str]] = []
     for line in listing.splitlines():
-        if gpu := re.match(r"GPU (\d+):.*\(UUID:\s*(GPU-[^)]+)\)", line):
-            gpus.append([[gpu[1], gpu[2]]])
+        if gpu := re.match(r"GPU \d+:.*\(UUID:\s*(GPU-[^)]+)\)", line):
+            gpus.append([gpu[1]])
         elif part := re.match(r"\s+MIG .*\(UUID:\s*(MIG-[^)]+)\)", line):
-            gpus[-1].append([part[1]])
-    devices: list[list[str]] = []
-    for whole, *parts in gpus:
-        if parts:
-            parts[0] += whole
-        devices += parts or [whole]
-    return devices
-
-
-def _with_all_names(devices: Sequence[str], known: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Each device's name, as it was given, with every name that it is to be locked by."""
-    found = {}
-    for device in devices:
-        if device.isdigit():
-            same = [names for names in known if device in names]
-        else:  # CUDA takes the beginning of a UUID for the whole, where it is that of one device alone
-            same = [names for names in known if any(name.startswith(device) for name in names)]
-        names = same[0] if len(same) == 1 else []
-        found[device] = sorted({device, *names})
-    return found
+            gpus[-1].append(part[1])
+    return [parts or [whole] for whole, *parts in gpus]
 
 
 def _batch_job() -> str | None:
@@ -199,11 +177,11 @@ def _usable_cores() -> int:
 
 def _lock_folder(job: str | None) -> Path:
     chosen = os.environ.get("SILENT_GRADIENTS_LEASES")
-    folder = Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"silent-gradients-leases-{os.getuid()}"
+    folder = Path(chosen) if chosen else _PARENT / f"silent-gradients-leases-{os.getuid()}"
     advice = "set SILENT_GRADIENTS_LEASES to a folder that you can write to, on a disk of this machine"
     try:
         folder.mkdir(mode=0o777 if chosen else 0o700, parents=True, exist_ok=True)
-        # In a temporary folder that everybody writes to, somebody else's folder of this name is an accident or a trap.
+        # Everybody can write to /tmp: a folder of this name that belongs to another user is an accident or a trap.
         if not chosen and folder.stat().st_uid != os.getuid():
             raise LeaseError(f"the folder of the device locks, {folder}, belongs to another user; {advice}")
         if job is not None:
@@ -218,35 +196,25 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def _lock_one(devices: Mapping[str, Sequence[str]], folder: Path, *, what: str) -> tuple[str, list[int]]:
-    """Wait until all names of one of ``devices`` can be locked; returns it with the descriptors that hold the locks."""
+def _lock_one(devices: Sequence[str], folder: Path, *, what: str) -> tuple[str, int]:
+    """Wait until one of the devices can be locked; return it with the descriptor that holds the lock."""
+    locks = {device: folder / f"{_file_name(device)}.lock" for device in devices}
     announced = False
     while True:
-        for device, names in devices.items():
-            descriptors = _try_locks([folder / f"{_file_name(name)}.lock" for name in names])
-            if descriptors:
-                return device, descriptors
+        for device, path in locks.items():
+            descriptor = _try_lock(path)
+            if descriptor is not None:
+                return device, descriptor
         if not announced:
-            print(f"waiting for a {what}: {', '.join(devices)} in use (locks in {folder})", file=sys.stderr, flush=True)
+            held = ", ".join(f"{device} (process {path.read_text()})" for device, path in locks.items())
+            print(f"waiting for a {what}; in use: {held} (locks in {folder})", file=sys.stderr, flush=True)
             announced = True
-        # Jitter, lest processes that began together go on asking together.
+        # Jitter, lest processes that began together go on trying together.
         time.sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))
 
 
-def _try_locks(paths: Sequence[Path]) -> list[int]:
-    """Lock all of the files or none; returns the descriptors that hold the locks."""
-    descriptors: list[int] = []
-    for path in paths:
-        descriptor = _try_lock(path)
-        if descriptor is None:
-            for held in descriptors:
-                os.close(held)
-            return []
-        descriptors.append(descriptor)
-    return descriptors
-
-
 def _try_lock(path: Path) -> int | None:
+    """Lock a file and write the process's number into it; None if another process holds the lock."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -261,6 +229,7 @@ def _try_lock(path: Path) -> int | None:
     except OSError as error:
         os.close(descriptor)
         raise LeaseError(f"the disk of {path} knows no file locks: {error.strerror}") from error
-    # Some systems clear old files out of the temporary folder; a lock in use must not look old.
-    os.utime(descriptor)
+    # Writing also keeps the file young: some systems clear old files out of /tmp.
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
     return descriptor
