@@ -25,8 +25,8 @@ from scipy import stats
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.settings import Precision, RunSettings
-from silent_study.training.device import settle
-from silent_study.training.loop import Trainer, one_by_one, train
+from silent_study.training.device import configure_torch
+from silent_study.training.loop import Trainer, train
 from silent_study.training.steps import Stepper
 
 REFERENCE = "eager, PyTorch's layout"
@@ -73,7 +73,7 @@ def bits_per_dim(
         for trainer in trainers:
             in_pytorchs_layout(trainer)
     advance = Stepper(stacked=way.stacked, captured=way.captured, streams=way.streams).advance
-    train(trainers, advance if way.stacked or way.captured else one_by_one, math.inf, lambda: False)
+    train(trainers, advance, math.inf, lambda: False)
     results = [trainer.result() for trainer in trainers]
     return [math.nan if result["selection"] is None else result["selection"]["bpd"] for result in results]
 
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     options = parser.parse_args()
     device = torch.device(options.device)
-    settle()
+    configure_torch()
     plan = preset_plan(options.preset)
     groups = cells_by_group(plan, options.only)
     print(f"{options.preset} on {hardware(device)}; torch {torch.__version__}; {options.seeds} seeds, bits/dim")

@@ -39,6 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from silent_study.data.batches import RunData
 from silent_study.settings import RunSettings
 from silent_study.training.loop import Trainer
+from silent_study.training.steps import Stepper
 
 SQUARE = 1024
 COPIED_BYTES = 2**28
@@ -77,7 +78,7 @@ class MethodTimer:
     """One method's training."""
 
     def __init__(self, settings: RunSettings, data: RunData, folder: Path, device: torch.device) -> None:
-        self.trainer = Trainer(settings, data, folder, device)
+        self.trainer, self.stepper = Trainer(settings, data, folder, device), Stepper()
         self.steps = data.batches.number_of_batches(settings.batch_size)
 
     def count(self) -> Step:
@@ -92,7 +93,8 @@ class MethodTimer:
         """Of a step, as an epoch takes them; always the first one, lest the guide's weight fall to nothing."""
         self.trainer.epoch = 0
         start = now(self.trainer.device)
-        self.trainer.train_epoch()
+        for _ in range(self.steps):
+            self.stepper.advance([self.trainer])
         return (now(self.trainer.device) - start) / self.steps
 
 

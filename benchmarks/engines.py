@@ -38,8 +38,8 @@ from measuring import (
 
 from silent_study.data.batches import RunData
 from silent_study.settings import RunSettings
-from silent_study.training.device import settle
-from silent_study.training.loop import Trainer, one_by_one, step_sums
+from silent_study.training.device import configure_torch
+from silent_study.training.loop import Trainer, step_sums
 from silent_study.training.stack import mappable
 from silent_study.training.steps import Stepper
 
@@ -91,15 +91,14 @@ def compiled(trainer: Trainer) -> Callable[[list[Trainer]], None]:
         step = loss(x, state=trainer.state, alpha=trainer.alpha, frozen=phase.frozen, index=index)
         step.loss.backward()
         trainer.update(step.state, step_sums(step))
-        trainer.count(len(x), step.guide_log_likelihood is not None)
-        trainer.end_step()
+        trainer.end_step(len(x), guided=step.guide_log_likelihood is not None)
 
     return advance
 
 
 def in_process(settings: RunSettings, prepared: Path, folder: Path, device: str, steps: int, pipe: Connection) -> None:
     """Train a round whenever the pipe says so; the body of one of several processes."""
-    settle()
+    configure_torch()
     where = torch.device(device)
     trained = Trained(settings, whole_batches(prepared, settings, steps, where), folder, where)
     measure = trained.lane(Stepper(stacked=False, captured=where.type == "cuda").advance, steps)
@@ -145,7 +144,7 @@ def lanes(options: Any, settings: RunSettings, prepared: Path, folder: Path, dev
     plain = make(settings, folder=folder / "plain")
     in_pytorchs_layout(plain.trainers[0])
     eager = make(settings, folder=folder / "eager")
-    found = {REFERENCE: plain.lane(one_by_one, steps), "eager": eager.lane(one_by_one, steps)}
+    found = {REFERENCE: plain.lane(Stepper().advance, steps), "eager": eager.lane(Stepper().advance, steps)}
     if options.compiled:
         own = make(settings, folder=folder / "compiled")
         found["compiled"] = own.lane(compiled(own.trainers[0]), steps)

@@ -19,15 +19,14 @@ from measuring import cells_by_group, prepare_data, preset_plan, undisturbed
 
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.training.capture import WARM_UP
-from silent_study.training.device import settle
+from silent_study.training.device import configure_torch
 from silent_study.training.loop import Trainer
-from silent_study.training.steps import Stepper
+from silent_study.training.steps import WARM_UP, Stepper
 
 
 def first_steps(preset: str, device: torch.device, prepared: Path, folder: Path) -> None:
     """Make the first steps of a preset's first cell."""
-    settle()
+    configure_torch()
     plan = preset_plan(preset)
     settings = undisturbed(plan.first_run(plan.cells()[0]))
     data = RunData.load(PreparedData.open(prepared), settings, device)

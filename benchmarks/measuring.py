@@ -21,7 +21,7 @@ from silent_study.plan.plan import Cell, Plan
 from silent_study.settings import RunSettings
 from silent_study.store.provenance import hardware_of
 from silent_study.training.build import build_optimizers
-from silent_study.training.device import settle
+from silent_study.training.device import configure_torch
 from silent_study.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +128,7 @@ class Begun(NamedTuple):
 def begin(options: argparse.Namespace) -> Begun:
     """Settle the device and say what is measured, by options as of ``arguments``."""
     device = torch.device(options.device)
-    settle(options.threads)
+    configure_torch(options.threads)
     plan = preset_plan(options.preset)
     print(
         f"{options.preset} on {hardware(device)}; torch {torch.__version__}; n = {options.rounds}, medians, quartiles"

@@ -30,8 +30,7 @@ from silent_gradients.decoders import (
 )
 from silent_gradients.estimators import create
 from silent_gradients.posteriors import FAMILIES
-from silent_study.training.device import settle
-from silent_study.training.memory import peak_megabytes, reset_peak, resident_megabytes
+from silent_study.training.device import configure_torch, peak_megabytes, reset_peak, resident_megabytes
 
 LEAST_SECONDS = 0.05
 """Steps are repeated until a measurement takes as long."""
@@ -149,7 +148,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     options = parser.parse_args()
     device = torch.device(options.device)
-    settle(options.threads)
+    configure_torch(options.threads)
     print(
         f"{hardware(device)}; torch {torch.__version__}; n = {options.rounds}; k, B and D are 200, 64 and 784 elsewhere"
     )

@@ -19,8 +19,9 @@ from measuring import Spread, cells_by_group, hardware, in_turns, now, prepare_d
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.plan.plan import Cell, Plan
-from silent_study.training.device import settle
+from silent_study.training.device import configure_torch
 from silent_study.training.loop import Trainer
+from silent_study.training.steps import Stepper
 
 REFERENCE = "reparameterization"
 
@@ -32,6 +33,7 @@ class StepTimer:
         self.name = cell.method.name
         settings = undisturbed(plan.first_run(cell))
         self.trainer = Trainer(settings, RunData.load(prepared, settings, device), folder / self.name, device)
+        self.stepper = Stepper()
         self.milliseconds: list[float] = []
 
     def measure_epoch(self) -> float:
@@ -39,7 +41,8 @@ class StepTimer:
         device, batches = self.trainer.device, self.trainer.data.batches
         steps = batches.number_of_batches(self.trainer.settings.batch_size)
         start = now(device)
-        self.trainer.train_epoch()
+        for _ in range(steps):
+            self.stepper.advance([self.trainer])
         return (now(device) - start) / steps * 1e3
 
 
@@ -51,7 +54,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
-    settle()
+    configure_torch()
     plan = preset_plan(options.preset)
     groups = cells_by_group(plan)
     versions = f"{hardware(device)}; torch {torch.__version__}"

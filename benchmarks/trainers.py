@@ -51,7 +51,7 @@ from silent_gradients.vae import VAE
 from silent_study.data.batches import RunData
 from silent_study.settings import RunSettings
 from silent_study.training.build import build_vae
-from silent_study.training.device import settle
+from silent_study.training.device import configure_torch
 from silent_study.training.loop import Trainer
 from silent_study.training.steps import Stepper
 
@@ -312,7 +312,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1, help="epochs per round")
     options = parser.parse_args()
     device = torch.device(options.device)
-    settle(options.threads)
+    configure_torch(options.threads)
     # Lightning and pythae tell of themselves at every turn.
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")

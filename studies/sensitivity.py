@@ -26,13 +26,13 @@ from scipy import stats
 
 from silent_study import params
 from silent_study.data.prepare import dequantize, prepare
-from silent_study.jobs.pack import run_pack
+from silent_study.jobs.pack import TrainingOptions, run_pack
 from silent_study.plan.plan import Cell, Plan
 from silent_study.settings import RunSettings
 from silent_study.store.files import write_text_atomically
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore, StoredRun
-from silent_study.training.device import settle
+from silent_study.training.device import configure_torch
 
 PRESETS = Path(__file__).resolve().parents[1] / "presets"
 POINTS = {"first": 0, "last": -1}
@@ -214,10 +214,7 @@ class Study:
             self.store,
             folder,
             self.device,
-            checkpoint_seconds=30.0,
-            stop=lambda: False,
-            stack=self.stack,
-            captured=self.device.type == "cuda",
+            TrainingOptions(stack=self.stack, captured=self.device.type == "cuda"),
         )
         return [self.store.verified(run["name"], run["id"]) for run in manifest["members"]]
 
@@ -250,7 +247,7 @@ def main() -> None:
         changes = {name: change_named(name) for name in options.changes}
     except ValueError as error:
         parser.error(f"--changes: {error}")
-    settle()
+    configure_torch()
     plan = Plan(params.resolve({"preset": options.preset}, PRESETS))
     study = Study(options.results, plan.params.execution.stack, torch.device(options.device))
     kept: dict[str, dict[str, list[StoredRun]]] = {}

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from silent_study.cli import main
-from silent_study.jobs.pack import run_pack
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
 from silent_study.store.packs import PackSpec
@@ -39,7 +38,7 @@ def made(tiny, tmp_path_factory):
         tiny.settings("fixed/reinforce", epochs=1, snapshot_epochs=(), learning_rate=rate) for rate in (1e-3, 2e-3)
     )
     pack = PackSpec("baselines", "tiny/fixed", runs, None)
-    run_pack(pack, store, tiny.folder, CPU, checkpoint_seconds=3600.0, stop=lambda: False)
+    tiny.run(pack, store)
     best, other = sorted((store.folder(run.name) for run in runs), key=lambda path: not (path / "weights.pt").exists())
     (folder / "best").symlink_to(best)
     (folder / "other").symlink_to(other)

@@ -7,20 +7,19 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from rich.console import Console
+from tests.tiny import CPU
 
 from silent_gradients.estimators import create
 from silent_gradients.evaluation.gradient_variance import assess, reference_gradient, settled_state
 from silent_study.cli import main
+from silent_study.cli.tables import comparison_table
 from silent_study.data.errors import DataError
-from silent_study.evaluation.estimator_comparison import as_table, compare_estimators
-from silent_study.jobs.pack import run_pack
+from silent_study.evaluation.estimator_comparison import compare_estimators
 from silent_study.settings import EvaluationSettings, SettingsError
-from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore, StoreError
 from silent_study.training.build import load_snapshot
 from silent_study.training.seeds import generator
 
-CPU = torch.device("cpu")
 EVALUATION = EvaluationSettings(samples=2, variance_images=8, variance_draws=6, reconstructions=1)
 
 
@@ -30,8 +29,7 @@ def store(tiny, tmp_path_factory):
     store = RunStore(tmp_path_factory.mktemp("results") / "store")
     for cell in ("fixed/reinforce", "learnable/reinforce", "learnable/reparameterization+silent"):
         settings = tiny.settings(cell, epochs=4, snapshot_epochs=(2, 4), silent={"log_term": "exact"})
-        pack = PackSpec("seeds", f"tiny/{settings.experiment}", (settings,), EVALUATION)
-        run_pack(pack, store, tiny.folder, CPU, checkpoint_seconds=3600.0, stop=lambda: False)
+        tiny.train_stored(store, settings, evaluation=EVALUATION)
     return store
 
 
@@ -156,17 +154,8 @@ def test_a_folder_that_is_no_run_with_weights_is_named(tiny, store, tmp_path):
         compare(copy.folder(name), tiny, None)
 
 
-@pytest.fixture
-def settled():
-    """The command makes denormal numbers zero in this whole process, which other tests need."""
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.mark.usefixtures("settled")
+@pytest.mark.usefixtures("cpu_command")
 def test_the_command_prints_and_writes_them(tiny, store, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "")
     monkeypatch.chdir(tmp_path)
     folder = folder_of(store, tiny, "fixed/reinforce")
     arguments = ["variance", str(folder), "--data", str(tiny.folder), "--draws", "5", "--images", "4"]
@@ -188,7 +177,7 @@ def test_the_table_has_a_row_for_every_point(tiny, store):
     found = compare(folder_of(store, tiny, "fixed/reinforce"), tiny, ["rloo", "disarm"])
     console = Console(width=100)
     with console.capture() as capture:
-        console.print(as_table(found))
+        console.print(comparison_table(found))
     rows = capture.get().splitlines()[-4:]
     for row, point in zip(rows, found.points, strict=True):
         assert row.split()[:3] == [str(point.epoch), point.estimator, f"{point.batch_mean:.3g}"]

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from silent_gradients.evaluation.limits import factor_analysis_limit, optimal_variance, pca_limit
 from silent_study.cli import main
+from silent_study.cli.tables import limits_table
 from silent_study.data.errors import DataError
-from silent_study.evaluation.known_limits import as_table, kept_factor_analysis, known_limits
+from silent_study.evaluation.known_limits import kept_factor_analysis, known_limits
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
 from silent_study.report import gathering
@@ -45,7 +46,7 @@ def test_the_table_has_every_number(splits):
     found = known_limits(splits, 17, 3, 0.02)
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(as_table(found, "tiny"))
+        console.print(limits_table(found, "tiny"))
     lines = capture.get().splitlines()[2:]
     assert len(lines) == 9
     for line, known in zip(lines, found, strict=True):

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.tiny import pack_of
 
 from silent_study import cli
-from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore
 from silent_study.training import checkpoint
 
@@ -29,15 +29,12 @@ NUMBERS = ("curve.jsonl", "result.json", "settings.json")
 
 @pytest.fixture
 def pack(tiny):
-    settings = tiny.settings("learnable/reinforce+silent", epochs=40, evaluate_every=20, snapshot_epochs=())
-    return PackSpec("baselines", "tiny/learnable", (settings,), None)
+    return pack_of(tiny.settings("learnable/reinforce+silent", epochs=40, evaluate_every=20, snapshot_epochs=()))
 
 
 @pytest.fixture
-def train(tiny, tmp_path, monkeypatch, pack):
+def train(tiny, tmp_path, monkeypatch, pack, cpu_command):
     """The command that trains the pack into a store, by its folder."""
-    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
     (tmp_path / "pack.json").write_text(json.dumps(pack.to_json()))
 

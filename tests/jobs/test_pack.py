@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny import pack_of
 
 from silent_study import cli
 from silent_study.cli.exits import TIME_LIMIT
 from silent_study.data.errors import DataError
-from silent_study.jobs.pack import EpochReport, StopSignal, TimeLimit, run_pack
+from silent_study.jobs.pack import EpochReport, TrainingOptions
+from silent_study.jobs.stopping import StopSignal, TimeLimit
 from silent_study.settings import EvaluationSettings
 from silent_study.store.files import sha256_of
-from silent_study.store.packs import PackSpec
 from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, RunStore, as_json
 from silent_study.training.loop import Interrupted, Trainer
 
-CPU = torch.device("cpu")
 EVALUATION_ASKED = EvaluationSettings(samples=3, variance_images=4, variance_draws=3, reconstructions=2)
 
 
@@ -48,16 +48,11 @@ def trained(monkeypatch):
 
 def grid(tiny, *cells, rates=(1e-3, 3e-3), **changes):
     changes = {"epochs": 2} | changes
-    members = tuple(tiny.settings(cell, learning_rate=rate, **changes) for cell in cells for rate in rates)
-    return PackSpec("baselines", "tiny/learnable", members, None)
+    return pack_of(*(tiny.settings(cell, learning_rate=rate, **changes) for cell in cells for rate in rates))
 
 
 def seeds(pack, *members):
-    return PackSpec("seeds", pack.group, members or pack.members, EVALUATION_ASKED)
-
-
-def run(tiny, pack, store, stop=lambda: False):
-    return run_pack(pack, store, tiny.folder, CPU, checkpoint_seconds=3600.0, stop=stop)
+    return pack_of(*(members or pack.members), evaluation=EVALUATION_ASKED)
 
 
 def folders(store, pack):
@@ -74,7 +69,7 @@ def contents(folder):
 
 def test_a_pack_trains_its_members_and_says_what_they_are(tiny, store, trained, capsys):
     pack = grid(tiny, "learnable/reinforce", "learnable/silent-gaussian")
-    manifest = run(tiny, pack, store)
+    manifest = tiny.run(pack, store)
     assert trained == [settings.name for settings in pack.members]
     assert {key: manifest[key] for key in ("pack", "round", "group")} == {
         "pack": pack.id,
@@ -104,7 +99,7 @@ def test_a_pack_trains_its_members_and_says_what_they_are(tiny, store, trained, 
 
 def test_where_a_run_came_from(tiny, store):
     pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
-    run(tiny, pack, store)
+    tiny.run(pack, store)
     provenance = json.loads((folders(store, pack)[0] / "provenance.json").read_text())
     assert provenance["versions"]["torch"] == torch.__version__
     assert (provenance["device"], provenance["threads"]) == ("cpu", torch.get_num_threads())
@@ -117,11 +112,11 @@ def test_where_a_run_came_from(tiny, store):
 
 def test_a_second_call_trains_nothing(tiny, store, trained, capsys):
     pack = grid(tiny, "learnable/reinforce")
-    first = run(tiny, pack, store)
+    first = tiny.run(pack, store)
     before = [contents(folder) | {"p": (folder / "provenance.json").read_bytes()} for folder in folders(store, pack)]
     trained.clear()
     capsys.readouterr()
-    assert run(tiny, pack, store) == first
+    assert tiny.run(pack, store) == first
     assert trained == []
     assert capsys.readouterr().out.count("already trained") == 2
     assert before == [
@@ -131,15 +126,15 @@ def test_a_second_call_trains_nothing(tiny, store, trained, capsys):
 
 def test_only_what_the_store_lacks_is_trained(tiny, store, trained):
     small, large = grid(tiny, "learnable/reinforce"), grid(tiny, "learnable/reinforce", rates=(1e-3, 2e-3, 3e-3))
-    run(tiny, small, store)
+    tiny.run(small, store)
     trained.clear()
-    run(tiny, large, store)
+    tiny.run(large, store)
     assert trained == [large.members[1].name]
 
 
 def test_a_grid_keeps_the_weights_of_each_cells_best(tiny, store):
     pack = grid(tiny, "learnable/reinforce", "learnable/silent-gaussian", rates=(1e-5, 1e-2, 1e-3), epochs=4)
-    run(tiny, pack, store)
+    tiny.run(pack, store)
     bpds = [json.loads((folder / "result.json").read_text())["selection"]["bpd"] for folder in folders(store, pack)]
     expected = [False] * 6
     for cell in (slice(0, 3), slice(3, 6)):
@@ -151,7 +146,7 @@ def test_a_grid_keeps_the_weights_of_each_cells_best(tiny, store):
 @pytest.mark.parametrize("file", ["curve.jsonl", "record.json", "weights.pt"])
 def test_an_altered_run_is_trained_again_and_said_so(tiny, store, trained, capsys, file):
     pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
-    first = run(tiny, pack, store)
+    first = tiny.run(pack, store)
     (folder,) = folders(store, pack)
     before = contents(folder)
     content = bytearray((folder / file).read_bytes())
@@ -159,7 +154,7 @@ def test_an_altered_run_is_trained_again_and_said_so(tiny, store, trained, capsy
     (folder / file).write_bytes(content)
     trained.clear()
     capsys.readouterr()
-    assert run(tiny, pack, store) == first
+    assert tiny.run(pack, store) == first
     assert trained == [pack.members[0].name]
     said = capsys.readouterr().err
     assert str(folder) in said
@@ -171,23 +166,23 @@ def test_an_altered_run_is_trained_again_and_said_so(tiny, store, trained, capsy
 
 def test_a_diverged_member_does_not_stop_the_others(tiny, store, capsys):
     pack = grid(tiny, "learnable/reinforce", rates=(1e-3, 1e18, 2e-3), epochs=4)
-    manifest = run(tiny, pack, store)
+    manifest = tiny.run(pack, store)
     assert [member["status"] for member in manifest["members"]] == ["finished", "diverged", "finished"]
     folder = folders(store, pack)[1]
     result = json.loads((folder / "result.json").read_text())
     assert (result["status"], result["selection"]) == ("diverged", None)
     assert f"diverged in epoch {result['diverged_epoch']}" in capsys.readouterr().out.splitlines()[1]
     assert not list(folder.glob("*.pt"))
-    assert run(tiny, pack, store) == manifest
+    assert tiny.run(pack, store) == manifest
 
 
 def test_seeds_are_evaluated_and_keep_their_weights(tiny, store, trained):
     baselines = grid(tiny, "learnable/reinforce")
-    run(tiny, baselines, store)
+    tiny.run(baselines, store)
     trained.clear()
     chosen = baselines.members[weights_kept(store, baselines).index(True)]
     pack = seeds(baselines, *(dataclasses.replace(chosen, seed=seed) for seed in (0, 1)))
-    manifest = run(tiny, pack, store)
+    manifest = tiny.run(pack, store)
     assert trained == [pack.members[1].name]  # the first seed's run is the grid's
     assert weights_kept(store, pack) == [True, True]
     for entry, folder in zip(manifest["members"], folders(store, pack), strict=True):
@@ -196,27 +191,27 @@ def test_seeds_are_evaluated_and_keep_their_weights(tiny, store, trained):
         assert (document["report"]["split"], document["report"]["images"]) == ("test", 24)
         assert document["reconstructions_sha256"] == sha256_of(folder / RECONSTRUCTIONS)
     trained.clear()
-    assert run(tiny, pack, store) == manifest
+    assert tiny.run(pack, store) == manifest
     assert trained == []
 
 
 def test_a_grid_that_is_run_again_takes_no_weights_from_the_seeds(tiny, store):
     baselines = grid(tiny, "learnable/reinforce")
-    run(tiny, baselines, store)
+    tiny.run(baselines, store)
     worse = baselines.members[weights_kept(store, baselines).index(False)]
-    run(tiny, seeds(baselines, worse), store)
+    tiny.run(seeds(baselines, worse), store)
     assert weights_kept(store, baselines) == [True, True]
-    run(tiny, baselines, store)
+    tiny.run(baselines, store)
     assert weights_kept(store, baselines) == [True, True]
 
 
 def test_a_selected_run_without_weights_is_trained_again_in_its_own_place(tiny, store, trained):
     baselines = grid(tiny, "learnable/reinforce")
-    manifest = run(tiny, baselines, store)
+    manifest = tiny.run(baselines, store)
     position = weights_kept(store, baselines).index(False)
     worse = baselines.members[position]
     trained.clear()
-    run(tiny, seeds(baselines, worse), store)
+    tiny.run(seeds(baselines, worse), store)
     assert trained == [worse.name]
     again = store.verified(worse.name, worse.id)
     assert again.has_weights
@@ -227,19 +222,19 @@ def test_a_selected_run_without_weights_is_trained_again_in_its_own_place(tiny, 
 
 def test_a_diverged_seed_is_recorded_without_numbers(tiny, store):
     pack = seeds(grid(tiny, "learnable/reinforce", rates=(1e18,), epochs=4))
-    manifest = run(tiny, pack, store)
+    manifest = tiny.run(pack, store)
     assert manifest["members"][0]["status"] == "diverged"
     (folder,) = folders(store, pack)
     document = json.loads((folder / EVALUATION).read_text())
     assert (document["report"], document["train"], document["gradient_variance"]) == (None, None, [])
     assert not (folder / RECONSTRUCTIONS).exists()
-    assert run(tiny, pack, store) == manifest
+    assert tiny.run(pack, store) == manifest
 
 
 @pytest.mark.parametrize("how", ["number", "broken", "missing", "pictures"])
 def test_an_altered_evaluation_is_made_again_not_signed_again(tiny, store, capsys, how):
     pack = seeds(grid(tiny, "learnable/reinforce", rates=(1e-3,)))
-    manifest = run(tiny, pack, store)
+    manifest = tiny.run(pack, store)
     (folder,) = folders(store, pack)
     path = folder / EVALUATION
     document = json.loads(path.read_text())
@@ -253,32 +248,32 @@ def test_an_altered_evaluation_is_made_again_not_signed_again(tiny, store, capsy
             path.unlink()
         case "pictures":
             (folder / RECONSTRUCTIONS).write_bytes(b"")
-    assert run(tiny, pack, store) == manifest
+    assert tiny.run(pack, store) == manifest
     assert ("altered; evaluating this run again" in capsys.readouterr().err) == (how in ("number", "broken"))
     assert sha256_of(folder / RECONSTRUCTIONS) == document["reconstructions_sha256"]
 
 
 def test_another_evaluation_is_made_where_it_is_asked_for(tiny, store, trained):
     pack = seeds(grid(tiny, "learnable/reinforce", rates=(1e-3,)))
-    run(tiny, pack, store)
+    tiny.run(pack, store)
     trained.clear()
     other = dataclasses.replace(pack, evaluation=dataclasses.replace(EVALUATION_ASKED, samples=5))
-    run(tiny, other, store)
+    tiny.run(other, store)
     assert trained == []
     assert json.loads((folders(store, pack)[0] / EVALUATION).read_text())["report"]["samples"] == 5
 
 
 def test_a_stop_keeps_what_is_done(tiny, store, trained):
     pack = grid(tiny, "learnable/reinforce", epochs=4)
-    undisturbed = run(tiny, pack, RunStore(store.root.parent / "undisturbed"))
+    undisturbed = tiny.run(pack, RunStore(store.root.parent / "undisturbed"))
     # Asked after each of the first run's 16 steps but for the last one, then in the second run.
     answers = iter([False] * 15 + [True])
     with pytest.raises(Interrupted):
-        run(tiny, pack, store, stop=lambda: next(answers))
+        tiny.run(pack, store, stop=lambda: next(answers))
     assert store.find(pack.members[0].name, pack.members[0].id) is not None
     assert (store.working_folder(pack.members[1].name) / "checkpoint.pt").exists()
     trained.clear()
-    assert run(tiny, pack, store) == undisturbed
+    assert tiny.run(pack, store) == undisturbed
     assert trained == [pack.members[1].name]
 
 
@@ -287,7 +282,7 @@ def test_what_a_killed_process_half_wrote_is_not_sealed(tiny, store):
     working = store.working_folder(pack.members[0].name)
     working.mkdir(parents=True)
     (working / ".checkpoint.pt.x1y2.tmp").write_bytes(b"half")
-    run(tiny, pack, store)
+    tiny.run(pack, store)
     assert not list(store.root.rglob("*.tmp"))
 
 
@@ -296,16 +291,13 @@ def test_other_data_than_the_plans_are_refused(tiny, store):
     settings = pack.members[0]
     foreign = dataclasses.replace(settings, data=dataclasses.replace(settings.data, sha256="0" * 64))
     with pytest.raises(DataError, match="expected tiny with sha256 0000"):
-        run(tiny, dataclasses.replace(pack, members=(foreign,)), store)
+        tiny.run(dataclasses.replace(pack, members=(foreign,)), store)
 
 
 @pytest.fixture
-def command_line(tmp_path, monkeypatch):
-    """The training command as a job runs it, in this process; its traces in this process are undone."""
-    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def command_line(tmp_path, monkeypatch, cpu_command):
+    """The arguments of the training command as a job runs it, in this process or in another."""
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def arguments(tiny, pack, name):
         (tmp_path / "pack.json").write_text(json.dumps(pack.to_json()))
@@ -317,10 +309,7 @@ def command_line(tmp_path, monkeypatch):
             f"--manifest={tmp_path / name}.json",
         ]
 
-    yield arguments
-    torch.set_flush_denormal(False)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return arguments
 
 
 def test_a_terminated_job_goes_on_to_the_result_of_an_undisturbed_one(tiny, tmp_path, command_line):
@@ -396,14 +385,17 @@ def test_a_pack_that_stops_at_its_time_limit_says_so_and_goes_on(tiny, tmp_path,
 
 
 def test_on_a_cpu_streams_are_one_run_after_another(tiny, command_line, monkeypatch):
-    asked = {}
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("silent_study.jobs.pack.run_pack", lambda *_, **options: asked.update(options) or {})
+    asked: list[TrainingOptions] = []
+
+    def run_pack(_spec, _store, _data, _device, options, _stop):
+        asked.append(options)
+        return {}
+
+    monkeypatch.setattr("silent_study.jobs.pack.run_pack", run_pack)
     for steps in ("streams", "graph"):
         arguments = command_line(tiny, grid(tiny, "learnable/reinforce"), steps)
         assert cli.main([*arguments, "--stack", "2", "--steps", steps]) == 0
-        assert (asked["captured"], asked["streams"]) == (False, False)
-        assert asked["stack"] == (1 if steps == "streams" else 2)
+    assert asked == [TrainingOptions(stack=1), TrainingOptions(stack=2)]
 
 
 def test_the_second_signal_does_not_wait(command_line):
@@ -419,7 +411,7 @@ def test_the_second_signal_does_not_wait(command_line):
 def test_a_run_tells_its_epoch_every_now_and_then(tiny, tmp_path, monkeypatch, capsys):
     clock = iter([0.0, 1.0, 6.0, 7.0, 12.0])
     settings = tiny.settings(epochs=9)
-    trainer = Trainer(settings, tiny.load(settings), tmp_path, CPU)
+    trainer = tiny.trainer(settings, tmp_path)
     monkeypatch.setattr("silent_study.jobs.pack.time.monotonic", lambda: next(clock))
     report = EpochReport("[1/2] run")
     report(trainer)  # as it begins

@@ -343,7 +343,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_finished(plan, monkeypatch):
 def test_a_training_that_is_watched_while_it_runs(plan, monkeypatch):
     pytest.importorskip("sklearn")
     assert main(["prepare", "digits"]) == main(["dequantize", "digits"]) == 0
-    from silent_study.jobs.pack import run_pack
+    from silent_study.jobs.pack import TrainingOptions, run_pack
 
     monkeypatch.setattr("silent_study.training.loop.PROGRESS_SECONDS", 0.0)
     store, ended, errors = RunStore(plan.results / "store"), threading.Event(), []
@@ -358,9 +358,7 @@ def test_a_training_that_is_watched_while_it_runs(plan, monkeypatch):
                         store,
                         data,
                         CPU,
-                        checkpoint_seconds=0.1,
-                        stop=lambda: False,
-                        stack=2,
+                        TrainingOptions(checkpoint_seconds=0.1, stack=2),
                     )
                     write(plan.manifest(pack), manifest)
         except BaseException as error:

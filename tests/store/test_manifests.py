@@ -4,10 +4,8 @@ import dataclasses
 import json
 
 import pytest
-import torch
 
 from silent_study import cli
-from silent_study.jobs.pack import run_pack
 from silent_study.settings import EvaluationSettings
 from silent_study.store.manifests import manifest_if_done, seems_done
 from silent_study.store.packs import PackSpec
@@ -30,9 +28,7 @@ def grid(tiny):
 
 @pytest.fixture
 def train(tiny, store):
-    return lambda pack: run_pack(
-        pack, store, tiny.folder, torch.device("cpu"), checkpoint_seconds=3600.0, stop=lambda: False
-    )
+    return lambda pack: tiny.run(pack, store)
 
 
 def seeds_of(grid):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.tiny import CPU
 
 from silent_gradients.decoders import (
     ConvolutionalDecoder,
@@ -24,7 +25,6 @@ DECODERS: dict[str, type[Decoder]] = {
     "learnable": ConvolutionalDecoder,
     "log-linear": LogLinearPrecisionDecoder,
 }
-CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 MEAN, DEVIATION = RNG.uniform(0.2, 0.8, 16), RNG.uniform(0.05, 0.3, 16)
 

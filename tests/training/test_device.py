@@ -1,25 +1,28 @@
 """Shorter arithmetic where it is asked for, in training alone."""
 
 import copy
-import math
 
+import numpy as np
 import pytest
 import torch
+from tests.tiny import train
 
 from silent_gradients import networks
 from silent_gradients.networks import Network
-from silent_study.training.device import convolutions, settle
-from silent_study.training.loop import Trainer, train
-from silent_study.training.steps import Stepper
-
-CPU = torch.device("cpu")
+from silent_study.training.device import (
+    configure_torch,
+    convolution_precision,
+    peak_megabytes,
+    reset_peak,
+    resident_megabytes,
+)
 
 
 def trained(place, folder, stacked=False, **changes):
     cell = "learnable/reparameterization+silent"
     runs = [place.settings(cell, seed=seed, batch_size=8, **changes) for seed in (0, 1)]
-    made = [Trainer(run, place.load(run), folder / run.id, CPU) for run in runs]
-    train(made, Stepper(stacked=stacked).advance, math.inf, lambda: False)
+    made = [place.trainer(run, folder / run.id) for run in runs]
+    train(*made, stacked=stacked)
     return made
 
 
@@ -89,7 +92,7 @@ def test_products_in_tf32_are_those_of_linear_layers_where_there_is_none():
 
 @pytest.mark.gpu
 def test_linear_layers_of_networks_use_tf32_on_a_gpu_and_nothing_else_does():
-    settle()
+    configure_torch()
     network = Network(torch.nn.Linear(512, 512)).cuda()
     x = torch.randn(64, 512, device="cuda")
     exact = differentiated(copy.deepcopy(network).double(), x.double())
@@ -108,11 +111,23 @@ def test_linear_layers_of_networks_use_tf32_on_a_gpu_and_nothing_else_does():
 
 def test_tf32_is_on_inside_alone():
     convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    settle()
+    configure_torch()
     assert convolution.fp32_precision == "ieee"
-    with convolutions("float32"):
+    with convolution_precision("float32"):
         assert convolution.fp32_precision == "ieee"
-    with convolutions("tf32"):
+    with convolution_precision("tf32"):
         assert convolution.fp32_precision == "tf32"
     assert convolution.fp32_precision == "ieee"
     torch.set_flush_denormal(False)
+
+
+def test_the_peak_is_what_was_held_at_once():
+    reset_peak()
+    before = resident_megabytes()
+    held = np.ones(25 * 2**20)  # 200 MiB
+    assert resident_megabytes() - before > 190
+    del held
+    assert resident_megabytes() - before < 100
+    assert 190 < peak_megabytes() - before < 250
+    reset_peak()
+    assert peak_megabytes() - before < 100

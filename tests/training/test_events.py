@@ -2,16 +2,13 @@
 
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
 
 import pytest
-import torch
+from tests.tiny import never, pack_of
 
 from silent_study import cli
-from silent_study.jobs.pack import run_pack
-from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore
 from silent_study.training.loop import Interrupted
 
@@ -21,27 +18,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from silent_study.training.events import SCALARS
 
-CPU = torch.device("cpu")
+
+def seeds(tiny):
+    run = tiny.settings("learnable/reinforce+silent", epochs=8, evaluate_every=3, snapshot_epochs=())
+    return pack_of(run, dataclasses.replace(run, seed=1))
 
 
-def pack_of(tiny, **changes):
-    settings = tiny.settings("learnable/reinforce+silent", epochs=8, evaluate_every=3, snapshot_epochs=(), **changes)
-    return PackSpec("baselines", "tiny/learnable", (settings, dataclasses.replace(settings, seed=1)), None)
-
-
-def run(tiny, pack, folder, stop=lambda: False, stack=1, tensorboard=True):
+def run(tiny, pack, folder, stop=never, **options):
     store = RunStore(folder / "store")
-    events = folder / "events" if tensorboard else None
-    run_pack(
-        pack,
-        store,
-        tiny.folder,
-        CPU,
-        checkpoint_seconds=3600.0,
-        stop=stop,
-        stack=stack,
-        tensorboard=events,
-    )
+    tiny.run(pack, store, stop, **{"tensorboard": folder / "events"} | options)
     return store
 
 
@@ -66,7 +51,7 @@ def expected(run_folder):
 
 @pytest.mark.parametrize("stack", [1, 2])
 def test_the_events_are_the_curve(tiny, tmp_path, stack):
-    pack = pack_of(tiny)
+    pack = seeds(tiny)
     store = run(tiny, pack, tmp_path, stack=stack)
     for settings in pack.members:
         found = shown(tmp_path / "events" / settings.name)
@@ -76,7 +61,7 @@ def test_the_events_are_the_curve(tiny, tmp_path, stack):
 
 
 def test_a_run_that_goes_on_neither_loses_nor_repeats_a_point(tiny, tmp_path):
-    pack = pack_of(tiny)
+    pack = seeds(tiny)
     stops = iter([False] * 13 + [True])
     with pytest.raises(Interrupted):
         run(tiny, pack, tmp_path, stop=lambda: next(stops))
@@ -96,28 +81,23 @@ def test_a_run_that_goes_on_neither_loses_nor_repeats_a_point(tiny, tmp_path):
 
 
 def test_a_run_is_the_same_with_and_without(tiny, tmp_path):
-    pack = pack_of(tiny)
+    pack = seeds(tiny)
     one = run(tiny, pack, tmp_path / "with")
-    other = run(tiny, pack, tmp_path / "without", tensorboard=False)
+    other = run(tiny, pack, tmp_path / "without", tensorboard=None)
     for settings in pack.members:
         assert one.verified(settings.name, settings.id).digest == other.verified(settings.name, settings.id).digest
     assert not (tmp_path / "without" / "events").exists()
 
 
+@pytest.mark.usefixtures("cpu_command")
 def test_where_tensorboard_is_not_installed_one_line_says_what_to_do(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for name in ("torch.utils.tensorboard", "silent_study.training.events"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    (tmp_path / "pack.json").write_text(json.dumps(pack_of(tiny).to_json()))
+    (tmp_path / "pack.json").write_text(json.dumps(seeds(tiny).to_json()))
     options = [f"--pack={tmp_path / 'pack.json'}", f"--data={tiny.folder}", f"--store={tmp_path / 'store'}"]
     options += [f"--manifest={tmp_path / 'manifest.json'}", f"--tensorboard={tmp_path / 'events'}"]
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     assert cli.main(["train", *options]) == 1
-    torch.set_flush_denormal(False)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     error = capsys.readouterr().err
     assert error.startswith("silent-gradients train: execution.tensorboard: the package tensorboard is not installed")
     assert error.count("\n") == 1

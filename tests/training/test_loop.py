@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests import tiny as tiny_study
+from tests.tiny import CPU
 
 from silent_gradients.estimators import create
 from silent_gradients.vae import VAE
@@ -24,10 +26,9 @@ from silent_study.settings import FLATTENED_TOLERANCE
 from silent_study.training import checkpoint, loop
 from silent_study.training.build import build_optimizers, build_vae
 from silent_study.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
-from silent_study.training.loop import Interrupted, Trainer, epochs_to, flattened
+from silent_study.training.loop import SPEED_WINDOW, Interrupted, Speed, Trainer, epochs_to, flattened
 from silent_study.training.seeds import generator
 
-CPU = torch.device("cpu")
 MIRROR = os.environ.get("SILENT_GRADIENTS_MIRROR")
 ROOT = Path(__file__).parents[2]
 
@@ -57,17 +58,17 @@ def run_settings(request, tiny):
 
 
 def train(tiny, settings, folder, **options):
-    """A trainer that has run to the end, and its result."""
-    trainer = Trainer(settings, tiny.load(settings), folder, CPU, **options)
-    return trainer, trainer.run()
+    """A trainer that has trained to the end, and its result."""
+    trainer = tiny.trainer(settings, folder)
+    tiny_study.train(trainer, **options)
+    return trainer, trainer.result()
 
 
 def interrupt(tiny, settings, folder, epoch):
     """Train until ``epoch`` is done; the checkpoint stays."""
-    trainer = Trainer(settings, tiny.load(settings), folder, CPU, checkpoint_seconds=math.inf)
-    trainer.stop = lambda: trainer.epoch == epoch
+    trainer = tiny.trainer(settings, folder)
     with pytest.raises(Interrupted):
-        trainer.run()
+        tiny_study.train(trainer, stop=lambda: trainer.epoch == epoch)
 
 
 def assert_same(one, other):
@@ -136,17 +137,15 @@ def test_training_that_stops_after_every_step_is_undisturbed_training(tiny, run_
     undisturbed = train(tiny, run_settings, tmp_path / "undisturbed")
     folder, stops = tmp_path / "stopped", 0
     while True:
-        trainer = Trainer(run_settings, tiny.load(run_settings), folder, CPU, checkpoint_seconds=math.inf)
-        trainer.stop = lambda: True
         try:
-            result = trainer.run()
+            stopped = train(tiny, run_settings, folder, stop=lambda: True)
         except Interrupted:
             stops += 1
-            continue
-        break
+        else:
+            break
     # As often as there are steps, but for the last one, after which the run is done: 4 steps an epoch.
     assert stops == 4 * run_settings.epochs - 1
-    assert_same_training(undisturbed, (trainer, result))
+    assert_same_training(undisturbed, stopped)
 
 
 def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatch):
@@ -171,7 +170,7 @@ def test_a_killed_process_goes_on_from_the_checkpoint(tiny, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "compute", killed)
         with pytest.raises(Killed):
-            train(tiny, settings, tmp_path / "killed", checkpoint_seconds=math.inf)
+            train(tiny, settings, tmp_path / "killed")
     assert len(curve_on_disk(tmp_path / "killed")) == 3
     assert_same_training(undisturbed, train(tiny, settings, tmp_path / "killed"))
 
@@ -210,6 +209,15 @@ def test_checkpoints_that_take_long_are_rare(tiny, tmp_path, monkeypatch):
     train(tiny, settings, tmp_path, checkpoint_seconds=5.0)
     assert saved == pytest.approx([6.1, 107.2, 208.3], abs=0.2)
     assert len(saved) <= 0.01 * (seconds - len(saved)) + 1
+
+
+def test_a_run_that_was_done_when_it_was_saved_has_the_same_result(tiny, tmp_path):
+    for rate, status in ((1e-3, "finished"), (1e18, "diverged")):
+        settings = tiny.settings("learnable/reinforce", learning_rate=rate)
+        trainer, result = train(tiny, settings, tmp_path / status)
+        trainer.save()
+        assert result["status"] == status
+        assert train(tiny, settings, tmp_path / status)[1] == result
 
 
 def damage(path):
@@ -298,12 +306,13 @@ def test_the_weight_of_the_silent_gradient(tiny, tmp_path, plateau, rate, expect
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Every (x, index, frozen) that a training step was given."""
+    """Every (x, index) of a training step."""
     steps = []
     original = VAE.training_step
 
     def record(self, x, **options):
-        steps.append((x.clone(), options["index"].clone()))
+        if self.training:  # else it is the trial that tells which noise a step draws
+            steps.append((x.clone(), options["index"].clone()))
         return original(self, x, **options)
 
     monkeypatch.setattr(VAE, "training_step", record)
@@ -320,10 +329,9 @@ def test_methods_of_one_seed_see_the_same_images_and_noise(tiny, tmp_path, recor
     seen, encoders = {}, {}
     for number, cell in enumerate(cells):
         settings = tiny.settings(cell, epochs=2)
-        trainer = Trainer(settings, tiny.load(settings), tmp_path / str(number), CPU)
-        encoders[cell] = trainer.vae.encoder.state_dict()
-        encoders[cell] = {name: value.clone() for name, value in encoders[cell].items()}
-        trainer.run()
+        trainer = tiny.trainer(settings, tmp_path / str(number))
+        encoders[cell] = {name: value.clone() for name, value in trainer.vae.encoder.state_dict().items()}
+        tiny_study.train(trainer)
         seen[cell], recorded[:] = list(recorded), []
     first = seen[cells[0]]
     assert len(first) == 8
@@ -338,7 +346,7 @@ def test_methods_of_one_seed_see_the_same_images_and_noise(tiny, tmp_path, recor
 
 def test_latent_samples_come_from_a_stream_of_their_own(tiny):
     settings = tiny.settings("learnable/reinforce")
-    trainer = Trainer(settings, tiny.load(settings), tiny.folder.parent / "unused", CPU)
+    trainer = tiny.trainer(settings, tiny.folder.parent / "unused")
     states = [generator.initial_seed() for generator in trainer.generators.values()]
     assert len(set(states)) == 3
 
@@ -515,7 +523,8 @@ def first_epochs(preset, dataset, experiment, method, prepared, folder, images=N
             batches = DeviceBatches(prepared.train[:images], prepared.levels, CPU)
             data = dataclasses.replace(data, batches=batches, selection=data.selection[:500])
         trainer = Trainer(settings, data, folder / settings.id, CPU)
-        yield trainer, trainer.run()
+        tiny_study.train(trainer)
+        yield trainer, trainer.result()
 
 
 def assert_nothing_saturates(trainer, result):
@@ -551,8 +560,7 @@ def test_a_run_in_training_tells_how_far_it_is(tiny, tmp_path, monkeypatch):
         seen.append(json.loads((tmp_path / "progress.json").read_text()))
         return False
 
-    trainer = Trainer(settings, tiny.load(settings), tmp_path, CPU, stop=stop)
-    trainer.run()
+    trainer, _ = train(tiny, settings, tmp_path, stop=stop)
     # 72 training images make 4 steps of 16 an epoch; after the last step nobody is asked to stop.
     assert [each["epoch"] for each in seen] == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
     assert [each["share"] for each in seen] == [pytest.approx(step / 12) for step in range(1, 12)]
@@ -560,3 +568,20 @@ def test_a_run_in_training_tells_how_far_it_is(tiny, tmp_path, monkeypatch):
     last = seen[-1]
     assert last["seconds_left"] == pytest.approx(16 / last["images_per_second"])
     assert 0 < last["seconds"] <= trainer.seconds
+
+
+def test_two_marks_make_a_speed():
+    speed = Speed()
+    for seconds, images, expected in ((10.0, 1000, None), (10.0, 1000, None), (14.0, 1200, 50.0)):
+        assert speed.images_per_second is None
+        speed.mark(seconds, images)
+        assert speed.images_per_second == expected
+
+
+def test_a_speed_forgets_what_is_older_than_its_window():
+    speed = Speed()
+    for second in range(200):
+        speed.mark(float(second), second if second < 100 else 100 + 10 * (second - 100))
+    assert speed.images_per_second == pytest.approx(10.0)
+    speed.mark(199.0 + 3 * SPEED_WINDOW, 1090)  # it stood still meanwhile
+    assert speed.images_per_second == 0.0

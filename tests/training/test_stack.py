@@ -1,20 +1,18 @@
 """Runs in a stack: what each would be alone, whatever lies beside it."""
 
 import dataclasses
-import math
 from typing import Any
 
 import pytest
 import torch
+from tests.tiny import CPU, train
 
 from silent_gradients.estimators import REGISTRY
 from silent_study.methods import METHODS
 from silent_study.training import checkpoint
-from silent_study.training.loop import Interrupted, Trainer, one_by_one, train
-from silent_study.training.stack import mappable, stackable, stacks
-from silent_study.training.steps import Stepper
+from silent_study.training.loop import Interrupted
+from silent_study.training.stack import cut_into_stacks, mappable, stack_key
 
-CPU = torch.device("cpu")
 PAPERS = {"silent", "none", "reparameterization", "gumbel-softmax", "reinforce"}
 GUIDES: list[tuple[str, dict[str, Any]]] = [
     ("learnable/silent-gaussian", {"log_term": "auto"}),
@@ -36,13 +34,13 @@ MAPPABLE = {"none"} | {name for name, estimator in REGISTRY.items() if estimator
 
 
 def trainers(place, folder, runs):
-    return [Trainer(run, place.load(run), folder / f"{number}", CPU) for number, run in enumerate(runs)]
+    return [place.trainer(run, folder / f"{number}") for number, run in enumerate(runs)]
 
 
-def finished(place, folder, runs, advance=None, stop=lambda: False):
-    """Trainers that have run to the end."""
+def finished(place, folder, runs, *, stacked=True):
+    """Trainers that have trained to the end."""
     made = trainers(place, folder, runs)
-    train(made, advance or Stepper(stacked=True).advance, math.inf, stop)
+    train(*made, stacked=stacked)
     return made
 
 
@@ -128,7 +126,7 @@ def assert_close(one, other):
 @pytest.mark.parametrize(("cell", "guide"), cases(MAPPABLE))
 def test_a_run_in_a_stack_is_the_run_alone(tiny, tmp_path, cell, guide):
     runs = variations(tiny, cell, guide)
-    alone = finished(tiny, tmp_path / "alone", runs, one_by_one)
+    alone = finished(tiny, tmp_path / "alone", runs, stacked=False)
     together = finished(tiny, tmp_path / "together", runs)
     for one, other in zip(alone, together, strict=True):
         assert_close(one, other)
@@ -139,7 +137,7 @@ def test_a_run_in_a_stack_is_the_run_alone(tiny, tmp_path, cell, guide):
 @pytest.mark.parametrize("cell", ["learnable/reparameterization+silent", "learnable/silent-bernoulli"])
 def test_batch_norm_in_a_stack(strided, tmp_path, cell):
     runs = variations(strided, cell, batch_size=8)
-    alone = finished(strided, tmp_path / "alone", runs, one_by_one)
+    alone = finished(strided, tmp_path / "alone", runs, stacked=False)
     together = finished(strided, tmp_path / "together", runs)
     for one, other in zip(alone, together, strict=True):
         assert_close(one, other)
@@ -179,11 +177,11 @@ def test_a_stack_that_stops_after_every_step_is_an_undisturbed_one(tiny, tmp_pat
     while True:
         made = trainers(tiny, tmp_path / "stopped", runs)
         try:
-            train(made, Stepper(stacked=True).advance, math.inf, lambda: True)
+            train(*made, stacked=True, stop=lambda: True)
         except Interrupted:
             stops += 1
-            continue
-        break
+        else:
+            break
     assert stops == 2 * runs[1].epochs - 1  # two steps an epoch, and the longest run's last step stops nothing
     for one, other in zip(undisturbed, made, strict=True):
         assert_equal(one, other)
@@ -197,7 +195,7 @@ def test_runs_whose_checkpoints_lie_apart_go_on_in_one_stack(tiny, tmp_path):
     for members, answers in ((runs, [True]), (runs[:1], [False, False, True])):
         left = iter(answers)
         with pytest.raises(Interrupted):
-            train(trainers(tiny, tmp_path / "killed", members), Stepper(stacked=True).advance, math.inf, left.__next__)
+            train(*trainers(tiny, tmp_path / "killed", members), stacked=True, stop=left.__next__)
     saved = [checkpoint.newest(tmp_path / "killed" / f"{number}") for number in range(3)]
     assert [(entry["epoch"], entry["step"]) for entry in saved] == [(2, 0), (0, 1), (0, 1)]
     for one, other in zip(undisturbed, finished(tiny, tmp_path / "killed", runs), strict=True):
@@ -209,21 +207,21 @@ def test_which_runs_can_be_stacked(tiny):
     free: dict[str, Any] = {"seed": 3, "learning_rate": 0.5, "epochs": 9, "gradient_clip": 1.0, "weight_decay": 0.3}
     free["cooldown_epochs"] = 2.0
     for name, value in free.items():
-        assert stackable(dataclasses.replace(run, **{name: value})) == stackable(run), name
+        assert stack_key(dataclasses.replace(run, **{name: value})) == stack_key(run), name
     tied: dict[str, Any] = {"batch_size": 8, "latent_dim": 4, "estimator_options": {"decay": 0.5}}
     for name, value in tied.items():
-        assert stackable(dataclasses.replace(run, **{name: value})) != stackable(run), name
+        assert stack_key(dataclasses.replace(run, **{name: value})) != stack_key(run), name
     schedule = dataclasses.replace(run.silent, cutoff_epoch=3, annealing_rate=0.7, plateau_epochs=1.0, mean_rate=0.1)
-    assert stackable(dataclasses.replace(run, silent=schedule)) == stackable(run)
+    assert stack_key(dataclasses.replace(run, silent=schedule)) == stack_key(run)
     other = dataclasses.replace(run.silent, log_term="taylor")
-    assert stackable(dataclasses.replace(run, silent=other)) != stackable(run)
+    assert stack_key(dataclasses.replace(run, silent=other)) != stack_key(run)
 
 
 def test_runs_that_cannot_be_mapped_are_alone(tiny):
     run = tiny.settings("fixed/reinforce-silent-control")
     runs = [dataclasses.replace(run, seed=seed) for seed in range(3)]
     assert not mappable(run, CPU)
-    assert stacks(runs, 4, CPU) == [[each] for each in runs]
+    assert cut_into_stacks(runs, 4, CPU) == [[each] for each in runs]
 
 
 def test_batch_normalization_is_not_mapped_on_a_gpu(strided):
@@ -235,8 +233,8 @@ def test_batch_normalization_is_not_mapped_on_a_gpu(strided):
 def test_stacks_keep_every_run_once(tiny):
     one, other = (tiny.settings(cell) for cell in ("learnable/reinforce", "learnable/reparameterization"))
     runs = [dataclasses.replace(run, seed=seed) for seed in range(5) for run in (one, other)]
-    cut = stacks(runs, 2, CPU)
+    cut = cut_into_stacks(runs, 2, CPU)
     assert [len(stack) for stack in cut] == [2, 2, 1, 2, 2, 1]
     assert sorted(run.name for stack in cut for run in stack) == sorted(run.name for run in runs)
-    assert all(len({stackable(run) == stackable(stack[0]) for run in stack}) == 1 for stack in cut)
-    assert stacks(runs[:2], 1, CPU) == [[runs[0]], [runs[1]]]
+    assert all(len({stack_key(run) == stack_key(stack[0]) for run in stack}) == 1 for stack in cut)
+    assert cut_into_stacks(runs[:2], 1, CPU) == [[runs[0]], [runs[1]]]

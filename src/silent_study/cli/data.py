@@ -143,8 +143,9 @@ def _dequantize(options: argparse.Namespace) -> int:
 def _limit(options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from silent_study.cli.tables import limits_table
     from silent_study.data.prepared import PreparedData
-    from silent_study.evaluation.known_limits import as_table, known_limits
+    from silent_study.evaluation.known_limits import known_limits
 
     holdout = _source(options).holdout if options.holdout is None else options.holdout
     prepared = PreparedData.open(_prepared_folder(options))
@@ -152,7 +153,7 @@ def _limit(options: argparse.Namespace) -> int:
     limits = known_limits(splits, prepared.levels, options.latent_dim, options.variance)
     asked = {"protocol": options.protocol, "holdout": len(prepared.train) - len(splits.train), "k": options.latent_dim}
     about = ", ".join(f"{name} {value}" for name, value in {"data set": prepared.name, **asked}.items())
-    Console(highlight=False).print(as_table(limits, about))
+    Console(highlight=False).print(limits_table(limits, about))
     if options.json is not None:
         document = {"dataset": prepared.name, "sha256": prepared.sha256, **asked}
         write_json(options.json, document | {"limits": [known.to_json() for known in limits]})

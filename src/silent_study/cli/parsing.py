@@ -230,7 +230,7 @@ def leased_device() -> Iterator[torch.device]:
         # Imported under the lease: torch sees only the leased device, and waiting processes stay small.
         import torch
 
-        from silent_study.training.device import settle
+        from silent_study.training.device import configure_torch
 
-        settle()
+        configure_torch()
         yield torch.device(lease.device)

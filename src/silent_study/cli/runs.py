@@ -161,7 +161,8 @@ def _read_pack(given: str) -> PackSpec:
 
 
 def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace) -> int:
-    from silent_study.jobs.pack import StopSignal, TimeLimit, run_pack
+    from silent_study.jobs.pack import TrainingOptions, run_pack
+    from silent_study.jobs.stopping import StopSignal, TimeLimit
     from silent_study.store.runs import RunStore
     from silent_study.training.loop import Interrupted
 
@@ -175,12 +176,14 @@ def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace)
             RunStore(options.store),
             options.data,
             device,
-            checkpoint_seconds=options.checkpoint_seconds,
-            stop=lambda: signalled() or limit(),
-            stack=options.stack if on_gpu or not streams else 1,
-            captured=options.steps != "eager" and on_gpu,
-            streams=streams and on_gpu,
-            tensorboard=options.tensorboard,
+            TrainingOptions(
+                checkpoint_seconds=options.checkpoint_seconds,
+                stack=options.stack if on_gpu or not streams else 1,
+                captured=options.steps != "eager" and on_gpu,
+                streams=streams and on_gpu,
+                tensorboard=options.tensorboard,
+            ),
+            lambda: signalled() or limit(),
         )
     except (Interrupted, KeyboardInterrupt) as reason:
         goes_on = "the same command goes on from the checkpoint"
@@ -198,7 +201,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     open_run(options.run_folder)  # an error comes before the wait for a device
     with leased_device() as device:
-        from silent_study.evaluation.again import as_table, evaluate_again
+        from silent_study.evaluation.runs import evaluate_again
 
         found = evaluate_again(
             options.run_folder,
@@ -211,8 +214,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         )
     from rich.console import Console
 
+    from silent_study.cli.tables import evaluation_table
+
     print(found.run)
-    Console(highlight=False).print(as_table(found))
+    Console(highlight=False).print(evaluation_table(found))
     if options.json is not None:
         write_json(options.json, found.to_json())
     return 0
@@ -223,7 +228,7 @@ def _variance(options: argparse.Namespace) -> int:
 
     open_run(options.run_folder)  # an error comes before the wait for a device
     with leased_device() as device:
-        from silent_study.evaluation.estimator_comparison import as_table, compare_estimators
+        from silent_study.evaluation.estimator_comparison import compare_estimators
 
         found = compare_estimators(
             options.run_folder,
@@ -236,11 +241,12 @@ def _variance(options: argparse.Namespace) -> int:
         )
     from rich.console import Console
 
+    from silent_study.cli.tables import comparison_table
     from silent_study.report.figures import estimators_along_training
     from silent_study.store.files import write_bytes_atomically
 
     print(f"{found.run}: {found.draws} draws, {found.images} images, bias against {found.points[0].reference}")
-    Console(highlight=False).print(as_table(found))
+    Console(highlight=False).print(comparison_table(found))
     name = found.run.rpartition("/")[2]
     write_json(options.out / f"{name}.json", found.to_json())
     write_bytes_atomically(options.out / f"{name}.svg", estimators_along_training(found.to_json()["points"]))

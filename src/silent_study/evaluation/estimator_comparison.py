@@ -1,11 +1,11 @@
-"""Estimators compared along one run's training: variance and bias of their gradients at its snapshots."""
+"""Compare estimators along one run's training: variance and bias of their gradients at its snapshots."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,15 +13,10 @@ from torch import Tensor
 from silent_gradients.estimators.contract import REGISTRY, Estimator, EstimatorError, State, create
 from silent_gradients.evaluation.gradient_variance import Reference, assess, reference_gradient, settled_state
 from silent_gradients.vae import VAE
-from silent_study.data.batches import RunData
-from silent_study.data.prepared import PreparedData
+from silent_study.evaluation.runs import OpenRun
 from silent_study.settings import RunSettings, SettingsError
-from silent_study.store.runs import WEIGHTS, StoredRun, open_run, snapshot_file, without_weights
-from silent_study.training.build import load_snapshot
+from silent_study.store.runs import StoredRun, open_run, snapshot_file, without_weights
 from silent_study.training.seeds import generator
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 FEWEST_DRAWS = 4
 
@@ -31,12 +26,12 @@ class Point:
     """An estimator at one snapshot.
 
     Attributes:
-        epoch: Epochs of training before it.
-        estimator: As it was asked for.
+        epoch: Epoch of the snapshot.
+        estimator: Name with options, as given.
         batch_mean: Variance of the batch mean's gradient with respect to the encoder.
-        per_image_mean: Mean variance of an image's.
+        per_image_mean: Mean variance of an image's gradient.
         bias: Norm of the bias over that of the expected gradient, with respect to the posterior's parameters.
-        bias_z: How certain it is that there is one; above about 4 it is.
+        bias_z: z-score of the bias; above about 4 the bias is certain.
         reference: The estimator that gave the expected gradient.
     """
 
@@ -56,8 +51,8 @@ class Comparison:
     Attributes:
         run: Name of the run.
         images: Images of the fixed batch.
-        draws: Draws of each estimator at each snapshot.
-        reference_draws: Draws of the reference where it is not exact.
+        draws: Latent draws of each estimator at each snapshot.
+        reference_draws: Latent draws of the reference, if it is not exact.
     """
 
     run: str
@@ -67,7 +62,7 @@ class Comparison:
     points: tuple[Point, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data."""
+        """Return JSON-ready data."""
         return asdict(self)
 
 
@@ -83,23 +78,23 @@ def compare_estimators(
 ) -> Comparison:
     """Measure estimators at every snapshot of a run and at its final weights.
 
-    The run's own estimator has the state that it had in training; any other that keeps one takes ``SETTLING_STEPS``
-    steps on the fixed batch first. All draw from the same stream, so that the run's own variance is that of its
-    evaluation where draws and images are the same.
+    The run's own estimator has its state of the training; any other estimator with a state first takes
+    ``SETTLING_STEPS`` steps on the fixed batch. All draw the same random numbers as the run's evaluation, so that with
+    equal draws and images the variance of the run's own estimator equals the kept one.
 
     Args:
         folder: Folder of the run in a store.
-        data: Folder of its prepared data set; None is its place in ``data/prepared``.
-        asked: Estimators, each a name or ``name:option=value:..``; None is every one that serves the run.
-        draws: Draws of each estimator, at least 4.
-        reference_draws: Draws of the reference where the exact gradient is not known, at least 4.
-        images: Images of the selection split to measure on, as many as it has at most.
-        device: Where to measure.
+        data: See ``OpenRun.load``.
+        asked: Estimators, each a name or ``name:option=value:..``; None takes every one that fits the run.
+        draws: Latent draws of each estimator, at least 4.
+        reference_draws: Latent draws of the reference, if the exact gradient is not known; at least 4.
+        images: Number of images of the selection split to measure on; at most all of them.
+        device: Device that measures.
 
     Raises:
-        SettingsError: An estimator is unknown or cannot serve this run, or a number is impossible.
-        StoreError: The folder is no finished run, or was altered, or keeps no weights.
-        DataError: The data set cannot be read.
+        SettingsError: An estimator is unknown or does not fit this run, or a number is impossible.
+        StoreError: The folder holds no finished run, or a file was altered, or the run keeps no weights.
+        DataError: The data set cannot be read, or is another one.
     """
     for name, number, least in (
         ("draws", draws, FEWEST_DRAWS),
@@ -109,11 +104,10 @@ def compare_estimators(
         if number < least:
             raise SettingsError(f"{name}: expected {least} or more, got {number}")
     run, settings = open_run(folder)
-    prepared = PreparedData.open(data or Path("data/prepared") / settings.data.name, settings.data.sha256)
-    loaded = RunData.load(prepared, settings, device)
-    x, points, estimators = loaded.selection[:images], [], None
-    for epoch, file in _snapshots(run, settings).items():
-        vae, state = load_snapshot(settings, loaded.mean, loaded.deviation, run.folder / file, device)
+    opened = OpenRun.load(run, settings, data, device)
+    x, points, estimators = opened.data.selection[:images], [], None
+    for epoch, snapshot in _epochs(run, settings).items():
+        vae, state = opened.model(snapshot)
         if estimators is None:
             estimators = _estimators(settings, vae, x[:2], asked)
         reference = reference_gradient(vae, x, reference_draws, generator(settings.seed, "gradient-reference", device))
@@ -147,18 +141,17 @@ def _measured(
     )
 
 
-def _snapshots(run: StoredRun, settings: RunSettings) -> dict[int, str]:
-    """Files with weights by epoch."""
-    found = {epoch: snapshot_file(epoch) for epoch in sorted(settings.snapshot_epochs)}
-    found = {settings.epochs: WEIGHTS} | found
-    kept = {epoch: found[epoch] for epoch in sorted(found) if found[epoch] in run.identity["files"]}
+def _epochs(run: StoredRun, settings: RunSettings) -> dict[int, int | None]:
+    """Return the epochs with kept weights in order, each with its snapshot (None: the final weights)."""
+    kept: dict[int, int | None] = {settings.epochs: None} if run.has_weights else {}
+    kept |= {epoch: epoch for epoch in settings.snapshot_epochs if snapshot_file(epoch) in run.identity["files"]}
     if not kept:
         raise without_weights(run)
-    return kept
+    return dict(sorted(kept.items()))
 
 
 def _estimators(settings: RunSettings, vae: VAE, x: Tensor, asked: Sequence[str] | None) -> dict[str, Estimator]:
-    """The estimators by the name that was asked for, each tried once."""
+    """Return the estimators by their given names, each after a trial on two images."""
     found: dict[str, Estimator] = {}
     for name in sorted(REGISTRY) if asked is None else dict.fromkeys(asked):
         try:
@@ -178,7 +171,7 @@ def _estimators(settings: RunSettings, vae: VAE, x: Tensor, asked: Sequence[str]
 
 
 def _made(text: str) -> Estimator:
-    """An estimator of ``name:option=value:..``."""
+    """Create an estimator from ``name:option=value:..``."""
     name, *options = text.split(":")
     pairs = [option.partition("=")[::2] for option in options]
     try:
@@ -187,22 +180,3 @@ def _made(text: str) -> Estimator:
         if isinstance(error, EstimatorError):
             raise
         raise EstimatorError(f"expected name:option=number, got {text!r}") from error
-
-
-def as_table(comparison: Comparison) -> Table:
-    """The comparison for people."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("epoch", justify="right", no_wrap=True)
-    table.add_column("estimator")
-    for heading in ("variance", "per image", "bias", "z"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for point in comparison.points:
-        table.add_row(
-            str(point.epoch),
-            point.estimator,
-            *(f"{number:.3g}" for number in (point.batch_mean, point.per_image_mean, point.bias)),
-            f"{point.bias_z:.1f}",
-        )
-    return table

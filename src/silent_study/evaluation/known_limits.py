@@ -1,8 +1,8 @@
-"""What linear models reach on a data set: a table for the command line, and for the report the one that is kept."""
+"""Bounds of linear models on a data set: all of them for the command line, one kept for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,24 +15,22 @@ from silent_study.store.files import sha256_of
 from silent_study.store.runs import StoreError, read_json, write_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from silent_gradients.evaluation.limits import Limit
 
 KEPT = "limits"
-"""Folder of the results in which the report's limits are kept."""
+"""Folder in the results with the report's limits."""
 
 
 @dataclass(frozen=True)
 class KnownLimit:
-    """A linear model with its optimal decoder and encoder, fitted to one split and valued on one.
+    """The bound of a linear model with its optimal decoder and encoder, fitted to one split and evaluated on one.
 
     Attributes:
         model: ``PCA`` (probabilistic, one variance for all pixels) or ``factor analysis`` (a variance per pixel).
-        variance: Of the likelihood, on the scale of x in [0, 1); None where every pixel has its own.
+        variance: Variance of the likelihood, on the scale of x in [0, 1); None where every pixel has its own.
         fitted_to: ``train``, or the evaluated split itself: the oracle, which no model of the kind exceeds.
-        valued_on: ``train`` or ``test``.
-        limit: Its numbers.
+        valued_on: Evaluated split, ``train`` or ``test``.
+        limit: The bound and its parts.
     """
 
     model: str
@@ -42,23 +40,23 @@ class KnownLimit:
     limit: Limit
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data, the limit's numbers beside the rest."""
+        """Return JSON-ready data, the limit's numbers beside the rest."""
         document = asdict(self)
         return document | document.pop("limit")
 
 
 def known_limits(splits: Splits, levels: int, latent_dim: int, variance: float | None = None) -> list[KnownLimit]:
-    """Every linear model whose optimum is known, for the splits of a protocol.
+    """Compute the bound of every linear model with a known optimum, for the splits of a protocol.
 
     Args:
-        splits: Training images and those to evaluate on.
+        splits: Training and evaluated images.
         levels: Number of grey levels.
         latent_dim: Latent dimension k.
-        variance: Fixed variance of the likelihood; None leaves its model out.
+        variance: Fixed variance of the likelihood; None leaves this model out.
 
     Returns:
-        For each model the optimum of the training images on themselves and on the evaluated ones, and the oracle: the
-        optimum of the evaluated images on themselves. The optimal variance is that of the fitted images.
+        For each model the optimum of the training images, evaluated on them and on the test images, and the oracle: the
+        optimum of the test images, evaluated on them. The optimal variance is that of the fitted images.
 
     Raises:
         SettingsError: The latent dimension or the variance is impossible.
@@ -88,50 +86,24 @@ def known_limits(splits: Splits, levels: int, latent_dim: int, variance: float |
     return found
 
 
-def as_table(limits: Sequence[KnownLimit], title: str) -> Table:
-    """The limits for people: bits/dim, KL in nats per image, squared errors summed over pixels."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for heading in ("model", "variance", "fitted", "valued"):
-        table.add_column(heading, no_wrap=True)
-    # The squared error of samples, and that of what the posterior's mean decodes to.
-    for heading in ("bits/dim", "KL", "MSE", "at mean", "used"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for known in limits:
-        limit = known.limit
-        table.add_row(
-            known.model,
-            "per pixel" if known.variance is None else f"{known.variance:.4g}",
-            known.fitted_to,
-            known.valued_on,
-            f"{limit.bpd:.4f}",
-            f"{limit.kl:.2f}",
-            f"{limit.expected_squared_error:.3f}",
-            f"{limit.mean_decoded_squared_error:.3f}",
-            str(limit.used_directions),
-        )
-    return table
-
-
 def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[str, Any]:
-    """Factor analysis of a run's training images, valued on its report split; computed once and then read.
+    """Return the bound of factor analysis of a run's training images on its report split; computed once, then read.
 
     Args:
-        run: Any run of the data set and of the latent dimension.
+        run: Any run with the data set and the latent dimension.
         data: Folder of its prepared data set.
-        results: Folder of the results, which keeps it.
+        results: Folder of the results, in which the bound is kept.
 
     Returns:
         The fields of ``Limit``.
 
     Raises:
-        DataError: It is not there yet, and the data set cannot be read.
+        DataError: The bound is not kept yet, and the data set cannot be read.
     """
     made_from = {
         "data": run.to_json()["data"],
         "latent_dim": run.latent_dim,
-        # Other code computes it again.
+        # A change of the code computes it again.
         "source": sha256_of(_source_of_limits()),
     }
     path = results / KEPT / f"{run.data.name}-{run.data.protocol}-k={run.latent_dim}-{digest(made_from)[:12]}.json"
@@ -148,7 +120,7 @@ def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[st
 
 
 def _source_of_limits() -> Path:
-    # Found and not imported: that would load torch.
+    # Found and not imported: an import would load torch.
     package = find_spec("silent_gradients")
     assert package is not None
     assert package.origin is not None
@@ -156,7 +128,7 @@ def _source_of_limits() -> Path:
 
 
 def _intact(path: Path) -> KeptLimit | None:
-    """A kept limit as it was written; None where there is none, or an altered one."""
+    """Return a kept limit as it was written; None if it is missing or was altered."""
     if not path.exists():
         return None
     try:

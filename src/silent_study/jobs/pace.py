@@ -1,6 +1,6 @@
-"""How long runs take: steps as they were measured on a device, multiplied by what a plan asks for.
+"""Estimate the time and the memory of runs from the steps that were measured on a device.
 
-``silent-gradients pace`` measures (``training/stopwatch.py``) and writes ``results/pace.json``; this module reads it.
+``silent-gradients pace`` measures (``stopwatch.py``) and writes ``results/pace.json``; this module reads it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ PACE = "pace.json"
 
 DEFAULT_MINUTES = 24 * 60
 DEFAULT_MEGABYTES = 8192
-"""What a pack is granted whose time and memory are not known."""
+"""Grants for a pack whose time and memory are not known."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Seconds that a method's steps take with one architecture.
+    """Seconds of a method's steps with one architecture.
 
     Attributes:
         guided: A training step with the silent guide.
-        plain: One without it.
-        frozen: One with a frozen encoder.
-        evaluated: An evaluated image, per latent sample.
+        plain: A training step without it.
+        frozen: A training step with a frozen encoder.
+        evaluated: The evaluation of an image, per latent sample.
     """
 
     guided: float
@@ -57,7 +57,7 @@ def epochs_by_phase(settings: RunSettings) -> dict[str, int]:
 
 
 def architecture(settings: RunSettings) -> str:
-    """Twelve hexadecimal digits of everything in a run's settings that its steps' time depends on."""
+    """Return 12 hexadecimal digits that identify all settings on which the time of a run's steps depends."""
     silent = settings.silent
     return digest(
         [
@@ -71,16 +71,16 @@ def architecture(settings: RunSettings) -> str:
 
 @dataclass(frozen=True)
 class Pace:
-    """What was measured on a device.
+    """The measurements of a device.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        hardware: Its name.
-        torch: Version.
-        stack: Runs in a stack, each of whose share of a step's time it is.
+        hardware: Name of the device.
+        torch: Version of torch.
+        stack: Runs in the measured stacks; times are divided by it.
         steps: Times by architecture.
-        megabytes: The most memory that a process occupied which trained such a stack, by architecture.
-        sources: The data sets of the plan; no part of what was measured.
+        megabytes: Peak memory in MiB of a process that trains such a stack, by architecture.
+        sources: The data sets of the plan; not measured.
     """
 
     device: str
@@ -93,14 +93,14 @@ class Pace:
 
     @classmethod
     def read(cls, path: Path, sources: Mapping[str, Source] = SOURCES) -> Pace | None:
-        """Read the file that ``silent-gradients pace`` wrote; None where there is none.
+        """Read the file that ``silent-gradients pace`` wrote; None if it is missing.
 
         Args:
             path: The file.
-            sources: The data sets of the plan whose time is asked for.
+            sources: The data sets of the plan.
 
         Raises:
-            StoreError: It is no such file.
+            StoreError: The file has another content.
         """
         if not path.exists():
             return None
@@ -112,35 +112,34 @@ class Pace:
             raise StoreError(f"{path}: no measured pace ({error}); measure again: silent-gradients pace") from error
 
     def to_json(self) -> str:
-        """The file's content."""
+        """Return the content of the file."""
         measured = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
         return as_json({**measured, "steps": {key: asdict(times) for key, times in self.steps.items()}})
 
     def training(self, settings: RunSettings) -> float | None:
-        """Seconds that a run's training and its evaluations on the selection split take; None where not measured."""
+        """Return the seconds of a run's training and its evaluations on the selection split; None if not measured."""
         times = self.steps.get(architecture(settings))
         if times is None:
             return None
         train, selection, _ = self._images(settings)
         steps = max(1, train // settings.batch_size)
         trained = sum(steps * epochs * getattr(times, phase) for phase, epochs in epochs_by_phase(settings).items())
-        # One where it is due and after the last epoch, and the result's own.
-        evaluations = -(-settings.epochs // settings.evaluate_every) + 1
+        evaluations = -(-settings.epochs // settings.evaluate_every)
         return trained + evaluations * selection * settings.evaluation_samples * times.evaluated
 
     def evaluation(self, settings: RunSettings, asked: EvaluationSettings) -> float | None:
-        """Seconds that the evaluation of a selected run takes; None where not measured."""
+        """Return the seconds of the evaluation of a selected run; None if not measured."""
         times = self.steps.get(architecture(settings))
         if times is None:
             return None
         *_, report = self._images(settings)
-        # A draw of the gradient variance costs about what a step does for as many images.
+        # A draw of the gradient variance costs about as much as a step of as many images.
         draws = len(settings.snapshot_epochs) * asked.variance_draws * asked.variance_images / settings.batch_size
         evaluated = report * (2 * asked.samples + asked.importance_samples)
         return evaluated * times.evaluated + draws * times.plain
 
     def pack(self, pack: PackSpec) -> float | None:
-        """Seconds that a pack takes if the store has none of its runs; None where not all of it was measured."""
+        """Return the seconds of a pack if the store has none of its runs; None unless all of it was measured."""
         parts = [self.training(run) for run in pack.members]
         if pack.evaluation is not None:
             parts += [self.evaluation(run, pack.evaluation) for run in pack.members]
@@ -148,7 +147,7 @@ class Pace:
         return sum(known) if len(known) == len(parts) else None
 
     def _images(self, settings: RunSettings) -> tuple[int, int, int]:
-        """Numbers of images that train, select and report."""
+        """Return the numbers of images that train, select and report."""
         source, data = self.sources[settings.data.name], settings.data
         if data.protocol == "paper":
             return source.train, source.test, source.test
@@ -156,25 +155,25 @@ class Pace:
 
 
 def runtime_minutes(pack: PackSpec, pace: Pace | None, time_limit: float | None) -> int:
-    """Minutes that a scheduler should grant a pack.
+    """Return the minutes that a scheduler should grant a pack.
 
     Args:
         pack: The pack.
-        pace: The device's, if it was measured.
+        pace: Measurements of the device; None without.
         time_limit: Minutes after which the job stops by itself.
     """
     if time_limit is not None:
         return math.ceil(time_limit)
     seconds = None if pace is None else pace.pack(pack)
-    # Half again for a device that is shared, and what every process needs to start.
+    # Half as much more, since the device may be shared; 5 minutes for the start of the process.
     return DEFAULT_MINUTES if seconds is None else math.ceil(1.5 * seconds / 60) + 5
 
 
 def memory_megabytes(pack: PackSpec, pace: Pace | None) -> int:
-    """Megabytes of memory that a scheduler should grant a pack; see ``runtime_minutes``."""
+    """Return the MiB of memory that a scheduler should grant a pack; see ``runtime_minutes``."""
     known = {} if pace is None else pace.megabytes
     needed = [known.get(architecture(run)) for run in pack.members]
     if any(megabytes is None for megabytes in needed):
         return DEFAULT_MEGABYTES
-    # A quarter more, and what the last evaluation takes that the measurement did not see.
+    # A quarter more, and 512 MiB for the last evaluation, which is not measured.
     return math.ceil(1.25 * max(megabytes for megabytes in needed if megabytes is not None)) + 512

@@ -1,24 +1,24 @@
-"""A pack: runs of one data set and experiment in one round, trained by one process on one device."""
+"""A pack: runs of one data set and experiment in one round, trained and evaluated by one process on one device."""
 
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.evaluation.selected import evaluate_selected
-from silent_study.settings import RunSettings
+from silent_study.words import duration
+from silent_study.evaluation.runs import OpenRun, evaluate_selected
+from silent_study.settings import EvaluationSettings, RunSettings
 from silent_study.store.documents import Manifest
 from silent_study.store.manifests import is_usable, keep_best_weights, manifest, print_outcome
 from silent_study.store.packs import PackSpec
@@ -36,62 +36,151 @@ from silent_study.store.runs import (
 )
 from silent_study.training import checkpoint
 from silent_study.training.loop import Interrupted, Trainer, train
-from silent_study.training.stack import stacks
+from silent_study.training.stack import cut_into_stacks
 from silent_study.training.steps import Stepper
-from silent_study.words import duration
+
+if TYPE_CHECKING:
+    from silent_study.training.events import CurveEvents
 
 REPORT_SECONDS = 5.0
-"""A run in training says as often what epoch it is in."""
+"""Seconds between the lines that a run in training prints."""
 
 
-class StopSignal:
-    """Turns the first SIGTERM or SIGINT into a request to stop at the next checkpoint."""
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a pack is trained: none of it is part of a run's id.
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is not None:  # asked twice: do not wait for a checkpoint
-            raise KeyboardInterrupt
-        self.number = number
-
-    def __call__(self) -> bool:
-        """Whether a signal has come."""
-        return self.number is not None
-
-
-class TimeLimit:
-    """Asks for a stop so long before a limit that whatever was done between two questions could be done once more.
-
-    Args:
-        seconds: The limit, counted from now.
-        clock: Tells the time in seconds.
+    Attributes:
+        checkpoint_seconds: Wall time between a run's checkpoints.
+        stack: Most runs that are trained side by side, see ``stack.py``; 1 trains one after another, without a stack.
+        captured: Capture steps as CUDA graphs, see ``steps.CapturedStep``.
+        streams: Train runs side by side on CUDA streams of their own, without a stack; they may differ in any setting.
+        tensorboard: Folder for the curves as TensorBoard events, see ``events.py``; None writes none.
     """
 
-    RESERVE = 10.0
-    """Seconds kept for saving a checkpoint, at least."""
+    checkpoint_seconds: float = 30.0
+    stack: int = 1
+    captured: bool = False
+    streams: bool = False
+    tensorboard: Path | None = None
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self.last = clock()
-        self.end = self.last + seconds
-        self.longest = 0.0
 
-    def __call__(self) -> bool:
-        """Whether it is time to stop."""
-        now = self.clock()
-        self.longest = max(self.longest, now - self.last)
-        self.last = now
-        return now + max(self.RESERVE, 1.5 * self.longest) > self.end
+def run_pack(
+    spec: PackSpec,
+    store: RunStore,
+    data_folder: Path,
+    device: torch.device,
+    options: TrainingOptions,
+    stop: Callable[[], bool] = lambda: False,
+) -> Manifest:
+    """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
+
+    Args:
+        spec: The pack; its members share their data.
+        store: Store of the runs.
+        data_folder: Folder of the prepared data set.
+        device: Device that trains and evaluates.
+        options: How to train.
+        stop: Called after every step and before every evaluation; True saves a checkpoint and ends the pack.
+
+    Raises:
+        Interrupted: ``stop`` returned True; everything done so far is kept.
+        DataError: The prepared data set is missing or altered.
+        SettingsError: ``options.tensorboard`` is set, and the package is not installed.
+    """
+    job = _Job(spec, store, data_folder, device, options, stop)
+    runs = job.train()
+    if spec.evaluation is not None:
+        job.evaluate(runs, spec.evaluation)
+    return manifest(spec, runs if spec.round == "seeds" else keep_best_weights(store, runs))
+
+
+class _Job:
+    """A pack with its data on the device; for the arguments see ``run_pack``."""
+
+    def __init__(
+        self,
+        spec: PackSpec,
+        store: RunStore,
+        data_folder: Path,
+        device: torch.device,
+        options: TrainingOptions,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.spec, self.store, self.device, self.options, self.stop = spec, store, device, options, stop
+        self.curve_events: type[CurveEvents] | None = None
+        if options.tensorboard is not None:  # a missing package is an error before the training
+            from silent_study.training.events import CurveEvents
+
+            self.curve_events = CurveEvents
+        first = spec.members[0]
+        self.prepared = PreparedData.open(data_folder, first.data.sha256)
+        self.data = RunData.load(self.prepared, first, device)
+
+    def train(self) -> list[StoredRun]:
+        """Train the members that the store lacks; return all members in order."""
+        members, size = self.spec.members, self.options.stack
+        if self.options.streams:
+            groups = [list(members[start : start + size]) for start in range(0, len(members), size)]
+        else:
+            groups = cut_into_stacks(members, size, self.device)
+        runs = {run.name: run for group in groups for run in self._train_group(group)}
+        return [runs[settings.name] for settings in members]
+
+    def _train_group(self, group: Sequence[RunSettings]) -> list[StoredRun]:
+        """Train the runs of a group side by side, but those that the store has; return all."""
+        runs: list[StoredRun] = []
+        trainers: list[tuple[Trainer, StoredRun | None]] = []
+        with ExitStack() as held:
+            for settings in group:
+                held.enter_context(self.store.locked(settings.name))
+                run = _stored(self.store, settings)
+                if run is not None and is_usable(self.spec, run):
+                    runs.append(run)
+                    print_outcome(self._number(settings), len(self.spec.members), "already trained", run)
+                else:
+                    trainers.append((self._trainer(settings, held), run))
+            started = datetime.now(UTC)
+            options = self.options
+            stepper = Stepper(
+                stacked=options.stack > 1 and not options.streams, captured=options.captured, streams=options.streams
+            )
+            train([trainer for trainer, _ in trainers], stepper.advance, options.checkpoint_seconds, self.stop)
+            for trainer, replaced in trainers:
+                runs.append(_seal(self.store, trainer, started, replaced))
+                print_outcome(self._number(trainer.settings), len(self.spec.members), "trained", runs[-1])
+        return runs
+
+    def _number(self, settings: RunSettings) -> int:
+        return 1 + self.spec.members.index(settings)
+
+    def _trainer(self, settings: RunSettings, held: ExitStack) -> Trainer:
+        title = f"[{self._number(settings)}/{len(self.spec.members)}] {settings.name}"
+        reports: list[Callable[[Trainer], None]] = [EpochReport(title)]
+        if self.curve_events is not None and self.options.tensorboard is not None:
+            reports.append(events := self.curve_events(self.options.tensorboard / settings.name))
+            held.callback(events.close)
+
+        def report(trainer: Trainer) -> None:
+            for each in reports:
+                each(trainer)
+
+        return Trainer(settings, self.data, self.store.working_folder(settings.name), self.device, report=report)
+
+    def evaluate(self, runs: Sequence[StoredRun], evaluation: EvaluationSettings) -> None:
+        """Evaluate the runs, in the order of the members."""
+        for number, (run, settings) in enumerate(zip(runs, self.spec.members, strict=True), 1):
+            if self.stop():
+                raise Interrupted
+            print(f"[{number}/{len(runs)}] evaluating {run.name}", flush=True)
+            evaluate_selected(OpenRun(run, settings, self.prepared, self.data, self.device), evaluation)
 
 
 class EpochReport:
-    """Prints a line on a run's epochs every now and then.
+    """Prints the progress of a run, at most every ``REPORT_SECONDS``.
 
     Args:
-        title: What the line begins with.
+        title: Beginning of the lines.
     """
 
     def __init__(self, title: str) -> None:
@@ -99,7 +188,7 @@ class EpochReport:
         self.last = time.monotonic()
 
     def __call__(self, trainer: Trainer) -> None:
-        """Print if the last line is ``REPORT_SECONDS`` old."""
+        """Print a line if the last one is old enough."""
         now = time.monotonic()
         if trainer.curve and now - self.last >= REPORT_SECONDS:
             self.last = now
@@ -116,94 +205,6 @@ class EpochReport:
             yield f"about {duration(left)} left"
 
 
-def run_pack(
-    spec: PackSpec,
-    store: RunStore,
-    data_folder: Path,
-    device: torch.device,
-    *,
-    checkpoint_seconds: float,
-    stop: Callable[[], bool],
-    stack: int = 1,
-    captured: bool = False,
-    streams: bool = False,
-    tensorboard: Path | None = None,
-) -> Manifest:
-    """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
-
-    Args:
-        spec: The pack; its members share their data.
-        store: Where finished runs lie and new ones go.
-        data_folder: Folder of the prepared data set.
-        device: Device that trains and evaluates.
-        checkpoint_seconds: Wall time between a run's checkpoints.
-        stop: Asked after every step and before every evaluation; True saves a checkpoint and ends the pack.
-        stack: Most runs that are trained side by side, see ``stack.py``; 1 is one after another, without a stack.
-        captured: Steps are CUDA graphs, see ``capture.py``.
-        streams: Runs side by side are on CUDA streams of their own instead, each by itself; they may be of any kind.
-        tensorboard: Folder for the curves as TensorBoard's events, see ``events.py``; None is nowhere.
-
-    Raises:
-        Interrupted: ``stop`` said so; everything done so far is kept.
-        DataError: The prepared data set is missing or altered.
-        SettingsError: ``tensorboard`` is asked for and not installed.
-    """
-    if tensorboard is not None:
-        from silent_study.training.events import CurveEvents
-    first = spec.members[0]
-    prepared = PreparedData.open(data_folder, first.data.sha256)
-    data = RunData.load(prepared, first, device)
-    numbers = {settings.name: number for number, settings in enumerate(spec.members)}
-    trained: dict[str, StoredRun] = {}
-    for group in _side_by_side(spec.members, stack) if streams else stacks(spec.members, stack, device):
-        with ExitStack() as locks:
-            replaced: dict[str, StoredRun | None] = {}
-            for settings in group:
-                locks.enter_context(store.locked(settings.name))
-                run = _stored(store, settings)
-                if run is not None and is_usable(spec, run):
-                    trained[settings.name] = run
-                    print_outcome(numbers[settings.name] + 1, len(numbers), "already trained", run)
-                else:
-                    replaced[settings.name] = run
-            trainers = []
-            for settings in group:
-                if settings.name in replaced:
-                    reports: list[Callable[[Trainer], None]] = [
-                        EpochReport(f"[{numbers[settings.name] + 1}/{len(numbers)}] {settings.name}")
-                    ]
-                    if tensorboard is not None:
-                        reports.append(events := CurveEvents(tensorboard / settings.name))
-                        locks.callback(events.close)
-                    report = partial(_report_all, reports)
-                    trainers.append(Trainer(settings, data, store.working_folder(settings.name), device, report=report))
-            started = datetime.now(UTC)
-            stepper = Stepper(stacked=stack > 1 and not streams, captured=captured, streams=streams)
-            train(trainers, stepper.advance, checkpoint_seconds, stop)
-            for trainer in trainers:
-                name = trainer.settings.name
-                trained[name] = _seal(store, trainer, started, replaced[name])
-                print_outcome(numbers[name] + 1, len(numbers), "trained", trained[name])
-    members = [trained[settings.name] for settings in spec.members]
-    if spec.evaluation is not None:
-        for position, (run, settings) in enumerate(zip(members, spec.members, strict=True)):
-            if stop():
-                raise Interrupted
-            print(f"[{position + 1}/{len(members)}] evaluating {run.name}", flush=True)
-            evaluate_selected(run, settings, spec.evaluation, prepared, data, device)
-    return manifest(spec, members if spec.round == "seeds" else keep_best_weights(store, members))
-
-
-def _side_by_side(runs: Sequence[RunSettings], size: int) -> list[list[RunSettings]]:
-    """Runs cut into groups of at most ``size``, in their order; no step is shared, so that any will do."""
-    return [list(runs[start : start + size]) for start in range(0, len(runs), size)]
-
-
-def _report_all(reports: Sequence[Callable[[Trainer], None]], trainer: Trainer) -> None:
-    for report in reports:
-        report(trainer)
-
-
 def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:
     try:
         return store.find(settings.name, settings.id)
@@ -214,7 +215,7 @@ def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:
 
 
 def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: StoredRun | None) -> StoredRun:
-    """Write what is known of a run that has been trained, and hand it over to the store."""
+    """Write the files of a trained run and seal it in the store."""
     settings, working = trainer.settings, trainer.folder
     result, images = trainer.result(), trainer.epoch * len(trainer.data.batches)
     write_json(working / SETTINGS, settings.to_json())
@@ -225,7 +226,7 @@ def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: Stored
     else:
         for path in working.glob("snapshot-*.pt"):
             path.unlink()
-    # A process that was killed while it wrote leaves its half of a file.
+    # A process that was killed in the midst of writing leaves part of a file.
     leftovers = (working / name for name in (checkpoint.CURRENT, checkpoint.PREVIOUS, PROGRESS))
     for path in (*leftovers, *working.glob(".*.tmp")):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Measures how long the steps of methods take on a device (``pace.py`` multiplies them)."""
+"""Measure how long the steps of methods take on a device; ``pace.py`` estimates the time of runs from them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from silent_study.data.prepared import PreparedData
 from silent_study.jobs.pace import Pace, Steps, architecture
 from silent_study.settings import RunSettings
 from silent_study.store.provenance import hardware_of
+from silent_study.training.device import peak_megabytes, reset_peak, resident_megabytes
 from silent_study.training.loop import Phase, Trainer
-from silent_study.training.memory import peak_megabytes, reset_peak, resident_megabytes
 from silent_study.training.seeds import generator
 from silent_study.training.stack import mappable
-from silent_study.training.steps import Stepper, Work
+from silent_study.training.steps import PhaseStep, Stepper
 
 EVALUATED_IMAGES = 256
 WARM_UP = 5
-"""Rounds that are measured and not counted."""
+"""Rounds that are left out at the beginning."""
 
 
 class Stopwatch:
     """Times one method's steps in each phase of a training, and its evaluation.
 
-    Steps are made as jobs make them: in stacks, and as CUDA graphs. A step's time is a run's share of its stack's.
+    The steps are those of jobs, in stacks and as CUDA graphs. The time of a stack's step is divided by its runs.
 
     Args:
-        settings: A run of the method; its epochs, rates and schedule do not matter.
+        settings: A run of the method; its epochs, learning rates and schedule do not matter.
         data: Its data, on the device.
-        folder: A folder that the training may write to.
-        device: The device.
+        folder: Folder for the trainers' files.
+        device: Device that is measured.
         stack: Runs in a stack.
-        captured: Whether steps are CUDA graphs.
+        captured: Capture steps as CUDA graphs.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Stopwatch:
             guided = Phase("alone" if settings.silent.role == "only" else "mixed", frozen=False)
             phases = {"guided": guided, **phases}
         stepper = Stepper(stacked=len(seeds) > 1, captured=captured)
-        self.works: dict[str, Work] = {}
+        self.steps: dict[str, PhaseStep] = {}
         for name, phase in phases.items():
             self._set_mode(phase.frozen)
-            self.works[name] = stepper.work(phase, self.trainers)
+            self.steps[name] = stepper.step_of(phase, self.trainers)
         self.seconds: dict[str, list[float]] = {"guided": [], "plain": [], "frozen": [], "evaluated": []}
 
     def _set_mode(self, frozen: bool) -> None:
@@ -77,13 +77,13 @@ class Stopwatch:
             trainer.vae.encoder.train(not frozen)
 
     def round(self) -> None:
-        """One step of each phase and one evaluation."""
+        """Time one step of each phase and one evaluation."""
         settings, first = self.settings, self.trainers[0]
         index = torch.stack([trainer.next_index() for trainer in self.trainers])
         alpha = torch.full((len(self.trainers),), 0.5, device=self.device)
-        for name, work in self.works.items():
+        for name, step in self.steps.items():
             self._set_mode(frozen=name == "frozen")
-            self._time(name, partial(work.compute, index, alpha))
+            self._time(name, partial(step.compute, index, alpha))
             self.seconds[name][-1] /= len(self.trainers)
         images, samples = self.data.selection[:EVALUATED_IMAGES], settings.evaluation_samples
         latent, levels = generator(0, "evaluation", self.device), settings.data.levels
@@ -101,17 +101,17 @@ class Stopwatch:
         return time.perf_counter()
 
     def medians(self) -> Steps:
-        """Median seconds; a method without a guide has no guided steps, which then count as plain ones."""
+        """Return median seconds; without a guide, guided steps count as plain ones."""
         medians = {what: statistics.median(times[WARM_UP:]) for what, times in self.seconds.items() if times}
         return Steps(**{"guided": medians["plain"], **medians})
 
 
 def measure(stopwatches: Sequence[Stopwatch], rounds: int) -> list[Steps]:
-    """Let all stopwatches run in turns, so that a busy machine slows all methods alike.
+    """Run all stopwatches in turns, so that a busy machine slows all methods alike, and return their medians.
 
     Args:
         stopwatches: One per method.
-        rounds: Steps per method and phase that count.
+        rounds: Rounds that count.
     """
     for _ in range(WARM_UP + rounds):
         for stopwatch in stopwatches:
@@ -128,7 +128,7 @@ def measured_pace(
     *,
     captured: bool = False,
 ) -> Pace:
-    """Measure every kind of step that some runs take; runs of one data set take turns.
+    """Measure every kind of step that some runs make; runs of one data set take turns.
 
     Args:
         runs: The runs.
@@ -136,7 +136,7 @@ def measured_pace(
         device: Device that is measured.
         rounds: Steps per method and phase.
         stack: Runs in a stack.
-        captured: Whether steps are CUDA graphs.
+        captured: Capture steps as CUDA graphs.
     """
     kinds = {architecture(run): run for run in runs}
     found: dict[str, Steps] = {}

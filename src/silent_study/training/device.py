@@ -1,8 +1,9 @@
-"""How torch computes in training processes."""
+"""Settings of torch in a training process, and the memory of that process."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -10,23 +11,49 @@ from silent_gradients.networks import tf32
 from silent_study.settings import Precision
 
 _CUDNN = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def settle(threads: int = 1) -> None:
-    """Set what holds for a whole process.
+def configure_torch(threads: int = 1) -> None:
+    """Set torch's options for this process.
 
     Args:
-        threads: Threads of the CPU.
+        threads: Number of CPU threads.
     """
     torch.set_num_threads(threads)
     # Saturated posteriors are full of denormal numbers, which are several times slower.
     torch.set_flush_denormal(True)
-    # PyTorch lets convolutions use TF32 unless it is told otherwise; here a setting says so.
+    # By default PyTorch computes convolutions in TF32; here ``RunSettings.precision`` decides.
     _CUDNN.fp32_precision = "ieee"
     # A run's shapes never change, so that trying cuDNN's algorithms pays.
     torch.backends.cudnn.benchmark = True
 
 
-def convolutions(precision: Precision) -> AbstractContextManager[None]:
-    """Convolutions inside may use TF32, if ``precision`` says so; the backward pass belongs inside as well."""
+def convolution_precision(precision: Precision) -> AbstractContextManager[None]:
+    """Return a context manager in which convolutions use TF32 if ``precision`` is ``tf32``.
+
+    The backward pass belongs inside as well.
+    """
     return tf32(_CUDNN) if precision == "tf32" else nullcontext()
+
+
+def resident_megabytes() -> float:
+    """Return the MiB of memory that the process occupies now (Linux)."""
+    return _status("VmRSS")
+
+
+def peak_megabytes() -> float:
+    """Return the most MiB that the process has occupied since ``reset_peak`` (Linux)."""
+    return _status("VmHWM")
+
+
+def reset_peak() -> None:
+    """Reset the peak of the process's memory to what it occupies now (Linux)."""
+    _CLEAR.write_text("5")
+
+
+def _status(name: str) -> float:
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"{_STATUS}: no line {name}")

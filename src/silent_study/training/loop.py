@@ -1,10 +1,11 @@
-"""The training loop of one run: Algorithm 1 of the paper, with checkpoints that resume bit for bit."""
+"""The training of runs side by side: Algorithm 1 of the paper, with checkpoints that resume bit for bit."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,55 +25,69 @@ from silent_study.store.documents import CurveEntry, Metrics, Progress, Result
 from silent_study.store.runs import CURVE, PROGRESS, snapshot_file
 from silent_study.training import checkpoint
 from silent_study.training.build import build_optimizers, build_vae
-from silent_study.training.device import convolutions
 from silent_study.training.seeds import Purpose, generator
-from silent_study.training.speed import Speed
 
 LARGEST_SHARE_OF_CHECKPOINTS = 0.01
-"""Checkpoints that take long are as rare as it takes for them to cost no more of a training than this."""
+"""Largest share of the training time that slow checkpoints may take; beyond it they become rarer."""
 
 LONG_CHECKPOINT = 0.1
-"""Seconds from which on a checkpoint takes long; quicker ones are saved as often as is asked for."""
+"""Seconds from which on a checkpoint counts as slow; faster ones are saved as often as is asked for."""
 
 PROGRESS_SECONDS = 2.0
-"""A run in training says as often in its folder how far it is."""
+"""Seconds between updates of progress.json."""
+
+SPEED_WINDOW = 60.0
+"""Seconds over which the speed is averaged, evaluations and checkpoints included."""
 
 STREAMS: tuple[Purpose, ...] = ("order", "dequantization", "latent")
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; its checkpoint is saved."""
+    """Training stopped on request, after it saved a checkpoint."""
+
+
+class Speed:
+    """Images per second of wall time over the last ``SPEED_WINDOW`` seconds."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def mark(self, now: float, images: int) -> None:
+        """Record that ``images`` images were trained on until ``now`` (seconds of any clock)."""
+        self._marks.append((now, images))
+        while len(self._marks) > 2 and self._marks[1][0] <= now - SPEED_WINDOW:
+            self._marks.popleft()
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Images per second between the first and the last mark of the window; None before there are two."""
+        if len(self._marks) < 2:
+            return None
+        (began, first), (ended, last) = self._marks[0], self._marks[-1]
+        return (last - first) / (ended - began) if ended > began else None
 
 
 @dataclass
 class _Sums:
-    """Sums over an epoch that stay on the device until it ends.
+    """Sums over an epoch; ``totals`` stays on the device until the epoch ends.
 
     Attributes:
-        totals: [4], of the loss, E_q log p(x|z), the KL and the guide's E_q log p(x|z), float64.
-        images: Number of images; the loss is a mean over a batch and counts once per step.
-        guided_images: Those with a guide.
+        totals: [4], float64: the loss, E_q log p(x|z), the KL and the guide's E_q log p(x|z).
+        images: Number of images. The loss is a mean over a batch and counts once per step.
+        guided_images: Number of images whose step used the guide.
     """
 
     totals: Tensor
     images: int = 0
     guided_images: int = 0
 
-    @classmethod
-    def zeros(cls, device: torch.device) -> _Sums:
-        return cls(torch.zeros(4, device=device, dtype=torch.float64))
-
-    def reset(self) -> None:
-        self.totals.zero_()
-        self.images = self.guided_images = 0
-
 
 class Phase(NamedTuple):
-    """What a step does, beside the numbers that it does it with.
+    """The kind of a training step.
 
     Attributes:
-        guided: ``no`` guide, the guide ``alone`` trains the encoder, or it is ``mixed`` with the estimator.
-        frozen: Whether the encoder is frozen.
+        guided: ``no``: no guide; ``alone``: the guide alone trains the encoder; ``mixed``: guide and estimator do.
+        frozen: True if the encoder is frozen.
     """
 
     guided: Literal["no", "alone", "mixed"]
@@ -88,7 +103,7 @@ def take_step(
     noise: NoiseSource,
     state: State,
 ) -> Step:
-    """``VAE.training_step`` in a phase; ``alpha`` counts where it is mixed."""
+    """Call ``VAE.training_step`` as a phase asks for; ``alpha`` counts in a mixed phase alone."""
     weight: dict[str, float | Tensor] = {"no": 0.0, "alone": 1.0, "mixed": alpha}
     return vae.training_step(
         x, state=state, alpha=weight[phase.guided], frozen=phase.frozen, index=index, generator=noise
@@ -96,7 +111,7 @@ def take_step(
 
 
 def step_sums(step: Step) -> Tensor:
-    """What a step adds to the totals of its epoch, [4] (see ``_Sums``), float64."""
+    """Return what a step adds to ``_Sums.totals``: [4], float64."""
     guide = step.guide_log_likelihood
     parts = (
         step.loss.detach(),
@@ -109,31 +124,30 @@ def step_sums(step: Step) -> Tensor:
 
 @dataclass
 class Trainer:
-    """One run in training.
+    """The state of one run in training.
 
     Args:
-        settings: The run.
+        settings: Settings of the run.
         data: Its data, on the device.
-        folder: Where curve, checkpoints and snapshots go; made if missing.
+        folder: Folder for the curve, checkpoints and snapshots; made if missing.
         device: Device that trains.
-        checkpoint_seconds: Wall time between checkpoints.
-        stop: Asked after every step; True saves a checkpoint and raises ``Interrupted``.
-        report: Shown the run when it begins, its curve restored, and after every epoch.
+        report: Called with the trainer when the run begins or resumes, and after every epoch.
 
     Attributes:
         epoch: Epochs done.
-        step: Steps done in the epoch after these.
-        alpha: Weight of the silent gradient in the last step that was begun.
-        seconds: Time spent on the run; runs that are trained together share it evenly.
-        speed: How fast it is being trained; runs that are trained together each have their own.
+        step: Steps done since then.
+        alpha: Weight of the silent gradient in the current step.
+        diverged_epoch: Epoch in which a value was not finite.
+        seconds: Training time; runs that are trained together share it evenly.
+        curve: Entries of curve.jsonl.
+        selection: Metrics of the newest weights on the selection split; None if they were not evaluated.
+        speed: Images per second of this run.
     """
 
     settings: RunSettings
     data: RunData
     folder: Path
     device: torch.device
-    checkpoint_seconds: float = 30.0
-    stop: Callable[[], bool] = lambda: False
     report: Callable[[Trainer], None] = lambda _trainer: None
     epoch: int = 0
     step: int = 0
@@ -141,6 +155,7 @@ class Trainer:
     diverged_epoch: int | None = None
     seconds: float = 0.0
     curve: list[CurveEntry] = field(default_factory=list)
+    selection: Metrics | None = None
     speed: Speed = field(default_factory=Speed)
 
     def __post_init__(self) -> None:
@@ -150,32 +165,27 @@ class Trainer:
         self.schedule = SilentSchedule.of(settings.silent)
         self.generators = {stream: generator(settings.seed, stream, self.device) for stream in STREAMS}
         self.state = self.vae.initial_state(self.device, len(self.data.batches))
-        self.sums = _Sums.zeros(self.device)
+        self.sums = _Sums(torch.zeros(4, device=self.device, dtype=torch.float64))
         self.order = self.generators["order"].get_state()
         self.permutation: Tensor | None = None
         self.steps = self.data.batches.number_of_batches(settings.batch_size)
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self) -> Result:
-        """Train to the end (from the newest checkpoint, if there is one) and return the run's result.
+    def begin(self) -> None:
+        """Resume from the newest checkpoint, if there is one, and write the curve as of then.
 
         Raises:
-            Interrupted: ``stop`` said so.
+            CheckpointError: The checkpoint is of another run.
         """
-        train([self], one_by_one, self.checkpoint_seconds, self.stop)
-        return self.result()
-
-    def begin(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
         saved = checkpoint.newest(self.folder)
         if saved is not None:
             self._restore(saved)
         (self.folder / CURVE).write_text("".join(_line(entry) for entry in self.curve))
-        self.tell(time.monotonic())
+        self.write_progress(time.monotonic())
         self.report(self)
 
-    def tell(self, now: float) -> None:
-        """Write how far the run is for whoever watches; ``now`` is the time in seconds, of any clock."""
+    def write_progress(self, now: float) -> None:
+        """Write progress.json; ``now`` is the time in seconds of any clock."""
         done = self.epoch * self.steps + self.step
         self.speed.mark(now, done * self.settings.batch_size)
         document: Progress = {
@@ -185,25 +195,25 @@ class Trainer:
             "seconds_left": self.seconds_left,
             "seconds": self.seconds,
         }
-        # Whole or not there, but nobody needs it after a power cut: waiting for the disk would cost more than it tells.
+        # Replaced as a whole, but not flushed to the disk: after a power cut nobody needs it.
         written = self.folder / f".{PROGRESS}.tmp"
         written.write_text(json.dumps(document))
         written.replace(self.folder / PROGRESS)
 
     @property
     def seconds_left(self) -> float | None:
-        """Wall time to the end at the present speed; None before it is known."""
+        """Wall time to the end at the present speed; None before the speed is known."""
         speed = self.speed.images_per_second
         steps = self.settings.epochs * self.steps - self.epoch * self.steps - self.step
         return steps * self.settings.batch_size / speed if speed else None
 
     @property
     def done(self) -> bool:
-        """Whether no step is left."""
+        """True if no step is left."""
         return self.epoch >= self.settings.epochs or self.diverged_epoch is not None
 
     def begin_step(self) -> Phase:
-        """Make ready for the next step and say what it does; ``alpha`` is its weight."""
+        """Prepare the next step, set ``alpha`` for it and return its phase."""
         schedule = self.schedule
         frozen = schedule is not None and schedule.frozen(self.epoch)
         if self.permutation is None:
@@ -212,9 +222,10 @@ class Trainer:
                 self.vae.encoder.eval()
             order = self.generators["order"]
             if self.step == 0:
-                self.sums.reset()
+                self.sums.totals.zero_()
+                self.sums.images = self.sums.guided_images = 0
                 self.order = order.get_state()
-            else:  # the interrupted epoch's order, once more
+            else:  # repeat the order of the interrupted epoch
                 order.set_state(self.order)
             self.permutation = self.data.batches.order(order)
         epochs_done = self.epoch + self.step / self.steps
@@ -228,48 +239,30 @@ class Trainer:
         return Phase("alone" if self.alpha == 1 else "mixed", frozen)
 
     def next_index(self) -> Tensor:
-        """Positions of the images of the step that was begun in the training set, [B]."""
+        """Return the positions in the training set of the current step's images, [B]."""
         assert self.permutation is not None, "begin_step comes first"
         size = self.settings.batch_size
         return self.permutation[self.step * size : (self.step + 1) * size]
 
-    def advance(self) -> None:
-        """One step; the last of an epoch evaluates where that is due and adds to the curve."""
-        phase, index = self.begin_step(), self.next_index()
-        with convolutions(self.settings.precision):
-            guided = self.compute(phase, index, self.alpha)
-        self.count(len(index), guided)
-        self.end_step()
-
-    def train_epoch(self) -> None:
-        """The steps of an epoch, or the rest of one that was interrupted."""
-        epoch = self.epoch
-        while self.epoch == epoch:
-            self.advance()
-
-    def compute(self, phase: Phase, index: Tensor, alpha: float | Tensor) -> bool:
-        """The passes and the update of a step; nothing here waits for the device.
+    def compute(self, phase: Phase, index: Tensor, alpha: float | Tensor) -> None:
+        """Compute a step's gradients and update the weights, without waiting for the device.
 
         Args:
-            phase: What the step does.
+            phase: Kind of the step.
             index: [B], positions of its images in the training set.
-            alpha: Weight of the silent gradient; it counts in a mixed phase.
-
-        Returns:
-            Whether the step used the guide.
+            alpha: Weight of the silent gradient; counts in a mixed phase alone.
         """
         x = self.data.batches.at(index, self.generators["dequantization"])
         step = take_step(self.vae, phase, x, index, alpha, self.generators["latent"], self.state)
         step.loss.backward()
         self.update(step.state, step_sums(step))
-        return step.guide_log_likelihood is not None
 
     def update(self, state: State, sums: Tensor) -> None:
-        """Let the optimizers follow the gradients, and keep what a step gave in the tensors that are there.
+        """Make the optimizers' steps; write the estimator's new state and the sums in place.
 
         Args:
-            state: The estimator's state.
-            sums: See ``step_sums``.
+            state: State of the estimator after the step.
+            sums: Result of ``step_sums``.
         """
         for optimizer in self.optimizers.values():
             optimizer.step()
@@ -277,17 +270,19 @@ class Trainer:
             self.state[name].copy_(value)
         self.sums.totals += sums
 
-    def count(self, images: int, guided: bool) -> None:
-        """Count the images of a step, and whether it used the guide."""
+    def end_step(self, images: int, *, guided: bool) -> None:
+        """Count a step; after the last of an epoch, evaluate where that is due and extend the curve.
+
+        Args:
+            images: Images of the step.
+            guided: True if the step used the guide.
+        """
         self.sums.images += images
         self.sums.guided_images += images if guided else 0
-
-    def end_step(self) -> None:
-        """Count a step; after the last of an epoch, evaluate where that is due and add to the curve."""
         self.step += 1
         if self.step < self.steps:
             return
-        self.permutation, self.step = None, 0
+        self.permutation, self.step, self.selection = None, 0, None
         self.epoch += 1
         frozen = self.schedule is not None and self.schedule.frozen(self.epoch - 1)
         self.curve.append(self._curve_entry(self.sums, 0.0 if frozen else self.alpha, frozen))
@@ -320,14 +315,14 @@ class Trainer:
         if not all(map(math.isfinite, (loss, log_likelihood, kl, guide))):
             self.diverged_epoch = self.epoch
         elif self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
-            metrics = self._evaluate_selection()
-            entry |= {"selection_bpd": metrics["bpd"], "selection_kl": metrics["kl"]}
-            if metrics["bpd"] is None:
+            self.selection = self._evaluate_selection()
+            entry |= {"selection_bpd": self.selection["bpd"], "selection_kl": self.selection["kl"]}
+            if self.selection["bpd"] is None:
                 self.diverged_epoch = self.epoch
         return cast("CurveEntry", finite_or_null(entry))
 
     def _evaluate_selection(self) -> Metrics:
-        # The same latent samples in every evaluation: curves of one run differ by its weights alone.
+        # Every evaluation draws the same latent samples, so that points of a curve differ by the weights alone.
         settings, data = self.settings, self.data
         latent = generator(0, "evaluation", self.device)
         found = evaluate(
@@ -336,7 +331,7 @@ class Trainer:
         return cast("Metrics", found.to_json())
 
     def snapshot(self) -> dict[str, Any]:
-        """Weights and estimator state: what an evaluation needs of a moment in training."""
+        """Return the weights and the estimator's state, which evaluations read."""
         return {"vae": self.vae.state_dict(), "state": self.state}
 
     def _state(self) -> dict[str, Any]:
@@ -344,6 +339,7 @@ class Trainer:
             "run": self.settings.id,
             "epoch": self.epoch,
             "step": self.step,
+            "diverged_epoch": self.diverged_epoch,
             "sums": asdict(self.sums),
             "order": self.order,
             "seconds": self.seconds,
@@ -355,11 +351,12 @@ class Trainer:
     def _restore(self, saved: dict[str, Any]) -> None:
         if saved["run"] != self.settings.id:
             raise checkpoint.CheckpointError(
-                f"{self.folder}: its checkpoint is of run {saved['run']}, not {self.settings.id}; remove the folder"
+                f"{self.folder}: the checkpoint is of run {saved['run']}, not {self.settings.id}; remove the folder"
             )
         self.vae.load_state_dict(saved["vae"])
         self.state = {name: value.to(self.device) for name, value in saved["state"].items()}
         self.epoch, self.step, self.order = saved["epoch"], saved["step"], saved["order"]
+        self.diverged_epoch = saved.get("diverged_epoch")  # older checkpoints do not have it
         self.sums = _Sums(**saved["sums"])
         self.sums.totals = self.sums.totals.to(self.device)
         self.seconds, self.curve = saved["seconds"], json.loads(saved["curve"])
@@ -369,21 +366,28 @@ class Trainer:
             source.set_state(saved["generators"][stream])
 
     def result(self) -> Result:
-        """The result of a run that is done, with its last evaluation."""
+        """Return the content of result.json, for a run that is done."""
         settings = self.settings
+        # A run that was done when it was saved resumes without its last evaluation.
+        if self.diverged_epoch is None and self.selection is None:
+            self.selection = self._evaluate_selection()
         return {
             "status": "finished" if self.diverged_epoch is None else "diverged",
             "diverged_epoch": self.diverged_epoch,
             "epochs": self.epoch,
-            "selection": self._evaluate_selection() if self.diverged_epoch is None else None,
+            "selection": self.selection if self.diverged_epoch is None else None,
             "flattened": flattened(self.curve),
             "threshold_bpd": settings.threshold_bpd,
             "epochs_to_threshold": epochs_to(self.curve, settings.threshold_bpd),
         }
 
 
-def needs(trainer: Trainer, phase: Phase) -> tuple[list[Request], bool]:
-    """The noise that a step of a run asks for, and whether it uses the guide."""
+def trial_step(trainer: Trainer, phase: Phase) -> tuple[list[Request], bool]:
+    """Make a step of a run without random numbers and without an update.
+
+    Returns:
+        The noise that such a step draws, and True if it uses the guide.
+    """
     recorded = RecordedNoise()
     batches, size = trainer.data.batches, trainer.settings.batch_size
     index = torch.arange(min(size, len(batches)), device=trainer.device)
@@ -391,12 +395,6 @@ def needs(trainer: Trainer, phase: Phase) -> tuple[list[Request], bool]:
     with evaluation_mode(trainer.vae), torch.enable_grad():
         step = take_step(trainer.vae, phase, x, index, 0.5, recorded, trainer.state)
     return recorded.requests, step.guide_log_likelihood is not None
-
-
-def one_by_one(trainers: Sequence[Trainer]) -> None:
-    """One step of every run, each by itself: the reference that joint steps are compared with."""
-    for trainer in trainers:
-        trainer.advance()
 
 
 def train(
@@ -409,27 +407,27 @@ def train(
 
     Args:
         trainers: The runs.
-        advance: Makes one step of every run that it is given.
-        checkpoint_seconds: Wall time between checkpoints, at least; see ``LARGEST_SHARE_OF_CHECKPOINTS``.
-        stop: Asked after every step; True saves checkpoints and raises ``Interrupted``.
+        advance: Makes one step of every run that it is given (``Stepper.advance``).
+        checkpoint_seconds: Least wall time between checkpoints; see ``LARGEST_SHARE_OF_CHECKPOINTS``.
+        stop: Called after every step but the last; True ends the training.
 
     Raises:
-        Interrupted: ``stop`` said so.
+        Interrupted: ``stop`` returned True; the checkpoints are saved.
     """
     for trainer in trainers:
         trainer.begin()
     last_save, saving = time.monotonic(), 0.0
-    last_told = last_save
+    last_progress = last_save
     while running := [trainer for trainer in trainers if not trainer.done]:
         started = time.monotonic()
         advance(running)
         now = time.monotonic()
         for trainer in running:
             trainer.seconds += (now - started) / len(running)
-        if now - last_told > PROGRESS_SECONDS:
+        if now - last_progress > PROGRESS_SECONDS:
             for trainer in running:
-                trainer.tell(now)
-            last_told = now
+                trainer.write_progress(now)
+            last_progress = now
         if all(trainer.done for trainer in running):
             break
         stopping = stop()
@@ -444,7 +442,7 @@ def train(
 
 
 def flattened(curve: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a curve has stopped falling: see ``FLATTENED_TOLERANCE``."""
+    """Return True if a curve has stopped falling, by ``FLATTENED_TOLERANCE``."""
     values = [entry["selection_bpd"] for entry in curve if entry["selection_bpd"] is not None]
     tenth = max(1, len(values) // 10)
     if len(values) < 2 * tenth:
@@ -454,7 +452,7 @@ def flattened(curve: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def epochs_to(curve: Sequence[Mapping[str, Any]], threshold: float | None) -> int | None:
-    """First evaluated epoch whose selection bound is at or under ``threshold`` bits/dim; None if there is none."""
+    """Return the first evaluated epoch with a selection bound of at most ``threshold`` bits/dim, or None."""
     if threshold is None:
         return None
     reached = [e["epoch"] for e in curve if e["selection_bpd"] is not None and e["selection_bpd"] <= threshold]

@@ -1,14 +1,14 @@
-"""Runs of one architecture in one stack: every kernel of a step does the work of all of them.
+"""Stacks: runs of one architecture trained together, every kernel of a step doing the work of all of them.
 
-The step of a single run is mapped over its runs (``torch.vmap``): linear layers become batched matrix products,
-convolutions become grouped ones. Small networks gain, since there is more work per kernel and per call; a run of large
-ones fills a device by itself. Each run keeps its own optimizers, random streams, schedule, curve and checkpoints.
+``torch.vmap`` maps the step of a single run over the runs: linear layers become batched matrix products, convolutions
+become grouped ones. Small networks gain, since kernels and calls are fewer and larger; a large network fills a device
+by itself. Each run keeps its own optimizers, random streams, schedule, curve and checkpoints.
 
-Neither the number of runs in a stack nor a run's place in it changes its result by more than rounding: a run may go on
-in another stack than it began in. On a CPU that holds bit for bit for batches of a multiple of 32 images, since
-elementwise functions round otherwise in an incomplete vector, and where oneDNN takes the same kernel for any number of
-groups; of few channels on a processor with AVX2 it does not, for a convolution's weight gradient. A lone run is stepped
-beside a copy of itself, since a convolution in one group takes another kernel with other rounding.
+A run's result does not depend on the size of its stack or its place in it, up to rounding, so that a run may resume in
+another stack. On a CPU the results are equal bit for bit if batches are a multiple of 32 images (elementwise functions
+round differently in an incomplete vector) and oneDNN takes the same kernel for any number of groups (with AVX2 it does
+not for a convolution's weight gradient of few channels). A lone run is stepped beside a copy of itself, since a
+convolution in one group takes a kernel that rounds differently.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C import _functorch
 
 from silent_gradients.estimators import REGISTRY
 from silent_gradients.latent_noise import PreparedNoise, Request
 from silent_gradients.vae import VAE
 from silent_study.settings import RunSettings
-from silent_study.training.grouped import group_convolutions
-from silent_study.training.loop import Phase, Trainer, needs, step_sums, take_step
+from silent_study.training.loop import Phase, Trainer, step_sums, take_step, trial_step
 
 
-def stackable(settings: RunSettings) -> RunSettings:
-    """Settings that are equal for runs which can be stacked: those that only say how long, how fast or from where.
+def stack_key(settings: RunSettings) -> RunSettings:
+    """Return the settings with all that may differ within a stack set to one value.
 
-    Rates, schedules and seeds may differ, everything that a step computes may not.
+    Runs with equal keys can be stacked: they differ in seeds, learning rates, schedules, lengths or snapshots alone.
     """
     silent = settings.silent
     if silent is not None:
@@ -56,27 +57,27 @@ def stackable(settings: RunSettings) -> RunSettings:
 
 
 def mappable(settings: RunSettings, device: torch.device) -> bool:
-    """Whether a run's step can be mapped over runs on a device."""
-    # Under vmap, batch normalization takes no bfloat16 images with float32 weights, and on a GPU it asks the images for
-    # their layout, which PyTorch 2.11 cannot tell it there.
+    """Return True if a run's step can be mapped over runs on a device."""
+    # Under vmap, batch normalization fails for bfloat16 images with float32 weights, and on a GPU it reads the images'
+    # memory layout, which PyTorch 2.11 does not support there.
     if settings.network.architecture == "strided" and (settings.precision == "bfloat16" or device.type == "cuda"):
         return False
     return settings.estimator == "none" or REGISTRY[settings.estimator].mappable
 
 
-def stacks(runs: Sequence[RunSettings], size: int, device: torch.device) -> list[list[RunSettings]]:
-    """Runs cut into stacks of at most ``size``, in the order of the first of each.
+def cut_into_stacks(runs: Sequence[RunSettings], size: int, device: torch.device) -> list[list[RunSettings]]:
+    """Return the runs in stacks of at most ``size``, ordered by the first run of each kind.
 
-    Runs whose steps cannot be mapped on the device are stacks of their own.
+    A run whose step cannot be mapped on the device is a stack by itself.
     """
     alike: dict[str, list[RunSettings]] = {}
     for run in runs:
-        alike.setdefault(stackable(run).id if mappable(run, device) else run.id, []).append(run)
+        alike.setdefault(stack_key(run).id if mappable(run, device) else run.id, []).append(run)
     return [group[start : start + size] for group in alike.values() for start in range(0, len(group), size)]
 
 
 class _TrainingStep(nn.Module):
-    """``VAE.training_step`` as a module's forward pass, with tensors in and tensors out."""
+    """``VAE.training_step`` as the forward pass of a module, from tensors to tensors."""
 
     def __init__(self, vae: VAE, phase: Phase, requests: Sequence[Request]) -> None:
         super().__init__()
@@ -89,8 +90,8 @@ class _TrainingStep(nn.Module):
         return step.loss, step_sums(step), step.state
 
 
-class Joint:
-    """Runs in one phase, with their weights in stacked tensors.
+class StackedStep:
+    """The step of runs in one phase, with their weights in stacked tensors; a ``steps.PhaseStep``.
 
     The parameters and buffers of the runs become views of the stacked ones, so that each run's optimizers, checkpoints
     and evaluations see what the stack trains.
@@ -100,22 +101,22 @@ class Joint:
         self.phase, self.members = phase, members
         self.rows = list(members) if len(members) > 1 else [members[0], members[0]]
         first = members[0]
-        self.requests, self.guided = needs(first, phase)
+        self.requests, self.guided = trial_step(first, phase)
         step = _TrainingStep(copy.deepcopy(first.vae), phase, self.requests)
-        group_convolutions(step)
+        _group_convolutions(step)
         self.own = [dict(_TrainingStep(row.vae, phase, ()).named_parameters()) for row in self.rows]
         self.parameters = _stack_and_share(self.own)
         for stacked in self.parameters.values():
             stacked.requires_grad_()
         self.buffers = _stack_and_share([dict(_TrainingStep(row.vae, phase, ()).named_buffers()) for row in self.rows])
 
-        def joint(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Any) -> Any:
+        def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Any) -> Any:
             return torch.func.functional_call(step, (parameters, buffers), inputs)
 
-        self.step = torch.vmap(joint)
+        self.step = torch.vmap(call)
 
     def compute(self, index: Tensor, alpha: Tensor | None) -> None:
-        """One step of every run, each with the next noise of its own streams; see ``stepper.Work``."""
+        """See ``steps.PhaseStep``; each run draws the next noise of its own streams."""
         members, device = self.members, self.members[0].device
         if alpha is None:
             alpha = torch.zeros(len(members), device=device)
@@ -131,7 +132,7 @@ class Joint:
         loss, sums, state = self.step(
             self.parameters,
             self.buffers,
-            _side_by_side(images),
+            _images_side_by_side(images),
             index,
             alpha,
             [torch.stack(each) for each in zip(*noise, strict=True)],
@@ -148,21 +149,79 @@ class Joint:
 
 
 def _stack_and_share(own: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The runs' tensors of each name, stacked; each run's becomes a view of its row (the first, where it has two)."""
-    stacked = {name: _stacked([tensors[name].detach() for tensors in own]) for name in own[0]}
+    """Stack the runs' tensors of each name and make each run's a view of its row (the first, where it has two)."""
+    stacked = {name: _stack([tensors[name].detach() for tensors in own]) for name in own[0]}
     for number, tensors in reversed(list(enumerate(own))):
         for name, tensor in tensors.items():
             tensor.data = stacked[name][number]
     return stacked
 
 
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Weights [N, ...]; those of convolutions with their channels last, as each run's own."""
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack weights to [N, ...]; those of convolutions keep each run's channels-last layout."""
     if tensors[0].ndim == 4:
         return torch.stack([each.permute(0, 2, 3, 1) for each in tensors]).permute(0, 1, 4, 2, 3)
     return torch.stack(list(tensors))
 
 
-def _side_by_side(images: Sequence[Tensor]) -> Tensor:
-    """Images [N, B, C, H, W] that lie in memory as [B, H, W, N, C]: channels last for a convolution in N groups."""
+def _images_side_by_side(images: Sequence[Tensor]) -> Tensor:
+    """Stack images to [N, B, C, H, W], in memory [B, H, W, N, C]: channels last for a convolution in N groups."""
     return torch.stack([each.permute(0, 2, 3, 1) for each in images], dim=3).permute(3, 0, 4, 1, 2)
+
+
+# The convolutions of N runs as one convolution in N groups. PyTorch's own rule for vmap adds the bias in a second pass,
+# whose gradient is a sum in an order that depends on N; with the bias in the convolution, the step is faster and each
+# run's bits do not depend on its neighbours. ``torch.autograd.Function.vmap`` could hold such a rule, but its wrapping
+# takes as long as a small convolution; so these layers call the functions that torch.func itself is made of.
+
+
+class _GroupedConv2d(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        joint, weight, bias, groups = _join_runs(x, self.weight, self.bias)
+        y = F.conv2d(joint, weight, bias, self.stride, self.padding, self.dilation, groups)
+        return _split_runs(y, groups, x)
+
+
+class _GroupedConvTranspose2d(nn.ConvTranspose2d):
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        joint, weight, bias, groups = _join_runs(x, self.weight, self.bias)
+        assert not isinstance(self.padding, str)
+        y = F.conv_transpose2d(
+            joint, weight, bias, self.stride, self.padding, self.output_padding, groups, self.dilation
+        )
+        return _split_runs(y, groups, x)
+
+
+def _join_runs(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, int]:
+    """Return the N runs' images as [B, N C, H, W] (a view of channels-last images), weights, biases, and N."""
+    images = _unmapped(x, 1)
+    joint_bias = None if bias is None else _unmapped(bias, 0).flatten()
+    return images.flatten(1, 2), _unmapped(weight, 0).flatten(0, 1), joint_bias, images.shape[1]
+
+
+def _split_runs(y: Tensor, groups: int, x: Tensor) -> Tensor:
+    """Return the mapped [B, C, H, W] of all runs' [B, N C, H, W]."""
+    level = _functorch.maybe_get_level(x)
+    return _functorch._add_batch_dim(y.unflatten(1, (groups, -1)), 1, level)
+
+
+def _unmapped(tensor: Tensor, to: int) -> Tensor:
+    """Return the tensor that vmap maps over, with the runs in dimension ``to``."""
+    return _functorch.get_unwrapped(tensor).movedim(_functorch.maybe_get_bdim(tensor), to)
+
+
+def _group_convolutions(network: nn.Module) -> None:
+    """Make a network's convolutions grouped ones; it then works under vmap alone, with weights for each run.
+
+    Raises:
+        ValueError: A convolution has groups already.
+    """
+    grouped: dict[type[nn.Module], type[nn.Module]] = {
+        nn.Conv2d: _GroupedConv2d,
+        nn.ConvTranspose2d: _GroupedConvTranspose2d,
+    }
+    for name, layer in network.named_modules():
+        if type(layer) in grouped:
+            if layer.groups != 1:
+                raise ValueError(f"{name}: expected a convolution in one group, got {layer}")
+            layer.__class__ = grouped[type(layer)]

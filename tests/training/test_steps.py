@@ -1,22 +1,17 @@
 """Captured steps are the eager ones; needs a GPU."""
 
 import dataclasses
-import math
 
 import pytest
 import torch
-
-from silent_study.data.batches import RunData
-from silent_study.training.loop import Trainer, one_by_one, train
-from silent_study.training.steps import Stepper
+from tests.tiny import train
 
 pytestmark = pytest.mark.gpu
 
 
-def trained(place, folder, runs, advance, checkpoint_seconds=math.inf):
-    device = torch.device("cuda")
-    made = [Trainer(run, RunData.load(place.prepared, run, device), folder / run.id, device) for run in runs]
-    train(made, advance, checkpoint_seconds, lambda: False)
+def trained(place, folder, runs, **options):
+    made = [place.trainer(run, folder / run.id, torch.device("cuda")) for run in runs]
+    train(*made, **options)
     return made
 
 
@@ -41,17 +36,16 @@ CELLS = [
 @pytest.mark.parametrize("cell", CELLS)
 def test_captured_steps_are_the_eager_ones(request, tmp_path, study, stacked, cell):
     place = request.getfixturevalue(study)
-    eager = trained(place, tmp_path / "eager", runs(place, cell), one_by_one)
-    captured = trained(place, tmp_path / "graph", runs(place, cell), Stepper(stacked=stacked, captured=True).advance)
+    eager = trained(place, tmp_path / "eager", runs(place, cell))
+    captured = trained(place, tmp_path / "graph", runs(place, cell), stacked=stacked, captured=True)
     compare(eager, captured)
 
 
 def test_steps_on_streams_are_the_eager_ones(tiny, tmp_path):
     various = [run for cell in CELLS for run in runs(tiny, cell)]
-    eager = trained(tiny, tmp_path / "eager", various, one_by_one)
-    stepper = Stepper(stacked=False, captured=True, streams=True)
+    eager = trained(tiny, tmp_path / "eager", various)
     # Every step is followed by a checkpoint, which is made outside of the streams.
-    streams = trained(tiny, tmp_path / "streams", various, stepper.advance, checkpoint_seconds=0.0)
+    streams = trained(tiny, tmp_path / "streams", various, captured=True, streams=True, checkpoint_seconds=0.0)
     compare(eager, streams)
 
 

@@ -1,0 +1,175 @@
+"""A tiny study: a generated data set, and runs of milliseconds on it with everything that real runs have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from silent_study.data.batches import RunData
+from silent_study.data.prepared import (
+    NOISE,
+    TEST,
+    TRAIN,
+    Description,
+    Images,
+    PreparedData,
+    arrays_digest,
+    evaluation_noise,
+    write_manifest,
+    write_noise_manifest,
+)
+from silent_study.jobs.pack import TrainingOptions, run_pack
+from silent_study.methods import METHODS
+from silent_study.settings import (
+    DataSettings,
+    EvaluationSettings,
+    Experiment,
+    NetworkSettings,
+    RunSettings,
+    SilentSettings,
+)
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import RunStore, StoredRun
+from silent_study.training import loop
+from silent_study.training.loop import Trainer
+from silent_study.training.steps import Stepper
+
+CPU = torch.device("cpu")
+OPTIONS = {"temperature": 0.8, "decay": 0.9}
+LEVELS = 17
+CHANNELS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "plain": ((2, 3, 2), (2, 3, 2, 2, 3)),
+    "strided": ((2, 3, 2, 4), (4, 3, 2, 2)),
+}
+
+
+def never() -> bool:
+    """A ``stop`` that lets a training run to its end."""
+    return False
+
+
+def generated_images(count: int, shape: tuple[int, int, int], seed: int) -> Images:
+    """Grey levels that three factors explain."""
+    dimensions = int(np.prod(shape))
+    mixing = np.random.default_rng(0).normal(size=(3, dimensions))
+    factors = np.random.default_rng(seed).normal(size=(count, 3))
+    return np.clip((2 * factors @ mixing + 8).round(), 0, LEVELS - 1).astype(np.uint8).reshape(count, *shape)
+
+
+@dataclass(frozen=True)
+class TinyStudy:
+    """A prepared data set of generated images in a folder, and the settings of runs on it."""
+
+    folder: Path
+    architecture: str
+
+    @classmethod
+    def make(cls, folder: Path, shape: tuple[int, int, int], architecture: str, train: int, test: int) -> TinyStudy:
+        arrays = {TRAIN: generated_images(train, shape, 1), TEST: generated_images(test, shape, 2)}
+        for file, images in arrays.items():
+            np.save(folder / file, images)
+        sha256 = arrays_digest("tiny", LEVELS, arrays[TRAIN], arrays[TEST])
+        description: Description = {
+            "name": "tiny",
+            "title": "Tiny",
+            "version": "generated",
+            "levels": LEVELS,
+            "shape": list(shape),
+            "counts": {"train": train, "test": test},
+            "sha256": sha256,
+        }
+        write_manifest(folder, description, sha256)
+        (noise,) = evaluation_noise((test, *shape))
+        np.save(folder / NOISE, noise)
+        write_noise_manifest(folder, "tiny", noise.shape)
+        return cls(folder, architecture)
+
+    @property
+    def prepared(self) -> PreparedData:
+        return PreparedData.open(self.folder)
+
+    def settings(self, cell: str = "learnable/reinforce", silent: Any = None, **changes: Any) -> RunSettings:
+        """Settings of a run of ``experiment/method``; ``silent`` changes the guide's settings."""
+        experiment: Experiment = cell.partition("/")[0]  # type: ignore[assignment]
+        method = METHODS[experiment][cell.partition("/")[2]]
+        prepared = self.prepared
+        guide = {
+            "role": method.guide,
+            "sampled": method.sampled,
+            "plateau_epochs": 0.0,
+            "annealing_rate": 0.2 if method.guide == "annealed" else 0.0,
+            "cutoff_epoch": None,
+            "mean_rate": 2e-3,
+            "precision_rate": 1e-3,
+            "guide": "linear",
+            "log_term": "taylor-square",
+        }
+        encoder, decoder = CHANNELS[self.architecture]
+        linear = experiment != "learnable"
+        values: dict[str, Any] = {
+            "experiment": experiment,
+            "method": method.name,
+            "data": DataSettings("tiny", prepared.sha256, prepared.shape, LEVELS, "holdout", len(prepared.train) // 4),
+            "posterior": method.posterior,
+            "latent_dim": 3,
+            "network": NetworkSettings(self.architecture, encoder, () if linear else decoder),  # type: ignore[arg-type]
+            "initialization": "standardized",
+            "precision": "float32",
+            "estimator": method.estimator,
+            "estimator_options": {
+                **method.options,
+                **{option: value for option, value in OPTIONS.items() if option in method.options},
+            },
+            "silent": None if method.guide == "none" else SilentSettings(**guide | (silent or {})),
+            "variance": 0.02 if experiment == "fixed" else None,
+            "seed": 0,
+            "epochs": 5,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "mean_rate": 2e-3 if linear else None,
+            "precision_rate": 5e-4 if experiment == "log-linear" else None,
+            "betas": (0.9, 0.999),
+            "weight_decay": 0.01,
+            "gradient_clip": None,
+            "evaluate_every": 2,
+            "evaluation_samples": 2,
+            "snapshot_epochs": (2,),
+            "threshold_bpd": None,
+        }
+        return RunSettings(**values | changes)
+
+    def load(self, settings: RunSettings, device: torch.device = CPU) -> RunData:
+        return RunData.load(self.prepared, settings, device)
+
+    def trainer(self, settings: RunSettings, folder: Path, device: torch.device = CPU) -> Trainer:
+        return Trainer(settings, self.load(settings, device), folder, device)
+
+    def train_stored(
+        self, store: RunStore, *runs: RunSettings, evaluation: EvaluationSettings | None = None
+    ) -> list[StoredRun]:
+        """Train runs in one pack: selected ones with an evaluation, else points of a grid."""
+        self.run(pack_of(*runs, evaluation=evaluation), store)
+        return [store.verified(run.name, run.id) for run in runs]
+
+    def run(self, pack: PackSpec, store: RunStore, stop: Callable[[], bool] = never, **options: Any) -> dict[str, Any]:
+        """Run a pack; the options are those of ``TrainingOptions``."""
+        return run_pack(pack, store, self.folder, CPU, TrainingOptions(**options), stop)
+
+
+def pack_of(*runs: RunSettings, evaluation: EvaluationSettings | None = None) -> PackSpec:
+    """A pack of selected runs where there is an evaluation, else of points of a grid."""
+    group = "/".join(runs[0].cell.split("/")[:2])
+    return PackSpec("baselines" if evaluation is None else "seeds", group, runs, evaluation)
+
+
+def train(
+    *trainers: Trainer, stop: Callable[[], bool] = never, checkpoint_seconds: float = math.inf, **steps: bool
+) -> None:
+    """Train as jobs do; without options of ``Stepper`` each run makes eager steps by itself: the reference."""
+    loop.train(trainers, Stepper(**steps).advance, checkpoint_seconds, stop)
