@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,3 +176,41 @@ def train(
 ) -> None:
     """Train as jobs do; without options of ``Stepper`` each run makes eager steps by itself: the reference."""
     loop.train(trainers, Stepper(**steps).advance, checkpoint_seconds, stop)
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Two states (tensors, numbers, strings, lists, dictionaries) are equal bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        for mine, yours in zip(one, other, strict=True):
+            assert_same(mine, yours)
+    else:
+        assert one == other
+
+
+def damage(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def terminate_in_training(command: list[str], working: Path) -> str:
+    """Start a training, terminate it once three epochs are done; return what it wrote to its standard error."""
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (working / "curve.jsonl").exists() or len((working / "curve.jsonl").read_text().splitlines()) < 3:
+        assert time.monotonic() < deadline
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.002)
+    job.send_signal(signal.SIGTERM)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == 128 + signal.SIGTERM
+    return errors

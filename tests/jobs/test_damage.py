@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from tests.tiny import pack_of
+from tests.tiny import damage, pack_of, terminate_in_training
 
 from silent_study import cli
 from silent_study.store.runs import RunStore
@@ -61,15 +59,7 @@ def numbers(store, pack):
 def stopped(train, store, pack):
     """A training that was terminated in its midst; returns its folder."""
     working = RunStore(store).working_folder(pack.members[0].name)
-    job = subprocess.Popen(train(store), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (working / "curve.jsonl").exists() or len((working / "curve.jsonl").read_text().splitlines()) < 3:
-        assert time.monotonic() < deadline
-        assert job.poll() is None, job.communicate()
-        time.sleep(0.002)
-    job.send_signal(signal.SIGTERM)
-    job.communicate()
-    assert job.returncode == 128 + signal.SIGTERM
+    terminate_in_training(train(store), working)
     return working
 
 
@@ -78,9 +68,7 @@ def test_an_altered_checkpoint_is_named_and_passed_over(train, tmp_path, pack, u
     store = tmp_path / "altered"
     working = stopped(train, store, pack)
     for name in damaged:
-        content = bytearray((working / name).read_bytes())
-        content[len(content) // 2] ^= 1
-        (working / name).write_bytes(content)
+        damage(working / name)
 
     again = subprocess.run(train(store), check=True, capture_output=True, text=True)
 

@@ -5,14 +5,12 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import pack_of
+from tests.tiny import damage, pack_of, terminate_in_training
 
 from silent_study import cli
 from silent_study.cli.exits import TIME_LIMIT
@@ -149,9 +147,7 @@ def test_an_altered_run_is_trained_again_and_said_so(tiny, store, trained, capsy
     first = tiny.run(pack, store)
     (folder,) = folders(store, pack)
     before = contents(folder)
-    content = bytearray((folder / file).read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / file).write_bytes(content)
+    damage(folder / file)
     trained.clear()
     capsys.readouterr()
     assert tiny.run(pack, store) == first
@@ -317,21 +313,9 @@ def test_a_terminated_job_goes_on_to_the_result_of_an_undisturbed_one(tiny, tmp_
     pack = dataclasses.replace(pack, members=(*pack.members, dataclasses.replace(pack.members[0], epochs=3)))
     assert cli.main(command_line(tiny, pack, "undisturbed")) == 0
     arguments = command_line(tiny, pack, "terminated")
-    job = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from silent_study.cli import main; sys.exit(main())", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     working = RunStore(tmp_path / "terminated").working_folder(pack.members[0].name)
-    deadline = time.monotonic() + 60
-    while not (working / "curve.jsonl").exists() or len((working / "curve.jsonl").read_text().splitlines()) < 3:
-        assert time.monotonic() < deadline
-        assert job.poll() is None, job.communicate()
-        time.sleep(0.002)
-    job.send_signal(signal.SIGTERM)
-    _, said = job.communicate(timeout=60)
-    assert job.returncode == 128 + 15
+    program = "import sys; from silent_study.cli import main; sys.exit(main())"
+    said = terminate_in_training([sys.executable, "-c", program, *arguments], working)
     assert said.strip() == "stopped; the same command goes on from the checkpoint"
     assert not (tmp_path / "terminated.json").exists()
     reached = len((working / "curve.jsonl").read_text().splitlines())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tests import tiny as tiny_study
-from tests.tiny import CPU
+from tests.tiny import CPU, assert_same, damage
 
 from silent_gradients.estimators import create
 from silent_gradients.vae import VAE
@@ -69,22 +69,6 @@ def interrupt(tiny, settings, folder, epoch):
     trainer = tiny.trainer(settings, folder)
     with pytest.raises(Interrupted):
         tiny_study.train(trainer, stop=lambda: trainer.epoch == epoch)
-
-
-def assert_same(one, other):
-    if isinstance(one, torch.Tensor):
-        assert one.dtype == other.dtype
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for mine, yours in zip(one, other, strict=True):
-            assert_same(mine, yours)
-    else:
-        assert one == other
 
 
 def assert_same_training(one, other):
@@ -218,12 +202,6 @@ def test_a_run_that_was_done_when_it_was_saved_has_the_same_result(tiny, tmp_pat
         trainer.save()
         assert result["status"] == status
         assert train(tiny, settings, tmp_path / status)[1] == result
-
-
-def damage(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("damaged", [(CURRENT,), (CURRENT, PREVIOUS)], ids=["newest", "both"])

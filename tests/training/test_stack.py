@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import CPU, train
+from tests.tiny import CPU, assert_same, train
 
 from silent_gradients.estimators import REGISTRY
 from silent_study.methods import METHODS
@@ -45,19 +45,14 @@ def finished(place, folder, runs, *, stacked=True):
 
 
 def outcome(trainer):
-    """Everything that a run ends with, as one flat list of tensors, and its curve."""
-    found = [value.clone() for _, value in sorted(trainer.vae.state_dict().items())]
-    found += [value for _, value in sorted(trainer.state.items())]
-    found += [value for each in trainer.optimizers.values() for value in (*each.averages, *each.squares, *each.steps)]
-    found += [source.get_state() for source in trainer.generators.values()]
-    return found, trainer.curve
+    """Everything that a run ends with."""
+    optimizers = [each.state_dict() for each in trainer.optimizers.values()]
+    generators = [source.get_state() for source in trainer.generators.values()]
+    return [dict(trainer.vae.state_dict()), trainer.state, optimizers, generators, trainer.curve]
 
 
 def assert_equal(one, other):
-    (tensors, curve), (others, other_curve) = outcome(one), outcome(other)
-    assert curve == other_curve
-    assert len(tensors) == len(others)
-    assert all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
+    assert_same(outcome(one), outcome(other))
 
 
 def _weight_gradient(images, weights, groups):

@@ -28,7 +28,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 # Set by Slurm, PBS, LSF, HTCondor, Flux and OAR in every job, with a value of its own.
@@ -66,9 +65,7 @@ class Lease(AbstractContextManager["Lease"]):
             os.close(self._descriptor)
             self._descriptor = None
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def __repr__(self) -> str:

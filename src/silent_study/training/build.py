@@ -1,4 +1,4 @@
-"""From the settings of a run to its variational autoencoder and its optimizers."""
+"""Build the variational autoencoder and the optimizers of a run from its settings."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from silent_study.training.optimizer import AdamW
 from silent_study.training.seeds import derived_seed
 
 PRECISION_HEADROOM = 1.13
-"""Largest precision of a nonlinear decoder over that of a pixel which never changes, levels * sqrt(12). With 256 levels
-it is 1000."""
+"""Largest precision of a nonlinear decoder relative to that of a constant pixel, levels * sqrt(12). With 256 levels the
+largest precision is 1000."""
 
 
 def standardization(
     settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]
 ) -> Standardization:
-    """Location and scale of the decoders' outputs; ``mean`` and ``deviation`` [D] describe the training data."""
+    """Return location and scale of the decoders' outputs; ``mean`` and ``deviation`` [D] describe the training data."""
     largest = PRECISION_HEADROOM * settings.data.levels * math.sqrt(12)
     if settings.initialization == "torch":
         return Standardization.identity(settings.data.dimensions, largest)
@@ -45,7 +45,7 @@ def standardization(
 
 
 def build_vae(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> VAE:
-    """The autoencoder of a run on the CPU, its weights drawn from the run's initialisation stream.
+    """Build the autoencoder of a run on the CPU, with weights from the run's initialisation stream.
 
     Args:
         settings: The run.
@@ -56,7 +56,7 @@ def build_vae(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArr
         torch.manual_seed(derived_seed(settings.seed, "initialization"))
         vae = _build(settings, mean, deviation)
     set_precision(vae, settings.precision)
-    # Convolutions of few channels take up to half as long again in the other layout.
+    # In the other layout, convolutions of few channels take up to half as much longer.
     return vae.to(memory_format=torch.channels_last)
 
 
@@ -102,7 +102,7 @@ def load_snapshot(
     path: Path,
     device: torch.device,
 ) -> tuple[VAE, State]:
-    """A run's autoencoder and its estimator's state as they were saved to ``path``; see ``build_vae``."""
+    """Load a run's autoencoder (see ``build_vae``) and its estimator's state from ``path``."""
     saved = torch.load(path, map_location=device, weights_only=True)
     vae = build_vae(settings, mean, deviation).to(device)
     vae.load_state_dict(saved["vae"])
@@ -110,7 +110,7 @@ def load_snapshot(
 
 
 def build_optimizers(settings: RunSettings, vae: VAE) -> dict[str, AdamW]:
-    """One AdamW each for the encoder and the decoders, for the mean and the precision part of one with linear heads."""
+    """Return AdamW optimizers: for the encoder, and for each decoder or each of its linear heads."""
     rate = settings.learning_rate
     mean_rate, precision_rate = settings.mean_rate or rate, settings.precision_rate or rate
     parts: dict[str, tuple[nn.Module, float]] = {"encoder": (vae.encoder, rate)}

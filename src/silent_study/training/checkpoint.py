@@ -1,4 +1,4 @@
-"""Checkpoints: one file, written beside and renamed, with its digest inside; the last but one is kept."""
+"""Checkpoints: one file with its digest inside, written beside and renamed; the second last is kept as well."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CheckpointError(RuntimeError):
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Save ``state`` (tensors, numbers, strings, lists, dictionaries) as the folder's newest checkpoint.
 
-    The one before stays as the second last. On a full disk it is the second last already, and ``newest`` finds it.
+    The last checkpoint becomes the second last, where ``newest`` finds it if the disk is full.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path) -> dict[str, Any] | None:
-    """The newest undamaged checkpoint of a folder, or None; a damaged one is warned about and passed over."""
+    """Return the newest undamaged checkpoint of a folder, or None; warn of every damaged one."""
     for path in (folder / CURRENT, folder / PREVIOUS):
         if not path.exists():
             continue

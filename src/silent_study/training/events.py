@@ -1,4 +1,4 @@
-"""Curves as TensorBoard shows them. Nothing else imports this module, which needs the package tensorboard."""
+"""Curves as TensorBoard events. The module needs the package tensorboard; it is imported where events are wanted."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ SCALARS = {
     "train_kl": "kl/train",
     "alpha": "schedule/silent_weight",
 }
-"""Tags by what the curve calls them; the steps are epochs."""
+"""TensorBoard's tags by key of the curve's entries; the steps are epochs."""
 
 _FLUSH_SECONDS = 10
 
 
 class CurveEvents:
-    """The curve of a run in training as TensorBoard's events.
+    """Writes the curve of a run in training as TensorBoard events.
 
-    A training that begins writes all of the curve that it goes on from, in place of the events that were there: a kill
-    neither loses a point, as those that had not reached the disk, nor leaves one twice, as those after the checkpoint.
+    A training that resumes replaces the earlier events by the whole curve. So a kill neither loses the points that had
+    not reached the disk nor repeats those after the checkpoint.
 
     Args:
-        folder: The run's own.
+        folder: Folder of this run's events.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for earlier in folder.glob("events.out.tfevents.*"):
             earlier.unlink()
-        # A TensorBoard that runs forgets what it has read of the earlier events.
+        # Makes a running TensorBoard forget the earlier events.
         self._writer = SummaryWriter(str(folder), purge_step=0, flush_secs=_FLUSH_SECONDS)
         self._written = 0
 
     def __call__(self, trainer: Trainer) -> None:
-        """Write what the curve has that is not written yet."""
+        """Write the new entries of the curve."""
         entries: Sequence[Mapping[str, Any]] = trainer.curve[self._written :]
         for entry in entries:
             for key, tag in SCALARS.items():
@@ -58,5 +58,5 @@ class CurveEvents:
         self._written = len(trainer.curve)
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Flush the events to the disk."""
         self._writer.close()

@@ -20,11 +20,11 @@ class AdamW:
     """Adam with decoupled weight decay over a fixed list of parameters.
 
     Args:
-        parameters: What is optimised, all on one device and of one type.
+        parameters: The optimised tensors, all on one device and of one type.
         rate: Learning rate.
-        betas: Decay of the averages of the gradient and of its square.
+        betas: Decay rates of the averages of the gradient and of its square.
         weight_decay: Decoupled weight decay.
-        gradient_clip: Largest global norm of these parameters' gradient; None is no clipping.
+        gradient_clip: Largest global norm of these parameters' gradient; None for no clipping.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class AdamW:
         self.steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
 
     def scale_rate(self, factor: float) -> None:
-        """Make the next steps with ``factor`` times the rate.
+        """Multiply the learning rate of the next steps by ``factor``.
 
-        On a GPU the rate is a tensor from then on, which steps read that were captured since.
+        On a GPU the learning rate becomes a tensor, which steps captured since then read.
         """
         rate, device = self.rate * factor, self.parameters[0].device
         if device.type == "cpu":
@@ -58,10 +58,9 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update from the gradients and drop them.
+        """Update the parameters from their gradients and drop the gradients.
 
-        A parameter without a gradient (of a frozen encoder, of a skipped guide) is left alone bit for bit: no momentum,
-        no weight decay.
+        A parameter without a gradient (frozen encoder, skipped guide) does not change: no momentum, no weight decay.
         """
         moved = [number for number, parameter in enumerate(self.parameters) if parameter.grad is not None]
         if not moved:
@@ -90,12 +89,12 @@ class AdamW:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages and step counts."""
+        """Return the averages and step counts."""
         return {"averages": self.averages, "squares": self.squares, "steps": self.steps}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over ``state_dict``'s content, from any device."""
+        """Copy the content of a ``state_dict``, from any device."""
         for name, own in self.state_dict().items():
             for mine, saved in zip(own, state[name], strict=True):
                 mine.copy_(saved)

@@ -20,10 +20,10 @@ Purpose = Literal[
 
 
 def derived_seed(seed: int, purpose: Purpose) -> int:
-    """A 63-bit seed for one purpose, so that two methods with the same run seed share e.g. their data order."""
+    """Return a 63-bit seed for one purpose; methods with the same run seed share e.g. their data order."""
     return int.from_bytes(hashlib.sha256(f"{purpose}/{seed}".encode()).digest()[:8]) >> 1
 
 
 def generator(seed: int, purpose: Purpose, device: torch.device) -> torch.Generator:
-    """The run's generator for one purpose, on the device that draws from it."""
+    """Return the run's generator for one purpose, on the device that draws from it."""
     return torch.Generator(device).manual_seed(derived_seed(seed, purpose))

@@ -126,17 +126,12 @@ class Stepper:
         for trainer in trainers:
             # All work of the run is in its stream, also the evaluation at the end of an epoch.
             current = torch.cuda.current_stream(trainer.device)
-            stream = self._stream(trainer, current)
-            with torch.cuda.stream(stream):
+            if id(trainer) not in self._streams:
+                self._streams[id(trainer)] = torch.cuda.Stream(trainer.device)
+                self._streams[id(trainer)].wait_stream(current)  # in which its weights were made
+            with torch.cuda.stream(self._streams[id(trainer)]):
                 self._advance([trainer])
-            current.wait_stream(stream)  # checkpoints and results are made outside
-
-    def _stream(self, trainer: Trainer, current: torch.cuda.Stream) -> torch.cuda.Stream:
-        stream = self._streams.get(id(trainer))
-        if stream is None:
-            stream = self._streams[id(trainer)] = torch.cuda.Stream(trainer.device)
-            stream.wait_stream(current)  # in which its weights were made
-        return stream
+            current.wait_stream(self._streams[id(trainer)])  # checkpoints and results are made outside
 
     def _advance(self, trainers: Sequence[Trainer]) -> None:
         groups: dict[Phase, list[Trainer]] = {}
