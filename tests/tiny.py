@@ -37,6 +37,7 @@ from silent_study.settings import (
     RunSettings,
     SilentSettings,
 )
+from silent_study.store.documents import Manifest
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore, StoredRun
 from silent_study.training import loop
@@ -160,7 +161,7 @@ class TinyStudy:
         self.run(pack_of(*runs, evaluation=evaluation), store)
         return [store.verified(run.name, run.id) for run in runs]
 
-    def run(self, pack: PackSpec, store: RunStore, stop: Callable[[], bool] = never, **options: Any) -> dict[str, Any]:
+    def run(self, pack: PackSpec, store: RunStore, stop: Callable[[], bool] = never, **options: Any) -> Manifest:
         """Run a pack; the options are those of ``TrainingOptions``."""
         return run_pack(pack, store, self.folder, CPU, TrainingOptions(**options), stop)
 

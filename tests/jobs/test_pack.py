@@ -400,7 +400,7 @@ def test_a_run_tells_its_epoch_every_now_and_then(tiny, tmp_path, monkeypatch, c
     report = EpochReport("[1/2] run")
     report(trainer)  # as it begins
     for trainer.epoch, bound in enumerate([3.5, None, 3.25], 1):
-        trainer.curve.append({"epoch": trainer.epoch, "selection_bpd": bound})  # type: ignore[typeddict-item]
+        trainer.curve.append({"epoch": trainer.epoch, "selection_bpd": bound})
         # 64 images in 4 steps of 16: a second an epoch.
         trainer.speed.mark(float(trainer.epoch), 64 * trainer.epoch)
         report(trainer)

@@ -16,7 +16,6 @@ import torch
 
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.words import duration
 from silent_study.evaluation.runs import OpenRun, evaluate_selected
 from silent_study.settings import EvaluationSettings, RunSettings
 from silent_study.store.documents import Manifest
@@ -38,6 +37,7 @@ from silent_study.training import checkpoint
 from silent_study.training.loop import Interrupted, Trainer, train
 from silent_study.training.stack import cut_into_stacks
 from silent_study.training.steps import Stepper
+from silent_study.words import duration
 
 if TYPE_CHECKING:
     from silent_study.training.events import CurveEvents
