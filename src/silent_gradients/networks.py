@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from silent_study.settings import Precision
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""Type that a network computes in while it trains."""
 
 _MATMUL = torch.backends.cuda.matmul
 

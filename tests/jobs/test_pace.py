@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import re
+from collections import Counter
+from itertools import product
 from typing import Any
 
 import pytest
@@ -31,6 +33,7 @@ from silent_study.progress.overview import overview
 from silent_study.settings import EvaluationSettings
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import StoreError
+from silent_study.training.build import silent_schedule
 from silent_study.training.steps import Stepper
 
 TIMES = Steps(guided=3.0, plain=2.0, frozen=1.0, evaluated=0.01)
@@ -78,6 +81,23 @@ def test_epochs_are_told_apart_by_phase(plan):
     assert epochs_by_phase(dataclasses.replace(runs[0], silent=control)) == {"guided": 0, "plain": 40, "frozen": 0}
     (alone, *_) = first(plan, "digits/learnable/reinforce")
     assert epochs_by_phase(alone) == {"guided": 0, "plain": 60, "frozen": 0}
+
+
+def test_phases_are_counted_as_the_schedule_of_a_training_has_them(tiny):
+    run = tiny.settings("learnable/reparameterization+silent")
+    roles, plateaus, cutoffs = ("only", "annealed"), (0.0, 0.5, 3.0, 40.0), (None, 1, 7, 30, 45)
+    rates = (0.01, 0.033, 0.07, 0.08, 0.1, 0.2, 0.25, 1 / 3, 1 / 49, 0.9, 1.0, 2.5)
+    for role, plateau, rate, cutoff, epochs in product(roles, plateaus, rates, cutoffs, (1, 13, 40)):
+        silent = dataclasses.replace(
+            run.silent, role=role, plateau_epochs=plateau, annealing_rate=rate, cutoff_epoch=cutoff
+        )
+        schedule = silent_schedule(silent)
+        phases = Counter(
+            "frozen" if schedule.frozen(epoch) else "guided" if schedule.weight(epoch) > 1e-9 else "plain"
+            for epoch in range(epochs)
+        )
+        found = epochs_by_phase(dataclasses.replace(run, silent=silent, epochs=epochs))
+        assert found == {phase: phases[phase] for phase in ("guided", "plain", "frozen")}
 
 
 def test_a_trainings_time_is_that_of_its_steps_and_evaluations(plan):

@@ -1,6 +1,6 @@
 import pytest
 
-from silent_gradients.schedules import SilentSchedule, rate_factor
+from silent_gradients.schedules import SilentSchedule
 
 
 def test_plateau_then_linear_fall_then_zero():
@@ -50,20 +50,3 @@ def test_frozen_from_the_cutoff_on():
 def test_impossible_numbers_are_named(settings, named):
     with pytest.raises(ValueError, match=named):
         SilentSchedule(**settings)
-
-
-def test_the_schedule_is_that_of_the_settings(tiny):
-    assert SilentSchedule.of(tiny.settings("learnable/reinforce").silent) is None
-    assert SilentSchedule.of(tiny.settings("learnable/reinforce-silent-baseline").silent) is None
-    silent = {"plateau_epochs": 2.0, "annealing_rate": 0.25, "cutoff_epoch": 3}
-    schedule = SilentSchedule.of(tiny.settings("learnable/reinforce+silent", silent=silent).silent)
-    assert [schedule.weight(epoch) for epoch in (0, 2, 3, 6)] == [1.0, 1.0, 0.75, 0.0]
-    assert [schedule.frozen(epoch) for epoch in (2, 3)] == [False, True]
-    alone = SilentSchedule.of(tiny.settings("learnable/silent-gaussian").silent)
-    assert [alone.weight(epoch) for epoch in (0, 100)] == [1.0, 1.0]
-    assert not alone.frozen(100)
-
-
-def test_rates_stay_and_then_fall_to_zero_at_the_end():
-    expected = {10: 1, 4: 1, 3: 0.75, 1: 0.25, 0.5: 0.125, 0: 0}
-    assert {left: rate_factor(left, 4) for left in expected} == expected

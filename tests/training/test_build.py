@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from tests.tiny import CPU
 
+from silent_gradients import networks
 from silent_gradients.decoders import (
     ConvolutionalDecoder,
     Decoder,
@@ -17,7 +19,8 @@ from silent_gradients.decoders import (
 )
 from silent_gradients.estimators import Silent
 from silent_study.methods import METHODS
-from silent_study.training.build import build_optimizers, build_vae, load_snapshot, standardization
+from silent_study.settings import Precision
+from silent_study.training.build import build_optimizers, build_vae, load_snapshot, silent_schedule, standardization
 
 CELLS = [f"{experiment}/{method}" for experiment, methods in METHODS.items() for method in methods]
 DECODERS: dict[str, type[Decoder]] = {
@@ -168,3 +171,19 @@ def test_a_snapshot_is_read_back(tiny, tmp_path):
     assert found == kept
     for name, value in vae.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
+
+
+def test_the_schedule_is_that_of_the_settings(tiny):
+    assert silent_schedule(tiny.settings("learnable/reinforce").silent) is None
+    assert silent_schedule(tiny.settings("learnable/reinforce-silent-baseline").silent) is None
+    silent = {"plateau_epochs": 2.0, "annealing_rate": 0.25, "cutoff_epoch": 3}
+    schedule = silent_schedule(tiny.settings("learnable/reinforce+silent", silent=silent).silent)
+    assert [schedule.weight(epoch) for epoch in (0, 2, 3, 6)] == [1.0, 1.0, 0.75, 0.0]
+    assert [schedule.frozen(epoch) for epoch in (2, 3)] == [False, True]
+    alone = silent_schedule(tiny.settings("learnable/silent-gaussian").silent)
+    assert [alone.weight(epoch) for epoch in (0, 100)] == [1.0, 1.0]
+    assert not alone.frozen(100)
+
+
+def test_networks_and_settings_agree_on_the_types_of_precision():
+    assert get_args(networks.Precision) == get_args(Precision)

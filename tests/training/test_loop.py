@@ -26,7 +26,7 @@ from silent_study.settings import FLATTENED_TOLERANCE
 from silent_study.training import checkpoint, loop
 from silent_study.training.build import build_optimizers, build_vae
 from silent_study.training.checkpoint import CURRENT, PREVIOUS, CheckpointError
-from silent_study.training.loop import SPEED_WINDOW, Interrupted, Speed, Trainer, epochs_to, flattened
+from silent_study.training.loop import SPEED_WINDOW, Interrupted, Speed, Trainer, epochs_to, flattened, rate_factor
 from silent_study.training.seeds import generator
 
 MIRROR = os.environ.get("SILENT_GRADIENTS_MIRROR")
@@ -362,6 +362,11 @@ def test_the_selection_bound_is_evaluated_now_and_then_and_at_the_end(tiny, tmp_
     assert_same(torch.load(tmp_path / "snapshot-7.pt"), trainer.snapshot())
     assert result["status"] == "finished"
     assert result["epochs"] == 7
+
+
+def test_rates_stay_and_then_fall_to_zero_at_the_end():
+    expected = {10: 1, 4: 1, 3: 0.75, 1: 0.25, 0.5: 0.125, 0: 0}
+    assert {left: rate_factor(left, 4) for left in expected} == expected
 
 
 @pytest.mark.parametrize("cell", ["fixed/silent-gaussian", "learnable/silent-bernoulli", "log-linear/silent-gaussian"])

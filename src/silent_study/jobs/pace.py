@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from silent_gradients.schedules import SilentSchedule
 from silent_study.data.source import Source
 from silent_study.data.sources import SOURCES
 from silent_study.settings import EvaluationSettings, RunSettings, digest
@@ -43,17 +42,20 @@ class Steps:
 
 
 def epochs_by_phase(settings: RunSettings) -> dict[str, int]:
-    """Epochs of a run that are ``guided``, ``plain`` and ``frozen``; an epoch counts as it begins."""
-    schedule = SilentSchedule.of(settings.silent)
-    found = {"guided": 0, "plain": 0, "frozen": 0}
-    for epoch in range(settings.epochs):
-        if schedule is not None and schedule.frozen(epoch):
-            found["frozen"] += 1
-        elif schedule is not None and schedule.weight(epoch) > 0:
-            found["guided"] += 1
-        else:
-            found["plain"] += 1
-    return found
+    """Return the numbers of epochs of a run that are ``guided``, ``plain`` and ``frozen``.
+
+    The first step of an epoch decides. The counts are those of ``silent_gradients.SilentSchedule``, which a plan does
+    not import: it loads torch.
+    """
+    silent, epochs = settings.silent, settings.epochs
+    if silent is None or silent.role == "control":
+        return {"guided": 0, "plain": epochs, "frozen": 0}
+    unfrozen = epochs if silent.cutoff_epoch is None else min(epochs, silent.cutoff_epoch)
+    guided = unfrozen
+    if silent.role == "annealed":
+        # The weight 1 - rate (epoch - plateau) is positive before plateau + 1 / rate, which may be rounded upwards.
+        guided = min(unfrozen, math.ceil(silent.plateau_epochs + 1 / silent.annealing_rate - 1e-9))
+    return {"guided": guided, "plain": unfrozen - guided, "frozen": epochs - unfrozen}
 
 
 def architecture(settings: RunSettings) -> str:

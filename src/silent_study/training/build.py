@@ -24,8 +24,9 @@ from silent_gradients.encoders import encoder
 from silent_gradients.estimators.contract import State
 from silent_gradients.networks import set_precision
 from silent_gradients.posteriors import FAMILIES
+from silent_gradients.schedules import SilentSchedule
 from silent_gradients.vae import VAE
-from silent_study.settings import EXPERIMENTS, RunSettings
+from silent_study.settings import EXPERIMENTS, RunSettings, SilentSettings
 from silent_study.training.optimizer import AdamW
 from silent_study.training.seeds import derived_seed
 
@@ -93,6 +94,14 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
         estimator = estimators.create(settings.estimator, settings.estimator_options)
     guide_estimator = estimator if settings.silent is not None and settings.silent.sampled else None
     return VAE(network_encoder, family, decoder, estimator, guide, guide_estimator)
+
+
+def silent_schedule(settings: SilentSettings | None) -> SilentSchedule | None:
+    """Return the schedule of a run's silent gradient; None if no guide trains the run's encoder."""
+    if settings is None or settings.role == "control":
+        return None
+    only = settings.role == "only"
+    return SilentSchedule(only, settings.plateau_epochs, settings.annealing_rate, settings.cutoff_epoch)
 
 
 def load_snapshot(

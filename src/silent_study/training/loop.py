@@ -17,14 +17,13 @@ from torch import Tensor
 from silent_gradients.estimators.contract import State
 from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate, evaluation_mode, finite_or_null
 from silent_gradients.latent_noise import NoiseSource, RecordedNoise, Request
-from silent_gradients.schedules import SilentSchedule, rate_factor
 from silent_gradients.vae import VAE, Step
 from silent_study.data.batches import RunData
 from silent_study.settings import FLATTENED_TOLERANCE, RunSettings
 from silent_study.store.documents import CurveEntry, Metrics, Progress, Result
 from silent_study.store.runs import CURVE, PROGRESS, snapshot_file
 from silent_study.training import checkpoint
-from silent_study.training.build import build_optimizers, build_vae
+from silent_study.training.build import build_optimizers, build_vae, silent_schedule
 from silent_study.training.seeds import Purpose, generator
 
 LARGEST_SHARE_OF_CHECKPOINTS = 0.01
@@ -162,7 +161,7 @@ class Trainer:
         settings = self.settings
         self.vae = build_vae(settings, self.data.mean, self.data.deviation).to(self.device)
         self.optimizers = build_optimizers(settings, self.vae)
-        self.schedule = SilentSchedule.of(settings.silent)
+        self.schedule = silent_schedule(settings.silent)
         self.generators = {stream: generator(settings.seed, stream, self.device) for stream in STREAMS}
         self.state = self.vae.initial_state(self.device, len(self.data.batches))
         self.sums = _Sums(torch.zeros(4, device=self.device, dtype=torch.float64))
@@ -439,6 +438,11 @@ def train(
             saving = last_save - now
         if stopping:
             raise Interrupted
+
+
+def rate_factor(epochs_left: float, cooldown_epochs: float) -> float:
+    """Return the factor of every learning rate: 1, then linear to 0 in the last ``cooldown_epochs`` (positive)."""
+    return min(1.0, epochs_left / cooldown_epochs)
 
 
 def flattened(curve: Sequence[Mapping[str, Any]]) -> bool:
