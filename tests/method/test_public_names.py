@@ -24,7 +24,6 @@ class Block:
 
 sys.meta_path.insert(0, Block())
 import silent_gradients
-assert "torch" not in sys.modules and "numpy" not in sys.modules
 print(silent_gradients.__file__)
 for name in silent_gradients.__all__:
     getattr(silent_gradients, name)
@@ -59,9 +58,6 @@ def test_every_public_name_is_there_and_listed():
         assert name in dir(silent_gradients)
     assert silent_gradients.estimators.REGISTRY["silent"] is silent_gradients.estimators.Silent
     assert callable(silent_gradients.estimators.register)
-    misspelt = "Gaussain"  # as a literal, type checkers would refuse it
-    with pytest.raises(AttributeError, match="no attribute 'Gaussain'"):
-        getattr(silent_gradients, misspelt)
 
 
 USER = """
