@@ -38,7 +38,7 @@ def test_every_estimator_is_a_method_beside_an_exact_decoder(experiment):
         (name, family)
         for name, kind in REGISTRY.items()
         for family in get_args(PosteriorFamily)
-        if kind.serves(FAMILIES[family])
+        if kind.supports(FAMILIES[family])
     }
     assert all(method.guide == "none" and method.baseline is None for method in METHODS[experiment].values())
 
@@ -52,7 +52,7 @@ def test_every_sampled_estimator_is_a_method_beside_any_decoder():
                 for method in methods.values()
                 if (method.estimator, method.posterior) == (name, family)
             }
-            if kind.exact or not kind.serves(FAMILIES[family]):
+            if kind.exact or not kind.supports(FAMILIES[family]):
                 assert own == {}
                 continue
             (alone,) = [method for method in own.values() if method.baseline is None]
@@ -91,8 +91,8 @@ def test_joining_the_registry_makes_a_method():
             name = "late"
             unbiased = False
 
-            def __call__(self, q, objective, *, control=None, index=None, generator=None, state):
-                return Estimate(q.mean.sum(1), q.mean.sum(1), state)
+            def estimate(self, q, objective, given):
+                return Estimate(q.mean.sum(1), q.mean.sum(1), given.state)
 
         for experiment in EXPERIMENTS:
             assert METHODS[experiment]["late"].options == {"strength": 0.25}

@@ -1,4 +1,4 @@
-"""A variational autoencoder with one reported decoder, a gradient estimator and, if asked for, a silent guide.
+"""A variational autoencoder with one reported decoder, a gradient estimator and, optionally, a silent guide.
 
 The guide is a linear decoder on the same posterior whose exact gradient steers the encoder early in training (paper,
 Figure 1 and Algorithm 1). Both decoders' gradients reach the encoder in one backward pass (Eq. 8).
@@ -22,9 +22,9 @@ from silent_gradients.posteriors import Posterior
 
 
 def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:
-    """``tensor`` unchanged in value (bit for bit), with ``factor`` times its gradient."""
+    """Return ``tensor`` with the same value (bit for bit) and ``factor`` times its gradient."""
     constant = tensor.detach()
-    if not isinstance(factor, Tensor):  # what is known beforehand saves the backward pass, or this one
+    if not isinstance(factor, Tensor):  # at 0 no backward pass is needed, at 1 no operation
         if factor == 1.0:
             return tensor
         if factor == 0.0:
@@ -34,10 +34,10 @@ def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:
 
 @contextmanager
 def first_pass_counts(network: nn.Module) -> Iterator[None]:
-    """Within, BatchNorm takes a network's first pass into its running statistics, and no further one.
+    """Context manager: BatchNorm's running statistics take in a network's first pass and no further one.
 
-    Estimators evaluate a decoder a different number of times, at samples and at points that no sample is; its
-    statistics in evaluation are those of one pass per step for all of them.
+    Estimators evaluate a decoder a different number of times, also at points that are not samples. For every
+    estimator, evaluation uses the statistics of one pass per step.
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
 
@@ -55,14 +55,14 @@ def first_pass_counts(network: nn.Module) -> Iterator[None]:
 
 
 class Step(NamedTuple):
-    """What one training step computes.
+    """The results of one training step.
 
     Attributes:
-        loss: Scalar, mean over the batch, in nats; its gradient is what every optimizer follows. With a score-function
-            estimator its value is no objective.
+        loss: Scalar, mean over the batch, in nats; every optimizer follows its gradient. Its value is not an objective
+            with a score-function estimator.
         log_likelihood: [B], the estimator's value of E_q log p(x|z) under the reported decoder, in nats.
         kl: [B], in nats.
-        guide_log_likelihood: [B], E_q log p(x|z) under the guide, or None where it is not used.
+        guide_log_likelihood: [B], E_q log p(x|z) under the guide, or None if the step does not use it.
         state: The estimators' state after the step.
     """
 
@@ -79,16 +79,16 @@ class VAE(nn.Module):
     Args:
         encoder: Images [B, C, H, W] to posterior parameters [B, p k].
         family: Posterior family.
-        decoder: The decoder that is reported.
-        estimator: Estimator of its gradient; None where the guide alone trains the encoder, and the decoder learns
-            from detached samples.
+        decoder: The reported decoder.
+        estimator: Estimator of its gradient; None if the guide alone trains the encoder, and the decoder learns from
+            detached samples.
         guide: Linear decoder of the silent gradient, and the control of an estimator that needs one; without a guide
             the reported decoder is its own control.
-        guide_estimator: Estimator of the guide's gradient; ``silent`` unless given. A sampled one tells what the
-            absence of variance is worth. The pathwise gradient of log|s| has no mean where s may vanish.
+        guide_estimator: Estimator of the guide's gradient; ``silent`` by default. A sampled one shows what zero
+            variance is worth. The pathwise gradient of log|s| has no mean if s may vanish.
 
     Raises:
-        EstimatorError: An estimator does not serve the family or lacks its control, or nothing trains the encoder.
+        EstimatorError: An estimator does not support the family or lacks its control, or nothing trains the encoder.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class VAE(nn.Module):
         self.guide_estimator: Estimator | None = (guide_estimator or Silent()) if guide is not None else None
         for used in (self.estimator, self.guide_estimator):
             if used is not None:
-                used.check_serves(family, "family")
+                used.check_supports(family, "family")
         if estimator is None and guide is None:
             raise EstimatorError("a VAE needs an estimator or a guide to train its encoder")
         if estimator is not None and estimator.needs_control and guide is None and not _has_expectation(decoder):
@@ -115,7 +115,7 @@ class VAE(nn.Module):
             raise EstimatorError(f"guide_estimator: {guide_estimator.name!r} needs a control, and a guide has none")
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
-        """State before the first step, of the estimator and of the guide's; see ``Estimator.initial_state``."""
+        """Return the state of both estimators before the first step; see ``Estimator.initial_state``."""
         own, guides = (
             {} if used is None else used.initial_state(device, images)
             for used in (self.estimator, self.guide_estimator)
@@ -123,13 +123,13 @@ class VAE(nn.Module):
         return _joined(own, guides)
 
     def posterior(self, x: Tensor) -> Posterior:
-        """q(z|x) of the images x [B, C, H, W]."""
+        """Return q(z|x) of the images x [B, C, H, W]."""
         return self.family(self.encoder(x))
 
     def control(self, pixels: Tensor, q: Posterior) -> ExactObjective | None:
-        """A function with a known expectation for the images ``pixels`` [B, D]; None where there is none.
+        """Return the guide's control for the images ``pixels`` [B, D]; without a guide, the reported decoder's.
 
-        It is the guide's or, without a guide, the reported decoder's.
+        None if its expectation is not known.
         """
         control = (self.decoder if self.guide is None else self.guide).control(pixels, q)
         return control if isinstance(control, ExactObjective) else None
@@ -144,7 +144,7 @@ class VAE(nn.Module):
         index: Tensor | None = None,
         generator: NoiseSource | None = None,
     ) -> Step:
-        """The loss whose single backward pass gives every parameter its gradient.
+        """Return the loss whose single backward pass gives every parameter its gradient.
 
         With rho_a(v) the value v with a times its gradient and lambda the encoder's output, the loss is
         R_guide(rho_alpha(lambda)) + R_decoder(rho_(1 - alpha)(lambda)) + KL(lambda): each decoder gets its full
@@ -152,11 +152,11 @@ class VAE(nn.Module):
 
         Args:
             x: Images [B, C, H, W] in [0, 1).
-            state: ``initial_state`` at first, then that of the last step.
-            alpha: Weight of the guide's gradient in the encoder's. At 0 (a number, no tensor) the guide is skipped,
-                unless the estimator needs it for a control: then it trains on its own exact gradient all the same.
-            frozen: The encoder is frozen: no gradient reaches it, and the guide is skipped. The caller keeps the
-                encoder in evaluation mode, or its BatchNorm statistics would go on moving.
+            state: ``initial_state`` at first, then the state of the last step.
+            alpha: Weight of the guide's gradient in the encoder's. At 0 (a number, not a tensor) the guide is skipped,
+                unless it is the estimator's control: then it trains on its own exact gradient.
+            frozen: Freeze the encoder: no gradient reaches it, and the guide is skipped. The caller keeps the encoder
+                in evaluation mode, or its BatchNorm statistics would keep changing.
             index: [B], number of each image in the training set, each at most once.
             generator: Source of the latent samples.
         """
@@ -174,7 +174,7 @@ class VAE(nn.Module):
 
         own_state, guide_state = _parted(state)
         if self.estimator is None or frozen:
-            # Nothing asks for a gradient through z: genuine samples train the decoder without bias.
+            # No gradient through z is needed: genuine samples train the decoder without bias.
             surrogate = objective.sampled(q.sample(1, generator))[0]
             value = surrogate.detach()
         else:
@@ -203,12 +203,12 @@ class VAE(nn.Module):
 
 
 def _has_expectation(decoder: Decoder) -> bool:
-    # An objective computes nothing before it is asked to: of no image it tells what it can do.
+    # An objective computes nothing when it is made: no images are needed to see what it can do.
     return isinstance(decoder.objective(torch.empty(0, decoder.dimensions)), ExactObjective)
 
 
 _GUIDE = "guide."
-"""What the names of the guide's state begin with."""
+"""Prefix of the names in the guide's state."""
 
 
 def _joined(own: State, guides: State) -> State:

@@ -159,7 +159,7 @@ class EstimatorTraits:
 
         return cls(
             estimator.name,
-            tuple(name for name in get_args(PosteriorFamily) if estimator.serves(FAMILIES[name])),
+            tuple(name for name in get_args(PosteriorFamily) if estimator.supports(FAMILIES[name])),
             estimator.exact,
             estimator.needs_control,
             dataclasses.asdict(estimator()),
@@ -212,7 +212,7 @@ class Methods(Mapping[str, Method]):
     def _all(self) -> dict[str, Method]:
         from silent_gradients.estimators import REGISTRY
 
-        return self._made_by(map(EstimatorTraits.of, REGISTRY.values()))
+        return self._made_by(EstimatorTraits.of(REGISTRY[name]) for name in sorted(REGISTRY))
 
     def __getitem__(self, name: str) -> Method:
         return self.papers[name] if name in self.papers else self._all()[name]

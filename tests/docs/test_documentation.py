@@ -64,7 +64,7 @@ def test_the_estimators_of_the_page_conform(tmp_path):
         "-p",
         "of_the_page_1",
     ]
-    command += ["-k", " or ".join(names), "tests/estimators/test_conformance.py"]
+    command += ["-k", " or ".join(names), "tests/method/estimators/test_conformance.py"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

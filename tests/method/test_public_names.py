@@ -65,10 +65,9 @@ from dataclasses import dataclass
 from typing import assert_type
 
 import torch
-from silent_gradients import VAE, Decoder, Estimate, Estimator, ExactObjective, FixedVarianceDecoder, Gaussian
+from silent_gradients import VAE, Decoder, Estimate, Estimator, FixedVarianceDecoder, Gaussian
 from silent_gradients import GaussianLikelihood, Objective, Posterior, SilentSchedule, estimators, gradient_variance
-from silent_gradients.estimators import State
-from silent_gradients.latent_noise import NoiseSource
+from silent_gradients.estimators import Given
 from torch import Tensor, nn
 
 
@@ -86,18 +85,9 @@ class Pathwise(Estimator):
     name = "pathwise"
     unbiased = True
 
-    def __call__(
-        self,
-        q: Posterior,
-        objective: Objective,
-        *,
-        control: ExactObjective | None = None,
-        index: Tensor | None = None,
-        generator: NoiseSource | None = None,
-        state: State,
-    ) -> Estimate:
-        value = objective.sampled(q.rsample(1, generator))[0]
-        return Estimate(value.detach(), value, state)
+    def estimate(self, q: Posterior, objective: Objective, given: Given) -> Estimate:
+        value = objective.sampled(q.rsample(1, given.generator))[0]
+        return Estimate(value, value, given.state)
 
 
 guide = FixedVarianceDecoder(2, 3, variance=0.1, mean=torch.zeros(3))

@@ -1,22 +1,31 @@
-"""Gradient estimators of E_q[objective], one file each; importing the package fills the registry."""
+"""Gradient estimators of E_q[objective], one file per family; importing the package fills the registry."""
 
-from silent_gradients.estimators.arm import Arm
-from silent_gradients.estimators.contract import REGISTRY, Estimate, Estimator, EstimatorError, State, create, register
-from silent_gradients.estimators.disarm import Disarm
-from silent_gradients.estimators.gumbel_softmax import GumbelSoftmax
+from silent_gradients.estimators.antithetic import Arm, Disarm
+from silent_gradients.estimators.contract import (
+    REGISTRY,
+    Estimate,
+    Estimator,
+    EstimatorError,
+    Given,
+    State,
+    create,
+    register,
+)
 from silent_gradients.estimators.local_expectation import LocalExpectation
-from silent_gradients.estimators.reinforce import Reinforce
-from silent_gradients.estimators.reinforce_no_baseline import ReinforceNoBaseline
-from silent_gradients.estimators.reinforce_per_datum import ReinforcePerDatum
-from silent_gradients.estimators.reinforce_silent_baseline import ReinforceSilentBaseline
-from silent_gradients.estimators.reinforce_silent_control import ReinforceSilentControl
-from silent_gradients.estimators.reparameterization import Reparameterization
-from silent_gradients.estimators.reparameterization_silent_control import ReparameterizationSilentControl
-from silent_gradients.estimators.rloo import Rloo
-from silent_gradients.estimators.rloo_silent_control import RlooSilentControl
+from silent_gradients.estimators.pathwise import (
+    GumbelSoftmax,
+    Reparameterization,
+    StraightThrough,
+    StraightThroughGumbelSoftmax,
+)
+from silent_gradients.estimators.score_function import Reinforce, ReinforceNoBaseline, ReinforcePerDatum, Rloo
 from silent_gradients.estimators.silent import Silent
-from silent_gradients.estimators.straight_through import StraightThrough
-from silent_gradients.estimators.straight_through_gumbel_softmax import StraightThroughGumbelSoftmax
+from silent_gradients.estimators.silent_control import (
+    ReinforceSilentBaseline,
+    ReinforceSilentControl,
+    ReparameterizationSilentControl,
+    RlooSilentControl,
+)
 
 __all__ = [
     "REGISTRY",
@@ -25,6 +34,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "EstimatorError",
+    "Given",
     "GumbelSoftmax",
     "LocalExpectation",
     "Reinforce",

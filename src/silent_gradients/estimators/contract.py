@@ -1,4 +1,4 @@
-"""The contract that every gradient estimator keeps, and the registry that knows them by name."""
+"""The contract of every gradient estimator, and the registry of estimators by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 
 class EstimatorError(ValueError):
-    """An estimator cannot be made or cannot serve what it is given."""
+    """An estimator cannot be made, or cannot work with its arguments."""
 
 
 class Estimate(NamedTuple):
@@ -38,17 +38,36 @@ class Estimate(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Given:
+    """What a step gives an estimator besides posterior and objective; see ``Estimator.__call__``.
+
+    Attributes:
+        state: ``initial_state`` at first, then the state of the last estimate.
+        generator: Source of the latent samples.
+        index: [B], number of each image in the training set; None for images from elsewhere.
+        control: Function with a known expectation; never None if the estimator ``needs_control``.
+    """
+
+    state: State
+    generator: NoiseSource | None
+    index: Tensor | None
+    control: ExactObjective | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Estimator(ABC):
     """An estimator of the gradient of E_q[objective]; its dataclass fields are its options.
+
+    A subclass writes ``estimate``; calling an estimator checks the arguments first.
 
     Class attributes:
         name: Name in the registry and in cell names.
         unbiased: Whether the expected gradient is the true one.
         exact: Whether it needs the objective's closed-form expectation and draws nothing.
         needs_control: Whether it needs a ``control``.
-        mappable: Whether ``torch.vmap`` can map it over several runs: not if it differentiates by itself.
-        posteriors: Names of the posterior families it serves; None is all that ``serves`` does not refuse.
-        asks: What it asks of a family beside that, in words for an error; empty for nothing.
+        mappable: Whether ``torch.vmap`` can map it over several runs; False if it calls autograd itself.
+        posteriors: Names of the supported posterior families; None for all that ``supports`` does not exclude.
+        requirement: What ``supports`` requires of a family, in words for an error; empty for nothing.
     """
 
     name: ClassVar[str]
@@ -57,61 +76,47 @@ class Estimator(ABC):
     needs_control: ClassVar[bool] = False
     mappable: ClassVar[bool] = True
     posteriors: ClassVar[frozenset[str] | None] = None
-    asks: ClassVar[str] = ""
+    requirement: ClassVar[str] = ""
 
     def evaluations(self, latent_dim: int) -> int:
-        """Evaluations of the objective per image and step, for k latent variables."""
+        """Return the number of evaluations of the objective per image and step, for k latent variables."""
         return 1
 
     @classmethod
-    def serves(cls, family: type[Posterior]) -> bool:
-        """Whether the estimator can differentiate through posteriors of this family."""
+    def supports(cls, family: type[Posterior]) -> bool:
+        """Return whether the estimator can differentiate through posteriors of this family."""
         return cls.posteriors is None or family.name in cls.posteriors
 
+    @classmethod
+    def check_supports(cls, family: type[Posterior], argument: str = "q") -> None:
+        """Raise ``EstimatorError``, naming the ``argument``, if the estimator does not support a posterior family."""
+        if not cls.supports(family):
+            supported = sorted(cls.posteriors) if cls.posteriors else f"those {cls.requirement}"
+            raise EstimatorError(
+                f"{argument}: estimator {cls.name!r} does not support {family.name} posteriors, but {supported}"
+            )
+
     def initial_state(self, device: torch.device, images: int = 0) -> State:
-        """State before the first step.
+        """Return the state before the first step.
 
         Args:
-            device: Where it lies.
+            device: Device of its tensors.
             images: Number of images in the training set, for state per image.
         """
         return {}
 
     def entry(self, state: State, name: str) -> Tensor:
-        """An entry of the state, of the shape [...] that ``initial_state`` gave it.
+        """Return an entry of the state, of the shape [...] that ``initial_state`` gave it.
 
         Raises:
-            EstimatorError: The state is of something else.
+            EstimatorError: The state lacks the entry.
         """
         if name not in state:
             raise EstimatorError(
-                f"state: estimator {self.name!r} needs {name!r}, got {sorted(state)}; the first is initial_state()"
+                f"state: estimator {self.name!r} needs {name!r}, got {sorted(state)}; start with initial_state()"
             )
         return state[name]
 
-    @classmethod
-    def check_serves(cls, family: type[Posterior], argument: str = "q") -> None:
-        """Raise ``EstimatorError`` where the estimator does not serve a family; ``argument`` is what gave it."""
-        if not cls.serves(family):
-            served = sorted(cls.posteriors) if cls.posteriors else f"those {cls.asks}"
-            raise EstimatorError(
-                f"{argument}: estimator {cls.name!r} does not serve {family.name} posteriors, but {served}"
-            )
-
-    def checked(self, control: ExactObjective | None) -> ExactObjective:
-        """The control that the estimator needs.
-
-        Raises:
-            EstimatorError: It is missing, or its expectation is not known.
-        """
-        if not isinstance(control, ExactObjective):
-            raise EstimatorError(
-                f"control: estimator {self.name!r} needs one with a known expectation, as linear decoders give; "
-                f"got {type(control).__name__}"
-            )
-        return control
-
-    @abstractmethod
     def __call__(
         self,
         q: Posterior,
@@ -127,15 +132,31 @@ class Estimator(ABC):
         Args:
             q: Posterior of B images.
             objective: Function of z to average.
-            control: A function with a known expectation that resembles the objective, for baselines and control
+            control: Function with a known expectation that resembles the objective, for baselines and control
                 variates. Its own parameters get no gradient.
             index: [B], number of each image in the training set, each at most once, for state per image; None for
                 images from elsewhere.
             generator: Source of the latent samples.
-            state: ``initial_state`` at first, then that of the last estimate.
+            state: ``initial_state`` at first, then the state of the last estimate.
 
         Raises:
-            EstimatorError: The estimator cannot serve the posterior, the objective or the control.
+            EstimatorError: The estimator does not support the posterior, the objective, the control or the state.
+        """
+        self.check_supports(type(q))
+        if self.needs_control and not isinstance(control, ExactObjective):
+            raise EstimatorError(
+                f"control: estimator {self.name!r} needs one with a known expectation, as linear decoders have; "
+                f"got {type(control).__name__}"
+            )
+        value, surrogate, state = self.estimate(q, objective, Given(state, generator, index, control))
+        return Estimate(value.detach(), surrogate, state)
+
+    @abstractmethod
+    def estimate(self, q: Posterior, objective: Objective, given: Given) -> Estimate:
+        """Return the estimate for checked arguments; its ``value`` [B] may carry a gradient, which is dropped.
+
+        Raises:
+            EstimatorError: The estimator does not support the objective, the control or the state.
         """
 
 
@@ -155,14 +176,23 @@ class SampledEstimator(Estimator):
     least_samples: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        """Raise ``EstimatorError`` where an option has an impossible value."""
-        if not isinstance(self.samples, int) or self.samples < self.least_samples:
-            raise EstimatorError(
-                f"samples: expected a whole number of {self.least_samples} or more, got {self.samples}"
-            )
+        """Raise ``EstimatorError`` if an option has an impossible value."""
+        require_whole("samples", self.samples, self.least_samples)
 
     def evaluations(self, latent_dim: int) -> int:
         return self.samples
+
+
+def require_whole(option: str, value: float, least: int = 1) -> None:
+    """Raise ``EstimatorError`` if an option is not a whole number of ``least`` or more."""
+    if not isinstance(value, int) or value < least:
+        raise EstimatorError(f"{option}: expected a whole number of {least} or more, got {value}")
+
+
+def require_decay(option: str, value: float) -> None:
+    """Raise ``EstimatorError`` if the decay of a running average is not in [0, 1)."""
+    if not 0 <= value < 1:
+        raise EstimatorError(f"{option}: expected a number in [0, 1), got {value}")
 
 
 E = TypeVar("E", bound="Estimator")
@@ -172,7 +202,7 @@ REGISTRY: dict[str, type[Estimator]] = {}
 
 
 def register(estimator: type[E]) -> type[E]:
-    """Class decorator: add an estimator to the registry, and with it to the conformance tests.
+    """Add an estimator to the registry, and with it to the conformance tests; a class decorator.
 
     Raises:
         EstimatorError: The registry has one of that name.
@@ -196,11 +226,11 @@ def create(name: str, options: Mapping[str, float] | None = None) -> Estimator:
     known = {field.name for field in dataclasses.fields(REGISTRY[name])}
     if unknown := sorted(set(options) - known):
         raise EstimatorError(f"estimator {name!r}: unknown options {unknown}; it has {sorted(known)}")
-    kinds = get_type_hints(REGISTRY[name])
+    types = get_type_hints(REGISTRY[name])
     # Settings hold every option as a number: 2.0 samples are 2.
     return factory(
         **{
-            option: int(value) if kinds[option] is int and float(value).is_integer() else value
+            option: int(value) if types[option] is int and float(value).is_integer() else value
             for option, value in options.items()
         }
     )

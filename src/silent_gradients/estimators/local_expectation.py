@@ -6,23 +6,20 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from silent_gradients.decoders.likelihood import Objective
-from silent_gradients.estimators.bits import BitEstimator
-from silent_gradients.estimators.contract import EstimatorError, register
-from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors import Bernoulli
+from silent_gradients.estimators.contract import Estimate, Given, SampledEstimator, register, require_whole
+from silent_gradients.posteriors import Posterior
 
 
 @register
 @dataclass(frozen=True)
-class LocalExpectation(BitEstimator):
+class LocalExpectation(SampledEstimator):
     """p_i (1 - p_i) {f(z with z_i = 1) - f(z with z_i = 0)} for every bit i: each bit is averaged over exactly.
 
     One of the two values is f(z) itself. It is computed anew with every group of flipped bits, since BatchNorm makes a
     value depend on what it is evaluated together with. Flipped bits are evaluated without a gradient; the objective's
-    own gradient is that at z.
+    own gradient is its gradient at z.
 
     Attributes:
         bits_at_once: Flipped bits that are evaluated together; memory grows with it, the estimate is the same.
@@ -32,17 +29,17 @@ class LocalExpectation(BitEstimator):
 
     name = "local-expectation"
     unbiased = True
+    posteriors = frozenset({"bernoulli"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.bits_at_once, int) or self.bits_at_once < 1:
-            raise EstimatorError(f"bits_at_once: expected a whole number of 1 or more, got {self.bits_at_once}")
+        require_whole("bits_at_once", self.bits_at_once)
 
     def evaluations(self, latent_dim: int) -> int:
         return self.samples * (1 + latent_dim + -(-latent_dim // self.bits_at_once))
 
-    def estimate(self, q: Bernoulli, objective: Objective, generator: NoiseSource | None) -> tuple[Tensor, Tensor]:
-        z = q.sample(self.samples, generator)
+    def estimate(self, q: Posterior, objective: Objective, given: Given) -> Estimate:
+        z = q.sample(self.samples, given.generator)
         value = objective.sampled(z).mean(0)
         differences = []
         with torch.no_grad():
@@ -52,4 +49,4 @@ class LocalExpectation(BitEstimator):
                 differences.append(values[0] - values[1:])
             difference = torch.cat(differences).movedim(0, -1)  # f(z) - f(z with bit i flipped), [S, B, k]
             slope = q.variance * ((2 * z - 1) * difference).mean(0)
-        return value, value + (slope * q.logits).sum(1)
+        return Estimate(value, value + (slope * q.parameters).sum(1), given.state)

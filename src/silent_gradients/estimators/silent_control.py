@@ -1,9 +1,9 @@
-"""The silent control variate: a linear decoder's sampled gradient, of which the exact mean is known.
+"""Estimators with a linear decoder as baseline or control variate: its exact expectation and gradient are known.
 
-With g_f the sampled gradient of the objective, g_h that of the control at the same sample and G = grad E[h] its exact
-one, g_f - c (g_h - G) has the mean of g_f for every c that is independent of the sample. It has the least variance,
-summed over parameters, for c = Cov(g_f, g_h) / Var(g_h), which running averages of earlier steps tell. Gradients are
-those by the posterior's parameters, [B, p k]: the control's own parameters get none.
+With g_f the sampled gradient of the objective, g_h the control's at the same sample and G = grad E[h] the exact one,
+g_f - c (g_h - G) has the mean of g_f for every c that is independent of the sample. Its variance, summed over
+parameters, is least for c = Cov(g_f, g_h) / Var(g_h), which is estimated by running averages over earlier steps.
+Gradients are with respect to the posterior's parameters, [B, p k]: the control's own parameters get none.
 """
 
 from __future__ import annotations
@@ -14,14 +14,40 @@ import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
-from silent_gradients.estimators.contract import Estimate, EstimatorError, SampledEstimator, State
-from silent_gradients.estimators.score_function import ScoreFunction
-from silent_gradients.latent_noise import NoiseSource
+from silent_gradients.estimators.contract import (
+    Estimate,
+    EstimatorError,
+    Given,
+    SampledEstimator,
+    State,
+    register,
+    require_decay,
+)
+from silent_gradients.estimators.pathwise import Reparameterization
+from silent_gradients.estimators.score_function import Reinforce, Rloo, ScoreFunction
 from silent_gradients.posteriors import Posterior
 
 
+@register
+@dataclass(frozen=True)
+class ReinforceSilentBaseline(Reinforce):
+    """Score-function gradient whose baseline is the control's expectation plus a running offset.
+
+    The expectation differs from image to image and involves no sample, so the gradient stays unbiased for every
+    control, even if its closed form is an approximation. The offset is the running average of the objective's excess
+    over the expectation in earlier steps.
+    """
+
+    name = "reinforce-silent-baseline"
+    needs_control = True
+
+    def baseline(self, observed: Tensor, expected: Tensor, index: Tensor | None, state: State) -> tuple[Tensor, State]:
+        offset, state = super().baseline(observed - expected, expected, index, state)
+        return expected + offset, state
+
+
 def repeated(q: Posterior, samples: int) -> tuple[Posterior, Tensor]:
-    """The posterior once per sample, and its parameters [S B, p k] as a leaf to differentiate by."""
+    """Return the posterior once per sample, and its parameters [S B, p k] as a leaf to differentiate by."""
     leaf = q.parameters.detach().repeat(samples, 1).requires_grad_()
     return type(q)(leaf), leaf
 
@@ -42,24 +68,24 @@ class SilentControl(SampledEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.control_decay < 1:
-            raise EstimatorError(f"control_decay: expected a number in [0, 1), got {self.control_decay}")
+        require_decay("control_decay", self.control_decay)
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         zero = torch.zeros((), device=device)
         return super().initial_state(device, images) | {"control_covariance": zero, "control_variance": zero.clone()}
 
-    def exact_gradient(self, q: Posterior, control: ExactObjective | None) -> tuple[ExactObjective, Tensor, Tensor]:
-        """The control, its expectation [B] and the exact gradient of that [B, p k].
+    def exact_gradient(self, q: Posterior, given: Given) -> tuple[ExactObjective, Tensor, Tensor]:
+        """Return the control, its expectation [B] and the exact gradient of the expectation [B, p k].
 
         Raises:
-            EstimatorError: There is no control, or its expectation under ``q`` is an approximation.
+            EstimatorError: The control's expectation under ``q`` is an approximation.
         """
-        control = self.checked(control)
+        control = given.control
+        assert control is not None
         if not control.is_exact(q):
             raise EstimatorError(
-                f"control: estimator {self.name!r} needs one whose expectation under a {q.name} posterior is exact; "
-                f"that of {type(control).__name__} is an approximation"
+                f"control: estimator {self.name!r} needs one with an exact expectation under a {q.name} posterior; "
+                f"{type(control).__name__} has an approximation"
             )
         own, leaf = repeated(q, 1)
         expected = control.expectation(own)
@@ -67,7 +93,7 @@ class SilentControl(SampledEstimator):
         return control, expected.detach(), gradient
 
     def combined(self, gradient: Tensor, excess: Tensor, state: State) -> tuple[Tensor, State]:
-        """The gradient with the control variate, [B, p k], and the state after this step.
+        """Return the gradient with the control variate, [B, p k], and the state after this step.
 
         Args:
             gradient: g_f, [S, B, p k].
@@ -90,7 +116,7 @@ class ScoreFunctionSilentControl(SilentControl, ScoreFunction):
     """A score-function gradient with a silent control variate."""
 
     def control_baseline(self, observed: Tensor, expected: Tensor) -> Tensor:
-        """What is subtracted from the control at each sample, [S, B] or [B], independent of that sample.
+        """Return the baseline of the control at each sample, [S, B] or [B], independent of that sample.
 
         Args:
             observed: [S, B], the control at the samples.
@@ -98,19 +124,9 @@ class ScoreFunctionSilentControl(SilentControl, ScoreFunction):
         """
         return expected
 
-    def __call__(
-        self,
-        q: Posterior,
-        objective: Objective,
-        *,
-        control: ExactObjective | None = None,
-        index: Tensor | None = None,
-        generator: NoiseSource | None = None,
-        state: State,
-    ) -> Estimate:
-        self.check_serves(type(q))
-        control, expected, exact = self.exact_gradient(q, control)
-        z = q.sample(self.samples, generator)
+    def estimate(self, q: Posterior, objective: Objective, given: Given) -> Estimate:
+        control, expected, exact = self.exact_gradient(q, given)
+        z = q.sample(self.samples, given.generator)
         value = objective.sampled(z)
         observed = value.detach()
         own, leaf = repeated(q, self.samples)
@@ -119,6 +135,57 @@ class ScoreFunctionSilentControl(SilentControl, ScoreFunction):
         with torch.no_grad():
             known = control.sampled(z)
             excess = (known - self.control_baseline(known, expected))[..., None] * score - exact
-        baseline, state = self.baseline(observed, expected, index, state)
+        baseline, state = self.baseline(observed, expected, given.index, given.state)
         gradient, state = self.combined((observed - baseline)[..., None] * score, excess, state)
         return Estimate(observed.mean(0), value.mean(0) + (gradient * q.parameters).sum(1), state)
+
+
+@register
+@dataclass(frozen=True)
+class ReinforceSilentControl(ReinforceSilentBaseline, ScoreFunctionSilentControl):
+    """Score-function gradient with the silent baseline and the silent control variate.
+
+    The baseline takes out the variance between images, the control variate the variance between an image's samples.
+    """
+
+    name = "reinforce-silent-control"
+
+
+@register
+@dataclass(frozen=True)
+class RlooSilentControl(Rloo, ScoreFunctionSilentControl):
+    """Leave-one-out gradient with the silent control variate."""
+
+    name = "rloo-silent-control"
+
+    def control_baseline(self, observed: Tensor, expected: Tensor) -> Tensor:
+        # The other samples' mean here as well: its noise is then in both gradients, and cancels in the difference.
+        baseline, _ = self.baseline(observed, expected, None, {})
+        return baseline
+
+
+@register
+@dataclass(frozen=True)
+class ReparameterizationSilentControl(SilentControl, Reparameterization):
+    """Pathwise gradient with the control's pathwise gradient at the same sample as control variate.
+
+    The coefficient is fitted to gradients, which costs a second backward pass through the objective, down to z.
+    """
+
+    name = "reparameterization-silent-control"
+
+    def estimate(self, q: Posterior, objective: Objective, given: Given) -> Estimate:
+        control, _, exact = self.exact_gradient(q, given)
+        own, leaf = repeated(q, self.samples)
+        path = own.rsample(1, given.generator)[0]
+        z = path.detach().view(self.samples, -1, q.latent_dim).requires_grad_()
+        value = objective.sampled(z)
+
+        def pathwise(function: Tensor) -> Tensor:
+            """Return the gradient of a function of z by the posterior's parameters, [S, B, p k]."""
+            (slope,) = torch.autograd.grad(function.sum(), z, retain_graph=True)
+            (gradient,) = torch.autograd.grad((slope.flatten(0, 1) * path).sum(), leaf, retain_graph=True)
+            return gradient.view(self.samples, -1, leaf.shape[1])
+
+        gradient, state = self.combined(pathwise(value), pathwise(control.sampled(z)) - exact, given.state)
+        return Estimate(value.mean(0), value.mean(0) + (gradient * q.parameters).sum(1), state)

@@ -15,7 +15,7 @@ from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.vae import VAE
 
 SETTLING_STEPS = 100
-"""Steps on the fixed batch after which an estimator that was not trained with has its running averages."""
+"""Steps on the fixed batch that give an estimator not used in training its running averages."""
 _REFERENCES = ("reparameterization", "disarm", "rloo")
 
 
@@ -24,10 +24,10 @@ class GradientVariance:
     """Trace of the covariance of the encoder's gradient over latent samples, on one fixed batch.
 
     Attributes:
-        batch_mean: Of the gradient of the loss averaged over the batch.
-        per_image_mean: Of the gradient of a single image's loss, averaged over the batch.
+        batch_mean: Variance of the gradient of the loss averaged over the batch.
+        per_image_mean: Variance of the gradient of a single image's loss, averaged over the batch.
         images: Images in the batch.
-        draws: Independent draws the variance is estimated from (unbiased).
+        draws: Independent draws that give the estimate (unbiased).
     """
 
     batch_mean: float
@@ -38,10 +38,10 @@ class GradientVariance:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the expected gradient is taken to be.
+    """The gradient that an estimator's expected gradient is compared with.
 
     Attributes:
-        estimator: Name of the estimator that gave it.
+        estimator: Name of the estimator that computed it.
         cotangents: Its gradients with respect to the posterior's parameters, [M, B, p k]; [1, B, p k] where exact.
     """
 
@@ -51,12 +51,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What an estimator's gradient is like on one fixed batch.
+    """Variance and bias of an estimator's gradient on one fixed batch.
 
     Attributes:
-        variance: Its variance.
-        bias: Norm of its bias over that of the expected gradient, both with respect to the posterior's parameters.
-        bias_z: How certain a bias is; see ``MeanDifference``.
+        variance: The variance.
+        bias: Norm of the bias over the norm of the expected gradient, with respect to the posterior's parameters.
+        bias_z: Certainty of the bias; see ``MeanDifference``.
     """
 
     variance: GradientVariance
@@ -85,10 +85,10 @@ def gradient_variance(
         The variance, in squared nats per squared unit of the encoder's parameters.
 
     Raises:
-        EstimatorError: The estimator does not serve the posterior, or lacks its state, its control or a closed form.
+        EstimatorError: The estimator does not support the posterior, or lacks its state, control or closed form.
         ValueError: There are fewer than two draws.
     """
-    estimator.check_serves(vae.family, "vae")
+    estimator.check_supports(vae.family, "vae")
     if draws < 2:
         raise ValueError(f"draws: expected 2 or more, got {draws}")
     with evaluation_mode(vae), torch.enable_grad():
@@ -97,15 +97,15 @@ def gradient_variance(
 
 
 def reference_gradient(vae: VAE, x: Tensor, draws: int, generator: NoiseSource | None = None) -> Reference:
-    """The gradient that estimators are compared with: the exact one where the decoder has it, else many estimates.
+    """Return the gradient that estimators are compared with: the exact one if it is known, else many estimates.
 
-    The estimates are those of the first that serves the posterior of reparameterization, DisARM and leave-one-out
-    REINFORCE, which are unbiased and of a low variance.
+    The estimates come from the first of reparameterization, DisARM and leave-one-out REINFORCE that supports the
+    posterior: they are unbiased and have a low variance.
 
     Args:
         vae: The model.
         x: Fixed batch of dequantized images [B, C, H, W].
-        draws: Number of estimates where the gradient is not known, at least 4.
+        draws: Number of estimates if the exact gradient is not known, at least 4.
         generator: Source of the latent samples.
     """
     with evaluation_mode(vae), torch.enable_grad():
@@ -114,23 +114,23 @@ def reference_gradient(vae: VAE, x: Tensor, draws: int, generator: NoiseSource |
         if isinstance(objective, ExactObjective) and objective.is_exact(vae.family(parameters)):
             name, draws = "silent", 1
         else:
-            name = next(name for name in _REFERENCES if REGISTRY[name].serves(vae.family))
+            name = next(name for name in _REFERENCES if REGISTRY[name].supports(vae.family))
         return Reference(name, _cotangents(vae, create(name), x, parameters, {}, draws, generator))
 
 
 def settled_state(vae: VAE, estimator: Estimator, x: Tensor, generator: NoiseSource | None = None) -> State:
-    """The state of an estimator that was not trained with, after ``SETTLING_STEPS`` steps on the fixed batch.
+    """Return the state of an estimator not used in training after ``SETTLING_STEPS`` steps on a batch [B, C, H, W].
 
-    State per image is that of the batch: the images' ``index`` is their place in it.
+    State per image is kept for the batch: the images' ``index`` is their position in it.
 
     Raises:
-        EstimatorError: The estimator does not serve the posterior, or lacks its control.
+        EstimatorError: The estimator does not support the posterior, or lacks its control.
     """
-    estimator.check_serves(vae.family, "vae")
+    estimator.check_supports(vae.family, "vae")
     state = estimator.initial_state(x.device, len(x))
     if not state:
         return state
-    # With gradients: coefficients of control variates are fitted to them.
+    # With gradients: the coefficients of control variates are fitted to them.
     with evaluation_mode(vae), torch.enable_grad():
         q, objective = vae.family(vae.encoder(x).detach()), vae.decoder.objective(x.flatten(1))
         control = vae.control(x.flatten(1), q) if estimator.needs_control else None
@@ -160,13 +160,13 @@ def assess(
         state: The estimator's state; the same for every draw.
         draws: Number of draws, at least 4.
         reference: The gradient of the same batch to compare with.
-        generator: Source of the latent samples; not those that the reference was drawn with.
+        generator: Source of the latent samples, independent of the reference's.
         index: [B], number of each image for state per image; None for images from elsewhere.
 
     Raises:
-        EstimatorError: The estimator does not serve the posterior, or lacks its control or a closed form.
+        EstimatorError: The estimator does not support the posterior, or lacks its control or closed form.
     """
-    estimator.check_serves(vae.family, "vae")
+    estimator.check_supports(vae.family, "vae")
     with evaluation_mode(vae), torch.enable_grad():
         parameters = vae.encoder(x)
         cotangents = _cotangents(vae, estimator, x, parameters, state, draws, generator, index)
@@ -185,9 +185,9 @@ def _cotangents(
     generator: NoiseSource | None,
     index: Tensor | None = None,
 ) -> Tensor:
-    """Gradients [draws, B, p k] of the batch's mean loss with respect to the posterior's parameters [B, p k].
+    """Return gradients [draws, B, p k] of the batch's mean loss with respect to the posterior's parameters [B, p k].
 
-    Draws are images of one large batch: in evaluation mode they do not see each other.
+    The draws form one large batch: in evaluation mode its images are independent.
     """
     drawn = 1 if estimator.exact else draws
     images, width = parameters.shape
@@ -214,18 +214,18 @@ def _cotangents(
 
 
 def _variance(vae: VAE, parameters: Tensor, cotangents: Tensor) -> GradientVariance:
-    """The variance of the encoder's gradient, one product with its Jacobian per draw.
+    """Return the variance of the encoder's gradient, by one product with its Jacobian per draw.
 
-    The products are linear: those of the deviations from the mean are the gradients' deviations, of which nothing but
-    the squares has to be kept.
+    The product is linear: applied to the deviations from the mean it gives the gradients' deviations, and only the sum
+    of their squares has to be kept.
     """
     draws, images, _ = cotangents.shape
-    # The first draw is taken off before the mean, so that equal draws deviate by nothing, not by rounding.
+    # The first draw is subtracted before the mean, so that equal draws deviate by 0, not by rounding.
     deviations = cotangents - cotangents[0]
     deviations = deviations - deviations.mean(0)
     weights, total = list(vae.encoder.parameters()), 0.0
     for deviation in deviations:
-        # As a scalar: handed over as a cotangent, it would make torch load sympy, which takes seconds.
+        # A scalar: a cotangent as an argument would make torch load sympy, which takes seconds.
         parts = torch.autograd.grad((parameters * deviation).sum(), weights, retain_graph=True)
         total += float(sum(part.square().sum(dtype=torch.float64) for part in parts))
     variance = total / (draws - 1)

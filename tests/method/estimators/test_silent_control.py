@@ -17,7 +17,7 @@ PLAIN = {
     "rloo-silent-control": "rloo",
     "reparameterization-silent-control": "reparameterization",
 }
-CASES = [(name, family) for name in PLAIN for family in PARAMETERS if create(name).serves(FAMILIES[family])]
+CASES = [(name, family) for name in PLAIN for family in PARAMETERS if create(name).supports(FAMILIES[family])]
 
 
 def linear_decoder():
