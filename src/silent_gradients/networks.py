@@ -1,9 +1,11 @@
-"""Networks that may compute in a shorter type while they train."""
+"""The networks of the paper (Tables 5 to 8), which may compute in a shorter type while they train."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -11,12 +13,193 @@ from torch import Tensor, nn
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 """Type that a network computes in while it trains."""
+Shape = tuple[int, int, int]
+"""Channels, height and width of an image."""
+
+ENCODER_LAST_LAYER_SCALE = 0.3
+"""Factor on the initial weights of the encoder's last layer (its biases are zero): posteriors start close to the
+prior."""
+DECODER_LAST_LAYER_SCALE = 0.1
+"""Factor on the initial weights of the decoder's last layer: the decoder starts near a constant Gaussian per pixel,
+where over-confident pixels are rare."""
 
 _MATMUL = torch.backends.cuda.matmul
 
 
+def _plain_encoder(shape: Shape, channels: Sequence[int]) -> tuple[list[nn.Module], int]:
+    """Return the convolutions of Table 5, 3x3 at full size with ReLU in between, and the pixels of their output."""
+    first, second, third = (nn.Conv2d(*pair, 3, padding=1) for pair in pairwise([shape[0], *channels]))
+    return [first, nn.ReLU(), second, nn.ReLU(), third], shape[1] * shape[2]
+
+
+def _plain_decoder(latent_dim: int, shape: Shape, channels: Sequence[int]) -> list[nn.Module]:
+    """Return the layers of Table 6: linear, reshape to full size, four 3x3 convolutions with ReLU, a 1x1 one."""
+    size = (channels[0], *shape[1:])
+    layers: list[nn.Module] = [nn.Linear(latent_dim, size[0] * size[1] * size[2]), nn.Unflatten(1, size)]
+    for inputs, outputs in pairwise(channels):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+    return [*layers, nn.Conv2d(channels[-1], 2 * shape[0], 1)]
+
+
+def _strided_encoder(shape: Shape, channels: Sequence[int]) -> tuple[list[nn.Module], int]:
+    """Return the convolutions of Table 7, 4x4 with ReLU and BatchNorm, 32 -> 16 -> 8 -> 4 -> 1, and that one pixel."""
+    layers: list[nn.Module] = []
+    for position, (inputs, outputs) in enumerate(pairwise([shape[0], *channels])):
+        stride, padding = (2, 1) if position < 3 else (1, 0)
+        layers += [nn.Conv2d(inputs, outputs, 4, stride, padding), nn.ReLU(), nn.BatchNorm2d(outputs)]
+    return layers, 1
+
+
+def _strided_decoder(latent_dim: int, shape: Shape, channels: Sequence[int]) -> list[nn.Module]:
+    """Return the layers of Table 8: linear, 4x4 transposed convolutions 1 -> 4 -> 8 -> 16 -> 32 with BatchNorm."""
+    layers: list[nn.Module] = [nn.Linear(latent_dim, channels[0]), nn.Unflatten(1, (channels[0], 1, 1))]
+    for position, (inputs, outputs) in enumerate(pairwise(channels)):
+        stride, padding = (1, 0) if position == 0 else (2, 1)
+        layers += [nn.ConvTranspose2d(inputs, outputs, 4, stride, padding), nn.ReLU(), nn.BatchNorm2d(outputs)]
+    return [*layers, nn.ConvTranspose2d(channels[-1], 2 * shape[0], 4, 2, 1)]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An encoder and a decoder that belong together.
+
+    Attributes:
+        encoder_channels: How many numbers of channels the encoder has, one per convolution.
+        decoder_channels: How many the decoder has: of the reshaped linear layer, then of every convolution but the
+            last one, which has 2 C.
+        size: (H, W) of the images; None for any.
+        encoder: Makes the convolutions from (shape, channels), with the number of pixels of their output.
+        decoder: Makes the layers from z to 2 C numbers per pixel from (k, shape, channels).
+    """
+
+    encoder_channels: int
+    decoder_channels: int
+    size: tuple[int, int] | None
+    encoder: Callable[[Shape, Sequence[int]], tuple[list[nn.Module], int]]
+    decoder: Callable[[int, Shape, Sequence[int]], list[nn.Module]]
+
+
+ARCHITECTURES = {
+    "plain": Architecture(3, 5, None, _plain_encoder, _plain_decoder),
+    "strided": Architecture(4, 4, (32, 32), _strided_encoder, _strided_decoder),
+}
+"""The architectures of Tables 5 and 6 and of Tables 7 and 8 by name."""
+
+
+def _checked(
+    architecture: str, part: Literal["encoder", "decoder"], shape: Shape, channels: Sequence[int]
+) -> Architecture:
+    """Return the architecture of that name if the channels of its encoder or decoder and the image size fit it."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture: expected one of {sorted(ARCHITECTURES)}, got {architecture!r}")
+    known = ARCHITECTURES[architecture]
+    number = known.encoder_channels if part == "encoder" else known.decoder_channels
+    if len(channels) != number:
+        raise ValueError(f"{part}_channels: a {architecture} {part} has {number}, got {list(channels)}")
+    if known.size is not None and shape[1:] != known.size:
+        needed, found = ("x".join(map(str, size)) for size in (known.size, shape[1:]))
+        raise ValueError(f"shape: a {architecture} {part} needs {needed} images, got {found}; use the plain one")
+    return known
+
+
+def encoder(
+    architecture: str, outputs: int, shape: Shape, channels: Sequence[int], *, small_last_layer: bool = True
+) -> Network:
+    """Make an encoder from images [B, C, H, W] to posterior parameters [B, outputs].
+
+    Args:
+        architecture: Name in ``ARCHITECTURES``.
+        outputs: Number of posterior parameters, ``parameters_per_latent * k``.
+        shape: (C, H, W) of the images.
+        channels: Numbers of channels of the convolutions.
+        small_last_layer: Start the last layer with small weights and zero bias; otherwise PyTorch's default.
+
+    Raises:
+        ValueError: Unknown architecture, or the number of channels or the image size does not fit it.
+    """
+    layers, pixels = _checked(architecture, "encoder", shape, channels).encoder(shape, channels)
+    last = nn.Linear(channels[-1] * pixels, outputs)
+    if small_last_layer:
+        _start_small(last, ENCODER_LAST_LAYER_SCALE)
+    return Network(*layers, nn.Flatten(), last)
+
+
+def decoder(
+    architecture: str, latent_dim: int, shape: Shape, channels: Sequence[int], *, small_last_layer: bool = True
+) -> Network:
+    """Make a decoder from z [N, k] to two numbers per pixel and channel, [N, 2 C, H, W].
+
+    Args:
+        architecture: Name in ``ARCHITECTURES``.
+        latent_dim: k.
+        shape: (C, H, W) of the images.
+        channels: Numbers of channels of the reshaped linear layer and of the convolutions before the last one.
+        small_last_layer: Start the last layer with small weights and zero bias; otherwise PyTorch's default.
+
+    Raises:
+        ValueError: Unknown architecture, or the number of channels or the image size does not fit it.
+    """
+    layers = _checked(architecture, "decoder", shape, channels).decoder(latent_dim, shape, channels)
+    if small_last_layer:
+        _start_small(layers[-1], DECODER_LAST_LAYER_SCALE)
+    return Network(*layers)
+
+
+def _start_small(layer: nn.Module, scale: float) -> None:
+    with torch.no_grad():
+        layer.get_parameter("weight").mul_(scale)
+        layer.get_parameter("bias").zero_()
+
+
+class Network(nn.Sequential):
+    """A sequence of layers that may compute in a shorter type while they train, for instance bfloat16.
+
+    Weights, gradients and outputs are float32 all the same, and evaluation is always in float32.
+
+    Attributes:
+        precision: The type. TF32 on a GPU applies to the linear layers here; for convolutions it is a setting of the
+            whole process (see ``tf32``).
+    """
+
+    precision: Precision = "float32"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.precision == "bfloat16" and self.training:
+            with torch.autocast(x.device.type, torch.bfloat16):
+                y = self._layers(x)
+            return y.float()
+        return self._layers(x)
+
+    def _layers(self, x: Tensor) -> Tensor:
+        shorter = self.precision == "tf32" and self.training and x.is_cuda
+        for layer in self:
+            if shorter and isinstance(layer, nn.Linear):
+                x = _TF32Product.apply(x, layer.weight) + layer.bias
+            else:
+                x = layer(x)
+        return x
+
+
+def set_precision(model: nn.Module, precision: Precision) -> None:
+    """Set the type that every ``Network`` of a model computes in while it trains."""
+    for module in model.modules():
+        if isinstance(module, Network):
+            module.precision = precision
+
+
+@contextmanager
+def tf32(backend: Any) -> Iterator[None]:
+    """Context manager: float32 runs as TF32 on this backend of torch (process-wide)."""
+    before = backend.fp32_precision
+    backend.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
+
+
 class _TF32Product(torch.autograd.Function):
-    """``x @ weight.T``, forward and backward in TF32, whatever other products around it are computed in."""
+    """``x @ weight.T``, forward and backward in TF32, independent of the setting for other products."""
 
     generate_vmap_rule = True
 
@@ -41,50 +224,3 @@ class _TF32Product(torch.autograd.Function):
 def _in_tf32(one: Tensor, other: Tensor) -> Tensor:
     with tf32(_MATMUL):
         return one @ other
-
-
-@contextmanager
-def tf32(backend: Any) -> Iterator[None]:
-    """Inside, one of torch's backends computes float32 in TF32, for the whole process."""
-    before = backend.fp32_precision
-    backend.fp32_precision = "tf32"
-    try:
-        yield
-    finally:
-        backend.fp32_precision = before
-
-
-class Network(nn.Sequential):
-    """Layers one after another; in training they may compute in a shorter type, for instance bfloat16.
-
-    Weights, gradients and what comes out are float32 all the same, and evaluation always is.
-
-    Attributes:
-        precision: The type. TF32 on a GPU is that of the linear layers here; for convolutions it is a setting of the
-            whole process (``training.arithmetic``).
-    """
-
-    precision: Precision = "float32"
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.precision == "bfloat16" and self.training:
-            with torch.autocast(x.device.type, torch.bfloat16):
-                y = self._layers(x)
-            return y.float()
-        return self._layers(x)
-
-    def _layers(self, x: Tensor) -> Tensor:
-        shorter = self.precision == "tf32" and self.training and x.is_cuda
-        for layer in self:
-            if shorter and isinstance(layer, nn.Linear):
-                x = _TF32Product.apply(x, layer.weight) + layer.bias
-            else:
-                x = layer(x)
-        return x
-
-
-def set_precision(model: nn.Module, precision: Precision) -> None:
-    """Set what every ``Network`` of a model computes in while it trains."""
-    for module in model.modules():
-        if isinstance(module, Network):
-            module.precision = precision

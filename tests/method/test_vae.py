@@ -13,8 +13,8 @@ from silent_gradients.decoders import (
     LinearPrecisionDecoder,
     Standardization,
 )
-from silent_gradients.encoders import encoder
 from silent_gradients.estimators import REGISTRY, EstimatorError, create
+from silent_gradients.networks import encoder
 from silent_gradients.posteriors import FAMILIES
 from silent_gradients.vae import VAE, scale_gradient
 from silent_study.settings import PosteriorFamily
@@ -27,7 +27,7 @@ SERVED = [
     (name, family)
     for name, estimator in REGISTRY.items()
     for family in get_args(PosteriorFamily)
-    if estimator.serves(FAMILIES[family]) and not estimator.exact
+    if estimator.supports(FAMILIES[family]) and not estimator.exact
 ]
 
 ALONE = [(name, family) for name, family in SERVED if not REGISTRY[name].needs_control]
@@ -295,7 +295,7 @@ def test_scale_gradient_keeps_the_value_bit_for_bit(factor):
         (name, family)
         for name, kind in REGISTRY.items()
         for family in get_args(PosteriorFamily)
-        if not kind.serves(FAMILIES[family])
+        if not kind.supports(FAMILIES[family])
     ],
 )
 def test_estimator_and_family_must_fit(estimator, family):
