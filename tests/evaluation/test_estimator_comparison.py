@@ -116,7 +116,7 @@ def test_all_estimators_that_serve_are_compared(tiny, store):
         (["reinforze"], "estimators: .*reinforze"),
         (
             ["reparameterization"],
-            "'reparameterization' does not serve bernoulli.*; those that serve this run: .*, rloo,",
+            "'reparameterization' does not support bernoulli.*; those that serve this run: .*, rloo,",
         ),
         (["gumbel-softmax:temperature=-1"], "estimators: temperature"),
         (["gumbel-softmax:temperature"], "estimators: expected name:option=number"),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from rich.console import Console
 
-from silent_gradients.evaluation.limits import factor_analysis_limit, optimal_variance, pca_limit
+from silent_gradients.evaluation.limits import Moments, factor_analysis_limit, pca_limit
 from silent_study.cli import main
 from silent_study.cli.tables import limits_table
 from silent_study.data.errors import DataError
@@ -25,7 +25,7 @@ def splits(tiny):
 
 def test_every_model_is_valued_on_both_splits_and_beside_the_oracle(splits):
     train, test = splits.train, splits.report
-    best, best_of_test = optimal_variance(train, 17, 3), optimal_variance(test, 17, 3)
+    best, best_of_test = Moments.of(train, 17).optimal_variance(3), Moments.of(test, 17).optimal_variance(3)
     expected = [
         ("PCA", 0.02, "train", "train", pca_limit(train, train, 17, 3, 0.02)),
         ("PCA", 0.02, "train", "test", pca_limit(train, test, 17, 3, 0.02)),

@@ -10,25 +10,20 @@ from silent_gradients.decoders.likelihood import (
     SampledObjective,
     Standardization,
 )
-from silent_gradients.decoders.linear_precision import LinearPrecisionDecoder
-from silent_gradients.decoders.log_linear_precision import LogLinearPrecisionDecoder
-from silent_gradients.decoders.positive_precision import PositivePrecisionDecoder
-
-LINEAR_DECODERS: dict[str, type[Decoder]] = {
-    "fixed-variance": FixedVarianceDecoder,
-    "linear-precision": LinearPrecisionDecoder,
-    "log-linear-precision": LogLinearPrecisionDecoder,
-    "positive-precision": PositivePrecisionDecoder,
-}
-"""Decoders with a known expectation by name; one that joins is tested under every posterior family."""
+from silent_gradients.decoders.linear_precision import (
+    LinearHeadsDecoder,
+    LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
+    PositivePrecisionDecoder,
+)
 
 __all__ = [
-    "LINEAR_DECODERS",
     "ConvolutionalDecoder",
     "Decoder",
     "ExactObjective",
     "FixedVarianceDecoder",
     "GaussianLikelihood",
+    "LinearHeadsDecoder",
     "LinearPrecisionDecoder",
     "LogLinearPrecisionDecoder",
     "Objective",

@@ -1,4 +1,4 @@
-"""Linear decoder with a fixed scalar variance: exact expectation for every mean-field posterior (paper, Eq. 2-4)."""
+"""Linear decoder with a fixed scalar variance: exact for every mean-field posterior (paper, Eq. 2-4)."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ class FixedVarianceObjective(SampledObjective):
     decoder: FixedVarianceDecoder
 
     def is_exact(self, q: Posterior) -> bool:
-        """Whether ``expectation`` is the true one under ``q``: always."""
+        """Return whether ``expectation`` is exact under ``q``: always."""
         return True
 
     def expectation(self, q: Posterior) -> Tensor:
-        """E_q log p(x|z) in nats, shape [B], for every mean-field q; paper, Eq. 3 and 4.
+        """Return E_q log p(x|z) in nats, shape [B], for every mean-field q; paper, Eq. 3 and 4.
 
         Summed over pixels, E|x - A z - b|^2 = |x - A E z - b|^2 + sum_i Var(z_i) |a_i|^2: one matrix product, the cost
         of a single decoder evaluation.
 
         Raises:
-            ShapeError: q is of another number of images or latent variables.
+            ShapeError: q has another number of images or latent variables.
         """
         self.check_posterior(q)
         linear, variance = self.decoder.linear, self.decoder.variance

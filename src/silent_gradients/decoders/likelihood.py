@@ -1,4 +1,4 @@
-"""What every decoder gives: a Gaussian likelihood of z, and an objective once it is bound to images."""
+"""The contract of decoders: a Gaussian likelihood of z, and an objective for given images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Objective(Protocol):
     """log p(x|z) of fixed images, in nats and summed over the D dimensions, as a function of z."""
 
     def sampled(self, z: Tensor) -> Tensor:
-        """The objective at z [S, B, k], shape [S, B]."""
+        """Return the objective at z [S, B, k], shape [S, B]."""
 
 
 @runtime_checkable
@@ -25,14 +25,14 @@ class ExactObjective(Objective, Protocol):
     """An objective whose expectation under a mean-field posterior is computed in closed form."""
 
     def is_exact(self, q: Posterior) -> bool:
-        """Whether the closed form is the true expectation under ``q`` (a log term may be approximate)."""
+        """Return whether the closed form is the true expectation under ``q`` (a log term may be approximate)."""
 
     def expectation(self, q: Posterior) -> Tensor:
-        """E_q of the objective in nats, without any sampling, shape [B]."""
+        """Return E_q of the objective in nats, without any sampling, shape [B]."""
 
 
 class GaussianLikelihood(NamedTuple):
-    """p(x|z) = N(mean, precision^-2), precision in Gauss's sense (the reciprocal of the standard deviation).
+    """p(x|z) = N(mean, precision^-2): a precision is the reciprocal of a standard deviation.
 
     Attributes:
         mean: [S, B, D].
@@ -45,7 +45,7 @@ class GaussianLikelihood(NamedTuple):
     precision_squared: Tensor
 
     def log_prob(self, x: Tensor, noise_variance: float = 0.0) -> Tensor:
-        """Log p(x|z) in nats of x [B, D], summed over D, shape [S, B]; see ``Decoder.objective`` for the noise."""
+        """Return log p(x|z) in nats of x [B, D], summed over D, [S, B]; see ``Decoder.objective`` for the noise."""
         weighted = ((x - self.mean).square() + noise_variance) * self.precision_squared
         return (self.log_precision - 0.5 * weighted).sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
 
@@ -57,11 +57,11 @@ class Standardization:
     Attributes:
         mean: [D], mean of the dequantized training data.
         scale: [D], its standard deviation.
-        largest_precision: Smooth upper bound of a nonlinear decoder's precision. It lies a little above that of a
-            pixel which never changes (levels * sqrt(12): only the dequantization noise is left).
+        largest_precision: Smooth upper bound of a nonlinear decoder's precision, a little above the precision of a
+            constant pixel (levels * sqrt(12), from the dequantization noise).
 
     Raises:
-        ShapeError: Mean and scale are not two vectors of one length.
+        ShapeError: Mean and scale are not two vectors of the same length.
         NonFiniteError: A mean is NaN or infinite.
         ValueError: A scale or the largest precision is not positive and finite.
     """
@@ -84,7 +84,7 @@ class Standardization:
 
     @classmethod
     def identity(cls, dimensions: int, largest_precision: float) -> Standardization:
-        """Outputs in the units of the images themselves."""
+        """Return the identity: outputs are in the units of the images."""
         return cls(torch.zeros(dimensions), torch.ones(dimensions), largest_precision)
 
 
@@ -102,16 +102,16 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def likelihood(self, z: Tensor) -> GaussianLikelihood:
-        """The likelihood at z [S, B, k]."""
+        """Return the likelihood at z [S, B, k]."""
 
     def objective(self, x: Tensor, noise_variance: float = 0.0) -> Objective:
-        """Log p(x|z) of the images x [B, D] as a function of z.
+        """Return log p(x|z) of the images x [B, D] as a function of z.
 
         Args:
             x: [B, D].
             noise_variance: Variance of independent noise of mean 0 on every dimension, over which log p(x + noise|z) is
-                averaged: log p is quadratic in x, so that the average of (x - m)^2 s^2 is (x - m)^2 s^2 + variance s^2.
-                With x = (y + 1/2) / levels and 1 / (12 levels^2) dequantization noise is integrated out.
+                averaged: log p is quadratic in x, so the average of (x - m)^2 s^2 is (x - m)^2 s^2 + variance s^2.
+                x = (y + 1/2) / levels and 1 / (12 levels^2) integrate out the dequantization noise.
 
         Raises:
             ShapeError: x is not [B, D].
@@ -120,16 +120,16 @@ class Decoder(nn.Module, ABC):
         return SampledObjective(self, x, noise_variance)
 
     def control(self, x: Tensor, q: Posterior) -> Objective:
-        """A function of z that resembles the objective of x [B, D], with an exact expectation if the decoder has one.
+        """Return a function of z like the objective of x [B, D], with an exact expectation if the decoder has one.
 
-        It is the objective itself unless that one's expectation under q is an approximation.
+        It is the objective itself, unless the objective's expectation under q is an approximation.
         """
         return self.objective(x)
 
 
 @dataclass(frozen=True)
 class SampledObjective:
-    """The objective of any decoder: known at samples of z only.
+    """The objective of any decoder, known at samples of z only.
 
     Attributes:
         decoder: The decoder.
@@ -142,14 +142,14 @@ class SampledObjective:
     noise_variance: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise ``ShapeError`` or ``ValueError`` where x is of another shape or no noise has that variance."""
+        """Raise ``ShapeError`` if x has another shape, ``ValueError`` if the noise variance is negative."""
         if self.x.ndim != 2 or self.x.shape[1] != self.decoder.dimensions:
             raise ShapeError(f"x: expected shape [B, {self.decoder.dimensions}], got {list(self.x.shape)}")
         if not self.noise_variance >= 0:
             raise ValueError(f"noise_variance: expected a number of 0 or more, got {self.noise_variance}")
 
     def sampled(self, z: Tensor) -> Tensor:
-        """Log p(x|z) in nats at z [S, B, k], shape [S, B].
+        """Return log p(x|z) in nats at z [S, B, k], shape [S, B].
 
         Raises:
             ShapeError: z has another shape.
@@ -160,7 +160,7 @@ class SampledObjective:
         return self.decoder.likelihood(z).log_prob(self.x, self.noise_variance)
 
     def check_posterior(self, q: Posterior) -> None:
-        """Raise ``ShapeError`` where q is of another number of images or latent variables."""
+        """Raise ``ShapeError`` if q has another number of images or latent variables."""
         expected, found = (len(self.x), self.decoder.latent_dim), (len(q.parameters), q.latent_dim)
         if found != expected:
             raise ShapeError(f"q: expected [B, k] = {list(expected)}, got {list(found)}")

@@ -1,6 +1,6 @@
-"""E log|s| of a random precision s with known cumulants: exact for a normal s, and the approximations in use.
+"""E log|s| of a random precision s with known cumulants: exact for a normal s, and approximations.
 
-Every form takes the first cumulants of s as tensors of one shape and returns nats of that shape.
+Every function takes the first cumulants of s as tensors of one shape and returns nats of that shape.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 # R(w) = E log|s| - 1/2 log(S^2 + V) for s ~ N(S, V) and w = V / (S^2 + V): w times a rational function of w, within
 # 2.0e-7 on [0, 1]. Least-squares fits of the exact form 1/2 log V + g(S / sqrt V),
-# g(t) = -(gamma + log 2)/2 + int_0^{t/sqrt 2} 2 Dawson(u) du, which tests/decoders/test_log_terms.py compares with.
+# g(t) = -(gamma + log 2)/2 + int_0^{t/sqrt 2} 2 Dawson(u) du, which tests/method/decoders/test_log_terms.py tests.
 _NUMERATOR = (
     -0.9999901606901269,
     4.517501871604608,
@@ -72,10 +72,10 @@ def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
 
 
 def normal(mean: Tensor, variance: Tensor) -> Tensor:
-    """E log|s| of s ~ N(mean, variance), smooth through mean = 0 and variance = 0.
+    """Return E log|s| of s ~ N(mean, variance), smooth through mean = 0 and variance = 0.
 
-    Exact to 4e-7 nats in float32. The derivatives have a fit of their own: that by the mean is within
-    1e-6 / sqrt(E s^2), that by the variance within 2e-6 / E s^2. Second derivatives are those of this fit, within 4e-5.
+    Exact to 4e-7 nats in float32. The first derivatives have a fit of their own, within 1e-6 / sqrt(E s^2) by the mean
+    and 2e-6 / E s^2 by the variance. Second derivatives come from this fit and are within 4e-5.
 
     For a sum of many independent terms that is not normal this is the central-limit form.
     """
@@ -113,7 +113,7 @@ _POWER_SERIES = tuple(1 / (n + 2) for n in range(14))
 
 
 def lower_bound(mean: Tensor, variance: Tensor, least: Tensor) -> Tensor:
-    """Lower bound of E log s for any s >= ``least`` > 0 that has this mean and variance.
+    """Return a lower bound of E log s for any s >= ``least`` > 0 with this mean and variance.
 
     log S - V / S^2 theta(L / S) with theta(r) = (r - 1 - log r) / (1 - r)^2, which is 1/2, the coefficient of the
     second-order expansion, at r = 1 and larger below. The parabola in s that touches log s at S and meets it at L stays
@@ -130,7 +130,7 @@ def lower_bound(mean: Tensor, variance: Tensor, least: Tensor) -> Tensor:
 
 
 def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourth: Tensor | None) -> Tensor:
-    """Second-order expansion of 1/2 E log s^2 around E s^2 (Teh et al. 2006): the paper's term, as read here.
+    """Return the second-order expansion of 1/2 E log s^2 around E s^2 (Teh et al. 2006): the paper's log term.
 
     Not a bound: it overestimates by up to 0.18 nats for a normal s. ``third`` and ``fourth`` are the cumulants of s,
     None where they vanish.
@@ -145,7 +145,7 @@ def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourt
 
 
 def taylor(mean: Tensor, variance: Tensor) -> Tensor:
-    """Second-order expansion of E log|s| around E s; it falls without bound as E s goes to 0."""
+    """Return the second-order expansion of E log|s| around E s; it falls without bound as E s goes to 0."""
     # The share of the variance is felt below |t| = 1e-5 only: at t = 0 a gradient would be infinity times zero.
     squared_mean = mean.square() + 1e-12 * variance + _TAYLOR_TINY
     return 0.5 * squared_mean.log() - 0.5 * variance / squared_mean

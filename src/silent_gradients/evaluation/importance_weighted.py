@@ -19,7 +19,7 @@ from silent_gradients.vae import VAE
 
 
 class SamplesError(ValueError):
-    """A number of samples that cannot be."""
+    """An impossible number of samples."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ImportanceWeighted:
         samples: K.
         bpd: Bits per dimension, in expectation an upper bound on the true ones that falls with K.
         bpd_mc_error: Standard error of ``bpd`` due to the samples, to first order in the spread of the weights: too
-            small where ``effective_samples`` is close to 1. None with a single sample.
+            small if ``effective_samples`` is close to 1. None with a single sample.
         effective_samples: Mean over images of ``(sum w)^2 / sum w^2``, between 1 and K (Kish 1965).
     """
 
@@ -40,7 +40,7 @@ class ImportanceWeighted:
     effective_samples: float
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data, named as beside other metrics; a number that is not finite becomes null."""
+        """Return JSON-ready data, named as next to other metrics; numbers that are not finite become null."""
         return finite_or_null(
             {
                 "importance_samples": self.samples,
@@ -54,9 +54,9 @@ class ImportanceWeighted:
 def importance_weighted(
     vae: VAE, x: Tensor, levels: int, samples: int, generator: torch.Generator | None = None
 ) -> ImportanceWeighted:
-    """Evaluate ``log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x)``, z_k genuine samples of the posterior.
+    """Evaluate ``log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x)`` with genuine samples z_k of the posterior.
 
-    With K = 1 it is in expectation the evidence lower bound; it rises with K, and towards log p(x) if the weights are
+    With K = 1 its expectation is the evidence lower bound; it rises with K, and towards log p(x) if the weights are
     bounded (Burda et al. 2016, Theorem 1). At most ``DECODED_PER_CHUNK`` samples are decoded at once.
 
     Args:
@@ -75,7 +75,7 @@ def importance_weighted(
     with evaluation_mode(vae):
         for chunk in x.split(max(1, DECODED_PER_CHUNK // samples)):
             pixels = chunk.flatten(1)
-            # In float64, or the density of a narrow posterior at a rounded sample would be that of another one.
+            # In float64: the density of a narrow posterior at a rounded sample would be far off.
             q = vae.family(vae.encoder(chunk).double())
             total = torch.full((len(chunk),), -math.inf, dtype=torch.float64, device=x.device)
             squares = total

@@ -1,6 +1,6 @@
 """Closed-form limits of linear decoders: probabilistic PCA with a fixed variance, and factor analysis.
 
-Pixels are dequantized as ``x = (y + u) / levels``, ``u ~ U[0, 1)``, and u is integrated out. Everything is float64.
+Pixels are dequantized as ``x = (y + u) / levels``, ``u ~ U[0, 1)``, and u is integrated out. All numbers are float64.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _AT_THE_FLOOR = 1e-12
 
 @dataclass(frozen=True)
 class Limit:
-    """What the optimal decoder and encoder reach, each as a mean over the evaluated images.
+    """The metrics of the optimal decoder and encoder, each a mean over the evaluated images.
 
     Attributes:
         bpd: Bits per dimension, ``log2(levels) - ELBO / (D ln 2)``.
         kl: KL divergence of the posterior to the standard normal prior, nats per image.
         expected_squared_error: ``E_q |x - m(z)|^2``, summed over pixels, x in ``[0, 1)``.
         mean_decoded_squared_error: ``|x - m(E_q z)|^2``, likewise.
-        used_directions: Latent dimensions that carry anything.
+        used_directions: Number of latent dimensions in use.
     """
 
     bpd: float
@@ -46,22 +46,21 @@ class Limit:
 
 
 def pca_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_dim: int, variance: float) -> Limit:
-    """The best decoder and encoder for one set of images, valued on another (or on the same).
+    """Return the metrics of the best decoder and encoder for one set of images on another (or on the same).
 
     Let ``l_1 >= .. >= l_D`` and U be the eigenvalues and eigenvectors of the fitted images' covariance, b their mean,
     s the variance and ``q = min(k, #{l_i > s})`` the number of used directions. The optimum (Tipping and Bishop 1999)
-    has the orthogonal weights ``W = U_q (L_q - s)^(1/2)``; hence its exact posterior
-    ``N(L_q^-1 W'(x - b), diag(s / l_i))`` is one that a mean-field encoder can have, and its bound is the likelihood
-    (Lucas et al. 2019). Valued on the same images it is::
+    has the orthogonal weights ``W = U_q (L_q - s)^(1/2)``. Hence a mean-field encoder can have its exact posterior
+    ``N(L_q^-1 W'(x - b), diag(s / l_i))``, and its bound is the likelihood (Lucas et al. 2019). On the same images it
+    is::
 
         ELBO = -1/2 [D log(2 pi) + sum_(i <= q) log l_i + (D - q) log s + q + sum_(i > q) l_i / s],
 
-    which no encoder and no linear decoder of this variance exceeds on these images. On other images the value is that
-    of the optimum carried over, and no limit.
+    which no encoder and no linear decoder of this variance exceeds on these images. On other images it is not a limit.
 
     Args:
-        images_fit: Images whose optimum it is, uint8 ``[N, ...]``.
-        images_evaluated: Images on which it is valued, uint8 ``[M, ...]``.
+        images_fit: Images that decoder and encoder are optimal for, uint8 ``[N, ...]``.
+        images_evaluated: Images of the metrics, uint8 ``[M, ...]``.
         levels: Number of grey levels.
         latent_dim: Latent dimension k.
         variance: Variance s of the likelihood, on the scale of x.
@@ -75,22 +74,22 @@ def pca_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_
 
 
 def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_dim: int) -> Limit:
-    """Factor analysis of one set of images, valued on another (or on the same).
+    """Return the metrics of a factor analysis of one set of images on another (or on the same).
 
-    The model is ``x ~ N(b, W W' + diag(noise))``; its log-likelihood is maximised over W, b and the noise variances, of
-    which none may be below that of the dequantization noise, ``1 / (12 levels^2)``. W is determined up to a rotation of
-    the latent variables, and most rotations have a posterior that is not mean-field. In the one that makes
-    ``W' diag(noise)^-1 W`` diagonal it is, with a mean linear in x and a constant variance, so that an encoder can have
-    it: the likelihood is then an evidence lower bound, with the KL divergence and the errors given here.
+    The model is ``x ~ N(b, W W' + diag(noise))``. Its log-likelihood is maximised over W, b and noise variances of at
+    least the variance of the dequantization noise, ``1 / (12 levels^2)``. W is determined up to a rotation of the
+    latent variables, and most rotations have a posterior that is not mean-field. The rotation that makes
+    ``W' diag(noise)^-1 W`` diagonal has a mean-field posterior, with a mean linear in x and a constant variance, so an
+    encoder can have it: the likelihood is then an evidence lower bound, with the KL divergence and the errors returned.
 
-    What it is a limit of: linear means with a learnable variance per pixel that is the same for every image. It bounds
-    nothing that has more freedom. Linear decoders whose precision is linear in z contain it (zero weights in the
-    precision), so that with Gaussian latents and enough training they must be at least as good. The likelihood may have
-    several maxima; this is the one that ascent from Jöreskog's (1967) starting point finds.
+    It is a limit of linear means with a learnable variance per pixel that is the same for every image, and of nothing
+    with more freedom. Linear decoders whose precision is linear in z contain it (zero weights in the precision): with
+    Gaussian latents and enough training they must be at least as good. The likelihood may have several maxima; this is
+    the one that ascent from Jöreskog's (1967) starting point finds.
 
     Args:
-        images_fit: Images whose model it is, uint8 ``[N, ...]``.
-        images_evaluated: Images on which it is valued, uint8 ``[M, ...]``.
+        images_fit: Images that the model is fitted to, uint8 ``[N, ...]``.
+        images_evaluated: Images of the metrics, uint8 ``[M, ...]``.
         levels: Number of grey levels.
         latent_dim: Latent dimension k.
 
@@ -102,26 +101,9 @@ def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: 
     )
 
 
-def optimal_variance(images: Levels, levels: int, latent_dim: int) -> float:
-    """The variance of the likelihood that gives the best limit: the mean of the D - k smallest eigenvalues.
-
-    Args:
-        images: Images, uint8 ``[N, ...]``.
-        levels: Number of grey levels.
-        latent_dim: Latent dimension k.
-
-    Returns:
-        The variance, on the scale of x (Tipping and Bishop 1999).
-
-    Raises:
-        ValueError: k is negative or leaves no direction to average over.
-    """
-    return Moments.of(images, levels).optimal_variance(latent_dim)
-
-
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What a linear model sees of a set of dequantized images.
+    """Mean and covariance of a set of dequantized images.
 
     Attributes:
         mean: ``[D]``.
@@ -135,12 +117,11 @@ class Moments:
 
     @classmethod
     def of(cls, images: Levels, levels: int) -> Moments:
-        """The moments of images, uint8 ``[N, ...]``, with the dequantization noise integrated out."""
+        """Return the moments of images, uint8 ``[N, ...]``, with the dequantization noise integrated out."""
         pixels = images.reshape(len(images), -1)
         count, dimensions = pixels.shape
         total, products = np.zeros(dimensions), np.zeros((dimensions, dimensions))
-        # Sums of integers are exact in float64, so nothing is lost by subtracting the mean afterwards; pieces bound
-        # memory.
+        # Sums of integers are exact in float64, so the mean can be subtracted afterwards; pieces bound the memory.
         for start in range(0, count, 8192):
             piece = pixels[start : start + 8192].astype(np.float64)
             total += piece.sum(axis=0)
@@ -150,7 +131,13 @@ class Moments:
         return cls((mean + 0.5) / levels, covariance / levels**2, levels)
 
     def optimal_variance(self, latent_dim: int) -> float:
-        """See ``optimal_variance``."""
+        """Return the likelihood variance with the best limit: the mean of the D - k smallest eigenvalues.
+
+        The variance is on the scale of x (Tipping and Bishop 1999).
+
+        Raises:
+            ValueError: k is negative or leaves no direction to average over.
+        """
         dimensions = len(self.mean)
         if not 0 <= latent_dim < dimensions:
             raise ValueError(f"expected 0 <= k < {dimensions}, found {latent_dim}")
@@ -169,7 +156,7 @@ class LinearModel:
         mean: Mean b, ``[D]``.
         whitened: The whitened covariance, ``[D, D]``.
         noise: Noise variances, ``[D]``.
-        eigenvalues: The q used ones, ``[q]``.
+        eigenvalues: The q eigenvalues in use, ``[q]``.
         directions: Their eigenvectors, ``[D, q]``.
     """
 
@@ -181,14 +168,14 @@ class LinearModel:
 
     @classmethod
     def with_variance(cls, fitted: Moments, latent_dim: int, variance: float) -> LinearModel:
-        """Probabilistic PCA: the same variance for every pixel; see ``pca_limit``."""
+        """Return the model of probabilistic PCA: the same variance for every pixel; see ``pca_limit``."""
         if not variance > 0 or latent_dim < 0:
             raise ValueError(f"expected a positive variance and k >= 0, found {variance} and {latent_dim}")
         return cls._best(fitted, np.full(len(fitted.mean), float(variance)), latent_dim)
 
     @classmethod
     def with_learnt_variances(cls, fitted: Moments, latent_dim: int) -> LinearModel:
-        """Factor analysis; see ``factor_analysis_limit``."""
+        """Return the model of factor analysis; see ``factor_analysis_limit``."""
         if latent_dim < 0:
             raise ValueError(f"expected k >= 0, found {latent_dim}")
         # A model is as large as the covariance: only the last one is kept.
@@ -203,17 +190,17 @@ class LinearModel:
 
     @property
     def deviance(self) -> float:
-        """Minus twice the mean log-likelihood of the fitted data in nats, but for ``D log(2 pi)``."""
+        """Return minus twice the mean log-likelihood of the fitted data in nats, but for ``D log(2 pi)``."""
         unexplained = np.trace(self.whitened) - self.eigenvalues.sum()
         return float(np.log(self.noise).sum() + (np.log(self.eigenvalues) + 1).sum() + unexplained)
 
     def limit(self, evaluated: Moments) -> Limit:
-        """What the model reaches on other images, or on the fitted ones."""
+        """Return the metrics of the model on other images, or on the fitted ones."""
         noise, directions, eigenvalues = self.noise, self.directions, self.eigenvalues
         shift = evaluated.mean - self.mean
         scatter = (evaluated.covariance + np.outer(shift, shift)) / np.sqrt(np.outer(noise, noise))
         projected = scatter @ directions
-        # E (u_i' diag(noise)^(-1/2) (x - b))^2: the eigenvalues again where the data are the fitted ones.
+        # E (u_i' diag(noise)^(-1/2) (x - b))^2: equal to the eigenvalues on the fitted data.
         spread = (directions * projected).sum(axis=0)
         dimensions, variance = len(noise), 1 / eigenvalues
         elbo = -0.5 * float(
@@ -223,7 +210,7 @@ class LinearModel:
             + np.trace(scatter)
             - spread.sum()
         )
-        # The mean decodes to x - b multiplied by the shrunk projection, whose shrinkage is that of the posterior mean.
+        # The mean decodes to x - b times the projection, shrunk as the posterior mean is.
         shrunk = directions * (1 - variance)
         errors = np.diag(scatter) + (shrunk * (shrunk @ (directions.T @ projected) - 2 * projected)).sum(axis=1)
         mean_decoded = float((noise * errors).sum())
@@ -238,14 +225,13 @@ class LinearModel:
 
     @classmethod
     def factor_analyses(cls, fitted: Moments, latent_dim: int) -> Iterator[LinearModel]:
-        """Models of ever higher likelihood, the last of which has converged.
+        """Yield models of increasing likelihood until convergence.
 
         With the best W for given noise variances (an eigendecomposition) the likelihood is a function of their
-        logarithms alone. Its gradient is known, and with P the projection onto the directions that are not used and R
-        the part of the whitened covariance in them, P * R (entry by entry) approximates its curvature, as P * P does
-        where the model fits (Jöreskog 1967). Where such a step of Newton's method, kept within the bounds, does not
-        raise the likelihood, it is replaced by ``noise = diag(C - W W')``, which is a step of expectation maximisation
-        and never lowers it.
+        logarithms alone. Its gradient is known. With P the projection onto the unused directions and R the part of the
+        whitened covariance in them, P * R (entry by entry) approximates its curvature, as P * P does if the model fits
+        (Jöreskog 1967). If a step of Newton's method, kept within the bounds, does not raise the likelihood,
+        ``noise = diag(C - W W')`` replaces it: a step of expectation maximisation, which never lowers the likelihood.
         """
         floor, dimensions = 1 / (12 * fitted.levels**2), len(fitted.mean)
         lowest, highest = math.log(floor), np.log(np.diag(fitted.covariance).clip(min=floor))

@@ -8,17 +8,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 _ROUNDING = 1e-5
-"""Differences below this share of the mean's norm are put down to float32."""
+"""Differences below this share of the mean's norm count as rounding of float32."""
 
 
 class MeanDifference(NamedTuple):
-    """How far apart two means are.
+    """The difference of two means.
 
     Attributes:
-        relative: Norm of their difference over that of the second one, estimated without the bias that the samples'
-            noise would give it; 0 where that estimate is negative.
-        z: The estimated squared norm over its standard deviation if there were no difference. Normal in high
-            dimensions, skewed to the right in low ones: values above about 4 say that there is one.
+        relative: Norm of the difference over the norm of the second mean, estimated without the bias of the samples'
+            noise; 0 if the estimate is negative.
+        z: The estimated squared norm over its standard deviation under equal means. It is normal in high dimensions
+            and skewed to the right in low ones: values above about 4 show a difference.
     """
 
     relative: float
@@ -26,15 +26,14 @@ class MeanDifference(NamedTuple):
 
 
 def mean_difference(samples: Tensor, reference: Tensor) -> MeanDifference:
-    """Compare the mean of independent samples with that of a reference.
+    """Compare the mean of independent samples with the mean of a reference.
 
-    The squared norm of the difference is estimated by products of different samples alone, so that noise adds nothing
-    to its expectation, and its deviation likewise. No covariance matrix is formed, and there may be fewer samples than
-    dimensions.
+    The squared norm of the difference and its deviation are estimated by products of different samples alone, so noise
+    adds nothing to their expectation. No covariance matrix is formed, and there may be fewer samples than dimensions.
 
     Args:
         samples: [N, d], N at least 4.
-        reference: [M, d], samples as well, M at least 4; or [1, d], the mean itself.
+        reference: [M, d], samples, M at least 4; or [1, d], the mean itself.
 
     Raises:
         ValueError: There are too few samples.
@@ -42,7 +41,7 @@ def mean_difference(samples: Tensor, reference: Tensor) -> MeanDifference:
     if len(samples) < 4 or len(reference) in (0, 2, 3):
         raise ValueError(f"expected 4 samples or more, got {len(samples)}, and of the reference {len(reference)}")
     exact = len(reference) == 1
-    # Moved to the reference's mean, or a common large mean would drown what the samples differ in.
+    # Relative to the reference's mean: rounding of a large common mean would hide the difference.
     center = reference.double().mean(0)
     x, y = samples.double() - center, reference.double() - center
     own, theirs = x @ x.T, y @ y.T
@@ -62,13 +61,13 @@ def mean_difference(samples: Tensor, reference: Tensor) -> MeanDifference:
 
 
 def _between(gram: Tensor) -> float:
-    """Mean of the products x_i'x_j over i != j: the squared norm of the mean, without bias."""
+    """Return the mean of the products x_i'x_j over i != j: the squared norm of the mean, without bias."""
     count = len(gram)
     return float(gram.sum() - gram.trace()) / (count * (count - 1))
 
 
 def _squared_covariance(gram: Tensor) -> float:
-    """tr(S^2) of the samples' covariance S, without bias: each factor is centred by the mean of all other samples."""
+    """Return tr(S^2) of the samples' covariance S, without bias: the mean of all other samples centres each factor."""
     count, diagonal = len(gram), gram.diagonal()
     # [j, k]: the product of x_k with the mean of all samples but j and k.
     others = (gram.sum(0) - gram - diagonal) / (count - 2)
@@ -77,7 +76,7 @@ def _squared_covariance(gram: Tensor) -> float:
 
 
 def _covariances_product(cross: Tensor) -> float:
-    """tr(S T) of the covariances S and T of two independent samples from their products, [N, M]."""
+    """Return tr(S T) of the covariances S and T of two independent samples from their products, [N, M]."""
     first, second = cross.shape
     products = (cross - (cross.sum(0) - cross) / (first - 1)) * (
         cross - (cross.sum(1, keepdim=True) - cross) / (second - 1)

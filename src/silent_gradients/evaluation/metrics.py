@@ -1,4 +1,4 @@
-"""Bits per dimension and its companions, as valid bounds from genuine samples."""
+"""Bits per dimension and other metrics, as valid bounds from genuine samples."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from silent_gradients.posteriors import Bernoulli
 from silent_gradients.vae import VAE
 
 ACTIVE_UNIT_VARIANCE = 0.01
-"""A latent variable is active if its posterior mean varies by more than this over the images (Burda et al. 2016)."""
+"""A latent variable is active if the variance of its posterior mean over images is larger (Burda et al. 2016)."""
 SATURATION = 0.01
 """A probability closer than this to 0 or 1 counts as saturated."""
 DECODED_PER_CHUNK = 2048
-"""Samples that are decoded at once: bounds the memory."""
+"""Samples that are decoded at once, which bounds the memory."""
 
 
 def bits_per_dimension(elbo: Any, dimensions: int, levels: int) -> Any:
-    """Bits per dimension of discrete data from an evidence lower bound in nats on x = (y + u) / levels.
+    """Return bits per dimension of discrete data from an evidence lower bound in nats on x = (y + u) / levels.
 
     ``log2(levels) - elbo / (dimensions ln 2)``; with 256 levels the constant is 8 bits. Works on numbers and tensors.
     """
@@ -33,14 +33,14 @@ def bits_per_dimension(elbo: Any, dimensions: int, levels: int) -> Any:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What is known of a model on one split.
+    """The metrics of a model on one split.
 
     Attributes:
         split: ``train``, ``holdout`` or ``test``.
         images: Number of images.
         samples: Latent samples per image.
         bpd: Bits per dimension, an upper bound on the true ones up to the Monte Carlo error.
-        bpd_mc_error: Standard error of ``bpd`` due to the latent samples; 0 where the expectation is exact, None with a
+        bpd_mc_error: Standard error of ``bpd`` due to the latent samples; 0 if the expectation is exact, None with a
             single sample.
         bpd_median_image: Median over images of the bits per dimension.
         kl: Kullback-Leibler divergence, nats per image.
@@ -67,12 +67,12 @@ class Metrics:
     mse_sampled_clamped: float
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data; a number that is not finite becomes null."""
+        """Return JSON-ready data; numbers that are not finite become null."""
         return finite_or_null(asdict(self))
 
 
 def finite_or_null(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with None in the place of every number that is not finite, which JSON does not have."""
+    """Return the values with None in the place of numbers that are not finite, which JSON lacks."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
     }
@@ -80,7 +80,7 @@ def finite_or_null(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; every module's own mode is restored afterwards."""
+    """Context manager: evaluation mode without gradients; every module's own mode is restored afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -96,8 +96,8 @@ def evaluate(
 ) -> Metrics:
     """Evaluate the reported decoder on dequantized images.
 
-    Samples are genuine ones of the posterior (hard bits for a Bernoulli), never relaxed. Where the decoder's
-    expectation is exact, the bound uses it and ``samples`` serves the sampled errors alone.
+    Samples are genuine (hard bits for a Bernoulli), never relaxed. If the decoder's expectation is exact, the bound
+    uses it, and ``samples`` matters for the sampled errors alone.
 
     Args:
         vae: The model, on the images' device.

@@ -19,7 +19,7 @@ def reconstruct(
     Args:
         vae: The model.
         x: Dequantized images [n, C, H, W].
-        with_deviation: Also return the standard deviations, which a fixed variance makes pointless.
+        with_deviation: Also return the standard deviations, which are constant with a fixed variance.
         generator: Source of the latent samples.
 
     Returns:

@@ -1,7 +1,6 @@
-"""Mean-field posteriors q(z|x), one file per family."""
+"""Mean-field posteriors q(z|x), by family."""
 
-from silent_gradients.posteriors.bernoulli import Bernoulli
-from silent_gradients.posteriors.binomial import Binomial
+from silent_gradients.posteriors.bits import Bernoulli, Binomial, Sign
 from silent_gradients.posteriors.categorical import Categorical
 from silent_gradients.posteriors.contract import (
     JointCumulants,
@@ -13,13 +12,12 @@ from silent_gradients.posteriors.contract import (
 from silent_gradients.posteriors.gaussian import Gaussian
 from silent_gradients.posteriors.laplace import Laplace
 from silent_gradients.posteriors.poisson import Poisson
-from silent_gradients.posteriors.sign import Sign
 from silent_gradients.posteriors.uniform import Uniform
 
 FAMILIES: dict[str, type[Posterior]] = {
     family.name: family for family in (Gaussian, Bernoulli, Categorical, Sign, Binomial, Poisson, Laplace, Uniform)
 }
-"""Posterior families by name. The experiments compare those of ``settings.PosteriorFamily``."""
+"""Posterior families by name."""
 
 __all__ = [
     "FAMILIES",

@@ -16,16 +16,16 @@ from silent_gradients.posteriors.tilting import tilted_groups
 
 
 class Categorical(Posterior):
-    """Independent groups of C latent variables of which one is 1 and the others are 0, all classes alike in the prior.
+    """Independent groups of C latent variables of which one is 1 and the others are 0; the prior is uniform.
 
-    ``parameters`` [B, k] are the logits, those of one group side by side: k = G C. The variables of a group depend on
-    each other, so that cumulants of linear functions are sums over groups, not over variables. ``variance`` and the
-    cumulants beyond it are those of each variable by itself.
+    ``parameters`` [B, k] are the logits, a group's side by side: k = G C. The variables of a group depend on each
+    other, so cumulants of linear functions are sums over groups, not over variables. ``variance`` and the higher
+    cumulants describe each variable by itself.
 
-    C is 2 here; ``Categorical.of(10)``, or a subclass with other ``classes``, has another one.
+    C is 2 by default; ``Categorical.of(10)``, or a subclass with other ``classes``, changes it.
 
     Raises:
-        ShapeError: k is no multiple of C.
+        ShapeError: k is not a multiple of C.
     """
 
     name = "categorical"
@@ -41,10 +41,10 @@ class Categorical(Posterior):
 
     @classmethod
     def of(cls, classes: int) -> type[Categorical]:
-        """The family with C = ``classes``.
+        """Return the family with C = ``classes``.
 
         Raises:
-            ValueError: ``classes`` is no whole number of 2 or more.
+            ValueError: ``classes`` is not a whole number of 2 or more.
         """
         return type(f"{cls.__name__}{classes}", (cls,), {"classes": classes, "__module__": cls.__module__})
 
@@ -80,15 +80,15 @@ class Categorical(Posterior):
         return variance * (1 - 6 * variance)
 
     def _centred(self, weight: Tensor) -> Tensor:
-        """Weights [D, k] as [G, C, D], less their mean over the classes of each group.
+        """Return weights [D, k] as [G, C, D], less their mean over the classes of each group.
 
-        That moves a linear function by a constant alone, and takes out what the differences of moments would cancel.
+        This changes a linear function by a constant alone, and avoids cancellation in the differences of moments.
         """
         grouped = weight.unflatten(1, (-1, self.classes))
         return (grouped - grouped.mean(2, keepdim=True)).permute(1, 2, 0)
 
     def _averaged(self, values: Tensor) -> Tensor:
-        """Expectations [G, B, D] of a value [G, C, D] per class."""
+        """Return the expectations [G, B, D] of a value [G, C, D] per class."""
         return self.probabilities.transpose(0, 1) @ values
 
     def linear_variance(self, weight: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Categorical(Posterior):
         return joint.k12, joint.k22
 
     def joint_cumulants(self, weight_m: Tensor, weight_s: Tensor) -> JointCumulants:
-        """Joint cumulants of m = A z and s = B z: sums over groups of those of one pair (a_c, b_c) of weights.
+        """Return the joint cumulants of m = A z and s = B z: sums over groups.
 
         Eight products of the size of a decoder's, with [G, B, D] in between.
         """
@@ -142,14 +142,14 @@ class Categorical(Posterior):
         )
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """Tilted classes have other probabilities in every dimension: linear in k, but elementwise over [B, D, k]."""
+        """Return the moments; tilted classes differ in every dimension: linear in k, elementwise over [B, D, k]."""
         return TiltedMoments(*tilted_groups(self.log_probabilities, weight_m, exponent))
 
     def kl_divergence(self) -> Tensor:
         return ((self.probabilities * self.log_probabilities).sum(2) + math.log(self.classes)).sum(1)
 
     def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        """One-hot samples by Gumbel's maximum."""
+        """Return one-hot samples by the Gumbel-max trick."""
         with torch.no_grad():
             logits = self.log_probabilities
             uniform = latent_noise.uniform((samples, *logits.shape), logits, generator)

@@ -1,9 +1,9 @@
 """Mean-field posterior families q(z|x): moments, cumulants, Kullback-Leibler divergence and samples.
 
-A posterior is a batch of B factorised distributions over k latent variables, made from the encoder's output. What an
-exact decoder needs of it are the cumulants of linear functions of z; they are sums over independent coordinates, so
-everything here is linear in k (paper, Section 3.1, Proposition 1 and Theorem 1). A family whose coordinates are
-independent in groups only (``Categorical``) says what the cumulants of linear functions are instead.
+A posterior is a batch of B factorised distributions over k latent variables, made from the encoder's output. Exact
+decoders need the cumulants of linear functions of z. These are sums over independent coordinates, so everything here is
+linear in k (paper, Section 3.1, Proposition 1 and Theorem 1). A family whose coordinates are independent in groups only
+(``Categorical``) overrides the cumulants of linear functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from silent_gradients.latent_noise import NoiseSource
 
 
 class ShapeError(ValueError):
-    """A tensor has another shape than was expected."""
+    """A tensor has another shape than expected."""
 
 
 class NonFiniteError(ValueError):
@@ -52,14 +52,14 @@ class JointCumulants(NamedTuple):
 
 
 class TiltedMoments(NamedTuple):
-    """What q(z|x) tilted by e^t, t = T z, makes of m = A z; all of shape [B, D].
+    """Moments of m = A z under q(z|x) tilted by e^t, t = T z; all of shape [B, D].
 
-    For every function f, E[e^t f(m)] = E[e^t] times the mean of f(m) under the tilted law q e^t / E[e^t].
+    For every function f, E[e^t f(m)] is E[e^t] times the mean of f(m) under the tilted distribution q e^t / E[e^t].
 
     Attributes:
         log_normalizer: log E[e^t], the cumulant generating function of z at each row of T.
-        mean: Mean of m under the tilted law.
-        variance: Variance of m under the tilted law.
+        mean: Mean of m under the tilted distribution.
+        variance: Variance of m under the tilted distribution.
     """
 
     log_normalizer: Tensor
@@ -85,9 +85,7 @@ class Posterior(ABC):
     """Whether linear functions of z are exactly normal, so that all cumulants beyond the second vanish."""
     has_fixed_support: ClassVar[bool] = True
     """Whether the same z are possible for all parameters. Otherwise the gradient of an expectation has a part at the
-    border of the support, of which log q knows nothing: score-function gradients are wrong."""
-    draws_beforehand: ClassVar[bool] = True
-    """Whether samples are functions of noise that can be drawn before the parameters are known."""
+    border of the support, which score-function gradients miss."""
 
     def __init__(self, parameters: Tensor) -> None:
         if parameters.ndim != 2 or parameters.shape[1] % self.parameters_per_latent:
@@ -99,12 +97,9 @@ class Posterior(ABC):
         self.latent_dim = parameters.shape[1] // self.parameters_per_latent
 
     def check_finite(self) -> None:
-        """Refuse parameters that are NaN or infinite.
+        """Raise ``NonFiniteError`` if parameters are NaN or infinite, with their number.
 
-        This waits for the device, and nothing in a training step does: the loop looks at the sums of an epoch.
-
-        Raises:
-            NonFiniteError: With the number of such parameters.
+        The check waits for the device, so a training step leaves it out.
         """
         wrong = int((~self.parameters.isfinite()).sum())
         if wrong:
@@ -120,46 +115,47 @@ class Posterior(ABC):
     @property
     @abstractmethod
     def mean(self) -> Tensor:
-        """E[z], shape [B, k]."""
+        """Return E[z], shape [B, k]."""
 
     @property
     @abstractmethod
     def variance(self) -> Tensor:
-        """Var[z], shape [B, k]."""
+        """Return Var[z], shape [B, k]."""
 
     @property
     @abstractmethod
     def third_cumulant(self) -> Tensor:
-        """Third central moment of each z_i, shape [B, k]."""
+        """Return the third central moment of each z_i, shape [B, k]."""
 
     @property
     @abstractmethod
     def fourth_cumulant(self) -> Tensor:
-        """Fourth central moment less three times the squared variance, of each z_i, shape [B, k]."""
+        """Return the fourth central moment less three times the squared variance, of each z_i, shape [B, k]."""
 
     @abstractmethod
     def kl_divergence(self) -> Tensor:
-        """KL(q || prior) in nats, summed over the latent variables, shape [B]."""
+        """Return KL(q || prior) in nats, summed over the latent variables, shape [B]."""
 
-    @abstractmethod
     def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        """Genuine (hard) samples without a gradient, shape [S, B, k]."""
+        """Return genuine (hard) samples without a gradient, shape [S, B, k]; by default from ``rsample``."""
+        with torch.no_grad():
+            return self.rsample(samples, generator)
 
     @abstractmethod
     def log_prob(self, z: Tensor) -> Tensor:
-        """log q(z|x) in nats of z [S, B, k], summed over the latent variables, shape [S, B].
+        """Return log q(z|x) in nats of z [S, B, k], summed over the latent variables, shape [S, B].
 
         Raises:
             ShapeError: z has another shape.
         """
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
-        """Log p(z) in nats of z [S, B, k] under the prior, summed over the latent variables, shape [S, B]."""
-        # Parameters of zero make the prior, unless a family says otherwise.
+        """Return log p(z) in nats of z [S, B, k] under the prior, summed over the latent variables, shape [S, B]."""
+        # Parameters of zero make the prior, unless a family overrides this.
         return type(self)(torch.zeros_like(self.parameters)).log_prob(z)
 
     def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        """Samples [S, B, k] that are differentiable functions of the parameters, where the family has them.
+        """Return samples [S, B, k] that are differentiable functions of the parameters, if the family has them.
 
         Raises:
             NotImplementedError: The family has no reparameterization.
@@ -168,26 +164,26 @@ class Posterior(ABC):
 
     @classmethod
     def has_rsample(cls) -> bool:
-        """Whether the family gives ``rsample``."""
+        """Return whether the family has ``rsample``."""
         return cls.rsample is not Posterior.rsample
 
     def linear_variance(self, weight: Tensor) -> Tensor:
-        """Var of each row of W z for ``weight`` W [D, k], shape [B, D]."""
+        """Return the variance of each row of W z for ``weight`` W [D, k], shape [B, D]."""
         return F.linear(self.variance, weight.square())
 
     def total_variance(self, weight: Tensor) -> Tensor:
-        """The sum of ``linear_variance`` over its rows, shape [B]: sum_i Var(z_i) |w_i|^2, without a matrix product."""
-        # Not `square`, whose backward pass goes over the weights once more.
+        """Return the sum of ``linear_variance`` over its rows, [B]: sum_i Var(z_i) |w_i|^2, no matrix product."""
+        # Not `square`: its backward pass reads the weights once more.
         return self.variance @ (weight * weight).sum(0)
 
     def higher_cumulants(self, weight: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        """Third and fourth cumulant of W z for ``weight`` W [D, k], each [B, D]; None where they vanish."""
+        """Return third and fourth cumulant of W z for ``weight`` W [D, k], each [B, D]; None where they vanish."""
         if self.is_gaussian:
             return None, None
         return F.linear(self.third_cumulant, weight**3), F.linear(self.fourth_cumulant, weight**4)
 
     def joint_cumulants(self, weight_m: Tensor, weight_s: Tensor) -> JointCumulants:
-        """Joint cumulants of m = A z and s = B z; paper, Theorem 1.
+        """Return the joint cumulants of m = A z and s = B z; paper, Theorem 1.
 
         Args:
             weight_m: A, shape [D, k].
@@ -213,18 +209,18 @@ class Posterior(ABC):
         )
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """Moments of m = A z under the law tilted by e^t, t = T z, where the family has a generating function.
+        """Return moments of m = A z under q tilted by e^t, t = T z, if the family has a generating function.
 
         Args:
             weight_m: A, shape [D, k].
             exponent: T, shape [D, k].
 
         Raises:
-            NotImplementedError: The family gives none.
+            NotImplementedError: The family has none.
         """
         raise NotImplementedError(f"a {self.name} posterior has no tilted moments")
 
     @classmethod
     def has_tilted_moments(cls) -> bool:
-        """Whether the family gives ``tilted_moments``."""
+        """Return whether the family has ``tilted_moments``."""
         return cls.tilted_moments is not Posterior.tilted_moments

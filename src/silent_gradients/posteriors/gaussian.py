@@ -42,7 +42,7 @@ class Gaussian(Posterior):
         return torch.zeros_like(self._mean)
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """A tilted normal law is the same one with another mean: five matrix products."""
+        """Return the moments: tilting moves the mean of a normal distribution alone. Five matrix products."""
         mean, variance = self._mean, self._variance
         return TiltedMoments(
             F.linear(mean, exponent) + 0.5 * F.linear(variance, exponent.square()),
@@ -52,10 +52,6 @@ class Gaussian(Posterior):
 
     def kl_divergence(self) -> Tensor:
         return 0.5 * (self._mean.square() + self._variance - 1 - self.log_variance).sum(1)
-
-    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        with torch.no_grad():
-            return self.rsample(samples, generator)
 
     def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         mean = self._mean

@@ -12,9 +12,9 @@ from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors.contract import Posterior
 
 _FAR = 1e3
-"""Distance in scales from which e^-distance is 0 in every type, and its slope with it."""
+"""Distance in scales from which e^-distance and its slope are 0 in every floating-point type."""
 _LARGEST_LOG = 80.0
-"""Its exponential is a number in float32."""
+"""Its exponential is finite in float32."""
 
 
 class Laplace(Posterior):
@@ -52,12 +52,8 @@ class Laplace(Posterior):
         distance = (magnitude * (-self.log_scale).clamp(max=_LARGEST_LOG).exp()).clamp(max=_FAR)
         return (magnitude + scale * (-distance).expm1() + self.log_scale.expm1() - self.log_scale).sum(1)
 
-    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        with torch.no_grad():
-            return self.rsample(samples, generator)
-
     def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        """Samples by the inverse of the distribution function."""
+        """Return samples by the inverse of the distribution function."""
         mean = self._mean
         centred = latent_noise.uniform((samples, *mean.shape), mean, generator) - 0.5
         # The noise may be 0, whose logarithm is not taken: half a step of it instead.

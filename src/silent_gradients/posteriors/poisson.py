@@ -17,7 +17,6 @@ class Poisson(Posterior):
     name = "poisson"
     parameters_per_latent = 1
     support = (0.0, float("inf"))
-    draws_beforehand = False
 
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
@@ -41,7 +40,7 @@ class Poisson(Posterior):
         return self._rate
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """Tilted counts are Poisson of rate e^t times as large: three matrix products."""
+        """Return the moments: tilted counts are Poisson with e^t times the rate. Three matrix products."""
         tilted_mean = weight_m * exponent.exp()
         return TiltedMoments(
             F.linear(self._rate, exponent.expm1()),

@@ -1,8 +1,8 @@
-"""Moments of linear functions of independent variables under an exponentially tilted law, in bounded memory.
+"""Moments of linear functions of independent variables under exponential tilting, in bounded memory.
 
-Under q(z) exp(t z) / E exp(t z) independent variables stay independent, and the law of each changes: the logits of bits
-move from l to l + t. Since t is another one for every dimension, the tilted laws are tensors [B, D, k], which are
-therefore never held as a whole: dimensions are taken a few at a time, and once more for the gradient.
+Under q(z) exp(t z) / E exp(t z) independent variables stay independent, and each distribution changes: the logits of
+bits move from l to l + t. Since t differs for every dimension, the tilted distributions are tensors [B, D, k]. They are
+never held as a whole: dimensions are processed a few at a time, and again for the gradient.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**26}
 """Largest tensor over chunk, batch and latent variables by type of device, in bytes (one dimension is the least chunk).
-About four are alive at a time: together they fit a core's cache, and keep a GPU busy for longer than a launch takes."""
+About four exist at a time: together they fit a core's cache, and keep a GPU busy for longer than a launch takes."""
 
 
 def tilted_bits(logits: Tensor, weight: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log E[e^t] for t = T z, and mean and variance of m = A z under the law of z tilted by e^t; each [B, D].
+    """Return log E[e^t] for t = T z, and mean and variance of m = A z under q(z) tilted by e^t; each [B, D].
 
-    Differentiable by a hand-derived backward pass that computes the tilted probabilities again; once only.
+    Differentiable once, by a hand-derived backward pass that computes the tilted probabilities again.
 
     Args:
         logits: [B, k], of independent bits.
@@ -44,9 +44,9 @@ def _chunks(logits: Tensor, dimensions: int) -> Iterator[slice]:
 
 
 class _TiltedBits(torch.autograd.Function):
-    """``tilted_bits`` with the dimensions first, so that every product over the latent variables is one of matrices.
+    """``tilted_bits`` with the dimensions first: every product over the latent variables is a matrix product.
 
-    Bits of a positive logit are flipped, z = flipped + sign z', so that no z' is likely and 1 - p of a saturated bit
+    Bits with a positive logit are flipped, z = flipped + sign z', so that no z' is likely and 1 - p of a saturated bit
     keeps its digits. With P' the tilted probability of z', whose tilted logit is sign t - |l|, and signed = sign P',
 
         log E e^(t z) = t flipped + softplus(sign t - |l|) - softplus(-|l|),    P = flipped + signed,
@@ -89,7 +89,7 @@ class _TiltedBits(torch.autograd.Function):
             spread = (sign - signed).mul_(signed)
             by_weight[rows] += (by_mean[rows, None] @ signed + 2 * a * (by_variance[rows, None] @ spread)).squeeze(1)
             # By the logit, the derivatives of the three are P - p, a P (1 - P) and a^2 P (1 - P)(1 - 2 P). P and p are
-            # not summed on their own: over all dimensions that is hundreds of times their difference.
+            # not summed separately: over all dimensions each sum is hundreds of times their difference.
             slope = torch.sub(sign, signed, alpha=2).mul_(by_variance[rows, :, None]).mul_(a)
             slope.add_(by_mean[rows, :, None]).mul_(a).mul_(spread)
             slope.add_(signed.sub_(untilted).mul_(by_log_normalizer[rows, :, None]))
@@ -99,13 +99,13 @@ class _TiltedBits(torch.autograd.Function):
 
 
 def _folded(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which bits are flipped (0 or 1), the sign that this gives them (1 or -1) and the magnitude of their logits."""
+    """Return which bits are flipped (0 or 1), the resulting sign (1 or -1) and the magnitude of the logits."""
     flipped = (logits > 0).to(logits.dtype)
     return flipped, 1 - 2 * flipped, logits.abs()
 
 
 def tilted_groups(log_probabilities: Tensor, weight: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``tilted_bits`` gives, for one-hot groups of log probabilities [B, G, C]; A and T are [D, G C]."""
+    """Return the moments of ``tilted_bits`` for one-hot groups of log probabilities [B, G, C]; A and T are [D, G C]."""
     groups = log_probabilities.shape[1:]
 
     def moments(weight: Tensor, exponent: Tensor, log_probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,10 +121,9 @@ def tilted_groups(log_probabilities: Tensor, weight: Tensor, exponent: Tensor) -
 def tilted_intervals(
     middle: Tensor, half_width: Tensor, weight: Tensor, exponent: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``tilted_bits`` gives, for variables uniform on middle -+ half_width, each [B, k]; A and T are [D, k].
+    """Return the moments of ``tilted_bits`` for variables uniform on middle -+ half_width [B, k]; A and T are [D, k].
 
-    With x = T half_width, log E e^t is that of the middle plus log(sinh x / x), of which mean and variance are the
-    first and the second derivative.
+    With x = T half_width, log E e^t is T middle + log(sinh x / x); mean and variance are its first two derivatives.
     """
 
     def moments(weight: Tensor, exponent: Tensor, middle: Tensor, half_width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,7 +139,7 @@ def tilted_intervals(
 
 
 def _series(terms: int) -> list[float]:
-    """The first coefficients of log(sinh x / x) in powers of x^2, from x^2 on: 2^(2n) B_2n / (2n (2n)!)."""
+    """Return the first coefficients of log(sinh x / x) in powers of x^2, from x^2 on: 2^(2n) B_2n / (2n (2n)!)."""
     bernoulli = [Fraction(1)]
     for n in range(1, 2 * terms + 1):
         bernoulli.append(-sum((comb(n + 1, j) * bernoulli[j] for j in range(n)), Fraction(0)) / (n + 1))
@@ -148,11 +147,11 @@ def _series(terms: int) -> list[float]:
 
 
 _LOG_SINH_RATIO = _series(18)
-"""Coefficients that leave less than 1e-18 for |x| < 1: they fall as pi^(-2n)."""
+"""Coefficients that leave an error below 1e-18 for |x| < 1: they fall as pi^(-2n)."""
 
 
 def _log_sinh_ratio(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log(sinh x / x) and its first two derivatives: by the series below 1, in e^(-2|x|) above."""
+    """Return log(sinh x / x) and its first two derivatives: by the series below 1, in e^(-2|x|) above."""
     near = x.abs() < 1
     inner, outer = torch.where(near, x, 0), torch.where(near, 1, x.abs())
     squared = inner.square()
@@ -173,7 +172,7 @@ def _log_sinh_ratio(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 _Moments = Callable[..., tuple[Tensor, Tensor, Tensor]]
-"""Rows of A and T, each [R, k], and the posterior's tensors [B, ...] to three moments [R, B]."""
+"""Function from rows of A and T, each [R, k], and the posterior's tensors [B, ...] to three moments [R, B]."""
 
 
 def _by_rows(moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,7 +181,7 @@ def _by_rows(moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -
 
 
 class _ByRows(torch.autograd.Function):
-    """Moments of a few dimensions at a time, computed again for the gradient; once differentiable, not to be mapped."""
+    """Moments of a few dimensions at a time, computed again for the gradient; once differentiable, no vmap rule."""
 
     @staticmethod
     def forward(ctx: Any, moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
@@ -200,7 +199,7 @@ class _ByRows(torch.autograd.Function):
             leaves = [each.detach().requires_grad_() for each in (weight[rows], exponent[rows], *of)]
             with torch.enable_grad():
                 found = ctx.moments(*leaves)
-                # As a scalar: cotangents that are handed over would make torch load sympy.
+                # A scalar: cotangents as arguments would make torch load sympy.
                 total = sum((moment * by[rows]).sum() for moment, by in zip(found, by_moments, strict=True))
             assert isinstance(total, Tensor)
             by_weight[rows], by_exponent[rows], *own = torch.autograd.grad(total, leaves)

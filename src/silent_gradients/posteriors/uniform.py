@@ -1,4 +1,4 @@
-"""Latent variables that are equally likely on an interval."""
+"""Latent variables with a uniform distribution on an interval."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Uniform(Posterior):
     """Uniform on [low, low + width] inside [0, 1], where the prior is uniform; ``parameters`` [B, 2k].
 
     With the first half a and the second half c, width = sigmoid(c) and low = sigmoid(a) (1 - width). Parameters of zero
-    are the middle half of [0, 1]; the prior is the limit of large c.
+    give the middle half of [0, 1]; the prior is the limit of large c.
     """
 
     name = "uniform"
@@ -50,15 +50,11 @@ class Uniform(Posterior):
         return -(self.width**4) / 120
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """Tilted variables are exponential on their intervals: linear in k, but elementwise over [B, D, k]."""
+        """Return the moments; tilted variables are truncated exponential: linear in k, elementwise over [B, D, k]."""
         return TiltedMoments(*tilted_intervals(self._mean, 0.5 * self.width, weight_m, exponent))
 
     def kl_divergence(self) -> Tensor:
         return -self.log_width.sum(1)
-
-    def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        with torch.no_grad():
-            return self.rsample(samples, generator)
 
     def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         noise = latent_noise.uniform((samples, *self.low.shape), self.low, generator)

@@ -15,14 +15,13 @@ from silent_gradients.decoders import (
     ConvolutionalDecoder,
     Decoder,
     FixedVarianceDecoder,
+    LinearHeadsDecoder,
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     Standardization,
 )
-from silent_gradients.decoders.linear_heads import LinearHeadsDecoder
-from silent_gradients.encoders import encoder
 from silent_gradients.estimators.contract import State
-from silent_gradients.networks import set_precision
+from silent_gradients.networks import encoder, set_precision
 from silent_gradients.posteriors import FAMILIES
 from silent_gradients.schedules import SilentSchedule
 from silent_gradients.vae import VAE

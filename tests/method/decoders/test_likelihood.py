@@ -8,13 +8,11 @@ from silent_gradients.decoders import (
     ExactObjective,
     FixedVarianceDecoder,
     GaussianLikelihood,
-    LinearPrecisionDecoder,
-    LogLinearPrecisionDecoder,
     Objective,
     Standardization,
 )
 from silent_gradients.decoders.likelihood import Decoder, SampledObjective
-from silent_gradients.posteriors import Bernoulli, NonFiniteError, ShapeError
+from silent_gradients.posteriors import NonFiniteError, ShapeError
 
 
 class Quadratic(Decoder):
@@ -84,23 +82,6 @@ def test_impossible_standardizations(mean, scale, largest, message):
     kind = ShapeError if "shape" in message else NonFiniteError if "finite" in message else ValueError
     with pytest.raises(kind, match=message):
         Standardization(mean, scale, largest)
-
-
-LINEAR = {
-    "fixed": lambda: FixedVarianceDecoder(2, 3, 0.5),
-    "linear": lambda: LinearPrecisionDecoder(2, Standardization.identity(3, 10.0)),
-    "log-linear": lambda: LogLinearPrecisionDecoder(2, Standardization.identity(3, 10.0)),
-}
-
-
-@pytest.mark.parametrize("decoder", LINEAR)
-@pytest.mark.parametrize(("images", "latent_dim"), [(1, 2), (5, 2), (4, 1), (4, 3)])
-def test_posteriors_of_another_shape_are_refused(decoder, images, latent_dim):
-    """Also those that would be broadcast."""
-    objective = LINEAR[decoder]().objective(torch.zeros(4, 3))
-    assert isinstance(objective, ExactObjective)
-    with pytest.raises(ShapeError, match=rf"q: expected \[B, k\] = \[4, 2\], got \[{images}, {latent_dim}\]"):
-        objective.expectation(Bernoulli(torch.zeros(images, latent_dim)))
 
 
 def test_decoders_of_mismatched_sizes_are_refused():

@@ -1,98 +1,257 @@
 """Every linear decoder under every posterior: its expectation is the average of its own density, by another way."""
 
-import inspect
+import math
 
 import pytest
 import torch
-from tests.method.families import FAMILIES
-from tests.method.reference import DOUBLE, expectation, gradients, normal, relative
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from tests.method.families import FAMILIES, LATENTS, family_parameters
+from tests.method.reference import (
+    DOUBLE,
+    codes,
+    expectation,
+    fixed_variance_log_density,
+    gradients,
+    linear_precision_log_density,
+    log_linear_precision_log_density,
+    normal,
+    relative,
+)
+from torch import nn
 
-from silent_gradients.decoders import LINEAR_DECODERS, ExactObjective, Standardization
+from silent_gradients.decoders import (
+    ExactObjective,
+    FixedVarianceDecoder,
+    LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
+    PositivePrecisionDecoder,
+    Standardization,
+)
 from silent_gradients.posteriors import ShapeError
 
-B, D = 2, 3
-PARAMETERS = {
-    "bernoulli": normal(B, 4, seed=300),
-    "gaussian": normal(B, 2 * 2, seed=301, scale=0.5),
-    "categorical": normal(B, 2 * 3, seed=302),
-    "sign": normal(B, 4, seed=303),
-    "binomial": normal(B, 2, seed=304),
-    "poisson": normal(B, 2, seed=305, scale=0.3),
-    "laplace": normal(B, 2 * 2, seed=306, scale=0.3),
-    "uniform": normal(B, 2 * 2, seed=307),
-}
+B, D = 3, 4
+PARAMETERS = family_parameters(B, seed=300)
 X = normal(B, D, seed=308)
-SCALE = Standardization(normal(D, seed=309).float(), torch.tensor([0.5, 1.0, 2.0]), 1000.0)
-NOISE = 0.01
+IDENTITY = Standardization.identity(D, 1000.0)
+SCALE = Standardization(normal(D, seed=309).float(), torch.tensor([0.5, 1.0, 2.0, 0.1]), 1000.0)
+NOISE, VARIANCE = 0.01, 0.3
+KINDS = {
+    "fixed-variance": lambda k, scale=IDENTITY, **_: FixedVarianceDecoder(k, len(scale.mean), VARIANCE, scale.mean),
+    "linear-precision": LinearPrecisionDecoder,
+    "log-linear-precision": LogLinearPrecisionDecoder,
+    "positive-precision": PositivePrecisionDecoder,
+}
+LEARNED = [name for name in KINDS if name != "fixed-variance"]
 
 
-def latent_dim(family):
-    return FAMILIES[family](PARAMETERS[family]).latent_dim
-
-
-def decoder(name, family):
-    """With weights that keep a linear precision many deviations from zero, where log|s| can be averaged at nodes."""
-    kind = LINEAR_DECODERS[name]
-    k = latent_dim(family)
-    fixed = "variance" in inspect.signature(kind).parameters
-    made = (kind(k, D, 0.5, SCALE.mean) if fixed else kind(k, SCALE)).double()  # type: ignore[call-arg, arg-type]
+def make(name, family, scale=IDENTITY, spread=0.3):
+    """A decoder whose weights keep a linear precision many deviations from zero if the spread is 0.02."""
+    decoder = KINDS[name](LATENTS[family], scale).double()
     with torch.no_grad():
-        for number, parameter in enumerate(made.parameters()):
-            parameter.add_(0.05 * normal(*parameter.shape, seed=310 + number))
-    return made
+        for number, parameter in enumerate(decoder.parameters()):
+            # The heads' parameters are (A, a, B, c), of which the last two are the precision's.
+            parameter.add_((spread if number > 1 else 1.0) * normal(*parameter.shape, seed=310 + number))
+    return decoder
 
 
-def exact_cases():
-    found = []
-    for name in LINEAR_DECODERS:
-        for family, parameters in PARAMETERS.items():
-            objective = decoder(name, family).objective(X)
-            assert isinstance(objective, ExactObjective)
-            if objective.is_exact(FAMILIES[family](parameters)):
-                found.append((name, family))
-    return found
+def served(name):
+    return [family for family in FAMILIES if name != "positive-precision" or FAMILIES[family].support == (0.0, 1.0)]
 
 
-def test_every_family_has_parameters_here():
-    assert set(PARAMETERS) == set(FAMILIES)
+CASES = [(name, family) for name in KINDS for family in served(name) if (name[:3], family) != ("log", "laplace")]
 
 
-def test_a_decoder_is_exact_somewhere_or_a_bound():
-    exact = {name for name, _ in exact_cases()}
-    assert exact == set(LINEAR_DECODERS) - {"positive-precision"}
-    assert {family for name, family in exact_cases() if name == "fixed-variance"} == set(FAMILIES)
+def density(name, decoder, z):
+    """The density of X at z by its definition, without the standardization, [S, B]."""
+    if name == "fixed-variance":
+        return fixed_variance_log_density(z, X, decoder.linear.weight, decoder.linear.bias, VARIANCE).sum(-1)
+    weight, bias = decoder.precision_head.weight, decoder.precision_head.bias
+    if name == "positive-precision":  # the least precision over all codes is softplus of the bias
+        bias = 1e-6 + torch.log1p(bias.exp()) - (codes(weight.shape[1]) @ weight.T).amin(0)
+    heads = (decoder.mean_head.weight, decoder.mean_head.bias, weight, bias)
+    log_density = log_linear_precision_log_density if name[:3] == "log" else linear_precision_log_density
+    return log_density(z, X, heads).sum(-1)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_decoder_is_exact_somewhere_or_a_bound(name):
+    posteriors = {family: FAMILIES[family](parameters) for family, parameters in PARAMETERS.items()}
+    exact = {family for family, q in posteriors.items() if make(name, family).objective(X).is_exact(q)}
+    expected = {
+        "fixed-variance": set(FAMILIES),
+        "linear-precision": {"gaussian"},
+        "log-linear-precision": set(FAMILIES) - {"laplace"},
+        "positive-precision": set(),
+    }
+    assert exact == expected[name]
+
+
+EXACT = [case for case in CASES if case[0][:3] in ("fix", "log") or case == ("linear-precision", "gaussian")]
 
 
 @pytest.mark.parametrize("noise", [0.0, NOISE])
-@pytest.mark.parametrize(("name", "family"), exact_cases())
-def test_expectations_are_averages_of_the_density(name, family, noise):
-    made = decoder(name, family)
+@pytest.mark.parametrize("scale", [IDENTITY, SCALE])
+@pytest.mark.parametrize(("name", "family"), EXACT)
+def test_expectations_and_gradients_are_averages_of_the_density(name, family, scale, noise):
+    decoder = make(name, family, scale, 0.02 if name == "linear-precision" else 0.3)
     parameters = PARAMETERS[family].clone().requires_grad_()
-    objective = made.objective(X, noise)
+    objective = decoder.objective(X, noise)
     assert isinstance(objective, ExactObjective)
     found = objective.expectation(FAMILIES[family](parameters))
 
     # The noise's part by hand: its variance times that of a unit of squared error.
     def averaged(z):
-        likelihood = made.likelihood(z)
+        likelihood = decoder.likelihood(z)
         error = (0.5 * noise * likelihood.precision_squared).expand(*z.shape[:2], D).sum(-1)
         return likelihood.log_prob(X) - error
 
     truth = expectation(family, parameters, averaged)
+    assert found.shape == (B,)
     assert found.dtype == DOUBLE
-    assert relative(found, truth) < 2e-6
-    wanted = [parameters, *made.parameters()]
-    for mine, theirs in zip(gradients(found.sum(), *wanted), gradients(truth.sum(), *wanted), strict=True):
-        assert relative(mine, theirs) < 2e-5
+    # The log term of a normal precision is a rational fit.
+    tolerance = 2e-6 if name == "linear-precision" else 1e-12
+    assert relative(found, truth) < tolerance
+    wanted, cotangent = [parameters, *decoder.parameters()], normal(B, seed=25)
+    for mine, theirs in zip(gradients(found @ cotangent, *wanted), gradients(truth @ cotangent, *wanted), strict=True):
+        assert relative(mine, theirs) < 10 * tolerance
 
 
-@pytest.mark.parametrize("family", PARAMETERS)
-@pytest.mark.parametrize("name", LINEAR_DECODERS)
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_sampled_matches_torch_distributions(name, family):
+    decoder = make(name, family, spread=0.7)
+    z = normal(50, B, LATENTS[family], seed=26)
+    if name == "positive-precision":
+        z = (z > 0).double()
+    found, exact = decoder.objective(X).sampled(z), density(name, decoder, z)
+    assert found.shape == (50, B)
+    torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(decoder.likelihood(z).log_prob(X), exact, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("log_term", ["auto", "taylor-square", "taylor", "log-linear"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_standardization_only_changes_the_coordinates(family, log_term):
+    name = "log-linear-precision" if log_term == "log-linear" else "linear-precision"
+    if (log_term, family) == ("log-linear", "laplace"):
+        return
+    inside, outside = make(name, family, SCALE), make(name, family)
+    location, scale = SCALE.mean.double(), SCALE.scale.double()
+    if name == "linear-precision":
+        inside.log_term = outside.log_term = log_term
+    with torch.no_grad():
+        outside.mean_head.weight.copy_(scale[:, None] * inside.mean_head.weight)
+        outside.mean_head.bias.copy_(location + scale * inside.mean_head.bias)
+        weight, bias = inside.precision_head.weight, inside.precision_head.bias
+        if name == "linear-precision":
+            outside.precision_head.weight.copy_(weight / scale[:, None])
+            outside.precision_head.bias.copy_(bias / scale)
+        else:
+            outside.precision_head.weight.copy_(weight)
+            outside.precision_head.bias.copy_(bias - scale.log())
+    q = FAMILIES[family](PARAMETERS[family])
+    z = q.sample(6)
+    torch.testing.assert_close(inside.objective(X).sampled(z), outside.objective(X).sampled(z), rtol=1e-11, atol=1e-10)
+    found, wanted = (decoder.objective(X).expectation(q) for decoder in (inside, outside))
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_float32_is_close_to_float64(name, family):
+    high, low = make(name, family, SCALE), make(name, family, SCALE).float()
+    high.load_state_dict(low.state_dict())
+    single = PARAMETERS[family].float().requires_grad_()
+    double = single.detach().double().requires_grad_()
+    found, exact = (
+        decoder.objective(X.to(leaf.dtype)).expectation(FAMILIES[family](leaf))
+        for decoder, leaf in ((low, single), (high, double))
+    )
+    assert found.dtype == torch.float32
+    assert relative(found.double(), exact) < 5e-6
+    ours, wanted = gradients(found.sum(), single)[0], gradients(exact.sum(), double)[0]
+    assert relative(ours.double(), wanted) < 5e-5
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_initial_precision_is_that_of_the_data(name):
+    """For fair bits where the precision is positive over the unit cube."""
+    k, scale = 20, Standardization(torch.zeros(D), torch.tensor([0.1, 0.2, 0.5, 2.0]), 1000.0)
+    torch.manual_seed(0)
+    decoder = KINDS[name](k, scale)
+    middle = 0.5 if name == "positive-precision" else 0.0
+    likelihood = decoder.likelihood(torch.full((1, 1, k), middle))
+    torch.testing.assert_close(likelihood.precision_squared[0, 0], scale.scale**-2, rtol=1e-5, atol=0)
+    torch.testing.assert_close(likelihood.log_precision[0, 0], -scale.scale.log(), rtol=1e-5, atol=1e-6)
+    if middle == 0:
+        torch.testing.assert_close(likelihood.mean[0, 0], torch.zeros(D))
+        assert decoder.precision_head.weight.std() < 0.02
+    torch.manual_seed(0)
+    default = KINDS[name](k, scale, small_weights=False)
+    torch.manual_seed(0)
+    assert torch.equal(default.mean_head.weight, nn.Linear(k, D).weight)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", KINDS)
 def test_wrong_shapes_are_named(name, family):
-    objective = decoder(name, family).objective(X)
-    k = latent_dim(family)
+    """Also those that would be broadcast."""
+    objective, k = make(name, family).objective(X), LATENTS[family]
     with pytest.raises(ShapeError, match=rf"z: .*{k}"):
         objective.sampled(torch.zeros(1, B, k + 1, dtype=DOUBLE))
     assert isinstance(objective, ExactObjective)
-    with pytest.raises(ShapeError, match=rf"{B + 1}"):
-        objective.expectation(FAMILIES[family](PARAMETERS[family][[0, 0, 1]]))
+    per_latent = FAMILIES[family].parameters_per_latent
+    wide = k + (k // 2 if family == "categorical" else 1)
+    for images, latents in ((1, k), (B + 1, k), (B, wide), (B, k - wide + k)):
+        q = FAMILIES[family](torch.zeros(images, latents * per_latent, dtype=DOUBLE))
+        with pytest.raises(ShapeError, match=rf"q: expected \[B, k\] = \[{B}, {k}\], got \[{images}, {latents}\]"):
+            objective.expectation(q)
+
+
+LOGITS = st.one_of(st.sampled_from([-1e4, 1e4, 0.0]), st.floats(-200, 200, width=32))
+WEIGHTS = st.floats(-10, 10, width=32)
+EXTREMES = {
+    **{
+        name: {"bernoulli": [LOGITS], "gaussian": [st.floats(-1000, 1000, width=32), st.floats(-80, 20, width=32)]}
+        for name in ("fixed-variance", "auto", "central-limit", "taylor-square", "taylor")
+    },
+    # The precision's square is an exponential: values and gradients of float64 have to be within float32's range.
+    "log-linear-precision": {
+        "bernoulli": [LOGITS],
+        "gaussian": [st.floats(-100, 100, width=32), st.floats(-300, 5, width=32)],
+    },
+    "positive-precision": {"bernoulli": [LOGITS]},
+}
+"""What a posterior's parameters may be, for each part of them, by decoder or log term and family."""
+
+
+@pytest.mark.parametrize(("name", "family"), [(name, family) for name, parts in EXTREMES.items() for family in parts])
+@hypothesis_settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_extreme_posteriors_give_finite_values_and_gradients(name, family, data):
+    def tensor(strategy, *shape):
+        size = math.prod(shape)
+        return torch.tensor(data.draw(st.lists(strategy, min_size=size, max_size=size))).reshape(shape)
+
+    parameters = torch.cat([tensor(part, 2, 3) for part in EXTREMES[name][family]], 1)
+    biases = st.floats(-1000, 10, width=32) if name == "positive-precision" else WEIGHTS
+    drawn = [tensor(WEIGHTS, 2, 3), tensor(WEIGHTS, 2), tensor(WEIGHTS, 2, 3), tensor(biases, 2)]
+    scale = Standardization(torch.tensor([0.1, 0.5]), torch.tensor([0.01, 0.3]), 1e3)
+
+    def value_and_gradients(dtype):
+        decoder = (KINDS.get(name) or KINDS["linear-precision"])(3, scale).to(dtype)
+        if name not in KINDS:
+            decoder.log_term = name
+        with torch.no_grad():
+            for parameter, values in zip(decoder.parameters(), drawn, strict=False):
+                parameter.copy_(values)
+        leaf = parameters.to(dtype).requires_grad_()
+        q = FAMILIES[family](leaf)
+        value = decoder.objective(torch.tensor([[0.0, 0.25], [1.0, 0.999]], dtype=dtype)).expectation(q)
+        return [value, *torch.autograd.grad((value - q.kl_divergence()).sum(), (leaf, *decoder.parameters()))]
+
+    if name == "log-linear-precision":
+        exact = value_and_gradients(torch.float64)
+        if not all(torch.isfinite(entry).all() and entry.abs().max() < 1e37 for entry in exact):
+            return
+    assert all(torch.isfinite(entry).all() for entry in value_and_gradients(torch.float32))

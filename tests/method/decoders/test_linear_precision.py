@@ -2,10 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from tests.method.families import FAMILIES
+from tests.method.families import FAMILIES, LATENTS, family_parameters
 from tests.method.reference import (
     DOUBLE,
     bernoulli_expectation,
@@ -31,26 +28,7 @@ from silent_gradients.posteriors import Bernoulli, Gaussian
 
 B, D = 3, 5
 X = normal(B, D, seed=30)
-PARAMETERS = {
-    "bernoulli": normal(B, 6, seed=31, scale=2.0),
-    "gaussian": normal(B, 4, seed=32),
-    "categorical": normal(B, 9, seed=31, scale=2.0),
-    "sign": normal(B, 5, seed=31, scale=2.0),
-    "binomial": normal(B, 4, seed=31, scale=2.0),
-    "poisson": normal(B, 2, seed=32, scale=0.5),
-    "laplace": normal(B, 4, seed=32, scale=0.5),
-    "uniform": normal(B, 4, seed=32),
-}
-LATENTS = {
-    "bernoulli": 6,
-    "gaussian": 2,
-    "categorical": 9,
-    "sign": 5,
-    "binomial": 4,
-    "poisson": 2,
-    "laplace": 2,
-    "uniform": 2,
-}
+PARAMETERS = family_parameters(B, seed=31)
 NORMALIZER = 0.5 * math.log(2 * math.pi)
 
 
@@ -244,34 +222,6 @@ def test_sign_of_the_precision_does_not_matter(name):
     torch.testing.assert_close(decoder.objective(X).expectation(q), before, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-@pytest.mark.parametrize("log_term", ["auto", "taylor-square", "taylor"])
-def test_standardization_only_changes_the_coordinates(name, log_term):
-    location, scale = normal(D, seed=40), normal(D, seed=41).exp()
-    inside = decoder_with(LATENTS[name], log_term, Standardization(location, scale, 1000.0))
-    outside = decoder_with(LATENTS[name], log_term)
-    with torch.no_grad():
-        outside.mean_head.weight.copy_(scale[:, None] * inside.mean_head.weight)
-        outside.mean_head.bias.copy_(location + scale * inside.mean_head.bias)
-        outside.precision_head.weight.copy_(inside.precision_head.weight / scale[:, None])
-        outside.precision_head.bias.copy_(inside.precision_head.bias / scale)
-    q = FAMILIES[name](PARAMETERS[name])
-    z = q.sample(6)
-    torch.testing.assert_close(inside.objective(X).sampled(z), outside.objective(X).sampled(z), rtol=1e-11, atol=1e-10)
-    found, wanted = (decoder.objective(X).expectation(q) for decoder in (inside, outside))
-    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-10)
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_float32_is_close_to_float64(name):
-    high = decoder_with(LATENTS[name])
-    low = decoder_with(LATENTS[name]).float()
-    exact = high.objective(X).expectation(FAMILIES[name](PARAMETERS[name]))
-    found = low.objective(X.float()).expectation(FAMILIES[name](PARAMETERS[name].float()))
-    assert found.dtype == torch.float32
-    assert relative(found.double(), exact) < 5e-6
-
-
 def test_float32_at_the_scale_of_a_constant_pixel():
     """Standardised heads keep their digits where the precision is 887: the residual is never formed at image scale."""
     scale = torch.full((D,), 1 / (256 * math.sqrt(12)), dtype=DOUBLE)
@@ -283,67 +233,6 @@ def test_float32_at_the_scale_of_a_constant_pixel():
     exact = high.objective(x).expectation(Gaussian(PARAMETERS["gaussian"]))
     found = low.objective(x.float()).expectation(Gaussian(PARAMETERS["gaussian"].float()))
     assert relative(found.double(), exact) < 1e-4
-
-
-def test_initial_precision_is_that_of_the_data():
-    torch.manual_seed(0)
-    scale = torch.tensor([0.1, 0.2, 0.5, 1.0, 2.0])
-    decoder = LinearPrecisionDecoder(20, Standardization(torch.zeros(D), scale, 1000.0))
-    likelihood = decoder.likelihood(torch.zeros(1, 1, 20))
-    torch.testing.assert_close(likelihood.precision_squared[0, 0], scale**-2)
-    torch.testing.assert_close(likelihood.log_precision[0, 0], -scale.log())
-    torch.testing.assert_close(likelihood.mean[0, 0], torch.zeros(D))
-    assert decoder.precision_head.weight.std() < 0.02
-
-
-NUMBERS = {
-    "logit": st.floats(-200, 200, width=32),
-    "mean": st.floats(-1000, 1000, width=32),
-    "log_variance": st.floats(-80, 20, width=32),
-    "weight": st.floats(-10, 10, width=32),
-}
-
-
-def tensors(strategy, *shape):
-    return st.lists(strategy, min_size=math.prod(shape), max_size=math.prod(shape)).map(
-        lambda numbers: torch.tensor(numbers, dtype=torch.float32).reshape(shape)
-    )
-
-
-@st.composite
-def posteriors(draw):
-    if draw(st.booleans()):
-        return Bernoulli(draw(tensors(NUMBERS["logit"], 2, 3)).requires_grad_())
-    mean, log_variance = draw(tensors(NUMBERS["mean"], 2, 3)), draw(tensors(NUMBERS["log_variance"], 2, 3))
-    return Gaussian(torch.cat([mean, log_variance], dim=1).requires_grad_())
-
-
-@hypothesis_settings(max_examples=200, deadline=None, derandomize=True, database=None)
-@given(
-    q=posteriors(),
-    weights=st.lists(tensors(NUMBERS["weight"], 2, 3), min_size=2, max_size=2),
-    biases=st.lists(tensors(NUMBERS["weight"], 2), min_size=2, max_size=2),
-    log_term=st.sampled_from(["auto", "central-limit", "taylor-square", "taylor", "fixed"]),
-)
-def test_extreme_posteriors_give_finite_values_and_gradients(q, weights, biases, log_term):
-    x = torch.tensor([[0.0, 0.25], [1.0, 0.999]])
-    decoder: FixedVarianceDecoder | LinearPrecisionDecoder
-    if log_term == "fixed":
-        decoder = FixedVarianceDecoder(3, 2, 0.01)
-        layers = [decoder.linear]
-    else:
-        decoder = LinearPrecisionDecoder(
-            3, Standardization(torch.tensor([0.1, 0.5]), torch.tensor([0.01, 0.3]), 1e3), log_term
-        )
-        layers = [decoder.mean_head, decoder.precision_head]
-    with torch.no_grad():
-        for layer, weight, bias in zip(layers, weights, biases, strict=False):
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
-    value = decoder.objective(x).expectation(q)
-    assert torch.isfinite(value).all()
-    for slope in torch.autograd.grad(value.sum() - q.kl_divergence().sum(), (q.parameters, *decoder.parameters())):
-        assert torch.isfinite(slope).all()
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

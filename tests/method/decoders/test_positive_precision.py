@@ -12,7 +12,6 @@ from tests.method.reference import (
     gradients,
     linear_precision_log_density,
     normal,
-    relative,
     seeded,
 )
 
@@ -62,13 +61,6 @@ def test_the_least_precision_over_all_codes_is_the_stated_one():
     least = likelihood.log_precision.exp().amin((0, 1))
     torch.testing.assert_close(least, decoder.least_precision)
     torch.testing.assert_close(least, 1e-6 + torch.log1p(decoder.precision_head.bias.exp()))
-
-
-def test_sampled_matches_torch_distributions():
-    decoder = decoder_with()
-    z = torch.bernoulli(torch.full((20, B, K), 0.5, dtype=DOUBLE), generator=seeded(156))
-    exact = linear_precision_log_density(z, X, heads(decoder)).sum(-1)
-    torch.testing.assert_close(decoder.objective(X).sampled(z), exact, rtol=1e-11, atol=1e-11)
 
 
 def test_only_the_log_term_is_below_the_sum_over_all_codes():
@@ -145,49 +137,6 @@ def test_gap_to_the_truth(ratio, gap):
         decoder.precision_head.bias.copy_((ratio / (1 - ratio) * above_least).expm1().log())
     bound, truth = log_precision_and_truth(decoder, p.logit())
     assert float((truth - bound).detach().mean()) == pytest.approx(gap, rel=0.2)
-
-
-def test_float32_is_close_to_float64():
-    high, low = decoder_with(), decoder_with().float()
-    logits = LOGITS.float().requires_grad_()
-    double = logits.detach().double().requires_grad_()
-    high.load_state_dict(low.state_dict())
-    found, exact = (
-        decoder.objective(X.to(leaf.dtype)).expectation(Bernoulli(leaf))
-        for decoder, leaf in ((low, logits), (high, double))
-    )
-    assert found.dtype == torch.float32
-    assert relative(found.double(), exact) < 5e-6
-    ours, wanted = gradients(found.sum(), logits)[0], gradients(exact.sum(), double)[0]
-    assert relative(ours.double(), wanted) < 5e-5
-
-
-NUMBERS = {
-    "logit": st.one_of(st.sampled_from([-1e4, 1e4, 0.0]), st.floats(-200, 200, width=32)),
-    "weight": st.floats(-10, 10, width=32),
-    "bias": st.floats(-1000, 10, width=32),
-}
-
-
-@hypothesis_settings(max_examples=100, deadline=None, derandomize=True, database=None)
-@given(data=st.data())
-def test_extreme_posteriors_give_finite_values_and_gradients(data):
-    def tensor(kind, *shape):
-        size = math.prod(shape)
-        numbers = data.draw(st.lists(NUMBERS[kind], min_size=size, max_size=size))
-        return torch.tensor(numbers, dtype=torch.float32).reshape(shape)
-
-    scale = Standardization(torch.tensor([0.1, 0.5]), torch.tensor([0.01, 0.3]), 1e3)
-    decoder = PositivePrecisionDecoder(3, scale)
-    with torch.no_grad():
-        for head, kind in ((decoder.mean_head, "weight"), (decoder.precision_head, "bias")):
-            head.weight.copy_(tensor("weight", 2, 3))
-            head.bias.copy_(tensor(kind, 2))
-    logits = tensor("logit", 2, 3).requires_grad_()
-    value = decoder.objective(torch.tensor([[0.0, 0.25], [1.0, 0.999]])).expectation(Bernoulli(logits))
-    assert torch.isfinite(value).all()
-    for slope in torch.autograd.grad(value.sum(), (logits, *decoder.parameters())):
-        assert torch.isfinite(slope).all()
 
 
 def test_latent_variables_outside_the_unit_interval_are_refused():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.method.reference import seeded
 from torch import nn
 
 from silent_gradients.decoders import FixedVarianceDecoder
@@ -17,10 +18,6 @@ from silent_gradients.evaluation.gradient_variance import (
 from silent_gradients.posteriors import Bernoulli
 from silent_gradients.vae import VAE
 from silent_study.training.build import build_vae
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def model(place, cell, **changes):
@@ -46,7 +43,7 @@ def test_the_silent_gradient_has_no_variance_at_all(tiny, cell):
 
 def test_what_cannot_be_measured_is_refused(tiny):
     vae, x, state = model(tiny, "fixed/silent-bernoulli")
-    with pytest.raises(EstimatorError, match="vae: estimator 'reparameterization' does not serve bernoulli"):
+    with pytest.raises(EstimatorError, match="vae: estimator 'reparameterization' does not support bernoulli"):
         gradient_variance(vae, create("reparameterization"), x, {}, 7)
     with pytest.raises(ValueError, match="draws: expected 2 or more, got 1"):
         gradient_variance(vae, vae.estimator, x, state, 1)
@@ -273,9 +270,9 @@ def test_a_settled_state_is_the_average_over_the_batch(tiny):
 def test_what_does_not_serve_is_named(tiny):
     vae, x, _ = model(tiny, "fixed/silent-bernoulli")
     reference = reference_gradient(vae, x, 4, seeded(0))
-    with pytest.raises(EstimatorError, match="'reparameterization' does not serve bernoulli"):
+    with pytest.raises(EstimatorError, match="'reparameterization' does not support bernoulli"):
         assess(vae, create("reparameterization"), x, {}, 5, reference)
-    with pytest.raises(EstimatorError, match="'reparameterization' does not serve bernoulli"):
+    with pytest.raises(EstimatorError, match="'reparameterization' does not support bernoulli"):
         settled_state(vae, create("reparameterization"), x)
     nonlinear, x, _ = model(tiny, "learnable/reinforce")
     with pytest.raises(EstimatorError, match="control"):

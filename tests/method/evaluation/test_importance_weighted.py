@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tests.method.reference import seeded
 from torch import nn
 
 from silent_gradients.decoders import ConvolutionalDecoder, FixedVarianceDecoder, Standardization
@@ -19,10 +20,6 @@ from silent_gradients.vae import VAE
 
 LEVELS, D = 17, 16
 COUNTS = [1, 3, 10, 100, 1000]
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def model(family, decoder, latent_dim, dtype=torch.float64):

@@ -11,7 +11,6 @@ from silent_gradients.evaluation.limits import (
     LinearModel,
     Moments,
     factor_analysis_limit,
-    optimal_variance,
     pca_limit,
 )
 
@@ -109,7 +108,7 @@ def test_at_the_optimal_variance_the_model_is_that_of_scikit_learn(latent_dim, e
     # scikit-learn divides by N - 1.
     pca.explained_variance_ *= (len(x) - 1) / len(x)
     pca.noise_variance_ *= (len(x) - 1) / len(x)
-    variance = optimal_variance(FIT, LEVELS, latent_dim)
+    variance = Moments.of(FIT, LEVELS).optimal_variance(latent_dim)
     assert variance == pytest.approx(pca.noise_variance_, rel=1e-10)
     y = _dequantized(evaluated)
     assert pca_limit(FIT, evaluated, LEVELS, latent_dim, variance).bpd == pytest.approx(
@@ -119,7 +118,7 @@ def test_at_the_optimal_variance_the_model_is_that_of_scikit_learn(latent_dim, e
 
 @pytest.mark.parametrize("latent_dim", [0, 1, 3, 5])
 def test_no_other_variance_has_a_better_limit(latent_dim):
-    best = optimal_variance(FIT, LEVELS, latent_dim)
+    best = Moments.of(FIT, LEVELS).optimal_variance(latent_dim)
     limits = [pca_limit(FIT, FIT, LEVELS, latent_dim, best * factor).bpd for factor in (0.5, 0.99, 1, 1.01, 2)]
     assert min(limits) == limits[2]
 
@@ -222,7 +221,7 @@ def test_factor_analysis_ascends_within_its_bounds_and_beats_probabilistic_pca(l
     assert all(after < before for before, after in pairwise(deviances))
     assert all((model.noise >= FLOOR * (1 - 1e-9)).all() for model in models)
     if latent_dim < D:
-        variance = optimal_variance(FIT, LEVELS, latent_dim)
+        variance = Moments.of(FIT, LEVELS).optimal_variance(latent_dim)
         pca = pca_limit(FIT, FIT, LEVELS, latent_dim, variance).bpd
         assert factor_analysis_limit(FIT, FIT, LEVELS, latent_dim).bpd <= pca
 
@@ -263,7 +262,7 @@ def test_impossible_arguments_are_refused():
         factor_analysis_limit(FIT, FIT, LEVELS, -1)
     for latent_dim in (-1, D):
         with pytest.raises(ValueError, match="0 <= k < 6"):
-            optimal_variance(FIT, LEVELS, latent_dim)
+            Moments.of(FIT, LEVELS).optimal_variance(latent_dim)
 
 
 def test_mnist_has_the_limits_computed_independently():
@@ -283,5 +282,5 @@ def test_mnist_has_the_limits_computed_independently():
     assert (oracle.kl, oracle.expected_squared_error, oracle.mean_decoded_squared_error) == pytest.approx(
         (198, 3.67, 2.17), rel=3e-3
     )
-    assert optimal_variance(train, 256, 200) == pytest.approx(0.0030, abs=5e-5)
+    assert Moments.of(train, 256).optimal_variance(200) == pytest.approx(0.0030, abs=5e-5)
     assert pca_limit(train, train, 256, 784, 0.01).used_directions == 251

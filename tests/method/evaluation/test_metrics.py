@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tests.method.reference import seeded
 from torch import nn
 
 from silent_gradients.decoders import FixedVarianceDecoder
@@ -19,10 +20,6 @@ from silent_study.training.build import build_vae
 
 LEVELS = 17
 CPU = torch.device("cpu")
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def model(place, cell, scale=0.3, **changes):

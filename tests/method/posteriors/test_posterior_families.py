@@ -1,4 +1,4 @@
-"""The families beside the paper's two, against torch.distributions, enumeration, quadrature and float64."""
+"""Densities and samples against torch.distributions, enumeration and quadrature, and what is a family's own."""
 
 import math
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.method.families import FAMILIES
-from tests.method.reference import CLASSES, DOUBLE, TRIALS, expectation, gradients, normal, relative, seeded
+from tests.method.families import FAMILIES, family_parameters
+from tests.method.reference import CLASSES, DOUBLE, TRIALS, expectation, gradients, normal, seeded
 from torch import distributions
 from torch.distributions import kl_divergence
 
@@ -27,14 +27,7 @@ from silent_gradients.posteriors import (
 )
 
 B, D = 3, 4
-PARAMETERS = {
-    "categorical": normal(B, 2 * 3, seed=201, scale=2.0),
-    "sign": normal(B, 5, seed=202, scale=2.0),
-    "binomial": normal(B, 4, seed=203, scale=2.0),
-    "poisson": normal(B, 2, seed=204, scale=0.5),
-    "laplace": normal(B, 2 * 2, seed=205, scale=0.5),
-    "uniform": normal(B, 2 * 2, seed=206),
-}
+PARAMETERS = family_parameters(B, seed=201)
 
 
 def independent(base):
@@ -43,12 +36,14 @@ def independent(base):
 
 def law(name, parameters):
     """The same law as torch.distributions has it; signs as bits."""
-    first, second = parameters.chunk(2, dim=1) if name in ("laplace", "uniform") else (parameters, parameters)
+    first, second = (parameters, parameters) if FAMILIES[name].parameters_per_latent == 1 else parameters.chunk(2, 1)
     match name:
         case "categorical":
             return independent(distributions.OneHotCategorical(logits=parameters.unflatten(1, (-1, CLASSES))))
-        case "sign":
+        case "bernoulli" | "sign":
             return independent(distributions.Bernoulli(logits=parameters))
+        case "gaussian":
+            return independent(distributions.Normal(first, (0.5 * second).exp()))
         case "binomial":
             return independent(distributions.Binomial(TRIALS, logits=parameters))
         case "poisson":
@@ -93,13 +88,6 @@ def test_divergence_matches_torch_distributions_and_enumeration(name):
         torch.testing.assert_close(q.kl_divergence(), ratio, rtol=1e-10, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", sorted(set(PARAMETERS) - {"sign"}))
-def test_moments_match_torch_distributions(name):
-    q, own = FAMILIES[name](PARAMETERS[name]), law(name, PARAMETERS[name])
-    torch.testing.assert_close(q.mean, own.mean.flatten(1), rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(q.variance, own.variance.flatten(1), rtol=1e-12, atol=1e-13)
-
-
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_sample_means_and_products(name):
     samples = 40_000
@@ -115,10 +103,11 @@ def test_sample_means_and_products(name):
     low, high = q.support
     assert z.min() >= low
     assert z.max() <= high
+    assert FAMILIES[name].has_rsample() or torch.equal(z, z.round())
     assert z.dtype == DOUBLE
 
 
-@pytest.mark.parametrize("name", ["laplace", "uniform"])
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "uniform"])
 def test_reparameterized_samples_move_with_their_distribution_function(name):
     """dz / dtheta = - (dF / dtheta) / density, for F the distribution function."""
     parameters = PARAMETERS[name].clone().requires_grad_()
@@ -133,19 +122,16 @@ def test_reparameterized_samples_move_with_their_distribution_function(name):
 
 
 def test_which_families_can_do_what():
-    can = {
-        name: (f.has_rsample(), f.has_tilted_moments(), f.has_fixed_support, f.draws_beforehand)
-        for name, f in FAMILIES.items()
-    }
+    can = {name: (f.has_rsample(), f.has_tilted_moments(), f.has_fixed_support) for name, f in FAMILIES.items()}
     assert can == {
-        "gaussian": (True, True, True, True),
-        "bernoulli": (False, True, True, True),
-        "categorical": (False, True, True, True),
-        "sign": (False, True, True, True),
-        "binomial": (False, True, True, True),
-        "poisson": (False, True, True, False),
-        "laplace": (True, False, True, True),
-        "uniform": (True, True, False, True),
+        "gaussian": (True, True, True),
+        "bernoulli": (False, True, True),
+        "categorical": (False, True, True),
+        "sign": (False, True, True),
+        "binomial": (False, True, True),
+        "poisson": (False, True, True),
+        "laplace": (True, False, True),
+        "uniform": (True, True, False),
     }
 
 
@@ -172,16 +158,6 @@ def test_the_classes_of_a_group_depend_on_each_other():
     q, weight = FAMILIES["categorical"](PARAMETERS["categorical"]), normal(D, 6, seed=214)
     own, bits = q.linear_variance(weight), torch.nn.functional.linear(q.variance, weight.square())
     assert ((own - bits).abs() / own).max() > 0.3
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_variances_of_linear_functions(name):
-    q = FAMILIES[name](PARAMETERS[name])
-    weight = normal(D, q.latent_dim, seed=215)
-    mean = expectation(name, PARAMETERS[name], lambda z: z @ weight.T)
-    exact = expectation(name, PARAMETERS[name], lambda z: (z @ weight.T - mean) ** 2)
-    assert relative(q.linear_variance(weight), exact) < 1e-12
-    assert relative(q.total_variance(weight), exact.sum(1)) < 1e-12
 
 
 @pytest.mark.parametrize("name", ["categorical", "uniform"])
@@ -219,14 +195,14 @@ def test_log_sinh_ratio(x, sign):
 LOGITS = st.sampled_from([-1e4, -104.0, -88.0, -17.0, -1.0, 0.0, 1e-30, 1.0, 17.0, 88.0, 104.0, 1e4])
 LOCATIONS = st.sampled_from([-100.0, -1.0, -1e-30, 0.0, 1e-30, 2.0, 100.0])
 LOG_SCALES = st.sampled_from([-1e4, -104.0, -50.0, -1.0, 0.0, 1.0, 5.0])
-PARTS = {name: [LOGITS] for name in PARAMETERS} | {
+PARTS = {name: [LOGITS] for name in ("categorical", "sign", "binomial")} | {
     "laplace": [LOCATIONS, LOG_SCALES],
     "poisson": [st.sampled_from([-1e4, -104.0, -17.0, 0.0, 1.0, 5.0])],
     "uniform": [LOGITS, LOGITS],
 }
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", PARTS)
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
 def test_extremes_are_finite_and_those_of_float64(name, data):
@@ -250,7 +226,7 @@ def test_extremes_are_finite_and_those_of_float64(name, data):
             torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4 * float(double.abs().max()) + 1e-5)
 
 
-@pytest.mark.parametrize("name", ["categorical", "sign", "binomial"])
+@pytest.mark.parametrize("name", ["bernoulli", "categorical", "sign", "binomial"])
 def test_certain_variables_are_constant(name):
     q = FAMILIES[name](torch.tensor([[-200.0, 200.0, -200.0]]))
     z = q.sample(1000, seeded(220))
