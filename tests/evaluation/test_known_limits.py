@@ -13,8 +13,8 @@ from silent_study.data.errors import DataError
 from silent_study.evaluation.known_limits import kept_factor_analysis, known_limits
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
-from silent_study.report import gathering
-from silent_study.report.gathering import _factor_analysis
+from silent_study.report import gather
+from silent_study.report.gather import _factor_analysis
 from silent_study.settings import SettingsError
 
 
@@ -107,7 +107,7 @@ def test_a_gathering_asks_for_the_learnable_experiments_of_gaussian_codes(study,
         asked.append((run, data))
         return {}
 
-    monkeypatch.setattr(gathering, "kept_factor_analysis", keep)
+    monkeypatch.setattr(gather, "kept_factor_analysis", keep)
     plan = Plan(resolve({"preset": "study"}, study), tmp_path)
     assert _factor_analysis(plan) == {"digits/learnable": {}}
     ((run, data),) = asked

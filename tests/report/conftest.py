@@ -1,39 +1,42 @@
-"""Synthetic runs in the store's format, so that the report can be tested without training anything."""
+"""Synthetic runs in the store's format: the report is tested without training anything."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from silent_study.methods import METHODS
+from silent_study.report.cells import Cell, cells
+from silent_study.report.claims import Claim, claims
 from silent_study.report.context import Context, Record
+from silent_study.report.gather import gather, tables_of
+from silent_study.report.grids import GridPoint, grid_points
+from silent_study.report.layout.printed import Table
 from silent_study.settings import RunSettings
 from silent_study.store.runs import read_json
 
 SHA256 = "0123456789abcdef" * 4
 FIXED = ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax", "reinforce")
 LEARNABLE = (*FIXED, "reparameterization+silent", "gumbel-softmax+silent", "reinforce+silent")
+MISSING = "digits/learnable/gumbel-softmax+silent"
 
 
 def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict[str, Any]:
     """A run's settings as ``settings.json`` has them; changes are named by dotted path with ``__`` for the dot."""
     dataset, experiment, method = cell.split("/")
     kind = METHODS[experiment][method]
+    data = {"name": dataset, "sha256": SHA256, "shape": [1, 8, 8], "levels": 17, "protocol": "holdout", "holdout": 200}
+    guide: dict[str, Any] = {"plateau_epochs": 0.0, "annealing_rate": 0.1, "cutoff_epoch": None, "mean_rate": 1e-3}
+    guide |= {"precision_rate": 1e-3, "guide": "linear", "log_term": "auto"}
     document: dict[str, Any] = {
         "experiment": experiment,
         "method": method,
-        "data": {
-            "name": dataset,
-            "sha256": SHA256,
-            "shape": [1, 8, 8],
-            "levels": 17,
-            "protocol": "holdout",
-            "holdout": 200,
-        },
+        "data": data,
         "posterior": kind.posterior,
         "latent_dim": 16,
         "network": {"architecture": "plain", "encoder_channels": [8, 8, 8], "decoder_channels": [8, 8, 8, 8]},
@@ -41,19 +44,7 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
         "precision": "float32",
         "estimator": kind.estimator,
         "estimator_options": {option: float(value) for option, value in kind.options.items()},
-        "silent": {
-            "role": kind.guide,
-            "sampled": kind.sampled,
-            "plateau_epochs": 0.0,
-            "annealing_rate": 0.1,
-            "cutoff_epoch": None,
-            "mean_rate": 1e-3,
-            "precision_rate": 1e-3,
-            "guide": "linear",
-            "log_term": "auto",
-        }
-        if kind.guide != "none"
-        else None,
+        "silent": None if kind.guide == "none" else {"role": kind.guide, "sampled": kind.sampled, **guide},
         "variance": 0.01 if experiment == "fixed" else None,
         "seed": seed,
         "epochs": epochs,
@@ -81,21 +72,16 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
 
 
 def metrics(split: str, bpd: float, kl: float, mse: float, active_units: int = 14) -> dict[str, Any]:
-    return {
-        "split": split,
-        "images": 360,
-        "samples": 16,
-        "bpd": bpd,
-        "bpd_mc_error": 0.002,
-        "bpd_median_image": bpd - 0.05,
-        "kl": kl,
-        "active_units": active_units,
-        "latent_dim": 16,
-        "saturated_fraction": None,
-        "mse_mean_decoded": mse * 0.7,
-        "mse_sampled": mse * 1.2,
-        "mse_sampled_clamped": mse,
-    }
+    counts = {"split": split, "images": 360, "samples": 16, "active_units": active_units, "latent_dim": 16}
+    bounds = {"bpd": bpd, "bpd_mc_error": 0.002, "bpd_median_image": bpd - 0.05, "kl": kl, "saturated_fraction": None}
+    errors = {"mse_mean_decoded": mse * 0.7, "mse_sampled": mse * 1.2, "mse_sampled_clamped": mse}
+    return counts | bounds | errors
+
+
+def variances(epoch: int, estimator: str, batch_mean: float) -> dict[str, Any]:
+    """An entry of an evaluation's gradient variances."""
+    values = {"batch_mean": batch_mean, "per_image_mean": 64 * batch_mean}
+    return {"epoch": epoch, "estimators": {estimator: values}, "images": 64, "draws": 100}
 
 
 def write_run(
@@ -120,29 +106,26 @@ def write_run(
 ) -> Path:
     """Write one run's folder and return it."""
     document = settings(cell, seed, epochs, **changes)
-    method = cell.split("/")[2]
     identity = f"{abs(hash(json.dumps(document))) % 16**12:012x}" if name is None else name
-    rate = document["learning_rate"]
-    name = name or f"{cell}/learning_rate={rate},seed={seed}-{identity}"
+    name = name or f"{cell}/learning_rate={document['learning_rate']},seed={seed}-{identity}"
     folder = store / name
     folder.mkdir(parents=True)
     diverged = diverged_epoch is not None
     last = diverged_epoch or epochs
-    curve = [
-        {
+    curve = []
+    for epoch in range(1, last + 1):
+        bound = None if diverged and epoch == last else bpd + 2 / epoch
+        training = {
             "epoch": epoch,
-            "train_bpd": None if diverged and epoch == last else bpd + 2 / epoch,
+            "train_bpd": bound,
             "train_kl": kl,
             "alpha": 1.0,
             "frozen": False,
-            "selection_bpd": None if diverged and epoch == last else bpd + 0.02 + 2 / epoch,
-            "selection_kl": kl,
             "guide_bpd": None,
         }
-        for epoch in range(1, last + 1)
-    ]
+        curve.append(training | {"selection_bpd": bound and bound + 0.02, "selection_kl": kl})
     (folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
-    files = {
+    files: dict[str, Any] = {
         "settings": document,
         "result": {
             "status": "diverged" if diverged else "finished",
@@ -166,18 +149,8 @@ def write_run(
     }
     if selected and not diverged:
         if gradient_variance is None:
-            scale = 0.0 if method.startswith("silent-") else {"reinforce": 400.0}.get(method, 2.0)
-            gradient_variance = [
-                {
-                    "epoch": epoch,
-                    "estimators": {
-                        document["estimator"]: {"batch_mean": scale / epoch, "per_image_mean": 64 * scale / epoch}
-                    },
-                    "images": 64,
-                    "draws": 100,
-                }
-                for epoch in (2, 20)
-            ]
+            scale = 0.0 if document["method"].startswith("silent-") else 2.0
+            gradient_variance = [variances(epoch, document["estimator"], scale / epoch) for epoch in (2, 20)]
         files["evaluation"] = {
             "report": metrics("test", bpd, kl, mse, active_units),
             "train": metrics("train", bpd - 0.1, kl, mse),
@@ -185,8 +158,7 @@ def write_run(
             "gradient_variance": list(gradient_variance),
         }
         generator = np.random.default_rng(0)
-        channels, height, width = document["data"]["shape"]
-        shape = (8, channels, height, width)
+        shape = (8, *document["data"]["shape"])
         arrays = {"originals": generator.random(shape), "means": generator.random(shape)}
         if document["experiment"] != "fixed":
             arrays["standard_deviations"] = generator.random(shape) * 0.2
@@ -202,29 +174,11 @@ def record_of(folder: Path, round_: Any) -> Record:
     return Record(identity["name"], folder, identity, round_)
 
 
-@dataclass
-class Builder:
-    """Collects runs of a synthetic plan."""
-
-    store: Path
-    records: list[Record] = field(default_factory=list)
-
-    def add(self, cell: str, rounds: Iterable[str] = ("seeds",), **options: Any) -> Record:
-        folder = write_run(self.store, cell, **options)
-        self.records += [record_of(folder, name) for name in rounds]
-        return self.records[-1]
-
-
-@pytest.fixture
-def builder(tmp_path: Path) -> Builder:
-    return Builder(tmp_path / "store")
-
-
-def context_of(cells: Iterable[str], **changes: Any) -> Context:
+def context_of(expected: Iterable[str], **changes: Any) -> Context:
     options: dict[str, Any] = {
         "preset": "digits",
         "protocol": "holdout",
-        "expected_cells": tuple(cells),
+        "expected_cells": tuple(expected),
         "seeds": (0, 1, 2),
         "datasets": {"digits": {"version": "1.0", "sha256": SHA256}},
         "revision": "aaaaaaaaaaaaaaaa",
@@ -232,36 +186,91 @@ def context_of(cells: Iterable[str], **changes: Any) -> Context:
     return Context(**(options | changes))
 
 
-@pytest.fixture(scope="session")
-def make_context() -> Callable[..., Context]:
-    return context_of
+@dataclass
+class Study:
+    """The runs of a synthetic plan and what the report makes of them.
+
+    Attributes:
+        planned: The plan's cells; those with a run if empty.
+        options: Of the plan; see ``Context``.
+    """
+
+    store: Path
+    records: list[Record] = field(default_factory=list)
+    planned: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, cell: str, rounds: Iterable[str] = ("seeds",), **options: Any) -> Record:
+        folder = write_run(self.store, cell, **options)
+        self.records += [record_of(folder, name) for name in rounds]
+        return self.records[-1]
+
+    def add_seeds(self, cell: str, bounds: Iterable[float], **options: Any) -> None:
+        for seed, bpd in enumerate(bounds):
+            self.add(cell, seed=seed, bpd=bpd, **options)
+
+    @property
+    def context(self) -> Context:
+        return context_of(self.planned or dict.fromkeys(run.cell for run in self.records), **self.options)
+
+    @property
+    def cells(self) -> list[Cell]:
+        return cells(self.records, self.context)
+
+    @property
+    def claims(self) -> dict[tuple[str, str, str], Claim]:
+        """By the names of the two methods, and the metric."""
+        found = claims(self.cells)
+        return {(claim.first.method.name, claim.second.method.name, claim.metric): claim for claim in found}
+
+    @property
+    def points(self) -> list[GridPoint]:
+        return grid_points(self.records, self.context)
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        laid_out = tables_of(self.cells, claims(self.cells), self.points, self.context)
+        return {table.name: table for table in laid_out}
+
+    def gather(self, out: Path) -> list[Path]:
+        return gather(self.records, self.context, out)
+
+
+def row(frame: pd.DataFrame, **where: Any) -> dict[Any, Any]:
+    """The only row of a table with these values."""
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    (found,) = frame.to_dict("records")
+    return found
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """A study without runs."""
+    return Study(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], Context]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A small whole plan on two experiments: grids of two rates, three seeds, one cell never run. Not to be changed."""
-    builder = Builder(tmp_path_factory.mktemp("study") / "store")
-    missing = "digits/learnable/gumbel-softmax+silent"
-    cells = [f"digits/fixed/{method}" for method in FIXED] + [f"digits/learnable/{method}" for method in LEARNABLE]
+    planned = [f"digits/fixed/{method}" for method in FIXED] + [f"digits/learnable/{method}" for method in LEARNABLE]
+    made = Study(tmp_path_factory.mktemp("study") / "store", planned=tuple(planned))
     selections = {}
-    for number, cell in enumerate(cells):
-        if cell == missing:
-            continue
-        grid = "guided" if "+" in cell else "baselines"
-        for seed in range(3):
-            value = 2.5 + 0.01 * number + 0.003 * seed * (1 + number % 3)
-            builder.add(cell, ("seeds",) if seed else ("seeds", grid), seed=seed, bpd=value, kl=20.0 + number + seed)
-        builder.add(cell, (grid,), bpd=2.9 + 0.01 * number, selected=False, learning_rate=1e-4)
-        selections[cell] = {"point": {"learning_rate": 1e-3}, "configurations": 2, "bpd": 2.5}
-    return builder.records, context_of(cells, selections=selections)
+    for number, cell in enumerate(planned):
+        if cell != MISSING:
+            grid = "guided" if "+" in cell else "baselines"
+            for seed in range(3):
+                value = 2.5 + 0.01 * number + 0.003 * seed * (1 + number % 3)
+                made.add(cell, ("seeds",) if seed else ("seeds", grid), seed=seed, bpd=value, kl=20.0 + number + seed)
+            made.add(cell, (grid,), bpd=2.9 + 0.01 * number, selected=False, learning_rate=1e-4)
+            selections[cell] = {"point": {"learning_rate": 1e-3}, "configurations": 2, "bpd": 2.5}
+    made.options["selections"] = selections
+    return made
 
 
 @pytest.fixture(scope="session")
-def gathered(study: tuple[list[Record], Context], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the study. Not to be changed."""
-    from silent_study.report.gather import gather
-
-    records, context = study
+def gathered(whole: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the whole plan. Not to be changed."""
     out = tmp_path_factory.mktemp("gathered") / "results"
-    gather(records, context, out)
+    whole.gather(out)
     return out

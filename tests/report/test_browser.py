@@ -121,9 +121,8 @@ def test_the_verdict_is_read_first(browser, gathered):
     assert browser.run("return document.querySelector('.lead').getBoundingClientRect().bottom") < 400
 
 
-def test_a_number_is_that_of_the_records_and_leads_to_them(browser, study):
-    records, _ = study
-    runs: list[Record] = [run for run in records if run.cell == "digits/fixed/reinforce" and run.round == "seeds"]
+def test_a_number_is_that_of_the_records_and_leads_to_them(browser, whole):
+    runs: list[Record] = [run for run in whole.records if run.cell == "digits/fixed/reinforce" and run.round == "seeds"]
     bounds = [run.metrics("report")["bpd"] for run in runs]
     link = browser.element('#table-2-fixed-variance a[href="#digits/fixed/reinforce"]')
     assert link.text == f"{np.mean(bounds):.3f}"
@@ -150,9 +149,8 @@ def test_a_number_is_that_of_the_records_and_leads_to_them(browser, study):
     assert browser.shown(".run[open]")
 
 
-def test_an_address_with_a_run_in_it_opens_the_run(browser, study):
-    records, _ = study
-    name = records[-1].name
+def test_an_address_with_a_run_in_it_opens_the_run(browser, whole):
+    name = whole.records[-1].name
     browser.open(f"#{name}")
     assert browser.texts(".run[open] > .file") == [f"results/store/{name}"]
 
@@ -290,9 +288,8 @@ def test_on_paper_everything_is_unfolded(browser):
     assert base64.b64decode(pages).startswith(b"%PDF")
 
 
-def test_without_its_script_the_page_shows_the_same(browser, study):
-    records, _ = study
-    rows, name = browser.run("return document.querySelectorAll('tbody tr').length"), records[0].name
+def test_without_its_script_the_page_shows_the_same(browser, whole):
+    rows, name = browser.run("return document.querySelectorAll('tbody tr').length"), whole.records[0].name
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.open(f"#{name}")

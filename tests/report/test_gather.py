@@ -3,19 +3,20 @@
 import json
 import re
 import shutil
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pandas as pd
-from tests.report.conftest import FIXED, LEARNABLE
+import yaml
+from tests.report.conftest import FIXED, LEARNABLE, MISSING, Study
 
 from silent_study.report import page
 from silent_study.report.gather import gather
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "col"}
+ROOT = Path(__file__).parents[2]
 SCRIPT = Path(page.__file__).parent / "templates" / "report.js"
 
 
@@ -43,6 +44,14 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.text.append(data)
 
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", "".join(self.text))
+
+
+def page_of(folder):
+    return Page((folder / "report.html").read_text())
+
 
 def test_everything_is_there(gathered):
     names = {path.relative_to(gathered).as_posix() for path in gathered.rglob("*") if path.is_file()}
@@ -62,23 +71,22 @@ def test_everything_is_there(gathered):
             for ending in ("reconstructions.png", "curves.svg", "gradient-variance.svg", "bpd-kl.svg")
         }
     expected |= {f"curves/digits/fixed/{method}.csv" for method in FIXED}
-    expected |= {f"curves/digits/learnable/{method}.csv" for method in set(LEARNABLE) - {"gumbel-softmax+silent"}}
+    expected |= {f"curves/digits/learnable/{method}.csv" for method in set(LEARNABLE) - {MISSING.split("/")[2]}}
     assert names == expected | {"metrics.json", "runs.csv", "report.html"}
     figures = sum(path.stat().st_size for path in (gathered / "figures").iterdir())
     assert figures < 3_000_000
 
 
-def test_two_gatherings_give_the_same_bytes_in_any_order(study, tmp_path, gathered):
-    records, context = study
+def test_two_gatherings_give_the_same_bytes_in_any_order(whole, tmp_path, gathered):
     other = tmp_path / "other"
-    gather(list(reversed(records)), context, other)
+    gather(list(reversed(whole.records)), whole.context, other)
     for path in gathered.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (other / path.relative_to(gathered)).read_bytes(), path.name
 
 
 def test_the_page_shows_every_number_of_the_tables(gathered):
-    text = " ".join(Page((gathered / "report.html").read_text()).text)
+    text = " ".join(page_of(gathered).text)
     for name in ("table-2-fixed-variance", "table-3-bits-per-dimension", "table-4-kl-divergence"):
         frame = pd.read_csv(gathered / "tables" / f"{name}.csv")
         frame = frame[frame["metric"].isin({"bpd", "kl"}) & frame["measured"].notna()]
@@ -92,7 +100,7 @@ def test_the_page_shows_every_number_of_the_tables(gathered):
 
 
 def test_the_page_gives_its_verdict_first(gathered):
-    text = re.sub(r"\s+", " ", "".join(Page((gathered / "report.html").read_text()).text))
+    text = page_of(gathered).words
     claims = pd.read_csv(gathered / "tables" / "claims.csv")
     counts = claims["verdict"].value_counts()
     lead = text.index(f"Of {len(claims)} orderings")
@@ -130,7 +138,7 @@ def test_the_page_needs_nothing_from_elsewhere(gathered):
 
 
 def test_tables_and_figures_can_be_read_without_seeing_them(gathered):
-    tags = Page((gathered / "report.html").read_text()).tags
+    tags = page_of(gathered).tags
     assert sum(tag == "table" for tag, _ in tags) == sum(tag == "caption" for tag, _ in tags) > 6
     assert all(attributes.get("scope") in {"col", "colgroup", "row"} for tag, attributes in tags if tag == "th")
     assert all(len(attributes["alt"]) > 40 for tag, attributes in tags if tag == "img")
@@ -145,90 +153,87 @@ def test_drawings_are_dated_by_nothing_and_follow_the_colour_scheme(gathered):
         assert "dc:date" not in text
 
 
-def test_hostile_names_are_text(builder, make_context, tmp_path):
+def test_hostile_names_are_text(study, tmp_path):
     hostile = '<script>alert("x")</script>'
-    cell = "digits/fixed/reinforce"
-    builder.add(cell, revision=hostile, limit=None)
-    context = make_context([cell], preset=hostile, datasets={"digits": {"version": hostile, "sha256": "0" * 64}})
-    gather(builder.records, context, tmp_path / "results")
-    html = (tmp_path / "results" / "report.html").read_text()
+    study.add("digits/fixed/reinforce", revision=hostile)
+    study.options |= {"preset": hostile, "datasets": {"digits": {"version": hostile, "sha256": "0" * 64}}}
+    study.gather(tmp_path)
+    html = (tmp_path / "report.html").read_text()
     assert html.count("<script") == 1
     assert "&lt;script&gt;" in html
     Page(html)
 
 
-def test_runs_of_several_revisions_are_flagged(builder, make_context, tmp_path):
-    cell = "digits/fixed/reinforce"
-    builder.add(cell, seed=0)
-    builder.add(cell, seed=1, revision="c0ffee0000000000")
-    gather(builder.records, make_context([cell], seeds=(0, 1)), tmp_path / "results")
-    text = "".join(Page((tmp_path / "results" / "report.html").read_text()).text)
-    assert "Made by 2 source revisions" in text
-    assert "c0ffee0000" in text
-    assert "source revisions differ" in text
+def test_runs_of_several_revisions_are_flagged(study, tmp_path):
+    study.add("digits/fixed/reinforce", seed=0)
+    study.add("digits/fixed/reinforce", seed=1, revision="c0ffee0000000000")
+    study.gather(tmp_path)
+    for text in ("Made by 2 source revisions", "c0ffee0000", "source revisions differ"):
+        assert text in page_of(tmp_path).words
 
 
-def test_one_seed_says_that_it_has_no_interval(builder, make_context, tmp_path):
-    cell = "digits/learnable/reinforce"
-    builder.add(cell)
-    gather(builder.records, make_context([cell], seeds=(0,)), tmp_path / "results")
-    text = (tmp_path / "results" / "tables" / "table-3-bits-per-dimension.md").read_text()
+def test_one_seed_says_that_it_has_no_interval_and_a_table_without_rows_has_no_files(study, tmp_path):
+    study.add("digits/learnable/reinforce")
+    study.gather(tmp_path)
+    text = (tmp_path / "tables" / "table-3-bits-per-dimension.md").read_text()
     assert "2.500 (one seed)" in text
     assert "one seed: none" in text
-
-
-def test_a_table_without_rows_has_no_files(builder, make_context, tmp_path):
-    cell = "digits/learnable/reinforce"
-    builder.add(cell)
-    gather(builder.records, make_context([cell], seeds=(0,)), tmp_path)
     stems = {path.stem for path in (tmp_path / "tables").iterdir()}
     assert {"table-3-bits-per-dimension", "table-4-kl-divergence"} <= stems
     assert not any(stem.startswith(("table-2", "log-linear")) for stem in stems)
     for path in (tmp_path / "tables").glob("*.csv"):
         assert len(pd.read_csv(path))
-    assert "Nothing in this plan belongs here." in (tmp_path / "report.html").read_text()
+    assert "Nothing in this plan belongs here." in page_of(tmp_path).words
 
 
-def test_a_plan_without_any_run_still_makes_a_page(make_context, tmp_path):
-    context = make_context(["digits/fixed/reinforce", "mnist/learnable/reinforce"])
-    gather([], context, tmp_path)
-    text = "".join(Page((tmp_path / "report.html").read_text()).text)
-    assert "0 of 2" in text
-    assert "No run has anything to draw yet." in text
+def test_a_plan_without_any_run_still_makes_a_page(study, tmp_path):
+    study.planned = ("digits/fixed/reinforce", "mnist/learnable/reinforce")
+    study.gather(tmp_path)
+    assert "0 of 2" in page_of(tmp_path).words
+    assert "No run has anything to draw yet." in page_of(tmp_path).words
     tree = json.loads((tmp_path / "metrics.json").read_text())
     assert tree["digits"]["fixed"]["reinforce"] == {"diverged": 0, "seeds": 0}
 
 
-def test_what_is_not_made_again_is_removed_and_the_rest_stays(study, tmp_path, gathered):
-    records, context = study
+def test_what_is_not_made_again_is_removed_and_the_rest_stays(whole, tmp_path, gathered):
     out = Path(shutil.copytree(gathered, tmp_path / "results"))
-    (out / "figures" / "notes.txt").write_text("mine")
-    fixed = tuple(cell for cell in context.expected_cells if "/fixed/" in cell)
-    gather([record for record in records if record.experiment == "fixed"], replace(context, expected_cells=fixed), out)
-    names = {path.name for path in (out / "figures").iterdir()}
+    for name in ("figures/notes.txt", "snakemake-report/another/report.html"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    fixed = [record for record in whole.records if record.experiment == "fixed"]
+    kept = Study(whole.store, fixed, tuple(cell for cell in whole.planned if "/fixed/" in cell), whole.options)
+    written = gather(kept.records, kept.context, out, "snakemake-report/this", {"selection.json": b"{}"})
+    # The list has every file of the folder, and is what the marker vouches for.
+    assert {path for path in out.rglob("*") if path.is_file()} == {*written, out / "figures" / "notes.txt"}
+    names = {path.relative_to(out).as_posix() for path in written}
+    assert {"selection.json", "figures/digits-fixed-curves.svg"} <= names
     assert not any("learnable" in name for name in names)
-    assert {"notes.txt", "digits-fixed-curves.svg"} <= names
-    assert {path.parent.name for path in out.glob("curves/*/*/*.csv")} == {"fixed"}
+    # Snakemake's own report shows copies of the page, the tables and the figures.
+    copies = {name for name in names if name.endswith((".html", ".svg", ".png")) and "snakemake" not in name}
+    assert {name.removeprefix("snakemake-report/this/") for name in names if "snakemake" in name} == copies
+    for name in copies:
+        assert (out / "snakemake-report" / "this" / name).read_bytes() == (out / name).read_bytes()
+    # DVC tracks every file.
+    outs = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
+    paths = [next(iter(out)) for kind in ("outs", "metrics", "plots") for out in outs.get(kind, [])]
+    assert all(
+        any(f"results/{name}" == path or f"results/{name}".startswith(f"{path}/") for path in paths) for name in names
+    )
 
 
-def test_all_seeds_diverged_is_reported_not_hidden(builder, make_context, tmp_path):
-    cell = "digits/fixed/reinforce"
+def test_all_seeds_diverged_is_reported_not_hidden(study, tmp_path):
     for seed in range(3):
-        builder.add(cell, seed=seed, diverged_epoch=1)
-    out = tmp_path / "results"
-    gather(builder.records, make_context([cell]), out)
-    text = "".join(Page((out / "report.html").read_text()).text)
-    assert "diverged (3 of 3, epoch 1)" in text
-    assert json.loads((out / "metrics.json").read_text())["digits"]["fixed"]["reinforce"]["diverged"] == 3
-    assert not list(out.glob("curves/*/*/*.csv"))
+        study.add("digits/fixed/reinforce", seed=seed, diverged_epoch=1)
+    study.gather(tmp_path)
+    assert "diverged (3 of 3, epoch 1)" in page_of(tmp_path).words
+    assert json.loads((tmp_path / "metrics.json").read_text())["digits"]["fixed"]["reinforce"]["diverged"] == 3
+    assert not list(tmp_path.glob("curves/*/*/*.csv"))
 
 
-def test_the_page_counts_our_claims_apart_from_the_papers(builder, make_context, tmp_path):
-    names = [f"digits/learnable/reinforce{ending}" for ending in ("+silent", "+sampled")]
-    for seed in range(3):
-        for name, bpd in zip(names, (2.0, 2.2), strict=True):
-            builder.add(name, seed=seed, bpd=bpd + seed * (1 + 0.01 * (name == names[0])))
-    gather(builder.records, make_context(names), tmp_path)
+def test_the_page_counts_our_claims_apart_from_the_papers(study, tmp_path):
+    for ending, bpd, slope in (("+silent", 2.0, 1.01), ("+sampled", 2.2, 1)):
+        study.add_seeds(f"digits/learnable/reinforce{ending}", [bpd + slope * seed for seed in range(3)])
+    study.gather(tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert "This plan has no two cells that the paper orders." in html
     assert "below a sampled one on equal seeds: holds <b>1</b> time." in html

@@ -19,7 +19,7 @@ def results(tmp_path):
 @pytest.fixture
 def marker(results):
     path = results / "gathered" / "0123456789ab.json"
-    gathered.record(path, results, [RUN])
+    gathered.record(path, results, [RUN], [path for path in results.rglob("*.*") if "store" not in path.parts])
     return path
 
 

@@ -24,7 +24,7 @@ PROGRAMS = ("silent-gradients", "snakemake", "dvc")
 # What they import, but for Snakemake's plugins, which read its arguments when they are imported.
 IMPORTED = (
     *("dvc.cli", "dvc.repo.reproduce", "matplotlib.pyplot", "pandas", "seaborn", "snakemake.cli", "snakemake.workflow"),
-    *("silent_study.report.gathering", "silent_study.plan.selection", "silent_study.jobs.pack"),
+    *("silent_study.report.gather", "silent_study.plan.selection", "silent_study.jobs.pack"),
 )
 
 CLIENT = """\

@@ -241,7 +241,7 @@ def _select(options: argparse.Namespace) -> int:
 
 def _gather(options: argparse.Namespace) -> int:
     from silent_study.params.overlay import dotted
-    from silent_study.report.gathering import gather_results
+    from silent_study.report.gather import gather_results
 
     over_preset = {key: value for key, value in own_settings(options).items() if key != "preset"}
     report = gather_results(load_plan(options), dotted(over_preset))

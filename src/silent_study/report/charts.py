@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
@@ -12,18 +15,27 @@ from matplotlib.ticker import MaxNLocator
 SIDE = 1000
 """Length of both sides of a chart's square of coordinates."""
 
-# Before this share of the values, those of the first epochs would flatten everything that differs later.
-_SHOWN = 0.97
+# Higher values are cut off: those of the first epochs would flatten everything that differs later.
+SHOWN = 0.97
+
+
+@contextmanager
+def matplotlib_defaults(settings: Any) -> Iterator[None]:
+    """Context manager and decorator: matplotlib's defaults with some settings, whatever the user's matplotlibrc has."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(settings)
+        yield
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How a line is drawn.
 
     Attributes:
-        role: ``own`` for what a chart is about, else ``other``.
-        colour: That of the estimator in the figures; empty for the page's own two.
-        dashes: Lengths of strokes and gaps in widths of the line; none is solid.
+        role: ``own`` for the chart's subject, else ``other``.
+        colour: The estimator's colour in the figures; empty for the page's own two.
+        dashes: Lengths of strokes and gaps in widths of the line; empty is solid.
     """
 
     role: str
@@ -31,23 +43,18 @@ class Look:
     dashes: tuple[float, ...] = ()
 
     @property
-    def style(self) -> str:
-        """CSS of what its role leaves open."""
+    def css(self) -> str:
+        """CSS of colour and dashes."""
         dashes = " ".join(f"{2 * length:g}" for length in self.dashes) or "none"
         return f"stroke: {self.colour}; stroke-dasharray: {dashes}" if self.colour else ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart.
-
-    Attributes:
-        label: What it is, for the legend.
-        points: Rows of x and y.
-    """
+    """A line of a chart with its label in the legend; ``points`` has rows of x and y."""
 
     label: str
-    look: Look
+    style: LineStyle
     points: pd.DataFrame
 
 
@@ -59,32 +66,32 @@ class Chart:
         label: The chart in words, for people who cannot see it.
         x_ticks: Positions and texts below the chart.
         y_ticks: Positions and texts beside it.
-        lines: Look of each line and its points as an SVG polyline has them.
-        legend: Looks and labels of the lines, each once.
+        lines: Style of each line and its points as an SVG polyline.
+        legend: Styles and labels of the lines, each once.
     """
 
     label: str
     x_ticks: tuple[tuple[int, str], ...]
     y_ticks: tuple[tuple[int, str], ...]
-    lines: tuple[tuple[Look, str], ...]
-    legend: tuple[tuple[Look, str], ...]
+    lines: tuple[tuple[LineStyle, str], ...]
+    legend: tuple[tuple[LineStyle, str], ...]
 
 
 def thinned(curve: pd.DataFrame, column: str, count: int) -> pd.DataFrame:
-    """At most ``count`` of the rows with a finite value, evenly spread, the first and the last among them."""
-    finite = curve[np.isfinite(curve[column])]
+    """Return epochs and a column, at most ``count`` rows with a finite value, evenly spread, both ends among them."""
+    finite = curve.loc[np.isfinite(curve[column]), ["epoch", column]]
     keep = np.unique(np.linspace(0, len(finite) - 1, min(len(finite), count)).round().astype(int))
     return finite.iloc[keep]
 
 
 def chart(lines: Sequence[Line], title: str) -> Chart | None:
-    """Lines as a chart; ``None`` where there is no point."""
+    """Return lines as a chart; ``None`` without any point."""
     drawn = [line for line in lines if len(line.points)]
     if not drawn:
         return None
     values = pd.concat([line.points.set_axis(["x", "y"], axis=1) for line in drawn])
     left, right = float(values["x"].min()), float(values["x"].max())
-    low, high = float(values["y"].min()), float(values["y"].quantile(_SHOWN))
+    low, high = float(values["y"].min()), float(values["y"].quantile(SHOWN))
     margin = 0.06 * (high - low) or 0.5
     low, high = low - margin, high + margin
 
@@ -103,8 +110,8 @@ def chart(lines: Sequence[Line], title: str) -> Chart | None:
         f"to {last.iloc[1]:.3f} in epoch {last.iloc[0]:.0f}",
         tuple((across(x), f"{x:g}") for x in _ticks(left, right)),
         tuple((down(y), f"{y:g}") for y in _ticks(low, high)),
-        tuple((line.look, polyline(line.points)) for line in drawn),
-        tuple(dict.fromkeys((line.look, line.label) for line in drawn)),
+        tuple((line.style, polyline(line.points)) for line in drawn),
+        tuple(dict.fromkeys((line.style, line.label) for line in drawn)),
     )
 
 

@@ -1,64 +1,88 @@
-"""From runs to everything that the project shows of them, written so that a reader never sees half a file."""
+"""Gathering: verify every run that the plan asks for, then write tables, figures, metrics and the page."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from silent_study.report import figures, page, tables
-from silent_study.report.claims import claims
+from silent_study.data.prepare import PREPARED
+from silent_study.evaluation.known_limits import kept_factor_analysis
+from silent_study.plan.plan import ROUNDS, Plan, Selections
+from silent_study.report import figures, gathered, page, tables
+from silent_study.report.cells import Cell, cells
+from silent_study.report.claims import Claim, claims
 from silent_study.report.context import Context, Record
-from silent_study.report.layout import layout
-from silent_study.report.layout.printed import markdown
-from silent_study.report.summary import cells
-from silent_study.store.files import write_bytes_atomically, write_text_atomically
+from silent_study.report.grids import GridPoint, equal_budgets_table, grid_points, grid_table
+from silent_study.report.layout.measured import measured_tables
+from silent_study.report.layout.orderings import orderings
+from silent_study.report.layout.printed import Table, markdown
+from silent_study.settings import EXPERIMENTS
+from silent_study.store.files import write_bytes_atomically
+from silent_study.store.manifests import verified_runs
+from silent_study.store.provenance import source_revision
+from silent_study.store.runs import RunStore, as_json, read_json
+
+LARGEST_FACTOR_ANALYSIS = 4096
+"""Most dimensions of images whose factor analysis is computed: it decomposes D x D matrices many times."""
+
+SHOWN = "snakemake-report"
+"""Name of the folder, below the results, of what Snakemake's own report shows."""
 
 
-def gather(records: Sequence[Record], context: Context, out: Path) -> None:
+def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
+    """Write everything that people and machines read of the results and return the page's path.
+
+    Raises:
+        StoreError: A run is missing, altered or foreign.
+    """
+    selections = plan.selections("seeds")
+    records = list(_records(plan, selections))
+    marker = plan.gathered_marker(selections)
+    for stale in marker.parent.glob("*.json"):
+        stale.unlink()
+    selection = {"selection.json": as_json(selections).encode()}
+    written = gather(records, _context(plan, selections, overrides), plan.results, f"{SHOWN}/{marker.stem}", selection)
+    gathered.record(marker, plan.results, (record.name for record in records), written)
+    return plan.results / "report.html"
+
+
+def gather(
+    records: Sequence[Record],
+    context: Context,
+    out: Path,
+    shown: str | None = None,
+    others: Mapping[str, bytes] | None = None,
+) -> list[Path]:
     """Write the tables, figures, metrics and the page of a plan's runs.
 
-    Makes ``tables/*.csv``, ``*.md`` and ``*.html``, ``figures/*``, ``curves/<cell>.csv``, ``metrics.json``,
-    ``runs.csv`` and, last, ``report.html``; a table without rows is in the page alone. The same runs give the same
-    bytes. Tables, figures and curves of an earlier gathering that are not made again are removed from those three
-    folders.
+    The same runs give the same bytes. A table without rows is in the page alone. Files of earlier gatherings that are
+    not written again are removed from the folders of tables, figures and curves; their other files stay.
 
     Args:
         records: Runs by round, in any order.
         context: The plan that they were made for.
         out: The folder to write to, ``results`` in a repository in use.
+        shown: Folder, below ``out``, for copies of what Snakemake's own report shows; they take the place of the
+            copies of other plans.
+        others: Content of further files by path below ``out``.
+
+    Returns:
+        Every file written: ``tables/*.csv``, ``*.md`` and ``*.html``, ``figures/*``, ``curves/<cell>.csv``,
+        ``metrics.json``, ``runs.csv``, the further files, the copies and ``report.html``.
 
     Raises:
         OSError: The folder cannot be written to.
     """
     # Packs and rounds finish in any order; nothing that is written may depend on it.
     records = sorted(records, key=lambda record: (record.round, record.name))
-    found = cells(records, context)
-    orderings = claims(found)
-    laid_out = layout(found, orderings, records, context)
-    drawings = figures.draw(found, context)
-    runs = tables.runs(records)
-
-    written = set()
-    # The page says of a table without rows that it has none; its files would be hard to read.
-    for table in (table for table in laid_out if not table.data.empty):
-        for path, text in (
-            (out / "tables" / f"{table.name}.csv", _csv(table.data)),
-            (out / "tables" / f"{table.name}.md", markdown(table)),
-            (out / "tables" / f"{table.name}.html", page.render_table(table)),
-        ):
-            write_text_atomically(path, text)
-            written.add(path)
-    for drawing in drawings:
-        path = out / "figures" / drawing.name
-        write_bytes_atomically(path, drawing.data)
-        written.add(path)
-    for cell, curve in tables.curves(records).items():
-        path = out / "curves" / f"{cell}.csv"
-        write_text_atomically(path, _csv(curve))
-        written.add(path)
+    contents = {**(others or {}), **_contents(records, context)}
+    copied = [name for name in contents if name.endswith((".html", ".svg", ".png"))] if shown else []
+    contents |= {f"{shown}/{name}": contents[name] for name in copied}
     for pattern in (
         "tables/*.csv",
         "tables/*.md",
@@ -67,19 +91,94 @@ def gather(records: Sequence[Record], context: Context, out: Path) -> None:
         "figures/*.svg",
         "curves/*/*/*.csv",
     ):
-        for path in set(out.glob(pattern)) - written:
-            path.unlink()
-    for folder in ("tables", "figures", "curves"):
+        for path in out.glob(pattern):
+            if path.relative_to(out).as_posix() not in contents:
+                path.unlink()
+    if shown:
+        shutil.rmtree(out / SHOWN, ignore_errors=True)
+    # Declared as outputs, so that they have to exist even if a plan has nothing to draw.
+    for folder in ("tables", "figures", "curves", *([f"{shown}/tables", f"{shown}/figures"] if shown else [])):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    write_text_atomically(
-        out / "metrics.json",
-        json.dumps(tables.metrics(found, context), sort_keys=True, indent=1, allow_nan=False) + "\n",
-    )
-    write_text_atomically(out / "runs.csv", _csv(runs))
-    write_text_atomically(out / "report.html", page.render(found, orderings, laid_out, drawings, records, context))
+    for name, content in contents.items():
+        write_bytes_atomically(out / name, content)
+    return [out / name for name in contents]
+
+
+def tables_of(
+    found: Sequence[Cell], ordered: Sequence[Claim], points: Sequence[GridPoint], context: Context
+) -> list[Table]:
+    """Return every table in the page's order: the orderings, Tables 1 to 4, what is beyond the paper, the grids."""
+    return [
+        orderings(ordered, context),
+        *measured_tables(found, context),
+        equal_budgets_table(ordered, points, context),
+        grid_table(points, context),
+    ]
+
+
+def _contents(records: Sequence[Record], context: Context) -> dict[str, bytes]:
+    """Return the content of every file of the report by its path below the results, the page last."""
+    found, points = cells(records, context), grid_points(records, context)
+    ordered = claims(found)
+    laid_out = tables_of(found, ordered, points, context)
+    drawings = figures.draw(found, context)
+    texts = {}
+    # A table without rows is mentioned in the page; its files would be hard to read.
+    for table in (table for table in laid_out if not table.data.empty):
+        texts[f"tables/{table.name}.csv"] = _csv(table.data)
+        texts[f"tables/{table.name}.md"] = markdown(table)
+        texts[f"tables/{table.name}.html"] = page.render_table(table)
+    texts |= {f"curves/{cell}.csv": _csv(curve) for cell, curve in tables.curves(records).items()}
+    metrics = tables.metrics(found, context)
+    texts["metrics.json"] = json.dumps(metrics, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    texts["runs.csv"] = _csv(tables.runs(records))
+    texts["report.html"] = page.render(found, ordered, laid_out, drawings, points, records, context)
+    images = {f"figures/{drawing.name}": drawing.data for drawing in drawings}
+    return images | {name: text.encode() for name, text in texts.items()}
 
 
 def _csv(frame: pd.DataFrame) -> str:
     # Nine digits keep all that a float32 evaluation knows and make differences of two tables readable.
     text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.9g")
     return text
+
+
+def _records(plan: Plan, selections: Selections) -> Iterator[Record]:
+    packs = [pack for round_ in ROUNDS for pack in plan.packs(round_, selections)]
+    for pack, runs in zip(packs, verified_runs(RunStore(plan.results / "store"), packs, plan.manifest), strict=True):
+        for run in runs:
+            yield Record(run.name, run.folder, run.identity, pack.round)
+
+
+def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -> Context:
+    planned = plan.cells()
+    return Context(
+        preset=plan.params.preset,
+        protocol=plan.params.protocol,
+        expected_cells=tuple(cell.name for cell in planned),
+        selections=selections,
+        grid_axes={
+            cell.name: tuple(
+                axis if axis in EXPERIMENTS[cell.experiment].axes else f"silent.{axis}" for axis in cell.axes
+            )
+            for cell in planned
+        },
+        seeds=tuple(plan.params.seeds),
+        datasets={name: read_json(PREPARED / name / "manifest.json") for name in plan.datasets()},
+        revision=source_revision()["revision"],
+        overrides=overrides,
+        factor_analysis=_factor_analysis(plan),
+    )
+
+
+def _factor_analysis(plan: Plan) -> dict[str, dict[str, Any]]:
+    runs = {
+        cell.group: plan.first_run(cell)
+        for cell in plan.cells()
+        if not EXPERIMENTS[cell.experiment].fixed_variance and cell.method.posterior == "gaussian"
+    }
+    return {
+        group: kept_factor_analysis(run, PREPARED / run.data.name, plan.results)
+        for group, run in runs.items()
+        if run.data.dimensions <= LARGEST_FACTOR_ANALYSIS
+    }

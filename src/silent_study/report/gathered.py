@@ -10,38 +10,20 @@ from silent_study.store.documents import Gathered
 from silent_study.store.files import sha256_of
 from silent_study.store.runs import RECORD, read_json, write_json
 
-GATHERED = (
-    "report.html",
-    "metrics.json",
-    "runs.csv",
-    "selection.json",
-    "tables/*.csv",
-    "tables/*.md",
-    "tables/*.html",
-    "figures/*.svg",
-    "figures/*.png",
-    "curves/*/*/*.csv",
-    "snakemake-report/*/report.html",
-    "snakemake-report/*/tables/*.html",
-    "snakemake-report/*/figures/*.svg",
-    "snakemake-report/*/figures/*.png",
-)
-"""What a gathering writes, as patterns below the results."""
 
-
-def record(marker: Path, results: Path, runs: Iterable[str]) -> None:
+def record(marker: Path, results: Path, runs: Iterable[str], written: Iterable[Path]) -> None:
     """Write the marker, which vouches for every gathered file, and for every run, as it is now.
 
     Args:
         marker: ``Plan.gathered_marker``.
         results: Folder that was gathered into.
         runs: Names of the runs that were gathered.
+        written: The gathered files.
     """
-    files = [path.relative_to(results).as_posix() for pattern in GATHERED for path in results.glob(pattern)]
     document: Gathered = {
         "plan": marker.stem,
         "sources": _sources_digest(),
-        "files": {file: sha256_of(results / file) for file in files},
+        "files": {path.relative_to(results).as_posix(): sha256_of(path) for path in written},
         "runs": {name: sha256_of(_record(results, name)) for name in set(runs)},
     }
     write_json(marker, document)

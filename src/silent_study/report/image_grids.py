@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from silent_study.report.summary import Cell
+from silent_study.report.cells import Cell
 
 # Legible on a light and on a dark ground alike.
 GREY = "#808080"
@@ -23,9 +23,9 @@ Array = NDArray[Any]
 
 
 def reconstructions(cells: Sequence[Cell]) -> Figure | None:
-    """Originals, reconstruction means and, where the variance is learned, normalised standard deviations.
+    """Plot originals, reconstruction means and, if the variance is learned, normalised standard deviations.
 
-    One seed of each method is shown: the first with reconstructions. Figures 2 to 5 of the paper.
+    One seed of each method is shown: the first with reconstructions.
     """
     rows: list[tuple[str, Array, bool]] = []
     for cell in cells:
@@ -47,26 +47,12 @@ def reconstructions(cells: Sequence[Cell]) -> Figure | None:
     figure.subplots_adjust(left=margin / (margin + _INCHES), right=1, top=1, bottom=0, hspace=_GAP)
     for axis, strip, (label, _, deviation) in zip(axes[:, 0], strips, rows, strict=True):
         grey = strip.shape[2] == 1
-        axis.imshow(
-            strip[..., 0] if grey else strip,
-            cmap=("magma" if deviation else "gray") if grey else None,
-            vmin=0,
-            vmax=1,
-            interpolation="nearest",
-            aspect="auto",
-        )
+        colours = ("magma" if deviation else "gray") if grey else None
+        image = strip[..., 0] if grey else strip
+        axis.imshow(image, cmap=colours, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
         axis.set_axis_off()
-        axis.text(
-            -0.01,
-            0.5,
-            label,
-            transform=axis.transAxes,
-            ha="right",
-            va="center",
-            color=GREY,
-            fontsize=8,
-            fontstyle="italic" if deviation else "normal",
-        )
+        look = {"ha": "right", "va": "center", "color": GREY, "fontstyle": "italic" if deviation else "normal"}
+        axis.text(-0.01, 0.5, label, transform=axis.transAxes, fontsize=8, **look)
     return figure
 
 
@@ -78,12 +64,13 @@ def _normalised(deviations: Array) -> Array:
 
 
 def _strip(images: Array) -> Array:
-    """Images ``[n, C, H, W]`` side by side as ``[H, n (W + 1) - 1, C]``; the gaps are not numbers and stay clear."""
+    """Place images ``[n, C, H, W]`` side by side, ``[H, n (W + 1) - 1, C or C + 1]``, with transparent gaps.
+
+    The gaps are ``nan`` in grey images; colour images get a channel of opacity.
+    """
     count, channels, height, width = images.shape
-    if channels == 1:
-        strip = np.full((height, count * (width + 1) - 1, 1), math.nan)
-    else:
-        strip = np.zeros((height, count * (width + 1) - 1, channels + 1))
+    shape = (height, count * (width + 1) - 1, channels + (channels > 1))
+    strip = np.full(shape, math.nan if channels == 1 else 0.0)
     for index, image in enumerate(images):
         place = strip[:, index * (width + 1) : index * (width + 1) + width]
         place[..., :channels] = np.clip(image.transpose(1, 2, 0), 0, 1)

@@ -1,26 +1,79 @@
-"""A printed table: its parts, the links of its numbers, and its Markdown."""
+"""Printed tables: numbers as text, the parts of a table, the links of its numbers, and its Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from silent_study.report.cells import described
 from silent_study.report.context import Context
-from silent_study.report.layout.text import NOTHING
 from silent_study.settings import EXPERIMENTS
 
 BEYOND = "beyond the paper"
+NOTHING = "–"
+METRIC_LABELS = {
+    "bpd": "BPD",
+    "kl": "KL",
+    "mse_mean_decoded": "MSE, mean decoded",
+    "mse_sampled": "MSE, sampled",
+    "mse_sampled_clamped": "MSE, sampled and clamped",
+    "epochs_to_threshold": "epochs to threshold",
+}
+DIGITS = {"bpd": 3, "kl": 2, "epochs_to_threshold": 1}
+
+# Columns that are left out where they are empty, by the first words of their names.
+_MAY_BE_EMPTY = ("with sampled guide", "published", "difference", "closed form", "importance-weighted")
+
+
+def number(value: float, digits: int = 3, sign: bool = False) -> str:
+    """Return a number with a fixed count of decimals and a true minus sign; a dash for ``nan``."""
+    if math.isnan(value):
+        return NOTHING
+    # Adding zero turns a rounded -0 into 0.
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(low: float, high: float, count: int, digits: int = 3, of: str = "seed", sign: bool = False) -> str:
+    """Return the ends of an interval of ``count`` seeds or pairs, or why there is none."""
+    if count == 1:
+        return f"one {of}: none"
+    return NOTHING if math.isnan(low) else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
+
+
+def monte_carlo(error: float) -> str:
+    """Return the error that the latent samples leave; ``exact`` if no sample was needed."""
+    return "exact" if error == 0 else number(error, 4)
+
+
+def probability(value: float) -> str:
+    """Return a p-value to three decimals."""
+    return "<0.001" if value < 0.0005 else number(value)
+
+
+def significant(value: float) -> str:
+    """Return three significant digits of a number of any size; below a hundred billion without an exponent."""
+    if math.isnan(value):
+        return NOTHING
+    rounded = float(f"{value:.3g}")
+    text = f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e11 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def setting(value: Any) -> str:
+    """Return the value of a setting as text."""
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
 class Linked:
-    """A printed number and where it comes from.
+    """A printed number and where it was measured.
 
     Attributes:
-        target: Name of the cell or run that it was measured in.
+        target: Name of a cell or run.
     """
 
     text: str
@@ -35,10 +88,9 @@ class Part:
     """One printed table.
 
     Attributes:
-        caption: What it shows.
         frame: Text only; columns may have two levels, the upper one grouping them.
         headers: Number of leading columns that name a row.
-        folded: Whether a page may hide it at first.
+        folded: True if a page may hide it at first.
         links: For each row the cells or runs that its numbers were measured in, by column.
     """
 
@@ -50,17 +102,23 @@ class Part:
 
     @classmethod
     def of(cls, caption: str, rows: Sequence[Mapping[Any, str | Linked]], headers: int, folded: bool = False) -> Part:
-        """A table of rows by column, without the columns on what does not exist here, such as published numbers."""
-        text = [{column: str(value) for column, value in row.items()} for row in rows]
+        """Make a table of rows by column, without empty columns on what may not exist, such as published numbers."""
+        frame = pd.DataFrame([{column: str(value) for column, value in row.items()} for row in rows])
         links = tuple(
-            {
-                column: value.target
-                for column, value in row.items()
-                if isinstance(value, Linked) and value.text != NOTHING
-            }
+            {name: value.target for name, value in row.items() if isinstance(value, Linked) and value.text != NOTHING}
             for row in rows
         )
-        return cls(caption, _filled(pd.DataFrame(text)), headers, folded, links)
+        return cls(caption, frame.drop(columns=list(_empty(frame))), headers, folded, links)
+
+
+def _empty(frame: pd.DataFrame) -> Iterator[Any]:
+    # A difference of two methods that were not run is news; one to a paper that has no number is not.
+    if "Verdict" not in frame.columns:
+        columns: list[Any] = list(frame.columns)
+        for column in columns:
+            name = column[1] if isinstance(column, tuple) else column
+            if name.lower().startswith(_MAY_BE_EMPTY) and frame[column].eq(NOTHING).all():
+                yield column
 
 
 @dataclass(frozen=True)
@@ -69,7 +127,7 @@ class Table:
 
     Attributes:
         name: Stem of its files.
-        notes: What its numbers are: preset, data, split, units, caveats.
+        notes: Preset, data, split, units and caveats of its numbers.
     """
 
     name: str
@@ -80,50 +138,48 @@ class Table:
 
 
 def markdown(table: Table) -> str:
-    """A table as a Markdown document, its column groups written into the column names."""
+    """Return a table as a Markdown document, its column groups written into the column names."""
     lines = [f"# {table.title}", "", *(f"{note}\n" for note in table.notes)]
     for part in table.parts:
-        frame = part.frame
-        columns: list[Any] = list(frame.columns)
+        columns: list[Any] = list(part.frame.columns)
         names = [" ".join(filter(None, name)) if isinstance(name, tuple) else name for name in columns]
-        lines += [part.caption, "", _row(names), _row(["---"] * len(names))]
-        lines += [_row(list(row)) for row in frame.itertuples(index=False)]
-        lines.append("")
+        rows = [names, ["---"] * len(names), *part.frame.itertuples(index=False)]
+        lines += [part.caption, "", *map(_markdown_row, rows), ""]
     return "\n".join(lines)
 
 
+def _markdown_row(cells: Sequence[str]) -> str:
+    escaped = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
 def group_name(dataset: str, experiment: str, context: Context, beyond: bool = False) -> str:
-    """A data set and an experiment in words."""
+    """Return a data set and an experiment in words."""
     return f"{context.title(dataset)}, {EXPERIMENTS[experiment].title}{f', {BEYOND}' if beyond else ''}"
 
 
 def grouped(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """Groups of rows by text columns, in order of appearance; none of an empty frame, which has no columns."""
+    """Yield groups of rows by text columns, in order of appearance; an empty frame, without columns, has none."""
     if len(frame):
         for values, rows in frame.groupby(list(keys), sort=False):
             yield tuple(map(str, values)), rows
 
 
 def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a frame by column name."""
+    """Return the rows of a frame by column name."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-_MAY_BE_EMPTY = ("with sampled guide", "published", "difference", "closed form", "importance-weighted")
-
-
-def _filled(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame without columns that may be empty, as those on the paper, where they are."""
-
-    def is_empty(column: tuple[str, str] | str) -> bool:
-        name = (column[1] if isinstance(column, tuple) else column).lower()
-        return name.startswith(_MAY_BE_EMPTY) and bool(frame[column].eq(NOTHING).all())
-
-    # A difference of two methods that were not run is news; one to a paper that has no number is not.
-    empty = [column for column in frame.columns if is_empty(column) and "Verdict" not in frame.columns]
-    return frame.drop(columns=empty)
-
-
-def _row(cells: Sequence[str]) -> str:
-    escape: Callable[[str], str] = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
-    return f"| {' | '.join(escape(str(cell)) for cell in cells)} |"
+def facts(data: pd.DataFrame, context: Context) -> list[str]:
+    """Return notes on preset and protocol, and on each data set's digest, split, number of images and samples."""
+    protocols = [value for value in data["protocol"] if value] if len(data) else []
+    lines = [f"Preset {context.preset}, protocol {described(protocols) or context.protocol}."]
+    texts = {"data_sha256": "sha256 {}", "split": "{} split", "images": "{} images"}
+    texts |= {"samples": "{} samples per image", "draws": "{} draws"}
+    for (dataset,), rows in grouped(data, "dataset"):
+        columns = {column: rows[column][rows[column] != ""] for column in texts if column in rows}
+        made = [texts[column].format(described(list(values))) for column, values in columns.items() if len(values)]
+        version = context.datasets.get(dataset, {}).get("version")
+        about = f"{context.title(dataset)} ({dataset}{f'; {version}' if version else ''})"
+        lines.append(f"Data set {about}: {', '.join(made) or 'nothing measured'}.")
+    return lines

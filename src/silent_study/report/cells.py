@@ -1,0 +1,151 @@
+"""Cells of the plan with their runs, and what became of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from silent_study.methods import METHODS, Method
+from silent_study.report.context import Context, Record
+from silent_study.settings import EXPERIMENTS
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the plan with the runs of its selected point.
+
+    Attributes:
+        runs: One run per seed, by seed.
+        configurations: Number of grid points that the selection compared; ``None`` before a selection.
+        grid_diverged: True if every grid point diverged, so that none was selected.
+        asked_seeds: Number of runs that the plan asks for.
+    """
+
+    name: str
+    dataset: str
+    experiment: str
+    method: Method
+    runs: tuple[Record, ...]
+    configurations: int | None
+    grid_diverged: bool
+    asked_seeds: int
+
+    @property
+    def evaluated(self) -> tuple[Record, ...]:
+        """The finished runs with an evaluation on the report split."""
+        return tuple(run for run in self.runs if not run.diverged and run.metrics("report"))
+
+    @property
+    def diverged(self) -> tuple[Record, ...]:
+        """The runs that diverged."""
+        return tuple(run for run in self.runs if run.diverged)
+
+    @property
+    def collapsed(self) -> tuple[Record, ...]:
+        """The evaluated runs without an active latent unit: the latent variables carry no information on an image."""
+        return tuple(run for run in self.evaluated if run.metrics("report").get("active_units") == 0)
+
+    @property
+    def status(self) -> str:
+        """``complete``, or everything that limits the cell's numbers."""
+        total = len(self.runs)
+        if not total:
+            return "diverged (every grid point)" if self.grid_diverged else "not run"
+        epochs = sorted({epoch for run in self.diverged if (epoch := run.result["diverged_epoch"]) is not None})
+        where = f", epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}" if epochs else ""
+        counts = {
+            "diverged": len(self.diverged),
+            "collapsed": len(self.collapsed),
+            "not flattened": sum(not run.result["flattened"] for run in self.runs if not run.diverged),
+            "not evaluated": total - len(self.diverged) - len(self.evaluated),
+        }
+        parts = [
+            f"{name} ({count} of {total}{where if name == 'diverged' else ''})"
+            for name, count in counts.items()
+            if count
+        ]
+        if total < self.asked_seeds:
+            parts.append(f"{total} of {self.asked_seeds} seeds run")
+        if len({revision(run) for run in self.runs}) > 1:
+            parts.append("source revisions differ")
+        return "; ".join(parts) or "complete"
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Return a reported metric by seed, over the evaluated runs that have it.
+
+        ``epochs_to_threshold`` is a result of the training, all others are metrics on the report split.
+        """
+        found = {
+            run.seed: run.result["epochs_to_threshold"]
+            if metric == "epochs_to_threshold"
+            else run.metrics("report").get(metric)
+            for run in self.evaluated
+        }
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+
+def cells(records: Iterable[Record], context: Context) -> list[Cell]:
+    """Return every cell of the plan, and every other cell with a run of the ``seeds`` round, in the paper's order."""
+    runs: dict[str, list[Record]] = {name: [] for name in context.expected_cells}
+    for run in each_once(record for record in records if record.round == "seeds"):
+        runs.setdefault(run.cell, []).append(run)
+    found = []
+    for name, members in runs.items():
+        dataset, experiment, method = name.split("/")
+        selection = context.selections.get(name, {})
+        found.append(
+            Cell(
+                name,
+                dataset,
+                experiment,
+                METHODS[experiment][method],
+                tuple(sorted(members, key=lambda run: run.seed)),
+                selection.get("configurations"),
+                selection.get("status") == "diverged",
+                len(context.seeds),
+            )
+        )
+    return sorted(found, key=lambda cell: rank(cell.dataset, cell.experiment, cell.method))
+
+
+def rank(dataset: str, experiment: str, method: Method) -> tuple[Any, ...]:
+    """Return the sort key of a cell: data set, then experiments and methods in the paper's order."""
+    return (dataset, list(EXPERIMENTS).index(experiment), method.rank)
+
+
+def each_once(records: Iterable[Record]) -> list[Record]:
+    """Return the runs by name, each once even if several rounds ask for it."""
+    return sorted({record.name: record for record in records}.values(), key=lambda record: record.name)
+
+
+def by_cell(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the runs of every cell by name, each once."""
+    grouped: dict[str, list[Record]] = {}
+    for run in each_once(records):
+        grouped.setdefault(run.cell, []).append(run)
+    return grouped
+
+
+def run_status(run: Record) -> str:
+    """Return what became of a run."""
+    if run.diverged:
+        epoch = run.result["diverged_epoch"]
+        return "diverged" if epoch is None else f"diverged (epoch {epoch})"
+    return "finished" if run.result["flattened"] else "finished, not flattened"
+
+
+def revision(run: Record) -> str:
+    """Return the source revision that made a run: short, ``+`` for uncommitted changes; ``unknown`` if unrecorded."""
+    source = run.provenance["source"]
+    return f"{source['revision'][:10]}{'+' if source['modified'] else ''}" if source["revision"] else "unknown"
+
+
+def device(run: Record) -> str:
+    """Return the kind of device and its name."""
+    return f"{run.provenance['device']}, {run.provenance['hardware']}"
+
+
+def described(values: Sequence[Any]) -> str:
+    """Return the distinct values in order of appearance, joined by ``/``."""
+    return "/".join(dict.fromkeys(str(value) for value in values))

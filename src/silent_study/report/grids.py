@@ -1,0 +1,329 @@
+"""Hyperparameter grids: their points, the table and the maps of them, and methods compared at equal budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from silent_study.methods import METHODS
+from silent_study.report import tables
+from silent_study.report.cells import rank, run_status
+from silent_study.report.claims import Claim
+from silent_study.report.context import Context, Record
+from silent_study.report.layout.printed import (
+    NOTHING,
+    Linked,
+    Part,
+    Table,
+    as_rows,
+    facts,
+    group_name,
+    grouped,
+    monte_carlo,
+    number,
+    setting,
+)
+from silent_study.report.statistics import expected_best
+
+# Bits/dim: smaller differences within a map hardly change the colour.
+_LEAST_SPAN = 0.05
+# Worse points than this share would take the colours from the better ones.
+_COLOURED = 0.75
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """A configuration that a selection compared.
+
+    Attributes:
+        axes: The settings in which the points of its grid differ, with its values.
+        selected: True if the reported runs are of this point.
+    """
+
+    run: Record
+    axes: dict[str, Any]
+    selected: bool
+
+    @property
+    def bpd(self) -> float:
+        """Final BPD on the selection split, which the selection minimises; infinite for a diverged run."""
+        return self.run.final_bpd
+
+
+def grid_points(records: Iterable[Record], context: Context) -> list[GridPoint]:
+    """Return every configuration that was compared: cells in the paper's order, the best of each cell first."""
+    grids: dict[tuple[str, str], dict[str, Record]] = {}
+    reported = set()
+    for run in records:
+        if run.round == "seeds":
+            reported.add(_without_seed(run))
+        else:
+            grids.setdefault((run.cell, run.round), {})[run.name] = run
+    points = [
+        GridPoint(run, axes, _without_seed(run) in reported or _is_selected(run, context))
+        for members in grids.values()
+        for run, axes in _with_axes(list(members.values()), context)
+    ]
+
+    def order(point: GridPoint) -> tuple[Any, ...]:
+        run = point.run
+        method = METHODS[run.experiment][run.method]
+        return (*rank(run.dataset, run.experiment, method), run.round, point.bpd, run.name)
+
+    return sorted(points, key=order)
+
+
+def _with_axes(grid: Sequence[Record], context: Context) -> Iterator[tuple[Record, dict[str, Any]]]:
+    """Yield the runs of one grid with the settings in which they differ; a grid of one point has its declared axes."""
+    every = [dict(tables.leaves(run.settings)) for run in grid]
+    names = dict.fromkeys(name for settings in every for name in settings if name != "seed")
+    varied = [name for name in names if len({str(settings.get(name)) for settings in every}) > 1]
+    for run, settings in zip(grid, every, strict=True):
+        declared = [axis for axis in context.grid_axes.get(run.cell, ()) if axis in settings]
+        yield run, {axis: settings.get(axis) for axis in varied or declared}
+
+
+def _without_seed(run: Record) -> str:
+    """Return a run's settings without its seed, which the runs of one grid point share."""
+    return str(sorted((name, str(value)) for name, value in tables.leaves(run.settings) if name != "seed"))
+
+
+def _is_selected(run: Record, context: Context) -> bool:
+    selection = context.selections.get(run.cell, {})
+    return selection.get("run") == run.name and selection.get("status") != "diverged"
+
+
+def grid(points: Sequence[GridPoint], context: Context) -> pd.DataFrame:
+    """Return every grid point in its order."""
+    rows = []
+    for point in points:
+        run, selection = point.run, point.run.metrics("selection")
+        rows.append(
+            {
+                "preset": context.preset,
+                "protocol": run.settings["data"]["protocol"],
+                "dataset": run.dataset,
+                "data_sha256": run.settings["data"]["sha256"][: tables.DIGEST],
+                "experiment": run.experiment,
+                "method": run.method,
+                "round": run.round,
+                "point": ", ".join(f"{axis}={value}" for axis, value in point.axes.items()),
+                "selected": point.selected,
+                "split": selection.get("split", ""),
+                "selection_bpd": tables.number(selection.get("bpd")),
+                "monte_carlo_error": tables.number(selection.get("bpd_mc_error")),
+                "selection_kl": tables.number(selection.get("kl")),
+                "seed": run.seed,
+                "epochs": run.result["epochs"],
+                "status": run_status(run),
+                "name": run.name,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def grid_table(points: Sequence[GridPoint], context: Context) -> Table:
+    """Return the table of every configuration, best first."""
+    data = grid(points, context)
+    parts = []
+    for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
+        rows = [
+            {
+                "Method": METHODS[experiment][row["method"]].label,
+                "Point": row["point"] or "the only one",
+                "Selected": "selected" if row["selected"] else "",
+                "BPD": Linked(number(row["selection_bpd"]), row["name"]),
+                "Monte-Carlo error": monte_carlo(row["monte_carlo_error"]),
+                "KL": Linked(number(row["selection_kl"], 2), row["name"]),
+                "Split": row["split"] or NOTHING,
+                "Seed": str(row["seed"]),
+                "Epochs": str(row["epochs"]),
+                "Status": row["status"] if math.isfinite(row["selection_bpd"]) else Linked(row["status"], row["name"]),
+            }
+            for row in as_rows(group)
+        ]
+        caption = f"{group_name(dataset, experiment, context)}: grid of {len(rows)} runs"
+        parts.append(Part.of(caption, rows, 2, folded=True))
+    notes = (
+        *facts(data, context),
+        "Every configuration that was tried, best first by the BPD on the selection split; one seed each.",
+    )
+    return Table("grid", "Hyperparameter grids", notes, data, tuple(parts))
+
+
+def equal_budgets(found: Sequence[Claim], points: Sequence[GridPoint], context: Context) -> pd.DataFrame:
+    """Return both methods of each ordering of BPD at the smaller of their budgets, on the selection split.
+
+    A method with more hyperparameters tries more configurations and is selected among more. There is one row per
+    ordering whose two methods have a grid: configurations tried, each method's best of all, and the expected best of
+    as many as the other tried. With one seed, this shows how much of a difference the search may explain, not how
+    certain it is. In a grid over fixed variances, whose bounds are of different models, the configurations of the
+    selected variance count.
+    """
+    variance = {point.run.cell: point.run.settings["variance"] for point in points if point.selected}
+    tried: dict[str, list[float]] = {}
+    for point in points:
+        own = point.run.settings["variance"]
+        if variance.get(point.run.cell, own) == own:
+            tried.setdefault(point.run.cell, []).append(point.bpd)
+    rows = []
+    for claim in found:
+        first, second = (tried.get(cell.name, []) for cell in (claim.first, claim.second))
+        if claim.metric == "bpd" and first and second:
+            budget = min(len(first), len(second))
+            rows.append(
+                {
+                    **tables.compared(claim, context),
+                    "tried_first": len(first),
+                    "tried_second": len(second),
+                    "best_first": min(first),
+                    "best_second": min(second),
+                    "budget": budget,
+                    "expected_first": expected_best(first, budget),
+                    "expected_second": expected_best(second, budget),
+                    "expected": tables.expected(claim),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def equal_budgets_table(found: Sequence[Claim], points: Sequence[GridPoint], context: Context) -> Table:
+    """Return the table of the orderings of BPD at equal budgets."""
+    data = equal_budgets(found, points, context)
+    parts = []
+    for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
+        rows = [
+            {
+                "Ordering": " < ".join(METHODS[experiment][row[side]].label for side in ("first", "second")),
+                "Tried": f"{row['tried_first']} and {row['tried_second']}",
+                "Best of all": f"{number(row['best_first'])} and {number(row['best_second'])}",
+                "Equal budget": str(row["budget"]),
+                "Expected best": f"{number(row['expected_first'])} and {number(row['expected_second'])}",
+                "Difference": number(row["expected_first"] - row["expected_second"], sign=True),
+            }
+            for row in as_rows(group)
+        ]
+        parts.append(Part.of(f"{group_name(dataset, experiment, context)}: BPD at equal budgets", rows, 1, folded=True))
+    notes = (
+        f"Preset {context.preset}, protocol {context.protocol}.",
+        "BPD on the selection split, one seed. A method that tried more configurations is selected among more: the "
+        "expected best is that of as many as the other tried, drawn at random without replacement from all of its own. "
+        "Of a grid over fixed variances, the configurations of the selected one count.",
+        "A guided method takes over its baseline's learning rate; the baseline's trials of rates are the baseline's.",
+    )
+    return Table("equal-budgets", "Equal budgets", notes, data, tuple(parts))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One grid point on a map.
+
+    Attributes:
+        text: BPD on the selection split, or what became of the run.
+        target: Name of its run.
+        heat: 1 for the lowest BPD of the map, down to 0 for the highest coloured one, at least a twentieth of a bit
+            above the lowest; 0 for a diverged run.
+    """
+
+    text: str
+    target: str
+    heat: float
+    selected: bool
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class GridMap:
+    """The grid of one cell: a column for each value of one axis, a row for each point of the others.
+
+    Attributes:
+        cell: Name of the cell.
+        title: The method in words.
+        group: Data set and experiment in words.
+        axes: Names of the rows' axes.
+        across: Name of the columns' axis; empty for a grid of one point without axes.
+        columns: Values of the columns' axis.
+        rows: Values of the rows' axes, and a tile for each column; ``None`` if the grid has no such point.
+        jointly: True if the selected point is not the best one, because methods share an axis of their grids.
+    """
+
+    cell: str
+    title: str
+    group: str
+    axes: tuple[str, ...]
+    across: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[Tile | None, ...]], ...]
+    jointly: bool
+
+
+def grid_maps(points: Sequence[GridPoint], context: Context) -> list[GridMap]:
+    """Return a map for each cell and round with a grid, in the order of the paper."""
+    grids = groupby(points, key=lambda point: (point.run.cell, point.run.round))
+    return [_map(list(members), context) for _, members in grids]
+
+
+def _map(points: Sequence[GridPoint], context: Context) -> GridMap:
+    run = points[0].run
+    axes = _independent(points)
+    values = {axis: _in_order([point.axes[axis] for point in points]) for axis in axes}
+    # The longest axis lies across; of several, the last, which is the method's own.
+    across = max(axes, key=lambda axis: (len(values[axis]), list(axes).index(axis)), default="")
+    down = [axis for axis in axes if axis != across]
+    heats = _heats(points)
+    rows: dict[tuple[str, ...], dict[str, Tile]] = {}
+    for point in sorted(points, key=lambda point: [values[axis].index(point.axes[axis]) for axis in down]):
+        name, diverged = point.run.name, point.run.diverged
+        text = run_status(point.run) if diverged else number(point.bpd)
+        row = rows.setdefault(tuple(setting(point.axes[axis]) for axis in down), {})
+        row[setting(point.axes[across]) if across else ""] = Tile(text, name, heats[name], point.selected, diverged)
+    columns = tuple(map(setting, values[across])) if across else ("",)
+    return GridMap(
+        run.cell,
+        METHODS[run.experiment][run.method].label,
+        group_name(run.dataset, run.experiment, context),
+        tuple(axes[axis] for axis in down),
+        axes.get(across, ""),
+        columns,
+        tuple((names, tuple(row.get(column) for column in columns)) for names, row in rows.items()),
+        any(point.selected and point.bpd > points[0].bpd for point in points),
+    )
+
+
+def _independent(points: Sequence[GridPoint]) -> dict[str, str]:
+    """Return the axes with their names; axes that vary together are one axis with all names."""
+    groups: list[list[str]] = []
+    for axis in points[0].axes:
+        for group in groups:
+            pairs = {(str(point.axes[group[0]]), str(point.axes[axis])) for point in points}
+            # Axes with a single value each would be taken for one axis.
+            if 1 < len(pairs) == len({first for first, _ in pairs}) == len({second for _, second in pairs}):
+                group.append(axis)
+                break
+        else:
+            groups.append([axis])
+    # A learning rate of the reported model names an axis better than one of its guide that follows it.
+    groups = [sorted(group, key=lambda axis: "." in axis) for group in groups]
+    return {group[0]: ", ".join(group) for group in groups}
+
+
+def _in_order(values: Sequence[Any]) -> list[Any]:
+    """Return the distinct values: numbers ascending, then texts, then ``None``."""
+    distinct = list({str(value): value for value in values}.values())
+    return sorted(distinct, key=lambda value: (value is None, isinstance(value, str), 0 if value is None else value))
+
+
+def _heats(points: Sequence[GridPoint]) -> dict[str, float]:
+    bounds = [point.bpd for point in points if not point.run.diverged]
+    best = min(bounds, default=math.nan)
+    span = max(float(np.quantile(bounds, _COLOURED)) - best, _LEAST_SPAN) if bounds else math.nan
+    return {
+        point.run.name: 0.0 if point.run.diverged else round(max(0.0, 1 - (point.bpd - best) / span), 2)
+        for point in points
+    }

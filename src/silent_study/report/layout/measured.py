@@ -1,0 +1,301 @@
+"""Tables 1 to 4, and the like of Tables 1 and 2 for the experiment with a log-linear precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from silent_study.methods import GUIDANCE, METHODS
+from silent_study.paper import PUBLISHED_MSE, TABLE_1_NOTE
+from silent_study.report import tables
+from silent_study.report.cells import Cell, described
+from silent_study.report.context import Context
+from silent_study.report.layout.printed import (
+    BEYOND,
+    DIGITS,
+    METRIC_LABELS,
+    NOTHING,
+    Linked,
+    Part,
+    Table,
+    as_rows,
+    facts,
+    group_name,
+    grouped,
+    interval,
+    monte_carlo,
+    number,
+    significant,
+)
+from silent_study.settings import EXPERIMENTS
+
+_UNITS = (
+    "BPD in bits/dim, KL in nats per image, MSE summed over the D pixels on the [0, 1) scale (times 1000 / D: mean per "
+    "pixel in thousandths). Means over seeds."
+)
+_ABOUT_GRADIENT_VARIANCE = (
+    "Variance of the gradient with respect to the encoder's parameters when only the code is drawn again, summed over "
+    "parameters, of the reconstruction loss in nats; mean over seeds. Batch mean: gradient of the loss averaged over "
+    "the images. Per-image mean: each image's own variance, then averaged."
+)
+_ABOUT_PCA = (
+    "Closed form: the best linear decoder and encoder for Gaussian latents (probabilistic PCA with the same "
+    "latent dimension and variance), fitted to the training images and valued on the report split."
+)
+_ABOUT_FACTOR_ANALYSIS = (
+    "a linear mean and a variance per pixel, the same for every image, with the same latent dimension; fitted "
+    "to the training images and valued on the report split. A linear decoder whose variance depends on a continuous "
+    "code contains it, and should come out no worse; a convolutional one, or one with binary codes, need not."
+)
+_ABOUT_LOG_LINEAR = (
+    "Beyond the paper: a linear decoder whose precision is the exponential of a linear function of the code. Its "
+    "expectation is exact for both posteriors."
+)
+_ABOUT_MSE = (
+    "The paper does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other "
+    "numbers best, so that it is the one with an interval, and with what was published where something was."
+)
+_REDUCTION_LABELS = {"batch_mean": "batch mean", "per_image_mean": "per-image mean"}
+_ROW_NAMES = (("", "Posterior"), ("", "Estimator"))
+_FACTOR_ANALYSIS = ("Continuous", "Factor analysis")
+_COLUMNS = dict(zip(GUIDANCE, (*GUIDANCE[:2], f"{GUIDANCE[2]} ({BEYOND})"), strict=True))
+
+Row = dict[Any, str | Linked]
+
+
+def measured_tables(cells: Sequence[Cell], context: Context) -> Iterator[Table]:
+    """Yield Tables 1 to 4, then the tables of the log-linear precision if the plan has that experiment."""
+    papers = [cell for cell in cells if EXPERIMENTS[cell.experiment].in_paper]
+    yield _gradient_variances("table-1-gradient-variance", "Table 1: gradient variance", papers, context, TABLE_1_NOTE)
+    yield _all_metrics("table-2-fixed-variance", "Table 2: fixed variance", "fixed", cells, context)
+    for place, metric, name in ((3, "bpd", "bits per dimension"), (4, "kl", "KL divergence")):
+        stem = f"table-{place}-{name.lower().replace(' ', '-')}"
+        yield _by_guidance(stem, f"Table {place}: learnable variance, {name}", metric, cells, context)
+    own = [cell for cell in cells if not EXPERIMENTS[cell.experiment].in_paper]
+    if own:
+        title = f"{BEYOND.capitalize()}: log-linear precision"
+        yield _all_metrics("log-linear-precision", title, "log-linear", cells, context)
+        table = _gradient_variances("log-linear-gradient-variance", f"{title}, gradient variance", own, context)
+        yield from [table] if table.parts else []
+
+
+def _gradient_variances(name: str, title: str, cells: Sequence[Cell], context: Context, *notes: str) -> Table:
+    """Return gradient variances by epoch, a part for each data set and experiment."""
+    data = tables.gradient_variance(cells, context)
+    parts = []
+    for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
+        fixed, in_paper = EXPERIMENTS[experiment].fixed_variance, EXPERIMENTS[experiment].in_paper
+        epochs = sorted({int(epoch) for epoch in group["epoch"].dropna()})
+        rows: dict[bool, list[Row]] = {}
+        for (name_of_method, estimator), points in grouped(group, "method", "estimated_with"):
+            method = METHODS[experiment][name_of_method]
+            row: Row = {("", "Posterior"): method.space, ("", "Method"): method.label_with(estimator)}
+            for reduction in tables.REDUCTIONS:
+                values = dict(zip(points["epoch"], points[reduction], strict=True))
+                for epoch in epochs:
+                    text = significant(values.get(epoch, math.nan))
+                    key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
+                    row[key] = Linked(text, f"{dataset}/{experiment}/{name_of_method}")
+            lost = dataset == "mnist" and in_paper and not method.beyond
+            row["Paper", "published"] = "0" if points["published"].eq(0).any() else "lost" if lost else NOTHING
+            row |= {("Runs", "Seeds"): str(points["seeds"].max()), ("Runs", "Status"): points["status"].iloc[0]}
+            rows.setdefault(method.beyond, []).append(row)
+        for beyond, lines in rows.items():
+            caption = f"{group_name(dataset, experiment, context, beyond)}: gradient variance by epoch"
+            # The paper's table has the fixed variance alone.
+            parts.append(Part.of(caption, lines, headers=2, folded=not fixed))
+    return Table(name, title, (*facts(data, context), _ABOUT_GRADIENT_VARIANCE, *notes), data, tuple(parts))
+
+
+def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], context: Context) -> Table:
+    """Return every metric of the cells of an experiment with a linear decoder."""
+    data = tables.measurements(cells, context, experiment, tables.ALL_METRICS)
+    groups: dict[tuple[str, bool], list[Row]] = {}
+    for (dataset, name_of_method), group in grouped(data, "dataset", "method"):
+        rows, method = {row["metric"]: row for row in as_rows(group)}, METHODS[experiment][name_of_method]
+        target = f"{dataset}/{experiment}/{name_of_method}"
+        bpd, kl, mse = (_printed(rows[metric], target) for metric in ("bpd", "kl", PUBLISHED_MSE))
+        groups.setdefault((dataset, method.beyond), []).append(
+            {
+                ("", "Posterior"): method.space,
+                ("", "Method"): method.label,
+                **{("BPD", column): text for column, text in bpd.items()},
+                ("BPD", "importance-weighted"): _weighted(rows, target),
+                **{("KL", column): kl[column] for column in ("mean", "95% interval", "closed form")},
+                ("MSE", "mean decoded"): _printed(rows["mse_mean_decoded"], target)["mean"],
+                ("MSE", "sampled"): _printed(rows["mse_sampled"], target)["mean"],
+                ("MSE", "sampled and clamped"): mse["mean"],
+                **{("MSE", column): mse[column] for column in ("95% interval", "published", "difference")},
+                **{("Runs", column): text for column, text in _made_from(rows["bpd"]).items()},
+            }
+        )
+    fixed = EXPERIMENTS[experiment].fixed_variance
+    notes = [
+        *([] if fixed else [_ABOUT_LOG_LINEAR]),
+        *facts(data, context),
+        _UNITS,
+        *([_ABOUT_MSE, *_about_published(data)] if fixed else []),
+        *_about_weighted(data, cells),
+        *_about_controls(data),
+    ]
+    if _any(data, "closed_form"):
+        notes.append(_ABOUT_PCA if fixed else f"Closed form: factor analysis, {_ABOUT_FACTOR_ANALYSIS}")
+    parts = [
+        Part.of(f"{group_name(dataset, experiment, context, beyond)}, linear decoder", lines, headers=2)
+        for (dataset, beyond), lines in groups.items()
+    ]
+    return Table(name, title, tuple(notes), data, tuple(parts))
+
+
+def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], context: Context) -> Table:
+    """Return a metric of the cells with a learnable variance: compact as in the paper, then in detail."""
+    data = tables.measurements(cells, context, "learnable", (metric,))
+    label = METRIC_LABELS[metric]
+    compact: dict[tuple[str, str], Row] = {}
+    details: dict[tuple[str, bool], list[Row]] = {}
+    papers = {_FACTOR_ANALYSIS}
+    for (dataset, name_of_method), group in grouped(data, "dataset", "method"):
+        rows, method = {row["metric"]: row for row in as_rows(group)}, METHODS["learnable"][name_of_method]
+        target, title_of = f"{dataset}/learnable/{name_of_method}", context.title(dataset)
+        key, found = (method.space, method.estimator_label), _printed(rows[metric], target, of_published=2)
+        papers |= set() if method.beyond else {key}
+        row = compact.setdefault(key, dict(zip(_ROW_NAMES, key, strict=True)))
+        row[title_of, _COLUMNS[method.guidance]] = Linked(_with_interval(rows[metric], found), target)
+        row[title_of, f"published {method.guidance}"] = found["published"]
+        details.setdefault((dataset, method.beyond), []).append(
+            {
+                "Posterior": method.space,
+                "Method": method.label,
+                label: found["mean"],
+                "sd": found["sd"],
+                "95% interval": found["95% interval"],
+                "Published": found["published"],
+                "Difference": found["difference"],
+                **({"Monte-Carlo error": found["Monte-Carlo error"]} if metric == "bpd" else {}),
+                "Importance-weighted": _weighted(rows, target),
+                **_made_from(rows[metric]),
+            }
+        )
+    datasets = list(dict.fromkeys(dataset for dataset, _ in details))
+    for dataset in datasets:
+        reached = tables.factor_analysis(context, dataset, "learnable", metric)
+        if not math.isnan(reached):
+            row = compact.setdefault(_FACTOR_ANALYSIS, dict(zip(_ROW_NAMES, _FACTOR_ANALYSIS, strict=True)))
+            row[context.title(dataset), GUIDANCE[0]] = number(reached, DIGITS[metric])
+    columns = [
+        (context.title(dataset), text)
+        for dataset in datasets
+        for text in (*_COLUMNS.values(), *(f"published {guidance}" for guidance in GUIDANCE[:2]))
+    ]
+    parts = []
+    for beyond in (False, True):
+        lines = [
+            {name: row.get(name, NOTHING) for name in (*_ROW_NAMES, *columns)}
+            for key, row in compact.items()
+            if (key not in papers) == beyond
+        ]
+        if lines:
+            caption = f"{'Beyond the paper: ' if beyond else ''}{label} without and with silent gradients"
+            parts.append(Part.of(caption, lines, headers=2))
+    for (dataset, beyond), lines in details.items():
+        caption = f"{group_name(dataset, 'learnable', context, beyond)}: {label} in detail"
+        parts.append(Part.of(caption, lines, 2, folded=True))
+    return Table(name, title, (*facts(data, context), *_about_guidance(data, cells, metric)), data, tuple(parts))
+
+
+def _about_guidance(data: pd.DataFrame, cells: Sequence[Cell], metric: str) -> Iterator[str]:
+    yield (
+        f"{METRIC_LABELS[metric]} in {'bits/dim' if metric == 'bpd' else 'nats per image'}: mean over seeds with its "
+        "95% Student interval. SG: the silent gradient of a linear decoder guides the encoder. A star marks a cell "
+        "whose status, in its details below, says more."
+    )
+    yield from (*_about_published(data), *_about_controls(data), *_about_weighted(data, cells))
+    if _any(data, "closed_form"):
+        yield f"Factor analysis: {_ABOUT_FACTOR_ANALYSIS}"
+    if len(data) and data["guidance"].eq("with sampled guide").any():
+        yield (
+            "Sampled guide: the same guide and schedule with a gradient that is estimated as the reported decoder's; "
+            "what it lacks beside SG is silence alone."
+        )
+
+
+def _printed(row: dict[str, Any], target: str, of_published: int | None = None) -> dict[str, str | Linked]:
+    """Return a measurement as text by column; published values may have other digits than measured ones."""
+    digits = DIGITS.get(row["metric"], 3)
+    return {
+        "mean": Linked(number(row["measured"], digits), target),
+        "sd": number(row["sd"], digits),
+        "95% interval": interval(row["low"], row["high"], row["seeds"], digits),
+        "published": number(row["published"], of_published or digits),
+        "difference": number(row["difference"], digits, sign=True),
+        "closed form": number(row["closed_form"], digits),
+        "Monte-Carlo error": monte_carlo(row["monte_carlo_error"]),
+    }
+
+
+def _weighted(rows: dict[str, dict[str, Any]], target: str) -> Linked:
+    """Return an importance-weighted bound with its Monte-Carlo error; a dash if it was not computed."""
+    row = rows.get(tables.IMPORTANCE_WEIGHTED, {"measured": math.nan})
+    missing = math.isnan(row["measured"])
+    text = NOTHING if missing else f"{number(row['measured'])} ± {number(row['monte_carlo_error'], 4)}"
+    return Linked(text, target)
+
+
+def _with_interval(row: dict[str, Any], found: dict[str, str | Linked]) -> str:
+    if not row["seeds"]:
+        return str(row["status"])
+    bounds = "(one seed)" if row["seeds"] == 1 else found["95% interval"]
+    return f"{found['mean']} {bounds}{'' if row['status'] == 'complete' else ' *'}"
+
+
+def _made_from(row: dict[str, Any]) -> dict[str, str]:
+    """Return the columns on what a number is made from: seeds, epochs, configurations, status."""
+    configurations = row["configurations"]
+    return {
+        "Seeds": str(row["seeds"]),
+        "Epochs": str(row["epochs"]) or NOTHING,
+        "Configurations tried": NOTHING if pd.isna(configurations) else f"{configurations:.0f}",
+        "Status": str(row["status"]),
+    }
+
+
+def _any(data: pd.DataFrame, column: str) -> bool:
+    return bool(len(data) and data[column].notna().any())
+
+
+def _about_published(data: pd.DataFrame) -> list[str]:
+    if not _any(data, "published"):
+        return ["The paper has no numbers for these data sets."]
+    return [
+        "Published values come from the paper's own, longest training; the epochs of each row say how far this preset "
+        "goes. Difference: measured minus published."
+    ]
+
+
+def _about_weighted(data: pd.DataFrame, cells: Sequence[Cell]) -> list[str]:
+    if not len(data) or not data["metric"].eq(tables.IMPORTANCE_WEIGHTED).any():
+        return []
+    reports = [
+        run.metrics("report") for cell in cells for run in cell.evaluated if cell.experiment in set(data["experiment"])
+    ]
+    samples = described([report["importance_samples"] for report in reports if "importance_samples" in report])
+    return [
+        f"Importance-weighted: the bound of {samples} samples per image (Burda et al. 2016), in expectation no looser "
+        "than the evidence lower bound; with its Monte-Carlo error."
+    ]
+
+
+def _about_controls(data: pd.DataFrame) -> list[str]:
+    if not len(data) or not data["estimator"].str.contains("silent").any():
+        return []
+    if not any(EXPERIMENTS[experiment].linear for experiment in data["experiment"]):
+        return [
+            "Silent baselines and silent controls are those of a guide that trains beside the decoder; it steers the "
+            "encoder only in the rows with SG."
+        ]
+    return [
+        "Silent baselines and silent controls are those of the reported decoder itself, whose expectation is known."
+    ]

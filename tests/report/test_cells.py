@@ -1,0 +1,93 @@
+"""What became of a cell, and how its method is printed."""
+
+import pytest
+
+from silent_gradients.estimators import REGISTRY
+from silent_study.methods import METHODS
+
+CELL = "digits/fixed/reinforce"
+
+
+def test_cells_come_in_the_papers_order_with_those_never_run(study):
+    names = [f"digits/learnable/{name}" for name in ("reinforce", "reparameterization+silent", "silent-gaussian")]
+    study.planned = (*names, "digits/fixed/gumbel-softmax")
+    study.add(names[0])
+    study.add(names[2])
+    assert [cell.name for cell in study.cells] == ["digits/fixed/gumbel-softmax", names[2], names[1], names[0]]
+    expected = ["not run", "1 of 3 seeds run", "not run", "1 of 3 seeds run"]
+    assert [cell.status for cell in study.cells] == expected
+
+
+def test_a_status_names_everything_that_limits_the_numbers(study):
+    study.add(CELL, seed=0, diverged_epoch=17)
+    study.add(CELL, seed=1, diverged_epoch=5)
+    study.add(CELL, seed=2, flattened=False, revision="b" * 16)
+    (found,) = study.cells
+    assert found.status == "diverged (2 of 3, epochs 5, 17); not flattened (1 of 3); source revisions differ"
+    assert [run.seed for run in found.evaluated] == [2]
+
+
+def test_a_run_without_an_active_unit_has_collapsed(study):
+    for seed, active in enumerate((0, 3, 0)):
+        study.add(CELL, seed=seed, active_units=active)
+    (found,) = study.cells
+    assert found.status == "collapsed (2 of 3)"
+    assert [run.seed for run in found.collapsed] == [0, 2]
+
+
+def test_grid_runs_do_not_enter_a_cell(study):
+    study.options["seeds"] = (0,)
+    study.add(CELL, ("baselines", "seeds"), seed=0, bpd=2.0)
+    study.add(CELL, ("baselines",), seed=0, bpd=9.0, learning_rate=1e-4)
+    (found,) = study.cells
+    assert found.values("bpd") == {0: 2.0}
+    assert found.status == "complete"
+
+
+def test_a_cell_whose_whole_grid_diverged_says_so(study):
+    study.planned = (CELL,)
+    study.options["selections"] = {CELL: {"status": "diverged", "configurations": 4, "bpd": None}}
+    (found,) = study.cells
+    assert found.status == "diverged (every grid point)"
+
+
+def test_what_is_beyond_the_paper_comes_after_it(study):
+    names = ("rloo", "reinforce+sampled", "reinforce", "reparameterization+sampled", "silent-bernoulli")
+    study.planned = tuple(f"digits/learnable/{name}" for name in names)
+    ordered = ["silent-bernoulli", "reinforce", "reparameterization+sampled", "reinforce+sampled", "rloo"]
+    assert [cell.method.name for cell in study.cells] == ordered
+    assert [cell.method.beyond for cell in study.cells] == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name", "expected"),
+    [
+        ("fixed", "silent-bernoulli", ("bernoulli", "none", True, "Silent (Bernoulli)")),
+        ("learnable", "silent-gaussian", ("gaussian", "none", True, "Silent (Gaussian)")),
+        ("learnable", "reinforce+silent", ("bernoulli", "reinforce", True, "REINFORCE + SG")),
+        ("fixed", "reparameterization", ("gaussian", "reparameterization", False, "Reparameterization")),
+        ("learnable", "reinforce+sampled", ("bernoulli", "reinforce", False, "REINFORCE + sampled guide")),
+        ("fixed", "rloo-gaussian", ("gaussian", "rloo", False, "RLOO (Gaussian)")),
+        ("learnable", "rloo-gaussian+silent", ("gaussian", "rloo", True, "RLOO (Gaussian) + SG")),
+        (
+            "learnable",
+            "reinforce-silent-baseline",
+            ("bernoulli", "reinforce-silent-baseline", False, "REINFORCE, silent baseline"),
+        ),
+    ],
+)
+def test_methods_read_as_in_the_paper(experiment, name, expected):
+    method = METHODS[experiment][name]
+    assert (method.posterior, method.sampled_estimator, method.silent, method.label) == expected
+
+
+@pytest.mark.parametrize("experiment", list(METHODS))
+def test_no_two_methods_read_the_same(experiment):
+    labels = [METHODS[experiment][name].label for name in METHODS[experiment]]
+    assert len(set(labels)) == len(labels)
+
+
+def test_every_estimator_has_a_name_for_readers():
+    for name in REGISTRY:
+        if name != "silent":
+            assert METHODS["fixed"][name].estimator_label != name
