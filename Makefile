@@ -12,11 +12,14 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 INSTALLED := $(VENV)/installed
+# Writes the generated tables of the documents: their pages call functions of docs/tables.py.
+COG := $(BIN)/cog -P -I . -p "from docs import tables" --verbosity=1
+GENERATED := docs/results.md docs/results/*.md docs/hidden-settings.md docs/reliability.md
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Snakemake and its jobs find the programs of the environment first.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup quickstart test test-slow lint format notebooks docs reference clean
+.PHONY: help setup quickstart test test-slow lint format tables notebooks docs reference clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -54,6 +57,7 @@ lint: setup ## Check style, types and the workflow's form
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+	$(COG) --check --check-fail-msg="A page differs from what its tables come to: make tables" $(GENERATED)
 
 format: setup ## Put the source into the form that lint asks for
 	ruff check --fix
@@ -67,6 +71,9 @@ docs: setup ## Build the site of the documents into site/
 reference: setup ## Write the page of the settings (docs/settings.md) anew
 	$(BIN)/python -m docs.settings_reference > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
+
+tables: setup ## Write the tables of the documents anew from measured/
+	$(COG) -r $(GENERATED)
 
 notebooks: setup ## Execute the notebooks of the documents and store their outputs
 	$(BIN)/python -m tests.docs.notebooks

@@ -1,6 +1,5 @@
-"""What an edit of params.yaml runs again: the table of docs/reliability.md, row by row, and a row for every key."""
+"""What an edit of params.yaml runs again: reruns.yaml, row by row, and a row for every key."""
 
-import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +13,10 @@ from silent_study.params import resolve
 from silent_study.params.schema import ExperimentParams, OwnImagesParams, Params
 from silent_study.plan.plan import Plan
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
-ROW = re.compile(r"^\| `([\w.*]+)` \| `(.+?)` \| ([\w, ]+) \| ([\w, ]+) \| ([\w, ]+) \| ([\w, ]+) \|$", re.MULTILINE)
-TABLE = {key: (yaml.safe_load(value), *words) for key, value, *words in ROW.findall(DOCUMENT.read_text())}
+TABLE = {
+    key: (yaml.safe_load(value), *words)
+    for key, (value, *words) in yaml.safe_load((Path(__file__).parent / "reruns.yaml").read_text()).items()
+}
 FIXED = "digits/fixed"
 
 

@@ -1,0 +1,529 @@
+"""Tables and verdicts of docs/results.md and docs/results/, generated from the studies in ``measured/``.
+
+``make tables`` writes them into the pages with cog, after an HTML comment that calls a function of this module.
+``make lint`` fails where a page differs from what they print. ``measured/<study>/tables/`` has every number in full.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from silent_study.naming import MethodName
+from silent_study.paper import PUBLISHED
+from silent_study.report.summary import Summary, summarize
+
+MEASURED = Path(__file__).resolve().parents[1] / "measured"
+METRICS = {"bpd": "bits/dim", "kl": "KL", "mse_sampled_clamped": "squared error", "epochs_to_threshold": "epochs"}
+FEWEST_PAIRS = 6
+"""Below this number of pairs no ordering is called reproduced without "so far"."""
+_THRESHOLD = 6.73
+"""Bits/dim of the paper's Figure 2."""
+SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "tiny_imagenet32": "Tiny ImageNet", "digits": "digits"}
+
+CHANGED_FIXED = tuple(
+    f"digits/fixed/{name}"
+    for name in ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax", "reinforce")
+)
+CHANGED_GUIDED = tuple(f"digits/learnable/{name}" for name in ("reparameterization", "gumbel-softmax", "reinforce"))
+
+# Rows of the overviews: a study, the section that describes it, and what it is.
+STUDIES = {
+    "mnist-fixed-500-epochs": ("mnist.md#all-500-epochs-mnist-fixed-500-epochs", "500 epochs, the paper's networks"),
+    "mnist-fixed": ("mnist.md#90-epochs-preset-mnist-fixed", "90 epochs, the paper's networks"),
+    "mnist-reduced": ("mnist-reduced.md#both-experiments-preset-mnist-reduced", "small networks"),
+    "mnist-reduced-protocol-paper": ("mnist-reduced.md#both-experiments-preset-mnist-reduced", "protocol `paper`"),
+    "mnist-reduced-cooldown": ("mnist-reduced.md#30-epochs-with-a-cooldown-mnist-reduced-cooldown", "cooldown"),
+    "mnist-reduced-cooldown-bits": ("mnist-reduced.md#30-epochs-with-a-cooldown-mnist-reduced-cooldown", "cooldown"),
+    "mnist-reduced-24-epochs": ("mnist-reduced.md#learnable-variance-for-longer-mnist-reduced-24-epochs", "cooldown"),
+    "colour-reduced": ("colour.md#the-measurements", "small networks"),
+    "colour-reduced-protocol-paper": ("colour.md#the-measurements", "protocol `paper`"),
+    "colour-reduced-cooldown": ("colour.md#the-measurements", "cooldown"),
+    "mnist-fixed-bits": ("mnist.md#90-epochs-preset-mnist-fixed", "more estimators"),
+    "mnist-beyond": ("beyond.md", "more estimators"),
+    "digits-beyond": ("beyond.md", "8x8 images, more estimators"),
+    "digits-ten-seeds": ("digits.md#the-measurements", "8x8 images"),
+    "digits-cooldown": ("digits.md#the-measurements", "8x8 images, cooldown"),
+    "digits-protocol-paper": ("digits.md#the-measurements", "8x8 images, protocol `paper`"),
+    "digits-other-processor": ("digits.md#the-measurements", "8x8 images, another processor"),
+}
+
+
+@cache
+def runs(study: str) -> pd.DataFrame:
+    """Return the runs that a study's cells are reported from, one row per cell and seed."""
+    every = pd.read_csv(MEASURED / study / "runs.csv", dtype={"rounds": str})
+    return every[every["rounds"].str.split("+").map(lambda rounds: "seeds" in rounds)].copy()
+
+
+@cache
+def claims(study: str) -> pd.DataFrame:
+    """Return the orderings of a study, or an empty frame where it has none."""
+    path = MEASURED / study / "tables" / "claims.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+@cache
+def rows(study: str) -> pd.DataFrame:
+    """Return the rows of Tables 2 to 4 and of the log-linear table of a study."""
+    tables = sorted((MEASURED / study / "tables").glob("*.csv"))
+    kept = [table for table in tables if table.stem.startswith(("table-2", "table-3", "table-4", "log-linear-prec"))]
+    return pd.concat([pd.read_csv(table) for table in kept]).set_index(["dataset", "experiment", "method", "metric"])
+
+
+@cache
+def cell(study: str, name: str) -> pd.DataFrame:
+    """Return the runs of a cell (``dataset/experiment/method``) by seed."""
+    every = runs(study)
+    return every[every["cell"] == name].set_index("seed").sort_index()
+
+
+def values(study: str, name: str, metric: str) -> pd.Series:
+    """Return a metric of a cell's evaluated runs by seed."""
+    return cell(study, name)["epochs_to_threshold" if metric == "epochs_to_threshold" else f"report_{metric}"].dropna()
+
+
+def collapsed(study: str, name: str) -> pd.Series:
+    """Return whether each evaluated run of a cell has no active latent unit, by seed."""
+    return values(study, name, "active_units") == 0
+
+
+def label(name: str) -> str:
+    """Return the title of a cell's method."""
+    _, experiment, method = name.split("/")
+    title = MethodName.of(experiment, method).label
+    if experiment == "learnable" and method.startswith("silent-"):
+        return title.replace("Silent", "Silent alone")
+    return title
+
+
+def number(value: float, metric: str, sign: bool = False) -> str:
+    """Return a number with the digits of its metric; small differences in bits/dim have four."""
+    digits = {"bpd": 4 if abs(value) < 0.01 else 3, "mse_sampled_clamped": 3, "kl": 1}.get(metric, 1)
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def interval(value: float, low: float, high: float, metric: str, sign: bool = False) -> str:
+    """Return a mean with its 95 % interval, alone where there is one seed."""
+    digits = {"bpd": 4 if abs(value) < 0.01 else 3, "mse_sampled_clamped": 3, "kl": 1}.get(metric, 1)
+    plus = "+" if sign else ""
+    if math.isnan(low):
+        return f"{value:{plus}.{digits}f}"
+    return f"{value:{plus}.{digits}f} [{low:{plus}.{digits}f}, {high:{plus}.{digits}f}]"
+
+
+def paired(study: str, first: str, second: str, metric: str, without_collapse: bool = False) -> Summary:
+    """Summarize the differences of two cells on equal seeds, on request without pairs in which a run collapsed."""
+    differences = (values(study, first, metric) - values(study, second, metric)).dropna()
+    if without_collapse:
+        differences = differences[~(collapsed(study, first) | collapsed(study, second))[differences.index]]
+    return summarize([float(value) for value in differences])
+
+
+def unequal(study: str, first: str, second: str) -> bool:
+    """Return True if two cells were trained for unequal numbers of epochs."""
+    return set(cell(study, first)["setting.epochs"]) != set(cell(study, second)["setting.epochs"])
+
+
+def raster(study: str, name: str) -> float:
+    """Return the epochs between two evaluations, the least uncertainty of a number of epochs read from a curve."""
+    return float(cell(study, name)["setting.evaluate_every"].max())
+
+
+def published(study: str, claim: Any) -> float:
+    """Return the published difference; ``nan`` without one, or where it is about another threshold than the study's."""
+    cells_of_claim = cell(study, f"{claim.dataset}/{claim.experiment}/{claim.first}")
+    if claim.metric == "epochs_to_threshold" and set(cells_of_claim["setting.threshold_bpd"]) != {_THRESHOLD}:
+        return math.nan
+    return float(claim.published_difference)
+
+
+def verdict(study: str, claim: Any) -> str:
+    """Judge an ordering by its sign, by its size, and by whether the baseline is comparable.
+
+    ``not comparable``: a run of the baseline collapsed. ``undecided``: the interval contains 0, or there is one pair.
+    ``contradicted``: the interval lies on the other side. ``reproduced``: it is clear of 0 and contains the published
+    difference. ``same direction``: it is clear of 0; "other size" where it does not contain the published difference.
+    """
+    first, second = (f"{claim.dataset}/{claim.experiment}/{name}" for name in (claim.first, claim.second))
+    if claim.pairs < 2:
+        return "one seed"
+    if lost := int(collapsed(study, second).sum()):
+        text = f"not comparable: baseline collapsed {lost} of {len(collapsed(study, second))}"
+        rest = paired(study, first, second, claim.metric, without_collapse=True)
+        if rest.n < 2:
+            return text
+        return f"{text}; without these pairs {interval(rest.mean, rest.low, rest.high, claim.metric)}"
+    # A difference of two numbers read on a raster is uncertain by the raster itself.
+    slack = raster(study, first) if claim.metric == "epochs_to_threshold" else 0.0
+    low, high = claim.low - slack, claim.high + slack
+    if low <= 0 <= high:
+        return "undecided"
+    if (high < 0) != (claim.expected == "lower"):
+        return "contradicted"
+    size = published(study, claim)
+    if math.isnan(size):
+        return "same direction"
+    if not low <= size <= high:
+        return "same direction, other size"
+    return "reproduced" if claim.pairs >= FEWEST_PAIRS else "reproduced so far"
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """Print a table in Markdown, with the blank lines that set it apart from cog's markers."""
+    texts = [header, ["---"] * len(header), *lines]
+    print("\n" + "\n".join("| " + " | ".join(text) + " |" for text in texts) + "\n")
+
+
+def ordering(study: str, claim: Any, metric: bool = True) -> str:
+    """Return an ordering in words, marked where the two were trained for unequal numbers of epochs."""
+    first, second = (f"{claim.dataset}/{claim.experiment}/{name}" for name in (claim.first, claim.second))
+    side = "below" if claim.expected == "lower" else "above"
+    title = f"{label(first)} {side} {label(second)}{' †' if unequal(study, first, second) else ''}"
+    return f"{title}, {METRICS[claim.metric]}" if metric else title
+
+
+def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd", "kl")) -> None:
+    """Print the paper's orderings on a data set in some metrics, the columns of each study side by side.
+
+    A difference is bold where it stands after Holm's correction over all orderings of its study.
+    """
+    lines: dict[str, list[str]] = {}
+    any_published = False
+    for place, study in enumerate(studies):
+        for claim in claims(study).itertuples():
+            if claim.dataset == dataset and claim.metric in metrics:
+                line = lines.setdefault(ordering(study, claim), ["", *[""] * (2 * len(studies))])
+                size = published(study, claim)
+                if not math.isnan(size):
+                    line[0], any_published = number(size, claim.metric), True
+                if not claim.pairs:
+                    continue
+                text = interval(claim.difference, claim.low, claim.high, claim.metric)
+                line[1 + 2 * place] = f"**{text}**" if claim.p_holm < 0.05 else text
+                line[2 + 2 * place] = verdict(study, claim)
+    header = ["first minus second", "published"]
+    for study in studies:
+        header += [f"`{study}`", "verdict"]
+    skip = 0 if any_published else 1
+    table(
+        [header[0], *header[1 + skip :]],
+        [[title, *line[skip:]] for title, line in lines.items()],
+    )
+
+
+def cells(*studies: str, dataset: str, experiment: str, metrics: Sequence[str] = ("bpd",)) -> None:
+    """Print the cells of an experiment on a data set, with the published values and the closed-form limit."""
+    names = dict.fromkeys(name for study in studies for name in runs(study)["cell"].unique())
+    chosen = [name for name in names if name.startswith(f"{dataset}/{experiment}/")]
+    chosen.sort(key=lambda name: MethodName.of(experiment, name.split("/")[2]).rank)
+    header, columns = ["method"], [[label(name) for name in chosen]]
+    limits = {}
+    for metric in metrics:
+        have = [PUBLISHED.get(name, {}).get(metric) for name in chosen]
+        digits = 3 if experiment == "fixed" else 2
+        if any(value is not None for value in have):
+            header.append(f"{METRICS[metric]}, published")
+            columns.append(["" if value is None else f"{value:.{digits}f}" for value in have])
+        for study in studies:
+            found = []
+            for name in chosen:
+                key = (*name.split("/"), metric)
+                row = rows(study).loc[key] if key in rows(study).index else None
+                if row is None or not row["seeds"]:
+                    found.append("")
+                    continue
+                text = interval(row["measured"], row["low"], row["high"], metric)
+                lost = int(collapsed(study, name).sum())
+                diverged = int(cell(study, name)["status"].str.contains("diverged").sum())
+                total = len(cell(study, name))
+                text += f"; collapsed {lost} of {total}" if lost and metric == "bpd" else ""
+                text += f"; diverged {diverged} of {total}" if diverged and metric == "bpd" else ""
+                found.append(text)
+                if metric == "bpd" and not math.isnan(row["closed_form"]):
+                    limits[len(columns)] = f"*{number(row['closed_form'], 'kl' if metric == 'kl' else 'bpd')}*"
+            header.append(METRICS[metric] if len(studies) == 1 else f"{METRICS[metric]}, `{study}`")
+            columns.append(found)
+    lines = [list(line) for line in zip(*columns, strict=True)]
+    if limits:
+        title = "probabilistic PCA" if experiment == "fixed" else "factor analysis"
+        lines.append([f"*{title}, Gaussian*", *(limits.get(place, "") for place in range(1, len(columns)))])
+    table(header, lines)
+
+
+def variance(study: str, dataset: str, experiment: str = "fixed") -> None:
+    """Print the variance of the gradient (batch mean of the images), mean over seeds, by method and epoch."""
+    name = "table-1-gradient-variance" if experiment == "fixed" else f"{experiment}-gradient-variance"
+    found = pd.read_csv(MEASURED / study / "tables" / f"{name}.csv").query("dataset == @dataset")
+    own = found[(found["estimated_with"] == found["estimator"]) | (found["estimator"] == "none")]
+    pivot = own.pivot_table(index="method", columns="epoch", values="batch_mean", sort=False)
+    lines = [
+        [label(f"{dataset}/{experiment}/{method}"), *("" if math.isnan(v) else _rounded(v) for v in line)]
+        for method, line in zip(pivot.index, pivot.to_numpy(), strict=True)
+    ]
+    table(["method", *(f"epoch {epoch}" for epoch in pivot.columns)], lines)
+
+
+def _rounded(value: float) -> str:
+    """Return a variance with three digits."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def rescues(group: str, pairs: Sequence[tuple[str, str]], *studies: str, nats: float = 5.0) -> None:
+    """Print how many runs end with a KL under some nats, and the gain with and without the pairs of such runs."""
+    lines = []
+    for study in studies:
+        for first, second in ((f"{group}/{one}", f"{group}/{other}") for one, other in pairs):
+            gains = (values(study, second, "bpd") - values(study, first, "bpd")).dropna()
+            low = [values(study, name, "kl") < nats for name in (second, first)]
+            every, rest = (summarize([float(gain) for gain in some]) for some in (gains, gains[~(low[0] | low[1])]))
+            texts = [
+                "" if found.n < 2 else interval(found.mean, found.low, found.high, "bpd") for found in (every, rest)
+            ]
+            counts = [f"{int(some.sum())} of {len(some)}" for some in low]
+            lines.append([f"`{study}`", label(second), *counts, texts[0], texts[1], str(rest.n)])
+    under = f"under {nats:g} nats"
+    table(["study", "baseline", f"baseline {under}", f"guided {under}", "gain, all pairs", "other pairs", "n"], lines)
+
+
+def differences(study: str, group: str, *pairs: tuple[str, str], metric: str = "bpd") -> None:
+    """Print paired differences that the paper does not order."""
+    lines = []
+    for first, second in ((f"{group}/{one}", f"{group}/{other}") for one, other in pairs):
+        found = paired(study, first, second, metric)
+        epochs = [str(int(cell(study, name)["setting.epochs"].iloc[0])) for name in (first, second)]
+        lost = [f"{int(collapsed(study, name).sum())} of {len(collapsed(study, name))}" for name in (first, second)]
+        side = "undecided: unequal epochs" if unequal(study, first, second) else "undecided"
+        if side == "undecided" and (found.low > 0 or found.high < 0):
+            side = "below" if found.mean < 0 else "above"
+        lines.append(
+            [
+                f"{label(first)} minus {label(second)}",
+                interval(found.mean, found.low, found.high, metric),
+                str(found.n),
+                " and ".join(epochs),
+                " and ".join(lost),
+                side,
+            ]
+        )
+    table([f"difference, {METRICS[metric]}", "mean [95 %]", "pairs", "epochs", "collapsed", "first is"], lines)
+
+
+def overview(experiment: str, metric: str = "bpd") -> None:
+    """Print the verdict on every ordering of an experiment in one metric, a row per study and data set."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    columns: dict[str, None] = {}
+    for study in STUDIES:
+        if "beyond" in study:  # its orderings are those of another study, or of other settings
+            continue
+        for claim in claims(study).itertuples():
+            if claim.experiment == experiment and claim.metric == metric:
+                side = "below" if metric == "bpd" or claim.expected == "lower" else "above"
+                title = f"{label(f'{claim.dataset}/{experiment}/{claim.first}')} {side} "
+                title += label(f"{claim.dataset}/{experiment}/{claim.second}")
+                columns[title] = None
+                short = verdict(study, claim).partition(";")[0].partition(":")[0]
+                lines.setdefault((study, claim.dataset), {})[title] = short
+    table(
+        ["study", *columns],
+        [
+            [f"[`{study}`](results/{STUDIES[study][0]}), {SETS[dataset]}", *(found.get(title, "") for title in columns)]
+            for (study, dataset), found in lines.items()
+        ],
+    )
+
+
+def studies(*names: str) -> None:
+    """Print what the runs of studies have recorded: data, split, length, seeds, time and source."""
+    lines = []
+    for study in names or STUDIES:
+        every = pd.read_csv(MEASURED / study / "runs.csv", dtype={"rounds": str, "revision": str})
+        epochs = sorted({int(value) for value in runs(study)["setting.epochs"]})
+        hardware = " and ".join(sorted(every["hardware"].dropna().unique())) or "not recorded"
+        lines.append(
+            [
+                f"`{study}`",
+                ", ".join(SETS[name] for name in every["setting.data.name"].unique()),
+                "/".join(every["setting.data.protocol"].unique()),
+                "/".join(map(str, epochs)),
+                str(runs(study)["seed"].nunique()),
+                str(len(every)),
+                f"{every['seconds'].sum() / 3600:.1f}",
+                ", ".join(sorted(every["revision"].str.split("-").str[0].str[:7].unique())),
+                hardware,
+            ]
+        )
+    table(["study", "data", "protocol", "epochs", "seeds", "runs", "hours", "revision", "hardware"], lines)
+
+
+def snapshots(study: str) -> None:
+    """Print the bits/dim of a study's snapshots beside the published values."""
+    kept = json.loads((MEASURED / study / "snapshots.json").read_text())
+    found = pd.DataFrame([entry for entries in kept.values() for entry in entries])
+    found["cell"] = found["run"].map(lambda name: "/".join(name.split("/")[:3]))
+    pivot = found.pivot_table(index="epoch", columns=["split", "cell"], values="bpd")
+    names = {"test": "test images", "holdout": "selection images"}
+    header = ["epoch", *(f"{label(name)}, {names[split]}" for split, name in pivot.columns)]
+    table(
+        header,
+        [
+            [str(epoch), *(f"{value:.4f}" for value in line)]
+            for epoch, line in zip(pivot.index, pivot.to_numpy(), strict=True)
+        ],
+    )
+
+
+def reached(study: str, group: str, *thresholds: float) -> None:
+    """Print the first evaluated epoch at which the mean selection bits/dim of each cell is at or below thresholds."""
+    lines = []
+    for path in sorted((MEASURED / study / "curves" / group).glob("*.csv")):
+        curve = pd.read_csv(path)
+        found = [curve[curve["selection_bpd"] <= threshold]["epoch"] for threshold in thresholds]
+        every = f"{raster(study, f'{group}/{path.stem}'):g}"
+        lines.append(
+            [label(f"{group}/{path.stem}"), every, *(str(e.iloc[0]) if len(e) else "not reached" for e in found)]
+        )
+    table(["method", "evaluated every", *(f"epochs to {threshold}" for threshold in thresholds)], lines)
+
+
+def grid(study: str, dataset: str, experiment: str, *methods: str) -> None:
+    """Print the bits/dim of every point of some methods' grids on the images to select on."""
+    found = pd.read_csv(MEASURED / study / "tables" / "grid.csv")
+    found = found[(found["dataset"] == dataset) & (found["experiment"] == experiment)]
+    lines = [
+        [label(f"{dataset}/{experiment}/{row.method}"), f"`{row.point}`", f"{row.selection_bpd:.4f}"]
+        for row in found[found["method"].isin(methods)].itertuples()
+    ]
+    table(["method", "point", "bits/dim"], lines)
+
+
+def implied(title: str) -> None:
+    """Print a table of what the published numbers imply about lost settings."""
+    from studies.implied_settings import tables_of_the_numbers
+
+    print(f"\n{tables_of_the_numbers()[title]}\n")
+
+
+def reruns() -> None:
+    """Print what an edit of each key of params.yaml runs again, as the tests hold it."""
+    kept = yaml.safe_load((MEASURED.parent / "tests" / "params" / "reruns.yaml").read_text())
+    header = ["key", "for instance", "trained", "jobs", "selected again", "report again"]
+    table(header, [[f"`{key}`", f"`{value}`", *words] for key, (value, *words) in kept.items()])
+
+
+def _changes(study: str, document: str, name: str) -> dict[str, list[float]]:
+    """Return the selection bits/dim by seed of every tried change of a cell."""
+    kept = json.loads((MEASURED / study / f"{document}.json").read_text())[name]
+    return {
+        change: [found if isinstance(found, float) else found["selection"]["bpd"] for found in members]
+        for change, members in kept.items()
+    }
+
+
+def sensitivity(study: str, document: str, *names: str) -> None:
+    """Print the change in bits/dim of the images to select on by each setting; bold where it is clear of 0."""
+    found = {name: _changes(study, document, name) for name in names}
+    titles = dict.fromkeys(change for changes in found.values() for change in changes)
+    lines = []
+    for title in titles:
+        line = ["*as it is, bits/dim*" if title == "as it is" else f"`{title}`"]
+        for changes in found.values():
+            base = changes["as it is"]
+            if title not in changes:
+                line.append("")
+            elif title == "as it is":
+                line.append(f"*{sum(base) / len(base):.3f}*")
+            else:
+                line.append(_signed([new - old for new, old in zip(changes[title], base, strict=True)]))
+        lines.append(line)
+    table(["change", *(label(name) for name in names)], lines)
+
+
+def guide_gains(study: str, document: str, *names: str) -> None:
+    """Print by how much the guided method is below the unguided one, both with each change."""
+    found = {name: (_changes(study, document, name), _changes(study, document, f"{name}+silent")) for name in names}
+    titles = dict.fromkeys(change for _, guided in found.values() for change in guided)
+    lines = []
+    for title in titles:
+        line = ["*as it is*" if title == "as it is" else f"`{title}`"]
+        for alone, guided in found.values():
+            base = alone.get(title, alone["as it is"])
+            line.append(
+                _signed([old - new for old, new in zip(base, guided[title], strict=True)]) if title in guided else ""
+            )
+        lines.append(line)
+    table(["change", *(label(name) for name in names)], lines)
+
+
+def runs_of_changes(document: str, name: str) -> None:
+    """Print each seed of every tried change of a cell of MNIST reduced, on the images to select on."""
+    kept = json.loads((MEASURED / "sensitivity-mnist-reduced" / f"{document}.json").read_text())[f"mnist/{name}"]
+    lines = []
+    for change, members in kept.items():
+        for found in (member["selection"] for member in members):
+            saturated = found["saturated_fraction"]
+            lines.append(
+                [
+                    "*as it is*" if change == "as it is" else f"`{change}`",
+                    f"{found['bpd']:.3f}",
+                    f"{found['kl']:.1f}",
+                    f"{found['mse_sampled_clamped']:.2f}",
+                    "" if saturated is None else f"{100 * saturated:.0f} %",
+                    str(found["active_units"]),
+                ]
+            )
+    table([label(f"mnist/{name}"), "bits/dim", "KL", "squared error", "saturated", "active units"], lines)
+
+
+def _signed(changes: list[float]) -> str:
+    """Return the mean of some differences with the half width of its interval, bold where it is clear of 0."""
+    found = summarize(changes)
+    if found.n < 2:
+        return f"{found.mean:+.3f}"
+    text = f"{found.mean:+.3f} ± {(found.high - found.low) / 2:.3f}"
+    return f"**{text}**" if found.low > 0 or found.high < 0 else text
+
+
+# Rows of the summary: study, data set, experiment and the two methods that are ordered.
+_SUMMARY = (
+    ("mnist-reduced-cooldown", "mnist", "fixed", "silent-gaussian", "reparameterization"),
+    ("mnist-reduced-cooldown-bits", "mnist", "fixed", "silent-bernoulli", "gumbel-softmax"),
+    ("mnist-reduced-protocol-paper", "mnist", "fixed", "silent-bernoulli", "reinforce"),
+    ("mnist-reduced-24-epochs", "mnist", "learnable", "reparameterization+silent", "reparameterization"),
+    ("colour-reduced-cooldown", "cifar10", "learnable", "reparameterization+silent", "reparameterization"),
+    ("colour-reduced-cooldown", "cifar10", "learnable", "gumbel-softmax+silent", "gumbel-softmax"),
+    ("colour-reduced-cooldown", "cifar10", "learnable", "reinforce+silent", "reinforce"),
+    ("colour-reduced-cooldown", "cifar10", "learnable", "silent-bernoulli", "reinforce"),
+)
+_PUBLISHED_EPOCHS = {"fixed": {"mnist": 500}, "learnable": {"mnist": 200, "cifar10": 2000}}
+
+
+def summary() -> None:
+    """Print the paper's orderings in bits/dim, each by the longest of its studies with several seeds."""
+    lines = []
+    for study, dataset, experiment, first, second in _SUMMARY:
+        wanted = (dataset, experiment, first, second, "bpd")
+        (claim,) = (
+            each
+            for each in claims(study).itertuples()
+            if (each.dataset, each.experiment, each.first, each.second, each.metric) == wanted
+        )
+        epochs = int(cell(study, f"{dataset}/{experiment}/{first}")["setting.epochs"].iloc[0])
+        lines.append(
+            [
+                ordering(study, claim, metric=False),
+                number(claim.published_difference, "bpd"),
+                interval(claim.difference, claim.low, claim.high, "bpd"),
+                f"{SETS[dataset]}, {epochs} of {_PUBLISHED_EPOCHS[experiment][dataset]} epochs, n = {claim.pairs}",
+                verdict(study, claim),
+                f"[`{study}`](results/{STUDIES[study][0]})",
+            ]
+        )
+    table(["first minus second, bits/dim", "published", "here [95 %]", "scale", "verdict", "study"], lines)

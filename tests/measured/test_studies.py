@@ -1,0 +1,182 @@
+"""The studies kept in ``measured/``: their tables follow from their runs, and the pages' verdicts from both."""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from docs import tables
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STUDIES = sorted(path.parent for path in (REPOSITORY / "measured").glob("*/metrics.json"))
+studies = pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+
+
+@cache
+def seeds_of(study: Path) -> pd.DataFrame:
+    """Return the runs that a study's cells are reported from."""
+    runs = pd.read_csv(study / "runs.csv", dtype={"rounds": str})
+    return runs[runs["rounds"].str.split("+").map(lambda rounds: "seeds" in rounds)].copy()
+
+
+def reported(study: Path, cell: str, metric: str) -> pd.Series:
+    """Return a metric of a cell's runs by seed."""
+    runs = seeds_of(study)[seeds_of(study)["cell"] == cell]
+    column = metric if metric == "epochs_to_threshold" else f"report_{metric}"
+    return runs.set_index("seed")[column].dropna()
+
+
+def check_interval(values: pd.Series, row: pd.Series, mean: str, largest: float = 1.0) -> None:
+    # Numbers are kept with nine digits; a difference of two such has fewer, the more so the larger they are.
+    assert values.mean() == pytest.approx(row[mean], rel=1e-7, abs=1e-8 * largest)
+    if len(values) > 1 and values.std() > 0:
+        interval = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), rel=1e-5, abs=1e-6)
+
+
+def differences(study: Path, row: pd.Series) -> tuple[pd.Series, float]:
+    """Return the paired differences of an ordering, and the size of what they are differences of."""
+    group = f"{row['dataset']}/{row['experiment']}"
+    first, second = (reported(study, f"{group}/{row[side]}", row["metric"]) for side in ("first", "second"))
+    return (first - second).dropna(), max(1.0, first.abs().max(), second.abs().max())
+
+
+def test_dvc_shows_every_study() -> None:
+    shown = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
+    names = {f"measured/{study.name}" for study in STUDIES}
+    assert "measured/mnist-reduced" in names
+    assert {Path(path).parent.as_posix() for path in shown["metrics"]} == names
+    assert {Path(path).parent.as_posix() for entry in shown["plots"] for path in entry} == names
+
+
+def test_the_pages_know_every_study() -> None:
+    assert set(tables.STUDIES) == {study.name for study in STUDIES}
+
+
+@studies
+def test_means_and_intervals_follow_from_the_runs(study: Path) -> None:
+    checked = 0
+    for table in (study / "tables").glob("table-[234]*.csv"):
+        for _, row in pd.read_csv(table).iterrows():
+            if row["seeds"] and row["metric"] != "epochs_to_threshold":
+                cell = f"{row['dataset']}/{row['experiment']}/{row['method']}"
+                values = reported(study, cell, row["metric"])
+                assert len(values) == row["seeds"]
+                check_interval(values, row, "measured")
+                checked += 1
+    assert checked
+
+
+@studies
+def test_orderings_follow_from_the_runs(study: Path) -> None:
+    kept = study / "tables" / "claims.csv"
+    if not kept.exists():
+        rows = pd.concat(pd.read_csv(path) for path in (study / "tables").glob("table-[234]*.csv"))
+        assert len(set(rows.dropna(subset="published")["method"])) == 1, "one method has nothing to be ordered"
+        return
+    claims = pd.read_csv(kept)
+    assert len(claims)
+    for _, row in claims.iterrows():
+        found, largest = differences(study, row)
+        assert len(found) == row["pairs"]
+        if len(found) < 2:
+            continue
+        check_interval(found, row, "difference", largest)
+        side = row["high"] if row["expected"] == "lower" else -row["low"]
+        other = -row["low"] if row["expected"] == "lower" else row["high"]
+        assert row["verdict"] == ("holds" if side < 0 else "fails" if other < 0 else "undecided")
+        if found.std() > 0:
+            assert row["p"] == pytest.approx(stats.ttest_1samp(found, 0.0).pvalue, rel=1e-4)
+
+
+@pytest.mark.parametrize("study", [study for study in STUDIES if (study / "tables" / "claims.csv").exists()])
+def test_adjusted_p_values_are_those_of_holm(study: Path) -> None:
+    """The paper's orderings of a study are one family, ours another."""
+    claims = pd.read_csv(study / "tables" / "claims.csv").dropna(subset="p")
+    for _, family in claims.groupby(claims["basis"] == "ours"):
+        values = family["p"].to_numpy()
+        for value, adjusted in zip(values, family["p_holm"], strict=True):
+            smaller = np.sort(values)[: int((values <= value).sum())]
+            expected = max(min(1.0, (len(values) - rank) * p) for rank, p in enumerate(smaller))
+            assert adjusted == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Return a function from two cells' bits/dim by seed to the verdict on "first below second" and its title."""
+
+    def judge(
+        first: list[float],
+        second: list[float],
+        size: float = math.nan,
+        active: int = 20,
+        epochs: tuple[int, int] = (10, 10),
+        metric: str = "bpd",
+    ) -> str:
+        column = "epochs_to_threshold" if metric == "epochs_to_threshold" else f"report_{metric}"
+        rows = [
+            {
+                "cell": f"mnist/fixed/{name}",
+                "seed": seed,
+                column: value,
+                "report_active_units": active if (place, seed) == (1, 0) else 20,
+                "setting.epochs": epochs[place],
+                "setting.evaluate_every": 2,
+                "setting.threshold_bpd": 6.73,
+            }
+            for place, (name, values) in enumerate((("silent-gaussian", first), ("reparameterization", second)))
+            for seed, value in enumerate(values)
+        ]
+        monkeypatch.setattr(tables, "runs", lambda _: pd.DataFrame(rows))
+        tables.cell.cache_clear()
+        found = np.subtract(first, second)
+        low = high = found[0]
+        if len(found) > 1 and found.std() > 0:
+            low, high = stats.ttest_1samp(found, 0.0).confidence_interval(0.95)
+        claim = SimpleNamespace(
+            dataset="mnist",
+            experiment="fixed",
+            first="silent-gaussian",
+            second="reparameterization",
+            metric=metric,
+            expected="lower",
+            pairs=len(found),
+            low=low,
+            high=high,
+            published_difference=size,
+        )
+        return f"{tables.verdict('a study', claim)}{' †' if '†' in tables.ordering('a study', claim) else ''}"
+
+    yield judge
+    tables.cell.cache_clear()
+
+
+LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.2, 2.1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "expected"),
+    [
+        (LOW, HIGH, {}, "same direction"),
+        (LOW, HIGH, {"size": -1.0}, "reproduced so far"),
+        (LOW * 2, HIGH * 2, {"size": -1.0}, "reproduced"),
+        (LOW, HIGH, {"size": -0.1}, "same direction, other size"),
+        (HIGH, LOW, {"size": -1.0}, "contradicted"),
+        (LOW, [1.1, 1.0, 1.25], {"size": -1.0}, "undecided"),
+        (LOW, HIGH, {"epochs": (10, 20)}, "same direction †"),
+        (LOW, HIGH, {"size": -1.0, "active": 0}, "not comparable: baseline collapsed 1 of 3; without these pairs "),
+        ([26.0] * 3, [28.0] * 3, {"metric": "epochs_to_threshold", "size": -45.0}, "undecided"),
+        ([20.0] * 3, [28.0] * 3, {"metric": "epochs_to_threshold", "size": -45.0}, "same direction, other size"),
+        ([1.0], [2.0], {"size": -1.0}, "one seed"),
+    ],
+)
+def test_a_verdict_has_a_sign_a_size_and_a_comparable_baseline(judged, first, second, options, expected) -> None:
+    found = judged(first, second, **options)
+    assert found.startswith(expected) if expected.endswith(" ") else found == expected
