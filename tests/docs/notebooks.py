@@ -19,6 +19,10 @@ def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def execute(notebook: NotebookNode, scratch: Path) -> NotebookNode:
     """The notebook with new outputs, executed by the package beside it and on one core.
 

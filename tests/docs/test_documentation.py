@@ -5,24 +5,21 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tests.docs.notebooks import NOTEBOOKS, ROOT, code, read
 
 import silent_gradients
 from silent_gradients.estimators.contract import REGISTRY
 from silent_study import params
 from silent_study.data.sources import SOURCES
 
-ROOT = Path(__file__).resolve().parents[2]
 TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 DOCUMENTS = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
-
-
 REGISTRIES: list[dict[str, Any]] = [REGISTRY, SOURCES]
 
 
@@ -48,23 +45,14 @@ def test_python_examples_run(path):
 def test_the_estimators_of_the_page_conform(tmp_path):
     """They join the registry before its tests are collected, as their files in the package would."""
     page = ROOT / "docs" / "add-an-estimator.md"
-    for number, code in enumerate(programs(page)):
-        (tmp_path / f"of_the_page_{number}.py").write_text(code)
+    plugins = [f"of_the_page_{number}" for number in range(2)]
+    for name, code_ in zip(plugins, programs(page), strict=True):
+        (tmp_path / f"{name}.py").write_text(code_)
     names = re.findall(r'^    name = "(.*)"$', page.read_text(), re.MULTILINE)
-    assert len(names) == len(programs(page)) == 2
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "of_the_page_0",
-        "-p",
-        "of_the_page_1",
-    ]
-    command += ["-k", " or ".join(names), "tests/method/estimators/test_conformance.py"]
+    assert len(names) == 2
+    command = [sys.executable, "-m", "pytest", "-q", "-k", " or ".join(names)]
+    command += [f"-p{name}" for name in ("no:cacheprovider", *plugins)]
+    command += ["tests/method/estimators/test_conformance.py"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
@@ -73,12 +61,16 @@ def test_the_estimators_of_the_page_conform(tmp_path):
     assert int(passed[1]) > 100
 
 
-def test_the_library_pages_use_public_names_alone():
-    for name in ("add-a-posterior", "add-a-decoder"):
-        for code in programs(ROOT / "docs" / f"{name}.md"):
-            assert "from silent_gradients." not in code
-            for line in re.findall(r"^from silent_gradients import (.*)$", code, re.MULTILINE):
-                assert set(line.split(", ")) <= set(silent_gradients.__all__)
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *(ROOT / "docs" / f"add-a-{name}.md" for name in ("posterior", "decoder"))]
+)
+def test_library_examples_use_public_names_alone(path):
+    sources = [cell.source for cell in code(read(path))] if path.suffix == ".ipynb" else programs(path)
+    assert sources
+    for source in sources:
+        assert "from silent_gradients." not in source
+        for line in re.findall(r"^from silent_gradients import (.*)$", source, re.MULTILINE):
+            assert set(line.split(", ")) <= set(silent_gradients.__all__)
 
 
 def anchors(path):
@@ -88,9 +80,12 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*DOCUMENTS, *NOTEBOOKS], ids=lambda path: path.name)
 def test_relative_links_lead_to_files_and_headings(path):
-    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    if path.suffix == ".ipynb":
+        text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    else:
+        text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in link:
             continue
@@ -129,25 +124,15 @@ def test_make_targets_in_documents_are_there():
 
 
 def test_the_citation_is_a_citation():
-    # The keys that the format asks for, and what each of them has to agree with.
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert citation["cff-version"] == "1.2.0"
-    assert citation["type"] == "software"
-    assert citation["message"]
+    assert (citation["cff-version"], citation["type"], bool(citation["message"])) == ("1.2.0", "software", True)
     assert citation["title"].startswith(project["name"])
-    assert citation["authors"] == project["authors"]
-    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    for key in ("authors", "version", "license"):
+        assert citation[key] == project[key]
     (paper,) = citation["references"]
-    assert paper["type"] == "article"
+    assert (paper["type"], paper["url"]) == ("article", "https://arxiv.org/abs/2508.03587")
     assert paper["authors"]
-    assert paper["url"] == "https://arxiv.org/abs/2508.03587"
-
-
-def test_the_paper_page_and_the_quickstart_have_settings():
-    for name in ("quickstart", "reproduce-the-paper"):
-        for own in settings(ROOT / "docs" / f"{name}.md"):
-            assert params.resolve(own, ROOT / "presets").preset == own["preset"]
 
 
 def test_readme_names_every_preset():
@@ -156,14 +141,18 @@ def test_readme_names_every_preset():
         assert f"`{preset.stem}`" in readme
 
 
-def test_readme_names_the_two_commands():
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for command in re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE):
-        assert command in targets
-
-
 def settings(path):
     return [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("name", ["README", "docs/quickstart", "docs/reproduce-the-paper"])
+def test_settings_of_pages_are_settings(name):
+    (own,) = settings(ROOT / f"{name}.md")
+    resolved = params.resolve(own, ROOT / "presets")
+    assert resolved.preset == own["preset"]
+    if name == "README":
+        assert resolved.seeds == [0, 1, 2, 3, 4]
+        assert list(resolved.experiments) == ["learnable"]
 
 
 def test_the_settings_for_own_images_are_settings(tmp_path, monkeypatch):
@@ -176,10 +165,3 @@ def test_the_settings_for_own_images_are_settings(tmp_path, monkeypatch):
     assert {name: list(section) for name, section in resolved.experiments.items()} == {"learnable": ["faces"]}
     source = resolved.sources["faces"]
     assert (source.train, source.test, source.shape) == (36, 4, (1, 9, 7))
-
-
-def test_the_readme_settings_are_settings():
-    (own,) = settings(ROOT / "README.md")
-    resolved = params.resolve(own, ROOT / "presets")
-    assert resolved.seeds == [0, 1, 2, 3, 4]
-    assert list(resolved.experiments) == ["learnable"]

@@ -1,4 +1,4 @@
-"""The notebooks of the documents run, keep what they promise, and show what they print."""
+"""The notebooks of the documents run, and their stored outputs are those of their code."""
 
 import json
 import math
@@ -6,9 +6,7 @@ import re
 
 import nbformat
 import pytest
-from tests.docs.notebooks import NOTEBOOKS, ROOT, execute, read
-
-import silent_gradients
+from tests.docs.notebooks import NOTEBOOKS, ROOT, code, execute, read
 
 VALUES = {
     "silent-gradients": "{'variances': variances, 'normal': {n: v.tolist() for n, v in normal.items()}, "
@@ -27,10 +25,6 @@ def notebook(request, tmp_path_factory):
     execute(executed, tmp_path_factory.mktemp(path.stem))
     *cells, last = code(executed)
     return path.stem, code(read(path)), cells, json.loads(last.outputs[0].text)
-
-
-def code(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def lines(notebook, tag):
@@ -88,17 +82,6 @@ def test_silent_gradients_in_a_plain_vae_are_few_lines():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_use_public_names_and_are_small(path):
-    for cell in code(read(path)):
-        assert "from silent_gradients." not in cell.source
-        for line in re.findall(r"^from silent_gradients import (.*)$", cell.source, re.MULTILINE):
-            assert set(line.split(", ")) <= set(silent_gradients.__all__)
+def test_notebooks_are_valid_and_small(path):
     assert path.stat().st_size < 100_000
     nbformat.validate(read(path))
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_links_of_notebooks_lead_to_files(path):
-    for cell in read(path).cells:
-        for target in re.findall(r"\]\(([^)#]+)", cell.source if cell.cell_type == "markdown" else ""):
-            assert (path.parent / target).exists(), target
