@@ -64,10 +64,10 @@ def runs(study: str) -> pd.DataFrame:
 
 
 @cache
-def claims(study: str) -> pd.DataFrame:
-    """Return the orderings of a study, or an empty frame where it has none."""
+def claims(study: str) -> list[Any]:
+    """Return the orderings of a study, one object with the columns of its table each."""
     path = MEASURED / study / "tables" / "claims.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+    return list(pd.read_csv(path).itertuples()) if path.exists() else []
 
 
 @cache
@@ -198,7 +198,7 @@ def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd", "kl"
     lines: dict[str, list[str]] = {}
     any_published = False
     for place, study in enumerate(studies):
-        for claim in claims(study).itertuples():
+        for claim in claims(study):
             if claim.dataset == dataset and claim.metric in metrics:
                 line = lines.setdefault(ordering(study, claim), ["", *[""] * (2 * len(studies))])
                 size = published(study, claim)
@@ -323,7 +323,7 @@ def overview(experiment: str, metric: str = "bpd") -> None:
     for study in STUDIES:
         if "beyond" in study:  # its orderings are those of another study, or of other settings
             continue
-        for claim in claims(study).itertuples():
+        for claim in claims(study):
             if claim.experiment == experiment and claim.metric == metric:
                 side = "below" if metric == "bpd" or claim.expected == "lower" else "above"
                 title = f"{label(f'{claim.dataset}/{experiment}/{claim.first}')} {side} "
@@ -364,13 +364,13 @@ def studies(*names: str) -> None:
 
 
 def snapshots(study: str) -> None:
-    """Print the bits/dim of a study's snapshots beside the published values."""
+    """Print the bits/dim of a study's snapshots by epoch, split and cell."""
     kept = json.loads((MEASURED / study / "snapshots.json").read_text())
     found = pd.DataFrame([entry for entries in kept.values() for entry in entries])
     found["cell"] = found["run"].map(lambda name: "/".join(name.split("/")[:3]))
     pivot = found.pivot_table(index="epoch", columns=["split", "cell"], values="bpd")
     names = {"test": "test images", "holdout": "selection images"}
-    header = ["epoch", *(f"{label(name)}, {names[split]}" for split, name in pivot.columns)]
+    header = ["epoch", *(f"{label(place[1])}, {names[place[0]]}" for place in pivot.columns)]
     table(
         header,
         [
@@ -512,7 +512,7 @@ def summary() -> None:
         wanted = (dataset, experiment, first, second, "bpd")
         (claim,) = (
             each
-            for each in claims(study).itertuples()
+            for each in claims(study)
             if (each.dataset, each.experiment, each.first, each.second, each.metric) == wanted
         )
         epochs = int(cell(study, f"{dataset}/{experiment}/{first}")["setting.epochs"].iloc[0])
