@@ -1,6 +1,6 @@
-"""What MkDocs does besides: pages from other folders, notebooks as pages, formulas as MathML.
+"""Hooks of MkDocs: pages from other folders, notebooks as pages, formulas as MathML.
 
-The documents are written to be read in a repository browser as well, so that their links are those of the repository.
+The documents are also read in a repository browser; their links are those of the repository.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENTITIES = {"&lt;": "<", "&gt;": ">", "&amp;": "&"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made of something else than a file of ``docs``."""
+    """Add the pages of the top folder's documents and of the notebooks."""
     docs = Path(config.docs_dir)
     for name, page in _OUTSIDE.items():
         text = (docs.parent / name).read_text()
@@ -38,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links at pages, and call them by their titles, where the repository has files."""
+    """Replace links to files by links to their pages, with the pages' titles."""
     del config
     markdown = re.sub(r"(\]\([^)\s:]*notebooks/[^)\s]*)\.ipynb", r"\1.md", markdown)
     for name, target in _OUTSIDE.items():
@@ -54,13 +54,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Give the site a font for its formulas: browsers set them badly in one that is made for none."""
+    """Copy a font for formulas into the site: browsers set them badly in a text font."""
     font = Path(ziamath.__file__).parent / "fonts" / _FONT
     shutil.copyfile(font, Path(config.site_dir) / "figures" / _FONT)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn formulas into MathML, which browsers draw by themselves."""
+    """Convert formulas to MathML, which browsers draw without scripts."""
     del page, config, files
     return _FORMULA.sub(_mathml, html)
 
@@ -75,7 +75,7 @@ def _mathml(match: re.Match[str]) -> str:
 
 
 def _from_top(text: str) -> str:
-    """A document of the top folder, with its links as from ``docs``; other files of the repository are no links."""
+    """Return a document of the top folder with links relative to ``docs``; links to other files become plain text."""
     text = re.sub(r"\]\(docs/", "](", text)
     for name, target in _OUTSIDE.items():
         text = text.replace(f"]({name}", f"]({target}")
@@ -83,7 +83,7 @@ def _from_top(text: str) -> str:
 
 
 def as_markdown(notebook: dict[str, Any]) -> str:
-    """A notebook with its stored outputs as a page."""
+    """Return a notebook with its stored outputs as Markdown."""
     parts = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
