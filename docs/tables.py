@@ -1,4 +1,4 @@
-"""Tables and verdicts of docs/results.md and docs/results/, generated from the studies in ``measured/``.
+"""Tables of the documents: those of docs/results/ from the studies in ``measured/``, others from code and tests.
 
 ``make tables`` writes them into the pages with cog, after an HTML comment that calls a function of this module.
 ``make lint`` fails where a page differs from what they print. ``measured/<study>/tables/`` has every number in full.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -416,6 +417,21 @@ def reruns() -> None:
     kept = yaml.safe_load((MEASURED.parent / "tests" / "params" / "reruns.yaml").read_text())
     header = ["key", "for instance", "trained", "jobs", "selected again", "report again"]
     table(header, [[f"`{key}`", f"`{value}`", *words] for key, (value, *words) in kept.items()])
+
+
+def verbs() -> None:
+    """Print the verbs of the command line with their help."""
+    from silent_study.cli import parser
+
+    (found,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    table(["verb", "what it does"], [[f"`{verb.dest}`", str(verb.help)] for verb in found._choices_actions])
+
+
+def exit_codes() -> None:
+    """Print the exit codes of the command line."""
+    from silent_study.cli.exits import EXITS
+
+    table(["code", "meaning"], [[code, meaning] for code, meaning in EXITS.items()])
 
 
 def _changes(study: str, document: str, name: str) -> dict[str, list[float]]:
