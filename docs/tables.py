@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from silent_study.naming import MethodName
+from silent_study.methods import METHODS, Method
 from silent_study.paper import PUBLISHED
 from silent_study.report.summary import Summary, summarize
 
@@ -96,10 +96,15 @@ def collapsed(study: str, name: str) -> pd.Series:
     return values(study, name, "active_units") == 0
 
 
+def _method(experiment: str, name: str) -> Method:
+    experiments: Any = METHODS
+    return experiments[experiment][name]
+
+
 def label(name: str) -> str:
     """Return the title of a cell's method."""
     _, experiment, method = name.split("/")
-    title = MethodName.of(experiment, method).label
+    title = _method(experiment, method).label
     if experiment == "learnable" and method.startswith("silent-"):
         return title.replace("Silent", "Silent alone")
     return title
@@ -224,7 +229,7 @@ def cells(*studies: str, dataset: str, experiment: str, metrics: Sequence[str] =
     """Print the cells of an experiment on a data set, with the published values and the closed-form limit."""
     names = dict.fromkeys(name for study in studies for name in runs(study)["cell"].unique())
     chosen = [name for name in names if name.startswith(f"{dataset}/{experiment}/")]
-    chosen.sort(key=lambda name: MethodName.of(experiment, name.split("/")[2]).rank)
+    chosen.sort(key=lambda name: _method(experiment, name.split("/")[2]).rank)
     header, columns = ["method"], [[label(name) for name in chosen]]
     limits = {}
     for metric in metrics:
