@@ -19,7 +19,7 @@ import yaml
 
 from silent_study.methods import METHODS, Method
 from silent_study.paper import PUBLISHED
-from silent_study.report.summary import Summary, summarize
+from silent_study.report.statistics import Summary, summarize
 
 MEASURED = Path(__file__).resolve().parents[1] / "measured"
 METRICS = {"bpd": "bits/dim", "kl": "KL", "mse_sampled_clamped": "squared error", "epochs_to_threshold": "epochs"}
