@@ -1,4 +1,6 @@
-# Snakemake's side: the fine graph of jobs. What is to be run is decided in src/silent_study/plan/plan.py.
+# The graph of jobs. src/silent_study/plan/plan.py decides what is to be run, src/silent_study/workflow.py what each job
+# needs.
+import shutil
 from pathlib import Path
 
 from silent_study.params.overlay import read_yaml
@@ -6,7 +8,7 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-# Snakemake would not say in which line a mistake is, nor in which file.
+# Snakemake's own message about a mistake in the YAML names neither the file nor the line.
 read_yaml(Path("params.yaml"))
 
 
@@ -25,9 +27,10 @@ include: "workflow/rules/report.smk"
 localrules:
     all,
     data,
-    # Where jobs are sent to other machines, these may have no way out to the network.
+    # On a cluster, the machines that jobs are sent to may have no network.
     download,
     grid,
+    renew,
     selection,
     train,
 
@@ -38,4 +41,8 @@ rule all:
         # Every file that matters, not the last one alone: Snakemake does not remake a missing intermediate file
         # while everything made from it is there.
         rules.train.input,
-        gathered,
+        lambda _: study.gathered(),
+
+
+onsuccess:
+    shutil.rmtree(study.renewals, ignore_errors=True)

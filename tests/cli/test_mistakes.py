@@ -104,13 +104,6 @@ def damaged_selection():
     file(path, "{")()
 
 
-def damaged_marker():
-    chosen = {cell.name: {"status": "diverged", "point": {}} for cell in plan().cells()}
-    file(plan().selection_path("baselines", "digits/fixed", {}), json.dumps({"cells": chosen}))()
-    file(plan().gathered_marker(chosen), "{")()
-    file("results/report.html")()
-
-
 def altered_weights():
     shutil.copytree("store", "altered")
     (weights,) = Path("altered").rglob("weights.pt")
@@ -192,7 +185,6 @@ MISTAKES = {
         *SETTINGS,
         (nothing, [], "results/report.html: not written yet"),
         (folder("results/report.html"), [], "results/report.html: not written yet"),
-        (damaged_marker, [], "cannot be read"),
     ),
     "prune": (
         NO_PARAMS,

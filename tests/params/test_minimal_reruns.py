@@ -86,7 +86,7 @@ def identities(plan: Plan) -> dict[tuple[str, ...], Any]:
             for cell in plan.cells_of(round_, group) if round_ != "seeds" else ():
                 point, _ = plan.grid_runs(cell, selections)[0]
                 selections[cell.name] = {"status": "selected", "point": point}
-    found["report",] = plan.gathered_marker(selections)
+    found["report",] = plan.id(selections)
     return found
 
 

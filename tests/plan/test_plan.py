@@ -453,7 +453,6 @@ def test_paths_carry_ids(plan, selections):
     group = "digits/learnable"
     path = plan.selection_path("guided", group, selections)
     assert path == Path(f"results/selections/{group}/guided-{plan.selection_id('guided', group, selections)}.json")
-    assert plan.gathered_marker(selections).stem == plan.id(selections)
 
 
 def test_the_overview_counts_what_can_be_counted(make, selections, tmp_path):

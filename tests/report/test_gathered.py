@@ -1,15 +1,21 @@
-"""The marker vouches for the gathered files and their runs, and for nothing that has changed since."""
+"""The marker names one plan and one state of the code, and is intact until a gathered file or a run changes."""
+
+from pathlib import Path
 
 import pytest
 
+from silent_study import params
+from silent_study.plan.plan import Plan
 from silent_study.report import gathered
 
+ROOT = Path(__file__).parents[2]
 RUN = "digits/fixed/reparameterization/lr=0.001-0123456789ab"
+FILES = ("report.html", "metrics.json", "tables/grid.csv", "figures/curves.svg", f"store/{RUN}/record.json")
 
 
 @pytest.fixture
 def results(tmp_path):
-    for name in ("report.html", "metrics.json", "tables/grid.csv", "figures/curves.svg", f"store/{RUN}/record.json"):
+    for name in FILES:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -23,29 +29,35 @@ def marker(results):
     return path
 
 
-def test_it_vouches_for_what_is_as_it_was(results, marker):
-    assert gathered.is_current(marker, results)
+def test_it_is_intact_until_something_changes(results, marker):
+    assert gathered.is_intact(marker, results)
+    (results / "tables" / "notes.txt").write_text("mine")  # no gathered file
+    assert gathered.is_intact(marker, results)
+    assert not gathered.is_intact(marker.with_name("another.json"), results)
 
 
-def test_without_a_marker_nothing_is_vouched_for(results, marker):
-    assert not gathered.is_current(marker.with_name("another.json"), results)
-
-
-@pytest.mark.parametrize("name", ["report.html", "tables/grid.csv", "figures/curves.svg", f"store/{RUN}/record.json"])
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("change", ["lost", "edited"])
 def test_a_file_that_is_lost_or_edited_is_noticed(results, marker, name, change):
     if change == "lost":
         (results / name).unlink()
     else:
         (results / name).write_text("edited")
-    assert not gathered.is_current(marker, results)
+    assert not gathered.is_intact(marker, results)
 
 
-def test_files_of_other_sources_are_not_vouched_for(results, marker, monkeypatch):
-    monkeypatch.setattr(gathered, "_sources_digest", lambda: "another version")
-    assert not gathered.is_current(marker, results)
+@pytest.mark.parametrize("content", ["", '{"files": {', "[]", "{}", '{"files": [], "runs": {}}'])
+def test_a_damaged_marker_is_not_intact(results, marker, content):
+    marker.write_text(content)
+    assert not gathered.is_intact(marker, results)
 
 
-def test_a_stray_file_does_not_matter(results, marker):
-    (results / "tables" / "notes.txt").write_text("mine")
-    assert gathered.is_current(marker, results)
+def test_another_plan_and_other_code_have_another_marker(tmp_path, monkeypatch):
+    plan = Plan(params.load(ROOT / "params.yaml"), tmp_path)
+    found = set()
+    for plan_id, code in (("a" * 12, "0" * 64), ("b" * 12, "0" * 64), ("a" * 12, "1" * 64)):
+        monkeypatch.setattr(Plan, "id", lambda *_, plan_id=plan_id: plan_id)
+        monkeypatch.setattr(gathered, "_sources_digest", lambda code=code: code)
+        found.add(gathered.marker_of(plan, {}))
+    assert len(found) == 3
+    assert {path.parent for path in found} == {tmp_path / "gathered"}

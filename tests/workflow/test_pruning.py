@@ -1,6 +1,4 @@
-"""Pruning between branches: what stays is whole for Snakemake and for DVC, what goes is gone."""
-
-import shutil
+"""Pruning between branches: what is kept is whole for Snakemake and for DVC, what is removed is gone."""
 
 import pytest
 from tests.workflow.repository import LITERAL
@@ -10,74 +8,45 @@ NOTHING = "Nothing to be done"
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_an_abandoned_setting_goes_and_every_branch_stays_whole(repository):
-    repository.run("dvc", "commit", "--force")
-    repository.commit("Recorded by DVC")
-    main = repository.runs()
-
-    repository.git("checkout", "--quiet", "-b", "abandoned")
-    repository.set_rates("fixed", [0.003, 0.05])
-    repository.run("dvc", "repro")
-    repository.commit("Too fast")
-    abandoned = repository.planned() - main
+def test_an_abandoned_setting_goes_and_every_kept_branch_stays_whole(recorded):
+    main = recorded.runs()
+    recorded.git("checkout", "--quiet", "-b", "abandoned")
+    recorded.set_rates("fixed", [0.003, 0.05])
+    recorded.run("dvc", "repro")
+    recorded.commit("Too fast")
+    abandoned = recorded.planned() - main
     assert abandoned
 
     # The store that is recorded here has the runs of all three.
-    repository.git("checkout", "--quiet", "-b", "rates", "main")
-    repository.set_rates("learnable", [0.003, 0.02])
-    repository.run("dvc", "repro")
-    repository.commit("Other rates")
-    rates = repository.planned()
-    assert repository.runs() == main | rates | abandoned
-    assert "asked for by none: 0 runs" in repository.run("silent-gradients", "prune")
-    repository.git("branch", "--delete", "--force", "abandoned")
+    recorded.git("checkout", "--quiet", "-b", "rates", "main")
+    recorded.set_rates("learnable", [0.003, 0.02])
+    recorded.run("dvc", "repro")
+    recorded.commit("Other rates")
+    rates = recorded.planned()
+    assert recorded.runs() == main | rates | abandoned
+    keep = ("silent-gradients", "prune", "--keep", "main")
+    assert "needed by none: 0 runs" in recorded.run(*keep, "--keep", "abandoned")
 
-    contents = repository.contents(".")
-    assert f"asked for by none: {len(abandoned)} runs" in repository.run("silent-gradients", "prune")
-    assert repository.contents(".") == contents
-    output = repository.run("silent-gradients", "prune", "--delete")
-    assert repository.runs() == main | rates
-    assert NOTHING in repository.run(*LITERAL)
+    contents = recorded.contents(".")
+    assert f"needed by none: {len(abandoned)} runs" in recorded.run(*keep)
+    assert recorded.contents(".") == contents
+    output = recorded.run(*keep, "--delete")
+    assert recorded.runs() == main | rates
+    assert NOTHING in recorded.run(*LITERAL)
 
-    # What it says to type.
+    # What it prints for DVC.
+    recorded.git("branch", "--delete", "--force", "abandoned")
     lines = [line.strip() for line in output.splitlines() if line.startswith("  ")]
-    repro, commit, collect = (line for line in lines if line.startswith(("dvc ", "git ")))
-    repository.run("sh", "-c", repro)
-    repository.run("sh", "-c", commit)
-    assert "Removed" in repository.run("sh", "-c", f"{collect} --force")
-    assert "up to date" in repository.run("dvc", "status")
+    repro, commit, collect = (line for line in lines if line.startswith(("dvc ", "git commit")))
+    recorded.run("sh", "-c", repro)
+    recorded.run("sh", "-c", commit)
+    assert "Removed" in recorded.run("sh", "-c", f"{collect} --force")
+    assert "up to date" in recorded.run("dvc", "status")
 
     for branch, runs in {"main": main, "rates": main | rates}.items():
-        repository.git("checkout", "--quiet", branch)
-        repository.run("dvc", "checkout")
-        assert repository.runs() == runs
-        assert NOTHING in repository.run(*LITERAL)
-        assert "up to date" in repository.run("dvc", "status")
-        assert "asked for by none: 0 runs" in repository.run("silent-gradients", "prune", "--delete")
-
-
-@pytest.mark.slow
-def test_what_dvc_recorded_is_read_from_its_cache_or_a_remote_or_stops_it(repository, tmp_path):
-    repository.run("dvc", "commit", "--force")
-    repository.commit("Recorded by DVC")
-    before = repository.runs()
-    repository.git("checkout", "--quiet", "-b", "less")
-    repository.set_rates("fixed", [0.003])
-    # Without selections main's settings come to the grid of its baselines alone.
-    for folder in ("selections", "gathered"):
-        shutil.rmtree(repository.results / folder)
-    assert f"main: {len(before)} runs" in repository.run("silent-gradients", "prune")
-
-    repository.run("dvc", "remote", "add", "--default", "--local", "elsewhere", str(tmp_path / "remote"))
-    repository.run("dvc", "push")
-    cache, site = repository.root / ".dvc/cache", f"{repository.root}-dvc"
-    cache.rename(tmp_path / "cache")
-    shutil.rmtree(site, ignore_errors=True)
-    assert f"main: {len(before)} runs" in repository.run("silent-gradients", "prune", "--delete")
-    assert repository.runs() == before
-
-    for folder in (tmp_path / "remote", cache, site):
-        shutil.rmtree(folder, ignore_errors=True)
-    output = repository.fail("silent-gradients", "prune", "--delete")
-    assert "HEAD, less, main: DVC cannot read which runs its report was made of" in output
-    assert repository.runs() == before
+        recorded.git("checkout", "--quiet", branch)
+        recorded.run("dvc", "checkout")
+        assert recorded.runs() == runs
+        assert NOTHING in recorded.run(*LITERAL)
+        assert "up to date" in recorded.run("dvc", "status")
+        assert "needed by none: 0 runs" in recorded.run(*keep, "--delete")

@@ -148,7 +148,7 @@ def test_a_mirror_of_any_name_is_one_word_of_the_command(study, mirror):
     command = SHELL.format(
         commands()["prepare"],
         wildcards=Fields(dataset="digits"),
-        params=Fields(mirror=[word], own=[]),
+        params=Fields(options=[word]),
         log="log",
     )
     assert shlex.split(command, comments=False)[:4] == ["silent-gradients", "prepare", "digits", word]
@@ -178,7 +178,7 @@ def test_own_images_travel_through_the_shell_as_they_are(path, title):
     command = SHELL.format(
         commands()["dequantize"],
         wildcards=Fields(dataset="mine"),
-        params=Fields(own=[f"--settings={settings.own_set('mine')}"]),
+        params=Fields(options=[f"--settings={settings.own_set('mine')}"]),
         log="log",
     )
     words = shlex.split(command, comments=False)

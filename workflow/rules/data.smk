@@ -6,17 +6,16 @@ rule download:
     conda:
         "../../environment.yml"
     params:
-        mirror=lambda _: MIRROR,
-        own=lambda w: own_set(w.dataset),
+        options=lambda w: study.data_options(w.dataset),
     shell:
-        "silent-gradients download {wildcards.dataset:q} {params.mirror:q} {params.own:q}"
-        " --record {output:q} > {log:q} 2>&1"
+        "silent-gradients download {wildcards.dataset:q} {params.options:q} --record {output:q} > {log:q} 2>&1"
 
 
 rule prepare:
     input:
-        # ancient: what the raw files are is in the digests that they were verified against.
+        # ancient: the raw files were verified against digests.
         ancient("data/raw/{dataset}.json"),
+        lambda w: study.data_renewals(w.dataset, "manifest.json"),
     output:
         "data/prepared/{dataset}/manifest.json",
         "data/prepared/{dataset}/train.npy",
@@ -26,13 +25,14 @@ rule prepare:
     conda:
         "../../environment.yml"
     params:
-        mirror=lambda _: MIRROR,
-        own=lambda w: own_set(w.dataset),
+        options=lambda w: study.data_options(w.dataset),
     shell:
-        "silent-gradients prepare {wildcards.dataset:q} {params.mirror:q} {params.own:q} > {log:q} 2>&1"
+        "silent-gradients prepare {wildcards.dataset:q} {params.options:q} > {log:q} 2>&1"
 
 
 rule dequantize:
+    input:
+        lambda w: study.data_renewals(w.dataset, "noise.json"),
     output:
         "data/prepared/{dataset}/noise.json",
         "data/prepared/{dataset}/noise.npy",
@@ -41,11 +41,11 @@ rule dequantize:
     conda:
         "../../environment.yml"
     params:
-        own=lambda w: own_set(w.dataset),
+        options=lambda w: study.data_options(w.dataset, mirror=False),
     shell:
-        "silent-gradients dequantize {wildcards.dataset:q} {params.own:q} > {log:q} 2>&1"
+        "silent-gradients dequantize {wildcards.dataset:q} {params.options:q} > {log:q} 2>&1"
 
 
 rule data:
     input:
-        [file for dataset in PLAN.datasets() for file in prepared(dataset)],
+        study.all_prepared(),

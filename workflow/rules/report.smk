@@ -1,6 +1,7 @@
 rule gather:
     input:
-        manifests_of(ROUNDS, ancient),
+        [lambda w, made=made: ancient(made(w)) for made in study.manifests_of(ROUNDS)],
+        lambda _: study.gathered_renewals(),
     output:
         "results/gathered/{id}.json",
         # Copies for Snakemake's own report, which shows nothing but declared outputs.
@@ -29,6 +30,6 @@ rule gather:
     conda:
         "../../environment.yml"
     params:
-        config=lambda _: CONFIG,
+        config=lambda _: study.settings,
     shell:
         "silent-gradients gather --settings {params.config:q} > {log} 2>&1"

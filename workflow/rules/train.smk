@@ -1,7 +1,8 @@
 rule train_pack:
     input:
-        data=lambda w: ancient(prepared(w.group.split("/")[0])),
-        selections=selections_before,
+        data=lambda w: ancient(study.prepared(w.group.split("/")[0])),
+        selections=lambda w: ancient(study.selections_before(w)),
+        renewals=study.pack_renewals,
     output:
         "results/packs/{round}/{group}/{id}.json",
     log:
@@ -9,25 +10,24 @@ rule train_pack:
     conda:
         "../../environment.yml"
     resources:
-        gpu=gpus_of,
-        runtime=runtime_of,
-        mem_mb=memory_of,
+        gpu=study.gpus,
+        runtime=study.runtime,
+        mem_mb=study.memory,
     params:
-        pack=lambda w: json.dumps(pack_of(w).to_json(), sort_keys=True),
-        checkpoint_seconds=PLAN.params.execution.checkpoint_seconds,
-        stack=PLAN.params.execution.stack,
-        steps=PLAN.params.execution.steps,
-        time_limit=TIME_LIMIT,
-        tensorboard=TENSORBOARD,
+        pack=study.pack_json,
+        checkpoint_seconds=study.execution.checkpoint_seconds,
+        stack=study.execution.stack,
+        steps=study.execution.steps,
+        options=lambda _: study.pack_options(),
     shell:
         "silent-gradients train --pack {params.pack:q} --data $(dirname {input.data[0]:q}) --manifest {output:q}"
         " --checkpoint-seconds {params.checkpoint_seconds} --stack {params.stack} --steps {params.steps:q}"
-        " {params.time_limit:q} {params.tensorboard:q} > {log:q} 2>&1"
+        " {params.options:q} > {log:q} 2>&1"
 
 
 checkpoint select:
     input:
-        lambda w: ancient(manifests(w.round, w.group)),
+        lambda w: ancient(study.selected_from(w)),
     output:
         "results/selections/{group}/{round}-{id}.json",
     log:
@@ -35,7 +35,8 @@ checkpoint select:
     conda:
         "../../environment.yml"
     params:
-        config=lambda _: CONFIG,
+        # A function, since Snakemake takes braces in a text for wildcards.
+        config=lambda _: study.settings,
     shell:
         "silent-gradients select {wildcards.round:q} {wildcards.group:q} --settings {params.config:q} > {log} 2>&1"
 
@@ -43,16 +44,16 @@ checkpoint select:
 rule grid:
     input:
         rules.data.input,
-        manifests_of(GRID_ROUNDS),
+        study.manifests_of(GRID_ROUNDS),
 
 
 rule selection:
     input:
         rules.grid.input,
-        last_selections(),
+        study.last_selections(),
 
 
 rule train:
     input:
         rules.data.input,
-        manifests_of(ROUNDS),
+        study.manifests_of(ROUNDS),

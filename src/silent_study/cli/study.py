@@ -136,8 +136,7 @@ def add_verbs(verbs: Verbs) -> None:
         action="append",
         default=[],
         metavar="REVISION",
-        help="keep the runs of this revision too, besides those of the working tree, branches, tags and DVC's "
-        "experiments; may be repeated",
+        help="keep what this revision needs too, besides the working tree and HEAD; may be given several times",
     )
 
 
@@ -250,19 +249,14 @@ def _gather(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from silent_study.plan.plan import SelectionMissingError
     from silent_study.report.gathered import is_current
     from silent_study.store.runs import StoreError
 
     plan, page = load_plan(options), options.results / "report.html"
     if not page.is_file():
         raise StoreError(f"{page}: not written yet; run: snakemake --cores all --resources gpu=8 all")
-    try:
-        current = is_current(plan.gathered_marker(plan.selections("seeds")), plan.results)
-    except SelectionMissingError:
-        current = False
     print(f"report: {page}")
-    if not current:
+    if not is_current(plan):
         print(
             "it is not up to date with the settings, source and runs; run: snakemake --cores all --resources gpu=8 all"
         )
@@ -275,15 +269,15 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from silent_study.progress.prune import Pruning, kept_revisions, lines_for_dvc
+    from silent_study.progress.prune import Pruning, lines_for_dvc
 
     check_results(Path("results"))
-    pruning = Pruning.of(Path("results"), kept_revisions(options.keep))
+    pruning = Pruning.of(Path("results"), options.keep)
     print(pruning.overview())
     if options.delete:
         print(pruning.delete())
         if lines := lines_for_dvc(options.keep):
             print(lines)
-    elif pruning.runs or pruning.promises:
-        print("to remove them: silent-gradients prune --delete")
+    elif pruning.runs or pruning.stale:
+        print("to remove what none needs: silent-gradients prune --delete")
     return 0

@@ -1,14 +1,14 @@
-"""The one list of what is to be run: a function of the settings and of the selections made so far.
+"""What is to be run, as a function of the settings and of the selections made so far.
 
-Three rounds (paper, Appendix B.3): ``baselines`` is the grid of every method that stands by itself, ``guided`` that of
-the annealed methods at the learning rate selected for their baseline, ``seeds`` the selected points with every seed.
-A point's run with the first seed is the same run in its grid and among the seeds. Each group, which is an experiment on
-a data set, is selected by itself, so that none waits for another.
+There are three rounds (paper, Appendix B.3): ``baselines`` is the grid of every method without a baseline of its own,
+``guided`` the grid of the annealed methods at the learning rate selected for their baseline, ``seeds`` the selected
+points with every seed. A point's run with the first seed is the same run in its grid and among the seeds. Each group
+(an experiment on a data set) is selected by itself, so that no group waits for another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, product
 from pathlib import Path
@@ -36,11 +36,11 @@ Point = dict[str, float | None]
 """A grid point: value by axis."""
 
 Selections = Mapping[str, Mapping[str, Any]]
-"""What was selected so far, by cell name."""
+"""Selected points so far, by name of the cell."""
 
 
 class SelectionMissingError(StoreError):
-    """A round was asked for before the selection that it depends on."""
+    """A selection that a round depends on has not been made yet."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As in file names and metrics: ``data set/experiment/method``."""
+        """Name in paths and metrics: ``data set/experiment/method``."""
         return f"{self.group}/{self.method.name}"
 
     @property
@@ -63,12 +63,31 @@ class Cell:
 
     @property
     def group(self) -> str:
-        """What a pack's runs have in common: ``data set/experiment``."""
+        """``data set/experiment``, which all runs of a pack share."""
         return f"{self.dataset}/{self.experiment}"
 
 
+@dataclass(frozen=True)
+class Training:
+    """A run that a round needs.
+
+    Attributes:
+        round: The round.
+        cell: Name of the cell.
+        candidates: The run; while a selection that it depends on is missing, the runs that it may be.
+        known: False while such a selection is missing.
+        repeated: True if an earlier round needs the same run, whichever of the candidates it will be.
+    """
+
+    round: Round
+    cell: str
+    candidates: Sequence[RunSettings]
+    known: bool
+    repeated: bool
+
+
 class Plan:
-    """What the settings ask for.
+    """The runs, packs and selections that the settings lead to.
 
     Args:
         params: Validated settings.
@@ -80,7 +99,7 @@ class Plan:
         self.results = results
 
     def cells(self) -> list[Cell]:
-        """Every cell, in the order of the settings."""
+        """Return every cell, in the order of the settings."""
         return [
             Cell(dataset, experiment, METHODS[experiment][method])
             for experiment, datasets in self.params.experiments.items()
@@ -89,27 +108,32 @@ class Plan:
         ]
 
     def datasets(self) -> list[str]:
-        """Every data set that some cell uses."""
+        """Return the data sets that some cell uses."""
         return sorted({cell.dataset for cell in self.cells()})
 
     def own_datasets(self) -> list[str]:
-        """Those of them that are a user's own images."""
+        """Return the data sets that some cell uses and that are a user's own images."""
         return [name for name in self.datasets() if name in self.params.data.sets]
 
     def groups(self) -> list[str]:
-        """Every ``data set/experiment``, in the order of the settings."""
+        """Return every ``data set/experiment``, in the order of the settings."""
         return list(dict.fromkeys(cell.group for cell in self.cells()))
 
     def rounds(self, group: str) -> list[Round]:
-        """The rounds in which a group has packs."""
+        """Return the rounds in which a group has packs."""
         return [round_ for round_ in ROUNDS if self.cells_of(round_, group)]
 
+    def rounds_before(self, upto: Round, group: str) -> list[Round]:
+        """Return the rounds of a group on whose selections a round depends."""
+        rounds = self.rounds(group)
+        return rounds[: rounds.index(upto)] if upto in rounds else []
+
     def shared_axes(self, group: str) -> list[str]:
-        """Axes whose value is selected jointly over the methods of a group."""
+        """Return the axes whose value is selected jointly over the methods of a group."""
         return self._section(next(cell for cell in self.cells() if cell.group == group)).shared_axes
 
     def cells_of(self, round_: Round, group: str | None = None) -> list[Cell]:
-        """Cells with packs in a round, of all groups or of one."""
+        """Return the cells with packs in a round, of all groups or of one."""
         return [
             cell
             for cell in self.cells()
@@ -118,7 +142,7 @@ class Plan:
         ]
 
     def points(self, cell: Cell, selections: Selections) -> list[Point]:
-        """The cell's grid; an annealed cell's needs the selection of the baselines."""
+        """Return the points of a cell's grid; those of an annealed cell depend on the selection of the baselines."""
         grid = self._section(cell).grid
         fixed: Point = {}
         if cell.method.baseline is not None:
@@ -132,15 +156,15 @@ class Plan:
         ]
 
     def possible_runs(self, cell: Cell, round_: Round) -> list[list[RunSettings]]:
-        """The runs that a round may ask of a cell, known before anything is selected.
+        """Return the runs that a round may need of a cell, before anything is selected.
 
-        Cells whose every point diverges make it fewer.
+        There are fewer where every point of a cell diverges.
 
         Returns:
-            A list of runs for each run of the round: which of them it will be depends on the selection.
+            For each run of the round, the runs that it may be, depending on the selection.
         """
         section, seeds = self._section(cell), self.params.seeds
-        # An annealed cell takes over one of its baseline's rates.
+        # An annealed cell trains at one of the learning rates of its baseline.
         axes = cell.axes if "learning_rate" in cell.axes else ("learning_rate", *cell.axes)
         points = [dict(zip(axes, values, strict=True)) for values in product(*(getattr(section.grid, a) for a in axes))]
         if round_ == "seeds":
@@ -152,12 +176,12 @@ class Plan:
         return list(by_point.values())
 
     def first_run(self, cell: Cell) -> RunSettings:
-        """The run of the first value of every axis; a cell's runs differ in what no step's time depends on."""
+        """Return the run of the first value of every axis; the steps of all runs of a cell take the same time."""
         grid = self._section(cell).grid.model_dump()
         return self.run(cell, {axis: values[0] for axis, values in grid.items()}, self.params.seeds[0])
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
-        """The resolved settings of one run."""
+        """Return the resolved settings of one run."""
         section, source, method = self._section(cell), self.params.sources[cell.dataset], cell.method
         learning_rate = point["learning_rate"]
         assert learning_rate is not None  # the grid's schema has no null there
@@ -223,7 +247,7 @@ class Plan:
         )
 
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:
-        """The runs of the cell's grid, each with its point; points that come to the same run are one."""
+        """Return the runs of a cell's grid, each with its first point: several points may lead to one run."""
         seed = self.params.seeds[0]
         runs: dict[str, tuple[Point, RunSettings]] = {}
         for point in self.points(cell, selections):
@@ -232,7 +256,7 @@ class Plan:
         return list(runs.values())
 
     def packs(self, round_: Round, selections: Selections, group: str | None = None) -> list[PackSpec]:
-        """The packs of a round, of all groups or of one.
+        """Return the packs of a round, of all groups or of one.
 
         Raises:
             SelectionMissingError: ``selections`` lacks what this round depends on.
@@ -245,6 +269,29 @@ class Plan:
             PackSpec(round_, name, members, evaluation) for name, runs in groups.items() for members in self._cut(runs)
         ]
 
+    def known_packs(self, round_: Round, group: str) -> list[PackSpec] | None:
+        """Return the packs of a group's round; None while a selection that it depends on is missing."""
+        try:
+            return self.packs(round_, self.selections(round_, group), group)
+        except SelectionMissingError:
+            return None
+
+    def trainings(self) -> Iterator[Training]:
+        """Yield every run that the rounds need, cell by cell, as far as it is known."""
+        earlier: set[str] = set()
+        for round_ in ROUNDS:
+            packs = {group: self.known_packs(round_, group) for group in self.groups()}
+            for cell in self.cells_of(round_):
+                known = packs[cell.group]
+                if known is None:
+                    possible = self.possible_runs(cell, round_)
+                else:
+                    possible = [[run] for pack in known for run in pack.members if run.cell == cell.name]
+                for candidates in possible:
+                    names = {run.name for run in candidates}
+                    yield Training(round_, cell.name, candidates, known is not None, names <= earlier)
+                    earlier |= names
+
     def _runs_of(self, cell: Cell, round_: Round, selections: Selections) -> list[RunSettings]:
         if round_ != "seeds":
             return [run for _, run in self.grid_runs(cell, selections)]
@@ -254,23 +301,23 @@ class Plan:
         return [self.run(cell, chosen["point"], seed) for seed in self.params.seeds]
 
     def _cut(self, runs: Sequence[RunSettings]) -> list[tuple[RunSettings, ...]]:
-        """Runs cut into packs of nearly equal length: enough of them for every worker, none too long."""
+        """Cut runs into packs of nearly equal length: enough packs for every worker, none too long."""
         execution = self.params.execution
         packs = max(-(-len(runs) // execution.runs_per_pack), min(execution.workers, len(runs)))
         bounds = [round(len(runs) * position / packs) for position in range(packs + 1)] if packs else []
         return [tuple(runs[start:stop]) for start, stop in pairwise(bounds)]
 
     def manifest(self, pack: PackSpec) -> Path:
-        """Where a pack's manifest lies; the path carries the pack's id."""
+        """Return the path of a pack's manifest, which carries the id of the pack."""
         return self.results / "packs" / pack.round / pack.group / f"{pack.id}.json"
 
     def selection_id(self, round_: Round, group: str, selections: Selections) -> str:
-        """Twelve hexadecimal digits that change with the packs selected from and with the rule of selection."""
+        """Return twelve hexadecimal digits that change with the packs selected from and the rule of selection."""
         packs = [pack.id for pack in self.packs(round_, selections, group)]
         return digest([round_, packs, self.shared_axes(group)])[:12]
 
     def selection_path(self, round_: Round, group: str, selections: Selections) -> Path:
-        """Where the selection of a group's grid round lies."""
+        """Return the path of the selection of a group's grid round."""
         return self.results / "selections" / group / f"{round_}-{self.selection_id(round_, group, selections)}.json"
 
     def selected(self, round_: Round, group: str, selections: Selections) -> Selections:
@@ -279,16 +326,20 @@ class Plan:
         Args:
             round_: The grid round.
             group: The group.
-            selections: Those of its rounds before.
+            selections: Selections of the rounds before.
 
         Raises:
             SelectionMissingError: It has not been made yet.
+            StoreError: The file is damaged.
         """
         path = self.selection_path(round_, group, selections)
         if not path.exists():
             raise SelectionMissingError(f"{path}: not made yet; run: snakemake --cores all {path}")
-        selection: Selection = read_json(path)
-        return selection["cells"]
+        try:
+            selection: Selection = read_json(path)
+            return selection["cells"]
+        except (StoreError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}); delete it: the workflow makes it again") from error
 
     def selections(self, upto: Round, group: str | None = None) -> dict[str, Mapping[str, Any]]:
         """Read the selections that a round depends on, of all groups or of one.
@@ -298,22 +349,17 @@ class Plan:
         """
         found: dict[str, Mapping[str, Any]] = {}
         for name in self.groups() if group is None else [group]:
-            rounds = self.rounds(name)
-            for round_ in rounds[: rounds.index(upto)] if upto in rounds else ():
+            for round_ in self.rounds_before(upto, name):
                 found |= self.selected(round_, name, found)
         return found
 
     def id(self, selections: Selections) -> str:
-        """Twelve hexadecimal digits of the whole plan, of what gathers and of what it is called."""
+        """Return twelve hexadecimal digits that change with anything that the report shows of the plan."""
         packs = [pack.id for round_ in ROUNDS for pack in self.packs(round_, selections)]
         made_of = [self.params.preset, self.params.protocol, packs, asdict(self.params.evaluation.resolved())]
-        # What the report says of own images is in the settings; of the others, in the source code.
+        # Titles of own images are in the settings; those of the other data sets are in the source code.
         own = [[self.params.sources[name].title, self.params.sources[name].version] for name in self.own_datasets()]
         return digest([*made_of, own] if own else made_of)[:12]
-
-    def gathered_marker(self, selections: Selections) -> Path:
-        """The file that says for which plan the tables in the results were made; there is one at a time."""
-        return self.results / "gathered" / f"{self.id(selections)}.json"
 
     def _section(self, cell: Cell) -> ExperimentParams:
         return self.params.for_method(cell.experiment, cell.dataset, cell.method.name)

@@ -1,36 +1,33 @@
-"""Removing from the results the runs that no kept revision asks for.
+"""Remove the runs that no kept revision needs: not the working tree, not HEAD, none that the user names.
 
-A revision asks for the runs that its report was made of, as DVC recorded it, and for those that its settings come to
-with the present code. Where that cannot be told, nothing is removed.
+A revision needs the runs that its settings lead to with the present code. The working tree needs those of the report on
+disk as well. Where it is not known which runs a revision needs, nothing is removed.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from rich.filesize import decimal
 
 from silent_study.params import load
-from silent_study.params.overlay import read_yaml
 from silent_study.plan.plan import Plan, SelectionMissingError
 from silent_study.settings import SettingsError
 from silent_study.store.manifests import read_manifest
+from silent_study.store.packs import Round
 from silent_study.store.runs import RunStore, StoreError, read_json
 from silent_study.words import counted
 
 PARAMS, PRESETS, LOCK = "params.yaml", "presets", "dvc.lock"
-GATHERED = "gathered"
-KEPT_REFS = ("refs/heads", "refs/tags", "refs/exps/??/**")
-"""Branches, tags and the experiments of DVC, whose refs hold the first digits of a commit; others are its own notes."""
+REPAIR = "snakemake --cores all --resources gpu=8 all"
 
 
 class RevisionError(StoreError):
-    """What a revision asks for cannot be told: the message names the revision and the way out."""
+    """The runs that a revision needs are not known: the message names the revision and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -38,177 +35,128 @@ class Revision:
     """A state of the repository whose runs are kept.
 
     Attributes:
-        names: What it is called; several branches and tags may be at one commit.
-        commit: Its commit; None is the working tree.
+        name: The working tree, or the names of a commit.
+        runs: Names of the runs that it needs.
+        note: A remark for the user.
     """
 
-    names: tuple[str, ...]
-    commit: str | None
-
-    def __str__(self) -> str:
-        return ", ".join(self.names)
-
-
-WORKING_TREE = Revision(("working tree",), None)
-
-
-def in_git() -> bool:
-    """Whether this is a git checkout, be it one that git cannot read."""
-    here = Path.cwd()
-    return any((folder / ".git").exists() for folder in (here, *here.parents))
-
-
-def kept_revisions(keep: Sequence[str] = ()) -> list[Revision]:
-    """The working tree, HEAD, and every commit that a branch, a tag, an experiment of DVC or ``keep`` names.
-
-    Args:
-        keep: Further revisions, as git understands them.
-
-    Raises:
-        RevisionError: Git cannot read its checkout, or does not know one of ``keep``.
-    """
-    if not in_git():
-        if keep:
-            raise RevisionError(f"--keep {keep[0]}: there is no git checkout here to have revisions; leave it out")
-        return [WORKING_TREE]
-    commits: dict[str, list[str]] = {}
-    for ref in ("HEAD", *_git("for-each-ref", "--format=%(refname)", *KEPT_REFS).splitlines()):
-        # HEAD is at no commit before the first one, and a tag may be at something else.
-        if commit := _commit(ref):
-            commits.setdefault(commit, []).append(_short(ref))
-    for name in keep:
-        if not (commit := _commit(name)):
-            raise RevisionError(
-                f"--keep {name}: git knows no such revision; `git log --all --oneline` lists those it has"
-            )
-        commits.setdefault(commit, []).append(name)
-    return [WORKING_TREE, *(Revision(tuple(dict.fromkeys(names)), commit) for commit, names in commits.items())]
-
-
-def _short(ref: str) -> str:
-    """``main`` for ``refs/heads/main``, ``experiment x`` for ``refs/exps/01/23.../x``."""
-    if ref.startswith("refs/exps/"):
-        return f"experiment {ref.rpartition('/')[2]}"
-    return ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a revision asks for.
-
-    Attributes:
-        revision: The revision.
-        runs: Names of the runs.
-        note: What cannot be told of it, though it need not stop anybody.
-    """
-
-    revision: Revision
+    name: str
     runs: frozenset[str]
     note: str = ""
 
 
-def asked_for(revision: Revision, results: Path) -> Asked:
-    """The runs that a revision's report was made of, and those that its settings come to.
+def kept_revisions(results: Path, keep: Sequence[str] = ()) -> list[Revision]:
+    """Return the working tree, HEAD and the revisions ``keep``, each with the runs that it needs.
 
     Args:
-        revision: The revision.
-        results: Folder of the results, whose selections say what the later rounds are.
+        results: Folder of the results, with the selections that decide the later rounds.
+        keep: Further revisions, as git understands them.
 
     Raises:
-        RevisionError: DVC recorded the revision's report and does not have it any more; or it recorded none, and the
-            present code cannot read the settings.
-        SettingsError: The working tree's settings cannot be.
+        RevisionError: Git cannot read its checkout, a name is unknown, or the runs of a revision are not known.
+        SettingsError: The settings of the working tree are invalid.
     """
-    if revision.commit is None:
-        markers = [read_json(path) for path in results.joinpath(GATHERED).glob("*.json")]
-        return _asked(revision, _gathered_runs(markers), Plan(load(Path(PARAMS)), results))
-    with _files_of(revision.commit) as folder:
-        try:
-            recorded = _gathered_runs(_recorded_markers(revision.commit, folder / LOCK, results / GATHERED))
-        except Exception as error:  # DVC's, or that of whatever its remote is reached by
+    present = RunStore(results / "store").names()
+    revisions = [_working_tree(results, present)]
+    if not in_git():
+        if keep:
+            raise RevisionError(f"--keep {keep[0]}: there is no git checkout here, and thus no revision; leave it out")
+        return revisions
+    _git("rev-parse", "--git-dir")
+    names_of: dict[str, list[str]] = {}
+    for name in ("HEAD", *keep):
+        if commit := _commit(name):
+            names_of.setdefault(commit, []).append(name)
+        elif name in keep:  # before the first commit there is no HEAD
             raise RevisionError(
-                f"{revision}: DVC cannot read which runs its report was made of ({_line(error, folder)}); run "
-                f"`dvc fetch --all-branches --all-tags {results / GATHERED}`, or delete its branch, tag or experiment"
+                f"--keep {name}: git has no such revision; `git log --all --oneline` lists those it has"
+            )
+    return revisions + [_committed(", ".join(names), commit, results, present) for commit, names in names_of.items()]
+
+
+def in_git() -> bool:
+    """Return True if this folder is in a git checkout, even one that git cannot read."""
+    here = Path.cwd()
+    return any((folder / ".git").exists() for folder in (here, *here.parents))
+
+
+def _working_tree(results: Path, present: Collection[str]) -> Revision:
+    gathered: set[str] = set()
+    for marker in results.glob("gathered/*.json"):
+        try:
+            gathered.update(read_json(marker)["runs"])
+        except (StoreError, KeyError, TypeError) as error:
+            raise RevisionError(
+                f"{marker}: cannot be read, and with it which runs the report is of; gather again: {REPAIR}"
             ) from error
+    planned, note = _planned("working tree", Plan(load(Path(PARAMS)), results), present)
+    if not note and (others := len(gathered - planned)):
+        note = f"{others} are those of its report alone, which has other settings"
+    return Revision("working tree", frozenset(gathered | planned), note)
+
+
+def _committed(name: str, commit: str, results: Path, present: Collection[str]) -> Revision:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for file in _git("ls-tree", "-r", "-z", "--name-only", commit, "--", PARAMS, PRESETS).split("\0")[:-1]:
+            (folder / file).parent.mkdir(exist_ok=True, parents=True)
+            (folder / file).write_text(_git("show", f"{commit}:./{file}"))
         if not (folder / PARAMS).exists():
-            return Asked(revision, recorded, f"it has no {PARAMS}")
+            return Revision(name, frozenset(), f"it has no {PARAMS}")
         try:
             plan = Plan(load(folder / PARAMS), results)
         except SettingsError as error:
-            if recorded:
-                return Asked(revision, recorded, f"those of its report alone; {_line(error, folder)}")
-            raise RevisionError(
-                f"{revision}: the present code does not read its settings ({_line(error, folder)}), and DVC has no "
-                "record of its runs; run `dvc repro` at it and commit, or delete its branch, tag or experiment"
-            ) from error
-    return _asked(revision, recorded, plan)
+            reason = str(error).replace(f"{folder}/", "").partition("\n")[0]
+            raise RevisionError(f"{name}: the present code cannot read its settings ({reason})") from error
+    planned, note = _planned(name, plan, present)
+    return Revision(name, frozenset(planned), note)
 
 
-def _line(error: Exception, folder: Path) -> str:
-    """The first line of an error, with the files of ``folder`` named as they are at the revision."""
-    return str(error).replace(f"{folder}/", "").partition("\n")[0]
+def _planned(name: str, plan: Plan, present: Collection[str]) -> tuple[set[str], str]:
+    """Return the runs of a plan, as far as its selections are made, and a note on those to come.
 
-
-def _asked(revision: Revision, gathered: frozenset[str], plan: Plan) -> Asked:
+    Raises:
+        RevisionError: A selection is missing, and runs that it may lead to are in the store.
+    """
     planned: set[str] = set()
-    unknown = []
+    to_come = []
     for group in plan.groups():
-        for round_ in plan.rounds(group):
+        rounds = plan.rounds(group)
+        for number, round_ in enumerate(rounds):
             try:
                 packs = plan.packs(round_, plan.selections(round_, group), group)
-            except SelectionMissingError:
-                unknown.append(f"{round_} round of {group}")
+            except SelectionMissingError as error:
+                possible = _possible(plan, group, rounds[number:])
+                if at_risk := (possible - planned).intersection(present):
+                    raise RevisionError(
+                        f"{name}: a selection of {group} is missing, and which of its {counted(len(at_risk), 'run')} "
+                        f"in the store the {round_} round needs depends on it; at this revision: {error}"
+                    ) from error
+                to_come.append(f"{round_} round of {group}")
                 break
             planned |= {run.name for pack in packs for run in pack.members}
-    if unknown:
-        note = f"nothing is selected here for its {', '.join(unknown)}"
-    else:
-        others = len(gathered - planned)
-        note = f"{others} are those of its report alone, which has other settings" if others else ""
-    return Asked(revision, gathered | planned, note)
+    return planned, f"nothing is selected yet for its {', '.join(to_come)}" if to_come else ""
 
 
-def _gathered_runs(markers: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    return frozenset(name for marker in markers for name in marker["runs"])
+def _possible(plan: Plan, group: str, rounds: Sequence[Round]) -> set[str]:
+    return {
+        run.name
+        for round_ in rounds
+        for cell in plan.cells_of(round_, group)
+        for candidates in plan.possible_runs(cell, round_)
+        for run in candidates
+    }
 
 
-def _recorded_markers(commit: str, lock: Path, gathered: Path) -> list[dict[str, Any]]:
-    """Content of the markers that DVC recorded at a commit; none where its dvc.lock has none."""
-    stages = read_yaml(lock)["stages"].values() if lock.exists() else ()
-    if gathered.as_posix() not in (out["path"] for stage in stages for out in stage.get("outs", ())):
-        return []
-    # Loading it takes long, and where nothing is recorded it need not be installed.
-    from dvc.api import DVCFileSystem
-    from dvc.repo import Repo
-
-    # A commit from before the remote was set up does not know it.
-    files = DVCFileSystem(rev=commit, remote=Repo().config["core"].get("remote"))
-    return [json.loads(files.read_text(path)) for path in files.ls(gathered.as_posix(), detail=False)]
-
-
-@contextmanager
-def _files_of(commit: str) -> Iterator[Path]:
-    """A temporary folder with what a commit says of its runs."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file in _git("ls-tree", "-r", "-z", "--name-only", commit, "--", PARAMS, PRESETS, LOCK).split("\0")[:-1]:
-            path = folder / file
-            path.parent.mkdir(exist_ok=True, parents=True)
-            path.write_text(_git("show", f"{commit}:./{file}"))
-        yield folder
-
-
-def _commit(name: str) -> str | None:
-    found = _run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    return found.stdout.strip() if found.returncode == 0 else None
+def _commit(name: str) -> str:
+    """Return the commit of a revision, "" if there is none."""
+    return _run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").stdout.strip()
 
 
 def _git(*arguments: str) -> str:
     done = _run_git(*arguments)
     if done.returncode != 0:
-        raise RevisionError(
-            f"git {arguments[0]} failed, so that the kept revisions are not known: {done.stderr.strip()}"
-        )
+        raise RevisionError(f"git {arguments[0]} failed, so that HEAD is not known: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -216,87 +164,88 @@ def _run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise RevisionError(f"git cannot be run, so that the kept revisions are not known: {error}") from error
+        raise RevisionError(f"git cannot be run, so that HEAD is not known: {error}") from error
 
 
 @dataclass(frozen=True)
 class Pruning:
-    """What goes and what stays.
+    """The runs that are removed and the runs that are kept.
 
     Attributes:
         results: Folder of the results.
-        asked: What each kept revision asks for.
-        kept: Bytes by name of the runs in the store that a kept revision asks for, finished or not.
-        runs: Those of the runs that none asks for.
-        promises: Manifests of packs and selections that name a run that none asks for.
+        revisions: The kept revisions.
+        kept: Bytes by name of the runs in the store that a kept revision needs, finished or not.
+        runs: Bytes by name of the runs in the store that none needs.
+        stale: Manifests of packs, and selections, that name a run which no kept revision needs.
     """
 
     results: Path
-    asked: tuple[Asked, ...]
+    revisions: tuple[Revision, ...]
     kept: Mapping[str, int]
     runs: Mapping[str, int]
-    promises: tuple[Path, ...]
+    stale: tuple[Path, ...]
 
     @classmethod
-    def of(cls, results: Path, revisions: Iterable[Revision]) -> Pruning:
-        """Compare what lies in the results with what the revisions ask for.
+    def of(cls, results: Path, keep: Sequence[str] = ()) -> Pruning:
+        """Compare the results with what the kept revisions need.
 
         Raises:
-            StoreError: What a revision asks for cannot be told, or a manifest or selection cannot be read.
-            SettingsError: The working tree's settings cannot be.
+            StoreError: The runs of a revision are not known, or a manifest or a selection cannot be read.
+            SettingsError: The settings of the working tree are invalid.
         """
-        asked = tuple(asked_for(revision, results) for revision in revisions)
-        wanted = {run for each in asked for run in each.runs}
-        store = _store(results)
+        revisions = tuple(kept_revisions(results, keep))
+        needed = {run for revision in revisions for run in revision.runs}
+        store = RunStore(results / "store")
         sizes = {name: store.size(name) for name in store.names()}
         return cls(
             results,
-            asked,
-            {name: size for name, size in sizes.items() if name in wanted},
-            {name: size for name, size in sizes.items() if name not in wanted},
-            tuple(path for path, promised in _promises(results) if not wanted.issuperset(promised)),
+            revisions,
+            {name: size for name, size in sizes.items() if name in needed},
+            {name: size for name, size in sizes.items() if name not in needed},
+            tuple(path for path, named in _named_runs(results) if not needed.issuperset(named)),
         )
 
     def overview(self) -> str:
-        """What is kept for which revisions, and what goes, by cell."""
+        """Return, line by line, what is kept for which revision and what is removed of which cell."""
         lines = [f"kept: {_runs(self.kept)}"]
         if not in_git():
             lines.append("  no git checkout here: only the working tree counts")
-        for each in self.asked:
-            count = len(each.runs & self.kept.keys())
-            lines.append(f"  {each.revision}: {counted(count, 'run')}" + (f"; {each.note}" if each.note else ""))
-        lines.append(f"asked for by none: {_runs(self.runs)}; {len(self.promises)} manifests and selections of them")
-        store = _store(self.results)
-        for cell in sorted({_cell(name) for name in self.runs}):
-            own = {name: size for name, size in self.runs.items() if _cell(name) == cell}
-            unfinished = sum(not store.is_finished(name) for name in own)
-            lines.append(f"  {cell}: {_runs(own)}" + (f", {unfinished} of them unfinished" if unfinished else ""))
+        for revision in self.revisions:
+            count = counted(len(revision.runs & self.kept.keys()), "run")
+            lines.append(f"  {revision.name}: {count}" + (f"; {revision.note}" if revision.note else ""))
+        lines.append(f"needed by none: {_runs(self.runs)}; {len(self.stale)} manifests and selections of them")
+        store, cells = RunStore(self.results / "store"), dict[str, dict[str, int]]()
+        for name, size in sorted(self.runs.items()):
+            cells.setdefault(name.rpartition("/")[0], {})[name] = size
+        for cell, runs in cells.items():
+            unfinished = sum(not store.is_finished(name) for name in runs)
+            lines.append(f"  {cell}: {_runs(runs)}" + (f", {unfinished} of them unfinished" if unfinished else ""))
         return "\n".join(lines)
 
     def delete(self) -> str:
-        """Remove what no revision asks for; returns what that came to.
+        """Remove what no kept revision needs; return a summary.
 
-        After a kill the same goes on, and no manifest that is left promises a removed run.
+        Manifests and selections go first: after a kill, none names a removed run, and the same command goes on.
         """
-        store = _store(self.results)
-        for path in self.promises:
+        store = RunStore(self.results / "store")
+        for path in self.stale:
             path.unlink(missing_ok=True)
             _remove_empty(path.parent, self.results / path.relative_to(self.results).parts[0])
-        busy = []
-        for name in self.runs:
-            if not store.remove(name):
-                busy.append(name)
+        removed, lines = {}, []
+        for name, size in self.runs.items():
+            if store.remove(name):
+                removed[name] = size
+            else:
+                lines.append(f"{name}: left alone, another process is training it; stop that and prune again")
             _remove_empty(store.folder(name).parent, store.root)
-        removed = {name: size for name, size in self.runs.items() if name not in busy}
-        lines = [f"{name}: left alone, another process is training it; stop that and prune again" for name in busy]
         return "\n".join([*lines, f"removed: {_runs(removed)}"])
 
 
 def lines_for_dvc(keep: Sequence[str] = ()) -> str:
-    """What to type for DVC to let go of what was removed; empty where it has recorded nothing.
+    """Return the commands that take removed runs out of DVC's cache; "" where DVC has recorded nothing.
 
     Args:
-        keep: Revisions that were kept by the command line alone.
+        keep: The kept revisions that may have no branch or tag.
     """
     if not Path(LOCK).exists():
         return ""
@@ -311,30 +260,16 @@ def lines_for_dvc(keep: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
-def _store(results: Path) -> RunStore:
-    return RunStore(results / "store")
-
-
-def _promises(results: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every manifest and every selection, with the runs that it names."""
+def _named_runs(results: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every manifest and every selection with the runs that it names."""
     for path in sorted(results.glob("packs/**/*.json")):
         yield path, [member["name"] for member in read_manifest(path)["members"]]
     for path in sorted(results.glob("selections/**/*.json")):
         yield path, [chosen["run"] for chosen in read_json(path)["cells"].values()]
 
 
-def _cell(name: str) -> str:
-    return name.rpartition("/")[0]
-
-
 def _runs(sizes: Mapping[str, int]) -> str:
-    return f"{counted(len(sizes), 'run')}, {_readable(sum(sizes.values()))}"
-
-
-def _readable(size: float, units: tuple[str, ...] = ("B", "kB", "MB", "GB", "TB")) -> str:
-    if size < 1000 or len(units) == 1:
-        return f"{size:.4g} {units[0]}"
-    return _readable(size / 1000, units[1:])
+    return f"{counted(len(sizes), 'run')}, {decimal(sum(sizes.values()))}"
 
 
 def _remove_empty(folder: Path, top: Path) -> None:

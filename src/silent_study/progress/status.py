@@ -1,7 +1,7 @@
-"""How far a workflow is, read from its results by anyone at any time: it writes nothing and waits for nothing.
+"""Read how far a workflow is from its results and logs, at any time; nothing is written or locked.
 
-What it reads may be written at the same time. Every file of the store is whole or not there, and a run that is renamed
-while it is looked at is looked at again.
+Other processes may write these files at the same time. Every file of the store is whole or missing, and a run whose
+folder is renamed while it is read is read once more.
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ from pathlib import Path
 from typing import Any, Literal
 
 from silent_study.jobs.pace import PACE, Pace
-from silent_study.plan.plan import ROUNDS, Plan, SelectionMissingError
+from silent_study.plan.plan import ROUNDS, Plan, SelectionMissingError, Training
+from silent_study.progress.logs import error_in, tail
+from silent_study.progress.overview import longest
+from silent_study.report.gathered import is_current, marker_of
 from silent_study.settings import RunSettings
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import CURVE, EVALUATION, PROGRESS, PROVENANCE, RESULT, RunStore
 
 State = Literal["planned", "running", "stopped", "finished", "diverged"]
-"""A stopped run has a folder and no process; the workflow goes on with it."""
+"""A ``stopped`` run has a folder and no process; the workflow continues it."""
 
 JobState = Literal["planned", "running", "stopped", "failed", "done"]
 
 CHECKPOINT = "checkpoint.pt"
 STARTING_SECONDS = 30.0
-"""A job whose log is empty may be starting for so long."""
-# Enough for the last lines of a curve and of a log.
-_TAIL_BYTES = 8192
+"""Age up to which an empty log is that of a job that is starting."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run.
+    """The state of a run.
 
     Attributes:
-        name: Its name.
+        name: Name in the store.
         state: See ``State``.
         epochs: Epochs to train.
-        epoch: Epochs done; all of a run that has ended.
+        epoch: Epochs trained.
         share: Steps done over all steps.
-        bpd: Newest bits/dim on the selection split; before the first of them, the training bound.
-        images_per_second: Its own, over the last minute (running only).
-        seconds_left: Wall time to its end at that speed (running only).
-        seconds: Time spent on it.
-        checkpoint_age: Seconds since its newest checkpoint (running and stopped only); None where there is none yet.
-        silent_for: Seconds since it last told how far it is (running and stopped only).
-        evaluated: Whether it has the evaluation of a selected run.
+        bpd: Newest bits/dim on the selection split; before the first evaluation, the training bound.
+        images_per_second: Speed over the last minute (running only).
+        seconds_left: Wall time to the end at this speed (running only).
+        seconds: Time spent.
+        checkpoint_age: Seconds since the newest checkpoint (running and stopped only); None before the first.
+        silent_for: Seconds since progress.json was last written (running and stopped only).
+        evaluated: True if the run has the evaluation of a selected run.
     """
 
     name: str
@@ -72,23 +73,23 @@ class RunStatus:
 
     @property
     def ended(self) -> bool:
-        """Whether it is trained to its end."""
+        """True if the training has ended."""
         return self.state in ("finished", "diverged")
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A pack's job.
+    """The state of a pack's job.
 
     Attributes:
-        round: Its round.
-        group: Its group.
-        id: The pack's id.
-        state: The log of a ``failed`` one ends with an error. A ``stopped`` one was asked to stop, or its process is
-            gone without a word. A ``running`` one may wait for a device.
-        log: Its log; None where there is none.
-        news: The log's last line.
-        runs: The names of its runs.
+        round: Round of the pack.
+        group: Group of the pack.
+        id: Id of the pack.
+        state: ``failed`` if the log ends with an error; ``stopped`` if the process was told to stop or was killed;
+            ``running`` also while it waits for a device.
+        log: Path of the log; None where there is none.
+        news: Last line of the log.
+        runs: Names of the runs.
     """
 
     round: Round
@@ -105,9 +106,9 @@ class Failure:
     """A job whose last attempt failed.
 
     Attributes:
-        job: What it was to do.
-        log: Its log.
-        error: What went wrong.
+        job: Round and group, or verb and data set.
+        log: Path of the log.
+        error: Last error in the log.
     """
 
     job: str
@@ -117,18 +118,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Status:
-    """The whole.
+    """The state of a plan.
 
     Attributes:
-        preset: The preset.
-        protocol: The protocol.
-        jobs: Every job that is known, in the order of the plan.
-        runs: Every run of these, by name.
-        failures: Jobs whose last attempt failed, those of data, selections and the report too.
-        to_come: By round and cell, runs at most that are not known before a selection.
-        spent_hours: Of training, on one device at a time.
-        left_hours: Likewise, at most; None where nothing tells it.
-        report: Whether the report is that of the plan.
+        preset: Name of the preset.
+        protocol: Protocol of the evaluation.
+        jobs: Every known job, in the order of the plan.
+        runs: Every run of these jobs, by name.
+        failures: Jobs whose last attempt failed, with those of data, selections and the report.
+        to_come: Upper bound, by round and cell, of the runs that depend on a missing selection.
+        spent_hours: Hours of training spent, summed over jobs.
+        left_hours: Upper bound of the hours left, likewise; None where it is not known.
+        report: True if the report is the plan's.
     """
 
     preset: str
@@ -142,15 +143,15 @@ class Status:
     report: bool
 
     def count(self) -> Counter[State]:
-        """Runs by state."""
+        """Count the runs by state."""
         return Counter(run.state for run in self.runs.values())
 
     def of(self, state: JobState) -> list[JobStatus]:
-        """Jobs in a state."""
+        """Return the jobs in a state."""
         return [job for job in self.jobs if job.state == state]
 
     def by_cell(self) -> dict[tuple[Round, str], list[RunStatus]]:
-        """Runs by round and cell; a run that two rounds ask for is in both."""
+        """Return the runs by round and cell; a run of two rounds is in both."""
         found: dict[tuple[Round, str], list[RunStatus]] = {}
         for job in self.jobs:
             for name in job.runs:
@@ -159,81 +160,56 @@ class Status:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready data."""
+        """Return JSON-ready data."""
         cells = [
             {"round": round_, "cell": cell, **Counter(run.state for run in runs), "runs": len(runs)}
             for (round_, cell), runs in self.by_cell().items()
         ]
         more = [{"round": round_, "cell": cell, "at_most": runs} for (round_, cell), runs in self.to_come.items()]
         return {
-            "preset": self.preset,
-            "protocol": self.protocol,
+            **vars(self),
             "counts": dict(self.count()),
             "cells": cells,
             "to_come": more,
             "jobs": [asdict(job) for job in self.jobs],
             "runs": [asdict(run) for run in self.runs.values()],
             "failures": [asdict(failure) for failure in self.failures],
-            "spent_hours": self.spent_hours,
-            "left_hours": self.left_hours,
-            "report": self.report,
         }
 
 
 def status(plan: Plan, logs: Path) -> Status:
-    """Look at everything that the plan asks for.
+    """Read the state of everything that the plan needs.
 
     Args:
         plan: The plan.
         logs: Folder of the workflow's logs.
     """
-    store, now = RunStore(plan.results / "store"), time.time()
+    store, now, trainings = RunStore(plan.results / "store"), time.time(), list(plan.trainings())
     runs: dict[str, RunStatus] = {}
     jobs: list[JobStatus] = []
-    to_come: dict[tuple[Round, str], int] = {}
-    settings: dict[str, RunSettings] = {}
-    unknown: list[list[RunSettings]] = []
     for round_ in ROUNDS:
         for group in plan.groups():
-            if round_ not in plan.rounds(group):
-                continue
-            packs = _packs(plan, round_, group)
-            if packs is None:
-                for cell in plan.cells_of(round_, group):
-                    possible = plan.possible_runs(cell, round_)
-                    to_come[round_, cell.name] = len(possible)
-                    unknown += possible
-                continue
-            for pack in packs:
+            for pack in plan.known_packs(round_, group) or ():
                 for member in pack.members:
-                    settings.setdefault(member.name, member)
                     if member.name not in runs:
                         runs[member.name] = _run(store, member, now)
                 jobs.append(_job(plan, store, pack, [runs[member.name] for member in pack.members], logs, now))
-    left = _Left(plan, settings, runs)
     return Status(
         preset=plan.params.preset,
         protocol=plan.params.protocol,
         jobs=tuple(jobs),
         runs=runs,
         failures=tuple(_failures(plan, jobs, logs)),
-        to_come=to_come,
+        to_come=Counter((each.round, each.cell) for each in trainings if not each.known),
         spent_hours=sum(run.seconds for run in runs.values()) / 3600,
-        left_hours=left.hours(unknown),
-        report=_report_is_current(plan),
+        left_hours=_left_hours(plan, trainings, runs),
+        report=is_current(plan),
     )
-
-
-def _packs(plan: Plan, round_: Round, group: str) -> list[PackSpec] | None:
-    try:
-        return plan.packs(round_, plan.selections(round_, group), group)
-    except SelectionMissingError:
-        return None
 
 
 def _run(store: RunStore, settings: RunSettings, now: float) -> RunStatus:
     name, epochs = settings.name, settings.epochs
-    # Twice: it may be renamed between the two looks.
+    # Twice: another process may rename its folder in between.
     for _ in range(2):
         if store.is_finished(name):
             folder = store.folder(name)
@@ -254,7 +230,7 @@ def _run(store: RunStore, settings: RunSettings, now: float) -> RunStatus:
         folder = store.working_folder(name)
         if folder.is_dir():
             found = _unfinished(store, settings, folder, now)
-            # A run that ends here lets go of its lock after its folder has been renamed.
+            # A run that ends meanwhile releases its lock after its folder is renamed.
             if found.state == "running" or folder.is_dir():
                 return found
     return RunStatus(name, "planned", epochs)
@@ -279,7 +255,7 @@ def _unfinished(store: RunStore, settings: RunSettings, folder: Path, now: float
 
 
 def _document(path: Path) -> dict[str, Any] | None:
-    """A JSON object of the store; None where it is not there, or not whole."""
+    """Return a JSON object of the store; None where it is missing or half written."""
     try:
         document = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -295,10 +271,10 @@ def _age(path: Path, now: float) -> float | None:
 
 
 def _entries(curve: Path) -> list[dict[str, Any]]:
-    """The last entries of a curve."""
+    """Return the last entries of a curve."""
     found = []
-    for line in _tail(curve):
-        with suppress(ValueError):  # the part of a line that the tail begins with
+    for line in tail(curve):
+        with suppress(ValueError):  # the first line may be cut
             found.append(json.loads(line))
     return [entry for entry in found if isinstance(entry, dict)]
 
@@ -310,22 +286,12 @@ def _newest_bound(curve: Sequence[Mapping[str, Any]]) -> float | None:
     return None
 
 
-def _tail(path: Path) -> list[str]:
-    """The last whole lines of a file."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            return file.read().decode(errors="replace").split("\n")[:-1]
-    except OSError:
-        return []
-
-
 def _job(plan: Plan, store: RunStore, pack: PackSpec, runs: Sequence[RunStatus], logs: Path, now: float) -> JobStatus:
     log = logs / "packs" / pack.round / pack.group / f"{pack.id}.log"
-    lines = _tail(log)
-    # In this order: a job writes its manifest before it lets go of its lock.
+    lines = tail(log)
+    # The lock first: a job writes its manifest before it releases its lock.
     running = store.is_locked(pack.lock)
-    error = _error_in(lines, "train")
+    error = error_in(lines, "train")
     news = error or next((line.strip() for line in reversed(lines) if line.strip()), "")
     if plan.manifest(pack).exists():
         state: JobState = "done"
@@ -341,16 +307,8 @@ def _job(plan: Plan, store: RunStore, pack: PackSpec, runs: Sequence[RunStatus],
     return JobStatus(pack.round, pack.group, pack.id, state, str(log) if log.exists() else None, news, names)
 
 
-def _error_in(log: Sequence[str], verb: str) -> str:
-    """The error that the log of a call of ``silent-gradients`` ends with; "" where there is none."""
-    for line in log:
-        if line.startswith(f"silent-gradients {verb}: "):
-            return line.strip()
-    return log[-1].strip() if any(line.startswith("Traceback") for line in log) else ""
-
-
 def _failures(plan: Plan, jobs: Iterable[JobStatus], logs: Path) -> Iterator[Failure]:
-    """What failed at its last attempt: a log is begun anew with every one."""
+    """Yield what failed at its last attempt; every attempt begins its log anew."""
     for job in jobs:
         if job.state == "failed" and job.log is not None:
             yield Failure(f"{job.round} {job.group}", job.log, job.news)
@@ -366,66 +324,42 @@ def _failures(plan: Plan, jobs: Iterable[JobStatus], logs: Path) -> Iterator[Fai
                 name = f"{round_}-{plan.selection_id(round_, group, selections)}.log"
                 others.append(("select", f"{round_} {group}", logs / "select" / group / name))
     with suppress(SelectionMissingError):
-        marker = plan.gathered_marker(plan.selections("seeds"))
+        marker = marker_of(plan, plan.selections("seeds"))
         others.append(("gather", marker.stem, logs / "gather" / f"{marker.stem}.log"))
     for verb, what, log in others:
-        if error := _error_in(_tail(log), verb):
+        if error := error_in(tail(log), verb):
             yield Failure(f"{verb} {what}", str(log), error)
 
 
-class _Left:
-    """What is left to train and how long it takes.
+def _left_hours(plan: Plan, trainings: Iterable[Training], runs: Mapping[str, RunStatus]) -> float | None:
+    """Return the hours of training that are left, at most; None where some of them are not known.
 
-    An epoch is taken to last as those of the same cell did, else as the device's measured pace says, else as those of
-    the same group did.
+    An epoch is taken to last as those of the same cell did, else as the measured pace says, else as those of the same
+    group did.
     """
+    pace = Pace.read(plan.results / PACE, plan.params.sources)
+    spent: defaultdict[str, float] = defaultdict(float)
+    epochs: defaultdict[str, float] = defaultdict(float)
+    for run in runs.values():
+        for whole in (run.cell, run.cell.rpartition("/")[0]):
+            spent[whole] += run.seconds
+            epochs[whole] += run.epoch if run.ended else run.share * run.epochs
+    per_epoch = {whole: spent[whole] / epochs[whole] for whole in spent if epochs[whole]}
 
-    def __init__(self, plan: Plan, settings: Mapping[str, RunSettings], runs: Mapping[str, RunStatus]) -> None:
-        self.plan, self.settings, self.runs = plan, settings, runs
-        self.pace = Pace.read(plan.results / PACE, plan.params.sources)
-        spent: defaultdict[str, float] = defaultdict(float)
-        epochs: defaultdict[str, float] = defaultdict(float)
-        for run in runs.values():
-            for whole in (run.cell, run.cell.rpartition("/")[0]):
-                spent[whole] += run.seconds
-                epochs[whole] += run.epoch if run.ended else run.share * run.epochs
-        self.seconds_per_epoch = {whole: spent[whole] / epochs[whole] for whole in spent if epochs[whole]}
-
-    def hours(self, unknown: Iterable[Sequence[RunSettings]]) -> float | None:
-        """Hours of training; None where some of it cannot be told.
-
-        Args:
-            unknown: Runs that wait for a selection, each as those that it may be.
-        """
-        parts = list(self._parts(unknown))
-        known = [part for part in parts if part is not None]
-        return sum(known) / 3600 if len(known) == len(parts) else None
-
-    def _parts(self, unknown: Iterable[Sequence[RunSettings]]) -> Iterator[float | None]:
-        counted = set(self.runs)
-        for name, run in self.runs.items():
-            if not run.ended:
-                whole = self._training(self.settings[name])
-                yield None if whole is None else (1 - run.share) * whole
-        for candidates in unknown:
-            if any(run.name not in counted for run in candidates):
-                counted.update(run.name for run in candidates)
-                times = [self._training(run) for run in candidates]
-                yield None if None in times else max(time for time in times if time is not None)
-
-    def _training(self, run: RunSettings) -> float | None:
-        measured = None if self.pace is None else self.pace.training(run)
-        of_cell, of_group = (self.seconds_per_epoch.get(whole) for whole in (run.cell, run.cell.rpartition("/")[0]))
-        if of_cell is None and measured is not None:
+    def training(run: RunSettings) -> float | None:
+        measured = None if pace is None else pace.training(run)
+        if run.cell not in per_epoch and measured is not None:
             return measured
-        each = of_group if of_cell is None else of_cell
+        each = per_epoch.get(run.cell, per_epoch.get(run.cell.rpartition("/")[0]))
         return None if each is None else each * run.epochs
 
-
-def _report_is_current(plan: Plan) -> bool:
-    from silent_study.report.gathered import is_current
-
-    try:
-        return is_current(plan.gathered_marker(plan.selections("seeds")), plan.results)
-    except (SelectionMissingError, OSError):
-        return False
+    total = 0.0
+    for each in trainings:
+        begun = runs.get(each.candidates[0].name) if each.known else None
+        if each.repeated or (begun is not None and begun.ended):
+            continue
+        seconds = longest(each.candidates, training)
+        if seconds is None:
+            return None
+        total += seconds * (1 - begun.share if begun is not None else 1)
+    return total / 3600

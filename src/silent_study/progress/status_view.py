@@ -1,4 +1,4 @@
-"""How far a workflow is, for people."""
+"""Show how far a workflow is as lines and tables."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from silent_study.progress.status import JobStatus, RunStatus, Status
 from silent_study.words import counted, duration
 
 QUIET_SECONDS = 120.0
-"""A run in training that has told nothing for so long is remarked on."""
+"""Age of progress.json from which a run in training is remarked on."""
 
 
 def view(status: Status, *, every_cell: bool = False) -> RenderableType:
-    """A status as lines and tables.
+    """Return a status as lines and tables.
 
     Args:
         status: The status.
-        every_cell: A line for every cell, also of groups all of whose runs are done, or to come.
+        every_cell: Show every cell, also where all runs of a group are done or to come.
     """
     parts: list[RenderableType] = [Text(_summary(status), style="bold"), Text(_hours(status))]
     if running := [run for run in status.runs.values() if run.state == "running"]:

@@ -42,7 +42,7 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
     """
     selections = plan.selections("seeds")
     records = list(_records(plan, selections))
-    marker = plan.gathered_marker(selections)
+    marker = gathered.marker_of(plan, selections)
     for stale in marker.parent.glob("*.json"):
         stale.unlink()
     selection = {"selection.json": as_json(selections).encode()}

@@ -1,23 +1,33 @@
-"""The marker of a gathering: for which plan the files of the results were written, by what, and with which content."""
+"""The marker of a gathering: which plan and which code the files in the results are of, and their digests."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
+from silent_study.plan.plan import Plan, SelectionMissingError, Selections
 from silent_study.store.documents import Gathered
 from silent_study.store.files import sha256_of
-from silent_study.store.runs import RECORD, read_json, write_json
+from silent_study.store.runs import RECORD, StoreError, read_json, write_json
+
+
+def marker_of(plan: Plan, selections: Selections) -> Path:
+    """Return where the marker of a plan lies; the path carries the id of the plan and the digest of the report's code.
+
+    Another plan or other code is another path. There is one marker at a time.
+    """
+    return plan.results / "gathered" / f"{plan.id(selections)}-{_sources_digest()[:12]}.json"
 
 
 def record(marker: Path, results: Path, runs: Iterable[str], written: Iterable[Path]) -> None:
-    """Write the marker, which vouches for every gathered file, and for every run, as it is now.
+    """Write the marker, with the digests of every gathered file and of the record of every run.
 
     Args:
-        marker: ``Plan.gathered_marker``.
-        results: Folder that was gathered into.
-        runs: Names of the runs that were gathered.
+        marker: ``marker_of`` the plan.
+        results: Folder of the results.
+        runs: Names of the gathered runs.
         written: The gathered files.
     """
     document: Gathered = {
@@ -29,27 +39,36 @@ def record(marker: Path, results: Path, runs: Iterable[str], written: Iterable[P
     write_json(marker, document)
 
 
-def is_current(marker: Path, results: Path) -> bool:
-    """Whether a marker is there, the present source laid out its files, and these and its runs' records are unchanged.
+def is_intact(marker: Path, results: Path) -> bool:
+    """Return True if the marker exists and no gathered file and no run's record has changed since.
 
-    Reads no more of a run than its record, so that it can be asked whenever Snakemake starts.
+    It reads only the records of the runs, so that it can be called whenever Snakemake starts.
     """
-    if not marker.exists():
+    try:
+        document: Gathered = read_json(marker)
+        expected = {results / file: digest for file, digest in document["files"].items()}
+        expected |= {_record(results, name): digest for name, digest in document["runs"].items()}
+        return all(path.is_file() and sha256_of(path) == digest for path, digest in expected.items())
+    # A marker that is missing, truncated or no marker, or a file that another process removes at this moment.
+    except (StoreError, KeyError, TypeError, AttributeError, OSError):
         return False
-    document: Gathered = read_json(marker)
-    if document.get("sources") != _sources_digest():
+
+
+def is_current(plan: Plan) -> bool:
+    """Return True if the report is the plan's: every selection is made, and the plan's marker is intact."""
+    try:
+        return is_intact(marker_of(plan, plan.selections("seeds")), plan.results)
+    except SelectionMissingError:
         return False
-    expected = {results / file: digest for file, digest in document["files"].items()}
-    expected |= {_record(results, name): digest for name, digest in document["runs"].items()}
-    return all(path.is_file() and sha256_of(path) == digest for path, digest in expected.items())
 
 
 def _record(results: Path, run: str) -> Path:
     return results / "store" / run / RECORD
 
 
+@cache
 def _sources_digest() -> str:
-    """Digest of the code that lays out tables, figures, the page and the marker."""
+    """Return the digest of the code that writes tables, figures, the report and the marker."""
     package = Path(__file__).parent
     report = (path for path in package.rglob("*") if path.suffix in {".py", ".j2", ".css", ".js"})
     digest = hashlib.sha256()

@@ -1,0 +1,27 @@
+"""The ends of files that a job is still writing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+# Enough for the last lines of a curve and of a log.
+_TAIL_BYTES = 8192
+
+
+def tail(path: Path) -> list[str]:
+    """Return the last whole lines of a file, the first of them perhaps cut; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            return file.read().decode(errors="replace").split("\n")[:-1]
+    except OSError:
+        return []
+
+
+def error_in(log: Sequence[str], verb: str) -> str:
+    """Return the error that the log of ``silent-gradients <verb>`` ends with; "" where there is none."""
+    for line in log:
+        if line.startswith(f"silent-gradients {verb}: "):
+            return line.strip()
+    return log[-1].strip() if any(line.startswith("Traceback") for line in log) else ""

@@ -1,0 +1,212 @@
+"""The study as the rules of Snakemake see it: inputs, parameters and resources of every job.
+
+Nothing here writes: Snakemake evaluates rules in dry runs, too. A file that exists and is out of date is therefore
+never removed. Instead its **renewal** is listed beside it, a file that does not exist yet and that the rule of the
+out-of-date file takes as input, so that Snakemake runs the rule.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from silent_study import params
+from silent_study.data.prepare import PREPARED, outdated
+from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN
+from silent_study.jobs.pace import PACE, Pace, memory_megabytes, runtime_minutes
+from silent_study.params.overlay import with_nulls
+from silent_study.plan.plan import Plan, Selections
+from silent_study.report.gathered import is_intact, marker_of
+from silent_study.settings import SettingsError
+from silent_study.store.manifests import evaluated_otherwise, seems_done
+from silent_study.store.packs import PackSpec, Round
+from silent_study.store.runs import RunStore, StoreError
+
+RENEWALS = ".renewals"
+"""Name of the folder of the renewals below the results."""
+
+
+class Workflow:
+    """What Snakemake's rules need to know of a study.
+
+    Args:
+        config: Content of params.yaml, with what ``snakemake --config`` sets over it.
+        wait_for: Called with the wildcards of a selection (``round``, ``group``, ``id``); raises while Snakemake has
+            yet to make it (``checkpoints.select.get``).
+        presets: Folder of the presets.
+        results: Folder of the results.
+
+    Raises:
+        SettingsError: The settings are invalid; every line of the message names params.yaml.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        wait_for: Callable[..., object],
+        presets: Path = Path("presets"),
+        results: Path = Path("results"),
+    ) -> None:
+        own = with_nulls(config)
+        try:
+            self.plan = Plan(params.resolve(own, presets), results)
+        except SettingsError as error:
+            raise SettingsError("\n".join(f"params.yaml: {line}" for line in str(error).splitlines())) from None
+        self.settings = json.dumps(own, sort_keys=True)
+        self.execution = self.plan.params.execution
+        self.renewals = results / RENEWALS
+        self._wait_for = wait_for
+        self._store = RunStore(results / "store")
+        self._pace = Pace.read(results / PACE, self.plan.params.sources)
+        # Laid out once for all jobs of a round. An exception of a selection to come is not kept.
+        self.packs = cache(self._packs)
+        self.selections = cache(self._selections)
+
+    def prepared(self, dataset: str) -> list[str]:
+        """Return the files of a prepared data set, the manifest first, and the renewals of those of other data."""
+        folder = PREPARED / dataset
+        files = [str(folder / name) for name in (MANIFEST, TRAIN, TEST, NOISE_MANIFEST, NOISE)]
+        return files + self._renewals(self._outdated(dataset))
+
+    def all_prepared(self) -> list[str]:
+        """Return ``prepared`` of every data set."""
+        return [file for dataset in self.plan.datasets() for file in self.prepared(dataset)]
+
+    def data_renewals(self, dataset: str, manifest: str) -> list[str]:
+        """Return the renewal of a prepared data set's manifest if it is of other data."""
+        return self._renewals(path for path in self._outdated(dataset) if path.name == manifest)
+
+    def data_options(self, dataset: str, *, mirror: bool = True) -> list[str]:
+        """Return the options with which the command line finds a data set: its entry in the settings, its mirror."""
+        data = self.plan.params.data
+        own = [f"--settings={self.plan.params.own_set(dataset)}"] if dataset in data.sets else []
+        return own + ([f"--mirror={data.mirror}"] if mirror and data.mirror else [])
+
+    def manifests(self, round_: Round, group: str) -> list[str]:
+        """Return the manifests of a group's round; with renewals where evaluations are by other settings."""
+        packs = self.packs(round_, group).values()
+        return [str(self.plan.manifest(pack)) for pack in packs] + self._renewals(map(self._outdated_manifest, packs))
+
+    def manifests_of(self, rounds: Iterable[Round]) -> list[Callable[[Any], list[str]]]:
+        """Return an input function per round and group, so that each waits for its own selections alone."""
+        return [
+            partial(self._manifests, round_, group)
+            for group in self.plan.groups()
+            for round_ in self.plan.rounds(group)
+            if round_ in rounds
+        ]
+
+    def pack(self, wildcards: Any) -> PackSpec:
+        """Return the pack that the path of a manifest names.
+
+        Raises:
+            StoreError: The settings have no such pack.
+        """
+        found = self.packs(wildcards.round, wildcards.group).get(wildcards.id)
+        if found is None:
+            raise StoreError(
+                f"params.yaml: has no pack {wildcards.id} in the {wildcards.round} round of {wildcards.group}"
+            )
+        return found
+
+    def pack_renewals(self, wildcards: Any) -> list[str]:
+        """Return the renewal of a pack's manifest if its evaluations are by other settings."""
+        return self._renewals([self._outdated_manifest(self.pack(wildcards))])
+
+    def pack_json(self, wildcards: Any) -> str:
+        """Return a pack as ``silent-gradients train --pack`` reads it."""
+        return json.dumps(self.pack(wildcards).to_json(), sort_keys=True)
+
+    def pack_options(self) -> list[str]:
+        """Return the options of ``silent-gradients train`` that are not set in every study."""
+        optional = {"--time-limit": self.execution.time_limit, "--tensorboard": self.execution.tensorboard}
+        return [f"{option}={value}" for option, value in optional.items() if value]
+
+    def gpus(self, wildcards: Any) -> int:
+        """Return the GPUs of a pack's job: 0 if nothing is left to train, so that the job waits for no device."""
+        return 0 if seems_done(self._store, self.pack(wildcards)) else 1
+
+    def runtime(self, wildcards: Any) -> int:
+        """Return the minutes that a scheduler grants a pack's job."""
+        return runtime_minutes(self.pack(wildcards), self._pace, self.execution.time_limit)
+
+    def memory(self, wildcards: Any) -> int:
+        """Return the megabytes that a scheduler grants a pack's job."""
+        return memory_megabytes(self.pack(wildcards), self._pace)
+
+    def selections_before(self, wildcards: Any) -> list[str]:
+        """Return the selections by which the members of a pack were chosen."""
+        return self._selection_paths(wildcards.round, wildcards.group)
+
+    def last_selections(self) -> list[Callable[[Any], str]]:
+        """Return an input function per group: the last selection of its grid."""
+        return [partial(self._last_selection, group) for group in self.plan.groups()]
+
+    def selected_from(self, wildcards: Any) -> list[str]:
+        """Return the manifests that a selection waits for.
+
+        A selection that exists does not wait: its path carries the ids of the packs, so that it stays right. Snakemake
+        9.27 may lose the jobs after a checkpoint whose output exists and is to be made again.
+        """
+        manifests = self.manifests(wildcards.round, wildcards.group)
+        selected = self.plan.selection_path(
+            wildcards.round, wildcards.group, self.selections(wildcards.round, wildcards.group)
+        )
+        return [path for path in manifests if Path(path).exists()] if selected.exists() else manifests
+
+    def gathered(self) -> list[str]:
+        """Return the marker of the gathered results, and its renewal if one of them, or a run, has changed since."""
+        marker = self._marker()
+        return [str(marker), *self.gathered_renewals()]
+
+    def gathered_renewals(self) -> list[str]:
+        """Return the renewal of the marker of the gathered results if one of them, or a run, has changed since."""
+        marker = self._marker()
+        return [] if is_intact(marker, self.plan.results) else self._renewals([marker])
+
+    def _manifests(self, round_: Round, group: str, _wildcards: Any) -> list[str]:
+        return self.manifests(round_, group)
+
+    def _last_selection(self, group: str, _wildcards: Any) -> str:
+        return self._selection_paths("seeds", group)[-1]
+
+    def _marker(self) -> Path:
+        found = {
+            name: chosen for group in self.plan.groups() for name, chosen in self.selections("seeds", group).items()
+        }
+        return marker_of(self.plan, found)
+
+    def _packs(self, round_: Round, group: str) -> dict[str, PackSpec]:
+        return {pack.id: pack for pack in self.plan.packs(round_, self.selections(round_, group), group)}
+
+    def _selections(self, upto: Round, group: str) -> Selections:
+        """Return the selections before a round of a group, by cell; raises while Snakemake has yet to make one."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for round_ in self.plan.rounds_before(upto, group):
+            self._wait_for(round=round_, group=group, id=self.plan.selection_id(round_, group, found))
+            found |= self.plan.selected(round_, group, found)
+        return found
+
+    def _selection_paths(self, upto: Round, group: str) -> list[str]:
+        found = self.selections(upto, group)
+        return [str(self.plan.selection_path(round_, group, found)) for round_ in self.plan.rounds_before(upto, group)]
+
+    def _outdated(self, dataset: str) -> list[Path]:
+        return outdated(PREPARED / dataset, self.plan.params.sources[dataset])
+
+    def _outdated_manifest(self, pack: PackSpec) -> Path | None:
+        return self.plan.manifest(pack) if evaluated_otherwise(self._store, pack) else None
+
+    def _renewals(self, outdated_files: Iterable[Path | None]) -> list[str]:
+        return [str(self.renewals / name) for name in _renewal_names(outdated_files)]
+
+
+def _renewal_names(outdated_files: Iterable[Path | None]) -> Iterator[str]:
+    for path in outdated_files:
+        if path is not None and path.exists():
+            # A renewal must not exist already. One that a kill left is older than the file which was made after it, and
+            # the time of that file is in the name of the next renewal.
+            yield f"{path.as_posix().replace('/', ',')}@{path.stat().st_mtime_ns}"

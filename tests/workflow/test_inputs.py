@@ -1,0 +1,160 @@
+"""What the rules list as inputs, without Snakemake: files, and renewals of those that are out of date."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from silent_study.data.prepared import sealed
+from silent_study.settings import SettingsError
+from silent_study.store.runs import StoreError
+from silent_study.workflow import Workflow
+
+SECTION = {
+    "methods": ["reparameterization"],
+    "epochs": 2,
+    "batch_size": 128,
+    "latent_dim": 3,
+    "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
+    "grid": {"learning_rate": [0.001]},
+}
+PRESET = {"seeds": [0], "execution": {"workers": 1}, "experiments": {"fixed": {"digits": SECTION}}}
+GROUP = "digits/fixed"
+
+
+class Waits(Exception):
+    """As Snakemake raises it while a checkpoint is to be run."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("presets/small.yaml", PRESET)  # JSON is YAML
+    return tmp_path
+
+
+@pytest.fixture
+def waiting():
+    """The wildcards of the selections that the workflow waited for."""
+    return []
+
+
+@pytest.fixture
+def study(folder, waiting):
+    def wait_for(**wildcards):
+        waiting.append(wildcards)
+        if not folder.joinpath("results/selections", GROUP, f"baselines-{wildcards['id']}.json").exists():
+            raise Waits
+
+    return Workflow({"preset": "small"}, wait_for)
+
+
+def write(name, document):
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+    return path
+
+
+def select(study):
+    (cell,) = study.plan.cells()
+    point, run = study.plan.grid_runs(cell, {})[0]
+    chosen = {cell.name: {"status": "selected", "point": point, "run": run.name}}
+    return write(study.plan.selection_path("baselines", GROUP, {}), {"cells": chosen})
+
+
+def pack_of(study, round_):
+    (pack,) = study.packs(round_, GROUP).values()
+    return pack, SimpleNamespace(round=round_, group=GROUP, id=pack.id)
+
+
+def test_settings_that_cannot_be_are_named_with_their_file():
+    with pytest.raises(SettingsError) as error:
+        Workflow({"preset": "small", "sedes": [0], "seeds": [-1]}, lambda **_: None)
+    assert len(str(error.value).splitlines()) == 2
+    assert all(line.startswith("params.yaml: se") for line in str(error.value).splitlines())
+
+
+def test_a_round_waits_for_the_selections_before_it_and_for_no_other(study, waiting):
+    assert study.manifests("baselines", GROUP) == [str(study.plan.manifest(pack_of(study, "baselines")[0]))]
+    assert waiting == []
+    for ask in (lambda: study.manifests("seeds", GROUP), study.gathered, study.gathered_renewals):
+        with pytest.raises(Waits):
+            ask()
+    assert {each["round"] for each in waiting} == {"baselines"}
+    path = select(study)
+    assert study.selections_before(SimpleNamespace(round="seeds", group=GROUP)) == [str(path)]
+    assert len(study.manifests("seeds", GROUP)) == len(study.gathered()) == 1
+
+
+def test_a_selection_that_exists_waits_for_no_manifest_that_is_lost(study):
+    _, wildcards = pack_of(study, "baselines")
+    manifests = study.manifests("baselines", GROUP)
+    assert study.selected_from(wildcards) == manifests
+    select(study)
+    assert study.selected_from(wildcards) == []
+    write(manifests[0], {})
+    assert study.selected_from(wildcards) == manifests
+
+
+def test_a_pack_that_the_settings_do_not_have_is_an_error(study):
+    with pytest.raises(StoreError, match=r"params\.yaml: has no pack 0123 in the baselines round of digits/fixed"):
+        study.pack(SimpleNamespace(round="baselines", group=GROUP, id="0123"))
+
+
+def test_prepared_data_of_another_version_are_renewed(study):
+    assert len(study.prepared("digits")) == 5  # missing files need no renewal
+    source = study.plan.params.sources["digits"]
+    more = {"arrays_sha256": "", "files": {}}
+    path = write("data/prepared/digits/manifest.json", sealed({**source.description, **more}))
+    assert study.data_renewals("digits", "manifest.json") == []
+    path = write("data/prepared/digits/manifest.json", sealed({**source.description, "version": "0", **more}))
+    (renewal,) = study.data_renewals("digits", "manifest.json")
+    assert renewal == f"results/.renewals/data,prepared,digits,manifest.json@{path.stat().st_mtime_ns}"
+    assert study.prepared("digits")[5:] == [renewal]
+    assert study.data_renewals("digits", "noise.json") == []
+    # A renewal that a kill left is not taken for one of the next file.
+    os.utime(path, ns=(0, 10**18))
+    assert study.data_renewals("digits", "manifest.json") == [f"{renewal.partition('@')[0]}@{10**18}"]
+
+
+def test_a_manifest_is_renewed_where_an_evaluation_is_by_other_settings(study):
+    select(study)
+    pack, wildcards = pack_of(study, "seeds")
+    assert study.gpus(wildcards) == 1
+    evaluation: dict[str, Any] = {
+        "asked": "",
+        "settings": {},
+        "report": None,
+        "reconstructions_sha256": None,
+        "sha256": "",
+    }
+    write(f"results/store/{pack.members[0].name}/evaluation.json", evaluation)
+    assert study.pack_renewals(wildcards) == []
+    path = write(study.plan.manifest(pack), {})
+    (renewal,) = study.pack_renewals(wildcards)
+    assert str(path.stat().st_mtime_ns) in renewal
+    assert study.manifests("seeds", GROUP) == [str(path), renewal]
+
+
+def test_a_marker_is_renewed_where_it_is_damaged(study):
+    select(study)
+    (marker,) = study.gathered()
+    write(marker, {"files": {}, "runs": {}})
+    assert study.gathered() == [marker]
+    write(marker, {})
+    assert study.gathered() == [marker, *study.gathered_renewals()]
+    assert len(study.gathered_renewals()) == 1
+
+
+def test_options_of_jobs_are_left_out_where_they_are_not_set(folder):
+    def options(**own):
+        study = Workflow({"preset": "small", **own}, lambda **_: None)
+        return study.pack_options(), study.data_options("digits"), study.data_options("digits", mirror=False)
+
+    assert options() == ([], [], [])
+    own = {"execution": {"time_limit": 5, "tensorboard": "board"}, "data": {"mirror": "a mirror"}}
+    assert options(**own) == (["--time-limit=5.0", "--tensorboard=board"], ["--mirror=a mirror"], [])
