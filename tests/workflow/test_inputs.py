@@ -73,9 +73,9 @@ def pack_of(study, round_):
 
 def test_settings_that_cannot_be_are_named_with_their_file():
     with pytest.raises(SettingsError) as error:
-        Workflow({"preset": "small", "sedes": [0], "seeds": [-1]}, lambda **_: None)
+        Workflow({"preset": "small", "protocol": "none", "seeds": [-1]}, lambda **_: None)
     assert len(str(error.value).splitlines()) == 2
-    assert all(line.startswith("params.yaml: se") for line in str(error.value).splitlines())
+    assert all(line.startswith("params.yaml: ") for line in str(error.value).splitlines())
 
 
 def test_a_round_waits_for_the_selections_before_it_and_for_no_other(study, waiting):
