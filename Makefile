@@ -56,6 +56,7 @@ lint: setup ## Check style, types and the workflow's form
 	ruff check
 	ruff format --check
 	mypy
+	lint-imports
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	$(COG) --check --check-fail-msg="A page differs from what its tables come to: make tables" $(GENERATED)

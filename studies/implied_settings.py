@@ -39,18 +39,18 @@ def negative_elbo(bpd: float, dimensions: int) -> float:
 
 
 def implied_kl(bpd: float, expected_squared_error: float, variance: float, dimensions: int) -> float:
-    """The KL divergence in ``-ELBO = D/2 ln(2 pi s) + E|x - m(z)|^2 / (2 s) + KL``, in nats."""
+    """Return the KL divergence in ``-ELBO = D/2 ln(2 pi s) + E|x - m(z)|^2 / (2 s) + KL``, in nats."""
     constant = dimensions / 2 * math.log(2 * math.pi * variance)
     return negative_elbo(bpd, dimensions) - constant - expected_squared_error / (2 * variance)
 
 
 def least_bits(kl: float) -> int:
-    """The fewest latent bits that have this KL divergence to fair ones: each has at most ln 2."""
+    """Return the least number of bits with this KL divergence to the uniform prior: each has at most ln 2 nats."""
     return math.ceil(kl / math.log(2))
 
 
 def equivalent_deviation(bpd: float, kl: float, dimensions: int) -> float:
-    """The one standard deviation, in grey levels, with which a Gaussian fit has the published reconstruction term."""
+    """Return the standard deviation, in grey levels, at which a Gaussian has the published reconstruction term."""
     reconstruction = negative_elbo(bpd, dimensions) - kl
     return LEVELS * math.exp(reconstruction / dimensions - 0.5 * math.log(2 * math.pi * math.e))
 
@@ -114,7 +114,7 @@ class Mnist:
         )
 
     def carried(self, latent_dim: int, variance: float) -> Limit:
-        """The optimum of the training images, valued on the test images."""
+        """Return the optimum of the training images, evaluated on the test images."""
         return LinearModel.with_variance(self.train, latent_dim, variance).limit(self.test)
 
     def held_out(self, count: int) -> Callable[[int, float], Limit]:
@@ -123,12 +123,12 @@ class Mnist:
         return lambda latent_dim, variance: LinearModel.with_variance(kept, latent_dim, variance).limit(held)
 
     def oracle(self, latent_dim: int, variance: float) -> Limit:
-        """The optimum of the test images themselves, which no model exceeds there."""
+        """Return the optimum of the test images, which no model exceeds there."""
         return LinearModel.with_variance(self.test, latent_dim, variance).limit(self.test)
 
 
 def least_bpd(optimum: Callable[[float], Limit], expected_squared_error: float, dimensions: int) -> float:
-    """The least bits/dim under ``CHOSEN`` that a family of linear decoders has with a certain error.
+    """Return the least bits/dim under ``CHOSEN`` that a family of linear decoders has with a certain error.
 
     For every variance s, ``KL + E / (2 s)`` is least at the optimum of s: each s bounds the KL divergence of every
     model from below by a line in its error E, and the s whose optimum has the asked-for error touches the bound there.
@@ -229,7 +229,7 @@ class PrincipalComponents:
 
     @classmethod
     def of(cls, fitted: Moments, evaluated: Moments) -> PrincipalComponents:
-        """The optima of the fitted images, valued on others."""
+        """Return the optima of the fitted images, evaluated on others."""
         dimensions = len(fitted.mean)
         ascending, vectors = np.linalg.eigh(fitted.covariance)
         eigenvalues, directions = ascending[::-1], vectors[:, ::-1]
@@ -239,7 +239,7 @@ class PrincipalComponents:
         used = np.arange(dimensions)
 
         def first(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            """Sums over the first k directions, for k from 0 to D - 1."""
+            """Return sums over the first k directions, for k from 0 to D - 1."""
             return np.concatenate([[0.0], np.cumsum(values)[:-1]])
 
         variance = (eigenvalues.sum() - first(eigenvalues)) / (dimensions - used)
@@ -276,7 +276,7 @@ def tables_of_cifar10(components: PrincipalComponents) -> dict[str, str]:
 
 
 def least(holds: Callable[[int], bool]) -> int:
-    """The least k, of those below 784, from which on something holds."""
+    """Return the least k below 784 from which on a condition holds."""
     return bisect.bisect_left(range(784), True, key=holds)
 
 
@@ -288,7 +288,7 @@ def crossing(function: Callable[[float], float], low: float, high: float) -> flo
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table as in docs/."""
+    """Return a Markdown table as in docs/."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

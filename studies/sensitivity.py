@@ -151,7 +151,7 @@ ON_REQUEST: Mapping[str, Change] = {
 
 
 def change_named(names: str) -> Change:
-    """The change of a name, or those of several joined by ``+`` one after another; raises ``ValueError``."""
+    """Return the change of a name, or of several names joined by ``+``; raise ``ValueError`` for an unknown one."""
     known = {**CHANGES, **ON_REQUEST}
     if missing := [name for name in names.split("+") if name not in known]:
         raise ValueError(f"{missing[0]!r} is no change; there are: {', '.join(known)}")
@@ -167,7 +167,7 @@ def change_named(names: str) -> Change:
 def runs_of(
     plan: Plan, cell: Cell, change: Change, seeds: int, epochs: int | None = None, point: int = -1
 ) -> list[RunSettings]:
-    """A cell's runs under a change of one point of its grid, with every seed, for ``epochs`` or the preset's."""
+    """Return a cell's runs under a change of one point of its grid, with every seed, for ``epochs`` or the preset's."""
     grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid.model_dump()
     usual = plan.run(cell, {axis: values[point] for axis, values in grid.items()}, seed=0)
     changed = change(replace(usual, epochs=epochs or usual.epochs))
@@ -177,12 +177,12 @@ def runs_of(
 
 
 def bits_per_dim(run: StoredRun) -> float:
-    """The final bound; not a number if the run diverged."""
+    """Return the final bound, NaN if the run diverged."""
     return math.nan if run.diverged else run.final_bpd
 
 
 def on_record(run: StoredRun) -> dict[str, Any]:
-    """What is kept of a run: its name, its metrics on the images to select on, and its bounds on the way."""
+    """Return what is kept of a run: name, metrics on the selection images, bounds by epoch."""
     curve = run.curve_entries()
     on_the_way = {row["epoch"]: row["selection_bpd"] for row in curve if row["selection_bpd"] is not None}
     guide = {row["epoch"]: row["guide_bpd"] for row in curve if row["guide_bpd"] is not None}
@@ -203,7 +203,7 @@ class Study:
         self.store, self.data, self.stack, self.device = RunStore(results / "store"), results / "data", stack, device
 
     def trained(self, runs: Sequence[RunSettings]) -> list[StoredRun]:
-        """Some runs of a cell, out of the store."""
+        """Return runs of a cell from the store."""
         folder = self.data / runs[0].data.name
         if not folder.exists():
             prepare(folder.name, folder, os.environ.get("SILENT_GRADIENTS_MIRROR"))
