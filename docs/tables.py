@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,9 @@ from silent_study.methods import METHODS, Method
 from silent_study.paper import PUBLISHED
 from silent_study.report.statistics import Summary, summarize
 
-MEASURED = Path(__file__).resolve().parents[1] / "measured"
+ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ROOT / "measured"
+SOURCE = ROOT / "src"
 METRICS = {"bpd": "bits/dim", "kl": "KL", "mse_sampled_clamped": "squared error", "epochs_to_threshold": "epochs"}
 FEWEST_PAIRS = 6
 """Below this number of pairs no ordering is called reproduced without "so far"."""
@@ -419,9 +422,22 @@ def implied(title: str) -> None:
 
 def reruns() -> None:
     """Print what an edit of each key of params.yaml runs again, as the tests hold it."""
-    kept = yaml.safe_load((MEASURED.parent / "tests" / "params" / "reruns.yaml").read_text())
+    kept = yaml.safe_load((ROOT / "tests" / "params" / "reruns.yaml").read_text())
     header = ["key", "for instance", "trained", "jobs", "selected again", "report again"]
     table(header, [[f"`{key}`", f"`{value}`", *words] for key, (value, *words) in kept.items()])
+
+
+def modules(package: str) -> None:
+    """Print the modules of a package, each with the first line of its docstring; a folder has its ``__init__.py``."""
+    folder = SOURCE / package
+    lines = []
+    # A folder's own modules stand before the folders in it.
+    for path in sorted(folder.rglob("*.py"), key=lambda path: (path.parent.parts, path.name)):
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        text = docstring.partition("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", r"\|")
+        name = path.relative_to(folder).as_posix()
+        lines.append([f"`{name.removesuffix('__init__.py') or name}`", text])
+    table(["module", "content"], lines)
 
 
 def verbs() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from silent_gradients import networks
 from silent_study import settings as module
 from silent_study.settings import (
     DataSettings,
@@ -213,3 +214,12 @@ def test_evaluation_settings_round_trip():
     assert EvaluationSettings.from_json(dataclasses.asdict(evaluation)) == evaluation
     with pytest.raises(SettingsError, match="evaluation"):
         EvaluationSettings.from_json({"samples": 16})
+
+
+def test_architectures_are_those_of_the_networks():
+    """The settings have a table of their own, since validating them loads no torch."""
+    made = {
+        name: (network.encoder_channels, network.decoder_channels, network.size)
+        for name, network in networks.ARCHITECTURES.items()
+    }
+    assert {name: dataclasses.astuple(traits) for name, traits in module.ARCHITECTURES.items()} == made

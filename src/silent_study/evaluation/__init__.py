@@ -1,0 +1,1 @@
+"""Evaluations of stored runs with torch and numpy alone."""

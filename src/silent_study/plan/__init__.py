@@ -1,0 +1,1 @@
+"""Which runs the settings ask for, round by round."""

@@ -1,0 +1,1 @@
+"""The folder of results: files, locks, runs, packs, manifests."""

@@ -1,0 +1,1 @@
+"""The training of runs with torch and numpy alone."""
