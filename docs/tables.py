@@ -36,7 +36,6 @@ CHANGED_FIXED = tuple(
     f"digits/fixed/{name}"
     for name in ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax", "reinforce")
 )
-CHANGED_GUIDED = tuple(f"digits/learnable/{name}" for name in ("reparameterization", "gumbel-softmax", "reinforce"))
 
 # Rows of the overviews: a study, the section that describes it, and what it is.
 STUDIES = {
@@ -165,11 +164,11 @@ def verdict(study: str, claim: Any) -> str:
     if claim.pairs < 2:
         return "one seed"
     if lost := int(collapsed(study, second).sum()):
-        text = f"not comparable: baseline collapsed {lost} of {len(collapsed(study, second))}"
+        text = f"not comparable: collapsed {lost} of {len(collapsed(study, second))}"
         rest = paired(study, first, second, claim.metric, without_collapse=True)
         if rest.n < 2:
             return text
-        return f"{text}; without these pairs {interval(rest.mean, rest.low, rest.high, claim.metric)}"
+        return f"{text}; others {interval(rest.mean, rest.low, rest.high, claim.metric)}"
     # A difference of two numbers read on a raster is uncertain by the raster itself.
     slack = raster(study, first) if claim.metric == "epochs_to_threshold" else 0.0
     low, high = claim.low - slack, claim.high + slack
@@ -199,7 +198,7 @@ def ordering(study: str, claim: Any, metric: bool = True) -> str:
     return f"{title}, {METRICS[claim.metric]}" if metric else title
 
 
-def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd", "kl")) -> None:
+def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd",)) -> None:
     """Print the paper's orderings on a data set in some metrics, the columns of each study side by side.
 
     A difference is bold where it stands after Holm's correction over all orderings of its study.
@@ -209,7 +208,8 @@ def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd", "kl"
     for place, study in enumerate(studies):
         for claim in claims(study):
             if claim.dataset == dataset and claim.metric in metrics:
-                line = lines.setdefault(ordering(study, claim), ["", *[""] * (2 * len(studies))])
+                title = ordering(study, claim, metric=len(metrics) > 1)
+                line = lines.setdefault(title, ["", *[""] * (2 * len(studies))])
                 size = published(study, claim)
                 if not math.isnan(size):
                     line[0], any_published = number(size, claim.metric), True
@@ -218,7 +218,8 @@ def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd", "kl"
                 text = interval(claim.difference, claim.low, claim.high, claim.metric)
                 line[1 + 2 * place] = f"**{text}**" if claim.p_holm < 0.05 else text
                 line[2 + 2 * place] = verdict(study, claim)
-    header = ["first minus second", "published"]
+    unit = f", {METRICS[metrics[0]]}" if len(metrics) == 1 else ""
+    header = [f"first minus second{unit}", "published"]
     for study in studies:
         header += [f"`{study}`", "verdict"]
     skip = 0 if any_published else 1
@@ -267,8 +268,8 @@ def cells(*studies: str, dataset: str, experiment: str, metrics: Sequence[str] =
     table(header, lines)
 
 
-def variance(study: str, dataset: str, experiment: str = "fixed") -> None:
-    """Print the variance of the gradient (batch mean of the images), mean over seeds, by method and epoch."""
+def variance(study: str, dataset: str, *methods: str, experiment: str = "fixed") -> None:
+    """Print the variance of the gradient (batch mean of the images), mean over seeds, by method (all by default)."""
     name = "table-1-gradient-variance" if experiment == "fixed" else f"{experiment}-gradient-variance"
     found = pd.read_csv(MEASURED / study / "tables" / f"{name}.csv").query("dataset == @dataset")
     own = found[(found["estimated_with"] == found["estimator"]) | (found["estimator"] == "none")]
@@ -276,6 +277,7 @@ def variance(study: str, dataset: str, experiment: str = "fixed") -> None:
     lines = [
         [label(f"{dataset}/{experiment}/{method}"), *("" if math.isnan(v) else _rounded(v) for v in line)]
         for method, line in zip(pivot.index, pivot.to_numpy(), strict=True)
+        if not methods or method in methods
     ]
     table(["method", *(f"epoch {epoch}" for epoch in pivot.columns)], lines)
 
@@ -302,27 +304,23 @@ def rescues(group: str, pairs: Sequence[tuple[str, str]], *studies: str, nats: f
     table(["study", "baseline", f"baseline {under}", f"guided {under}", "gain, all pairs", "other pairs", "n"], lines)
 
 
-def differences(study: str, group: str, *pairs: tuple[str, str], metric: str = "bpd") -> None:
-    """Print paired differences that the paper does not order."""
+def differences(study: str, group: str, *pairs: tuple[str, str]) -> None:
+    """Print paired differences in bits/dim that the paper does not order, and what limits them."""
     lines = []
-    for first, second in ((f"{group}/{one}", f"{group}/{other}") for one, other in pairs):
-        found = paired(study, first, second, metric)
-        epochs = [str(int(cell(study, name)["setting.epochs"].iloc[0])) for name in (first, second)]
-        lost = [f"{int(collapsed(study, name).sum())} of {len(collapsed(study, name))}" for name in (first, second)]
-        side = "undecided: unequal epochs" if unequal(study, first, second) else "undecided"
-        if side == "undecided" and (found.low > 0 or found.high < 0):
+    for names in ((f"{group}/{first}", f"{group}/{second}") for first, second in pairs):
+        found = paired(study, *names, "bpd")
+        side, notes = "undecided", [f"n = {found.n}"]
+        if unequal(study, *names):
+            epochs = [str(int(cell(study, name)["setting.epochs"].iloc[0])) for name in names]
+            notes.append(f"epochs {' and '.join(epochs)}")
+        elif found.low > 0 or found.high < 0:
             side = "below" if found.mean < 0 else "above"
-        lines.append(
-            [
-                f"{label(first)} minus {label(second)}",
-                interval(found.mean, found.low, found.high, metric),
-                str(found.n),
-                " and ".join(epochs),
-                " and ".join(lost),
-                side,
-            ]
-        )
-    table([f"difference, {METRICS[metric]}", "mean [95 %]", "pairs", "epochs", "collapsed", "first is"], lines)
+        lost = [collapsed(study, name) for name in names]
+        if any(some.any() for some in lost):
+            notes.append(f"collapsed {' and '.join(f'{int(some.sum())} of {len(some)}' for some in lost)}")
+        title = " minus ".join(label(name) for name in names)
+        lines.append([title, interval(found.mean, found.low, found.high, "bpd"), side, ", ".join(notes)])
+    table(["difference, bits/dim", "mean [95 %]", "first is", "notes"], lines)
 
 
 def overview(experiment: str, metric: str = "bpd") -> None:
@@ -349,27 +347,23 @@ def overview(experiment: str, metric: str = "bpd") -> None:
     )
 
 
-def studies(*names: str) -> None:
-    """Print what the runs of studies have recorded: data, split, length, seeds, time and source."""
+def studies() -> None:
+    """Print what the runs of the studies have recorded: data, length, seeds, time and hardware."""
     lines = []
-    for study in names or STUDIES:
-        every = pd.read_csv(MEASURED / study / "runs.csv", dtype={"rounds": str, "revision": str})
-        epochs = sorted({int(value) for value in runs(study)["setting.epochs"]})
-        hardware = " and ".join(sorted(every["hardware"].dropna().unique())) or "not recorded"
+    for study in STUDIES:
+        every = pd.read_csv(MEASURED / study / "runs.csv", dtype={"rounds": str})
         lines.append(
             [
                 f"`{study}`",
                 ", ".join(SETS[name] for name in every["setting.data.name"].unique()),
-                "/".join(every["setting.data.protocol"].unique()),
-                "/".join(map(str, epochs)),
+                "/".join(str(epochs) for epochs in sorted({int(value) for value in runs(study)["setting.epochs"]})),
                 str(runs(study)["seed"].nunique()),
                 str(len(every)),
                 f"{every['seconds'].sum() / 3600:.1f}",
-                ", ".join(sorted(every["revision"].str.split("-").str[0].str[:7].unique())),
-                hardware,
+                " and ".join(sorted(every["hardware"].dropna().unique())) or "not recorded",
             ]
         )
-    table(["study", "data", "protocol", "epochs", "seeds", "runs", "hours", "revision", "hardware"], lines)
+    table(["study", "data", "epochs", "seeds", "runs", "hours", "hardware"], lines)
 
 
 def snapshots(study: str) -> None:
@@ -464,8 +458,15 @@ def _changes(study: str, document: str, name: str) -> dict[str, list[float]]:
     }
 
 
-def sensitivity(study: str, document: str, *names: str) -> None:
-    """Print the change in bits/dim of the images to select on by each setting; bold where it is clear of 0."""
+def sensitivity(study: str, document: str, *names: str, clear: bool = False) -> None:
+    """Print the change in bits/dim of the images to select on by each setting; bold where it is clear of 0.
+
+    Args:
+        study: Folder below ``measured/``.
+        document: Name of its JSON file.
+        names: Cells, a column each.
+        clear: Leave settings out that are clear of 0 for no cell.
+    """
     found = {name: _changes(study, document, name) for name in names}
     titles = dict.fromkeys(change for changes in found.values() for change in changes)
     lines = []
@@ -479,7 +480,8 @@ def sensitivity(study: str, document: str, *names: str) -> None:
                 line.append(f"*{sum(base) / len(base):.3f}*")
             else:
                 line.append(_signed([new - old for new, old in zip(changes[title], base, strict=True)]))
-        lines.append(line)
+        if not clear or title == "as it is" or any("**" in text for text in line):
+            lines.append(line)
     table(["change", *(label(name) for name in names)], lines)
 
 

@@ -171,7 +171,7 @@ LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.2, 2.1]
         (HIGH, LOW, {"size": -1.0}, "contradicted"),
         (LOW, [1.1, 1.0, 1.25], {"size": -1.0}, "undecided"),
         (LOW, HIGH, {"epochs": (10, 20)}, "same direction †"),
-        (LOW, HIGH, {"size": -1.0, "active": 0}, "not comparable: baseline collapsed 1 of 3; without these pairs "),
+        (LOW, HIGH, {"size": -1.0, "active": 0}, "not comparable: collapsed 1 of 3; others "),
         ([26.0] * 3, [28.0] * 3, {"metric": "epochs_to_threshold", "size": -45.0}, "undecided"),
         ([20.0] * 3, [28.0] * 3, {"metric": "epochs_to_threshold", "size": -45.0}, "same direction, other size"),
         ([1.0], [2.0], {"size": -1.0}, "one seed"),
