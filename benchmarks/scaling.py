@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from measuring import Spread, hardware, in_turns, now
 
-from silent_gradients.decoders import (
+from silent_gradients import (
     Decoder,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,

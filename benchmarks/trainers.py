@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
 
-from silent_gradients.decoders import Decoder, FixedVarianceDecoder
+from silent_gradients import Decoder, FixedVarianceDecoder
 from silent_gradients.vae import VAE
 from silent_study.data.batches import RunData
 from silent_study.settings import RunSettings

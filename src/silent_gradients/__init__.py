@@ -4,18 +4,20 @@ The names below are the public ones and follow semantic versioning; everything e
 """
 
 from silent_gradients import estimators, latent_noise
-from silent_gradients.decoders import (
-    ConvolutionalDecoder,
+from silent_gradients.decoders.convolutional import ConvolutionalDecoder
+from silent_gradients.decoders.fixed_variance import FixedVarianceDecoder
+from silent_gradients.decoders.likelihood import (
     Decoder,
     ExactObjective,
-    FixedVarianceDecoder,
     GaussianLikelihood,
-    LinearPrecisionDecoder,
-    LogLinearPrecisionDecoder,
     Objective,
-    PositivePrecisionDecoder,
     SampledObjective,
     Standardization,
+)
+from silent_gradients.decoders.linear_precision import (
+    LinearPrecisionDecoder,
+    LogLinearPrecisionDecoder,
+    PositivePrecisionDecoder,
 )
 from silent_gradients.estimators import Estimate, Estimator, EstimatorError
 from silent_gradients.evaluation.gradient_variance import gradient_variance

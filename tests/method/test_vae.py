@@ -7,7 +7,7 @@ import torch
 from tests.method.reference import DOUBLE, expectation, gradients, linear_precision_log_density, normal, seeded
 from torch import nn
 
-from silent_gradients.decoders import (
+from silent_gradients import (
     ConvolutionalDecoder,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,

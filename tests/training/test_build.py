@@ -9,13 +9,13 @@ import pytest
 import torch
 from tests.tiny import CPU
 
-from silent_gradients import networks
-from silent_gradients.decoders import (
+from silent_gradients import (
     ConvolutionalDecoder,
     Decoder,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
+    networks,
 )
 from silent_gradients.estimators import Silent
 from silent_study.methods import METHODS

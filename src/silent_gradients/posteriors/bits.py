@@ -25,25 +25,17 @@ class Bernoulli(Posterior):
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
         self.logits = parameters
-        self._mean = parameters.sigmoid()
+        self.mean = parameters.sigmoid()
         # p (1 - p) in this form keeps its relative accuracy where p rounds to 1.
-        self._variance = self._mean * (-parameters).sigmoid()
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self._variance
+        self.variance = self.mean * (-parameters).sigmoid()
 
     @property
     def third_cumulant(self) -> Tensor:
-        return self._variance * (1 - 2 * self._mean)
+        return self.variance * (1 - 2 * self.mean)
 
     @property
     def fourth_cumulant(self) -> Tensor:
-        return self._variance * (1 - 6 * self._variance)
+        return self.variance * (1 - 6 * self.variance)
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return the moments; tilted bits differ in every dimension: linear in k, but elementwise over [B, D, k]."""
@@ -57,7 +49,7 @@ class Bernoulli(Posterior):
 
     def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         with torch.no_grad():
-            p = self._mean
+            p = self.mean
             uniform = latent_noise.uniform((samples, *p.shape), p, generator)
             return (uniform < p).to(p.dtype)
 
@@ -75,15 +67,7 @@ class Sign(Posterior):
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
         self.bits = Bernoulli(parameters)
-        self._mean = (0.5 * parameters).tanh()
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
-
-    @property
-    def variance(self) -> Tensor:
-        return 4 * self.bits.variance
+        self.mean, self.variance = (0.5 * parameters).tanh(), 4 * self.bits.variance
 
     @property
     def third_cumulant(self) -> Tensor:
@@ -138,14 +122,7 @@ class Binomial(Posterior):
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
         self.bits = Bernoulli(parameters)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.trials * self.bits.mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self.trials * self.bits.variance
+        self.mean, self.variance = self.trials * self.bits.mean, self.trials * self.bits.variance
 
     @property
     def third_cumulant(self) -> Tensor:

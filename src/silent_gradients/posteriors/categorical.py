@@ -59,25 +59,17 @@ class Categorical(Posterior):
         """[B, G, C]."""
         self.probabilities = self.log_probabilities.exp()
         """[B, G, C]."""
-        self._mean = self.probabilities.flatten(1)
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
-
-    @property
-    def variance(self) -> Tensor:
+        self.mean = self.probabilities.flatten(1)
         # 1 - p in this form keeps its digits where p rounds to 1.
-        return (self.probabilities * -self.log_probabilities.expm1()).flatten(1)
+        self.variance = (self.probabilities * -self.log_probabilities.expm1()).flatten(1)
 
     @property
     def third_cumulant(self) -> Tensor:
-        return self.variance * (1 - 2 * self._mean)
+        return self.variance * (1 - 2 * self.mean)
 
     @property
     def fourth_cumulant(self) -> Tensor:
-        variance = self.variance
-        return variance * (1 - 6 * variance)
+        return self.variance * (1 - 6 * self.variance)
 
     def _centred(self, weight: Tensor) -> Tensor:
         """Return weights [D, k] as [G, C, D], less their mean over the classes of each group.
@@ -131,8 +123,8 @@ class Categorical(Posterior):
             - 6 * (ma * mb).square()
         )
         return JointCumulants(
-            mean_m=F.linear(self._mean, weight_m),
-            mean_s=F.linear(self._mean, weight_s),
+            mean_m=F.linear(self.mean, weight_m),
+            mean_s=F.linear(self.mean, weight_s),
             variance_m=(maa - ma.square()).sum(0).clamp_min(0),
             variance_s=(mbb - mb.square()).sum(0).clamp_min(0),
             covariance=(mab - ma * mb).sum(0),

@@ -87,6 +87,11 @@ class Posterior(ABC):
     """Whether the same z are possible for all parameters. Otherwise the gradient of an expectation has a part at the
     border of the support, which score-function gradients miss."""
 
+    mean: Tensor
+    """E[z], shape [B, k]; every family sets it and ``variance`` when it is made."""
+    variance: Tensor
+    """Var[z], shape [B, k]."""
+
     def __init__(self, parameters: Tensor) -> None:
         if parameters.ndim != 2 or parameters.shape[1] % self.parameters_per_latent:
             raise ShapeError(
@@ -111,16 +116,6 @@ class Posterior(ABC):
         if z.ndim != 3 or z.shape[1:] != self.mean.shape:
             raise ShapeError(f"z: expected shape [S, {len(self.parameters)}, {self.latent_dim}], got {list(z.shape)}")
         return z
-
-    @property
-    @abstractmethod
-    def mean(self) -> Tensor:
-        """Return E[z], shape [B, k]."""
-
-    @property
-    @abstractmethod
-    def variance(self) -> Tensor:
-        """Return Var[z], shape [B, k]."""
 
     @property
     @abstractmethod

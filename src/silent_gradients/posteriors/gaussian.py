@@ -22,28 +22,20 @@ class Gaussian(Posterior):
 
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
-        self._mean, self.log_variance = parameters.chunk(2, dim=1)
-        self._variance = self.log_variance.exp()
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self._variance
+        self.mean, self.log_variance = parameters.chunk(2, dim=1)
+        self.variance = self.log_variance.exp()
 
     @property
     def third_cumulant(self) -> Tensor:
-        return torch.zeros_like(self._mean)
+        return torch.zeros_like(self.mean)
 
     @property
     def fourth_cumulant(self) -> Tensor:
-        return torch.zeros_like(self._mean)
+        return torch.zeros_like(self.mean)
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return the moments: tilting moves the mean of a normal distribution alone. Five matrix products."""
-        mean, variance = self._mean, self._variance
+        mean, variance = self.mean, self.variance
         return TiltedMoments(
             F.linear(mean, exponent) + 0.5 * F.linear(variance, exponent.square()),
             F.linear(mean, weight_m) + F.linear(variance, weight_m * exponent),
@@ -51,13 +43,13 @@ class Gaussian(Posterior):
         )
 
     def kl_divergence(self) -> Tensor:
-        return 0.5 * (self._mean.square() + self._variance - 1 - self.log_variance).sum(1)
+        return 0.5 * (self.mean.square() + self.variance - 1 - self.log_variance).sum(1)
 
     def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
-        mean = self._mean
+        mean = self.mean
         noise = latent_noise.normal((samples, *mean.shape), mean, generator)
         return mean + (0.5 * self.log_variance).exp() * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        squared = (self._checked(z) - self._mean).square() / self._variance
+        squared = (self._checked(z) - self.mean).square() / self.variance
         return -0.5 * (squared + self.log_variance + math.log(2 * math.pi)).sum(-1)

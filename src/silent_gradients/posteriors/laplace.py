@@ -28,38 +28,31 @@ class Laplace(Posterior):
 
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
-        self._mean, self.log_scale = parameters.chunk(2, dim=1)
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
-
-    @property
-    def variance(self) -> Tensor:
-        return 2 * (2 * self.log_scale).exp()
+        self.mean, self.log_scale = parameters.chunk(2, dim=1)
+        self.variance = 2 * (2 * self.log_scale).exp()
 
     @property
     def third_cumulant(self) -> Tensor:
-        return torch.zeros_like(self._mean)
+        return torch.zeros_like(self.mean)
 
     @property
     def fourth_cumulant(self) -> Tensor:
         return 12 * (4 * self.log_scale).exp()
 
     def kl_divergence(self) -> Tensor:
-        magnitude, scale = self._mean.abs(), self.log_scale.exp()
+        magnitude, scale = self.mean.abs(), self.log_scale.exp()
         # |mean| / scale, kept from a slope of 0 * inf where the scale vanishes.
         distance = (magnitude * (-self.log_scale).clamp(max=_LARGEST_LOG).exp()).clamp(max=_FAR)
         return (magnitude + scale * (-distance).expm1() + self.log_scale.expm1() - self.log_scale).sum(1)
 
     def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         """Return samples by the inverse of the distribution function."""
-        mean = self._mean
+        mean = self.mean
         centred = latent_noise.uniform((samples, *mean.shape), mean, generator) - 0.5
         # The noise may be 0, whose logarithm is not taken: half a step of it instead.
         tail = (1 - 2 * centred.abs()).clamp_min(torch.finfo(mean.dtype).eps / 4)
         return mean - self.log_scale.exp() * centred.sign() * tail.log()
 
     def log_prob(self, z: Tensor) -> Tensor:
-        distance = (self._checked(z) - self._mean).abs() * (-self.log_scale).exp()
+        distance = (self._checked(z) - self.mean).abs() * (-self.log_scale).exp()
         return -(distance + self.log_scale + math.log(2)).sum(-1)

@@ -21,39 +21,31 @@ class Poisson(Posterior):
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
         self.log_rate = parameters
-        self._rate = parameters.exp()
-
-    @property
-    def mean(self) -> Tensor:
-        return self._rate
-
-    @property
-    def variance(self) -> Tensor:
-        return self._rate
+        self.mean = self.variance = parameters.exp()
 
     @property
     def third_cumulant(self) -> Tensor:
-        return self._rate
+        return self.mean
 
     @property
     def fourth_cumulant(self) -> Tensor:
-        return self._rate
+        return self.mean
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return the moments: tilted counts are Poisson with e^t times the rate. Three matrix products."""
         tilted_mean = weight_m * exponent.exp()
         return TiltedMoments(
-            F.linear(self._rate, exponent.expm1()),
-            F.linear(self._rate, tilted_mean),
-            F.linear(self._rate, tilted_mean * weight_m),
+            F.linear(self.mean, exponent.expm1()),
+            F.linear(self.mean, tilted_mean),
+            F.linear(self.mean, tilted_mean * weight_m),
         )
 
     def kl_divergence(self) -> Tensor:
-        return (self._rate * self.log_rate - self.log_rate.expm1()).sum(1)
+        return (self.mean * self.log_rate - self.log_rate.expm1()).sum(1)
 
     def sample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         with torch.no_grad():
-            return latent_noise.poisson(self._rate.expand(samples, -1, -1), generator)
+            return latent_noise.poisson(self.mean.expand(samples, -1, -1), generator)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return (self._checked(z) * self.log_rate - self._rate - (z + 1).lgamma()).sum(-1)
+        return (self._checked(z) * self.log_rate - self.mean - (z + 1).lgamma()).sum(-1)

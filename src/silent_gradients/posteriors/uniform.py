@@ -31,19 +31,11 @@ class Uniform(Posterior):
         place, size = parameters.chunk(2, dim=1)
         self.width, self.log_width = size.sigmoid(), F.logsigmoid(size)
         self.low = place.sigmoid() * (-size).sigmoid()
-        self._mean = self.low + 0.5 * self.width
-
-    @property
-    def mean(self) -> Tensor:
-        return self._mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self.width.square() / 12
+        self.mean, self.variance = self.low + 0.5 * self.width, self.width.square() / 12
 
     @property
     def third_cumulant(self) -> Tensor:
-        return torch.zeros_like(self._mean)
+        return torch.zeros_like(self.mean)
 
     @property
     def fourth_cumulant(self) -> Tensor:
@@ -51,7 +43,7 @@ class Uniform(Posterior):
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return the moments; tilted variables are truncated exponential: linear in k, elementwise over [B, D, k]."""
-        return TiltedMoments(*tilted_intervals(self._mean, 0.5 * self.width, weight_m, exponent))
+        return TiltedMoments(*tilted_intervals(self.mean, 0.5 * self.width, weight_m, exponent))
 
     def kl_divergence(self) -> Tensor:
         return -self.log_width.sum(1)

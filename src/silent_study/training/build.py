@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from silent_gradients import estimators
-from silent_gradients.decoders import (
+from silent_gradients import (
     ConvolutionalDecoder,
     Decoder,
     FixedVarianceDecoder,
-    LinearHeadsDecoder,
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     Standardization,
+    estimators,
 )
+from silent_gradients.decoders.linear_precision import LinearHeadsDecoder
 from silent_gradients.estimators.contract import State
 from silent_gradients.networks import encoder, set_precision
 from silent_gradients.posteriors import FAMILIES

@@ -5,7 +5,7 @@ import torch
 from tests.method.reference import DOUBLE, normal
 from torch.distributions import Normal
 
-from silent_gradients.decoders import ConvolutionalDecoder, ExactObjective, Standardization
+from silent_gradients import ConvolutionalDecoder, ExactObjective, Standardization
 
 LATENT_DIM = 5
 CASES = [

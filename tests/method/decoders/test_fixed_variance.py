@@ -9,7 +9,7 @@ from tests.method.reference import (
     relative,
 )
 
-from silent_gradients.decoders import FixedVarianceDecoder
+from silent_gradients import FixedVarianceDecoder
 
 B, D = 3, 5
 VARIANCE = 0.3

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.method.reference import DOUBLE, gradients, normal, relative, seeded
 
-from silent_gradients.decoders import (
+from silent_gradients import (
     ConvolutionalDecoder,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,

@@ -3,7 +3,7 @@ import torch
 from tests.method.reference import normal
 from torch.distributions import Normal
 
-from silent_gradients.decoders import (
+from silent_gradients import (
     ConvolutionalDecoder,
     ExactObjective,
     FixedVarianceDecoder,

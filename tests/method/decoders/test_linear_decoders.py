@@ -21,7 +21,7 @@ from tests.method.reference import (
 )
 from torch import nn
 
-from silent_gradients.decoders import (
+from silent_gradients import (
     ExactObjective,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,

@@ -18,7 +18,7 @@ from tests.method.reference import (
     weighted_error,
 )
 
-from silent_gradients.decoders import (
+from silent_gradients import (
     ExactObjective,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,

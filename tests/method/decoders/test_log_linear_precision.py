@@ -11,7 +11,7 @@ from tests.method.reference import (
     relative,
 )
 
-from silent_gradients.decoders import (
+from silent_gradients import (
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     Standardization,

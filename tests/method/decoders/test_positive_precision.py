@@ -15,7 +15,8 @@ from tests.method.reference import (
     seeded,
 )
 
-from silent_gradients.decoders import ExactObjective, PositivePrecisionDecoder, Standardization, log_terms
+from silent_gradients import ExactObjective, PositivePrecisionDecoder, Standardization
+from silent_gradients.decoders import log_terms
 from silent_gradients.posteriors import Bernoulli, Gaussian
 
 B, D, K = 3, 5, 6

@@ -22,7 +22,7 @@ from tests.method.reference import (
 )
 from torch import Tensor
 
-from silent_gradients.decoders import (
+from silent_gradients import (
     ExactObjective,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,

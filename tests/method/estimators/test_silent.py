@@ -2,7 +2,7 @@ import pytest
 import torch
 from tests.method.reference import expectation, fixed_variance_log_density, gradients, normal, relative
 
-from silent_gradients.decoders import ConvolutionalDecoder, FixedVarianceDecoder, Standardization
+from silent_gradients import ConvolutionalDecoder, FixedVarianceDecoder, Standardization
 from silent_gradients.estimators import EstimatorError, create
 from silent_gradients.posteriors import FAMILIES
 

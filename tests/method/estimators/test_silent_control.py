@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.method.reference import DOUBLE, expectation, gradients, normal, seeded
 
-from silent_gradients.decoders import FixedVarianceDecoder, LinearPrecisionDecoder, Standardization
+from silent_gradients import FixedVarianceDecoder, LinearPrecisionDecoder, Standardization
 from silent_gradients.estimators import EstimatorError, create
 from silent_gradients.posteriors import FAMILIES
 

@@ -6,7 +6,7 @@ import torch
 from tests.method.reference import seeded
 from torch import nn
 
-from silent_gradients.decoders import FixedVarianceDecoder
+from silent_gradients import FixedVarianceDecoder
 from silent_gradients.estimators import EstimatorError, create
 from silent_gradients.evaluation import gradient_variance as module
 from silent_gradients.evaluation.gradient_variance import (

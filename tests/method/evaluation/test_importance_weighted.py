@@ -10,7 +10,7 @@ from scipy import stats
 from tests.method.reference import seeded
 from torch import nn
 
-from silent_gradients.decoders import ConvolutionalDecoder, FixedVarianceDecoder, Standardization
+from silent_gradients import ConvolutionalDecoder, FixedVarianceDecoder, Standardization
 from silent_gradients.estimators import create
 from silent_gradients.evaluation import importance_weighted as module
 from silent_gradients.evaluation.importance_weighted import SamplesError, importance_weighted

@@ -9,7 +9,7 @@ from scipy import stats
 from tests.method.reference import seeded
 from torch import nn
 
-from silent_gradients.decoders import FixedVarianceDecoder
+from silent_gradients import FixedVarianceDecoder
 from silent_gradients.estimators import create
 from silent_gradients.evaluation import metrics as module
 from silent_gradients.evaluation.limits import pca_limit
