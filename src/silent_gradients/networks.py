@@ -86,9 +86,7 @@ ARCHITECTURES = {
 """The architectures of Tables 5 and 6 and of Tables 7 and 8 by name."""
 
 
-def _checked(
-    architecture: str, part: Literal["encoder", "decoder"], shape: Shape, channels: Sequence[int]
-) -> Architecture:
+def _checked(architecture: str, part: str, shape: Shape, channels: Sequence[int]) -> Architecture:
     """Return the architecture of that name if the channels of its encoder or decoder and the image size fit it."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture: expected one of {sorted(ARCHITECTURES)}, got {architecture!r}")
@@ -111,7 +109,7 @@ def encoder(
         architecture: Name in ``ARCHITECTURES``.
         outputs: Number of posterior parameters, ``parameters_per_latent * k``.
         shape: (C, H, W) of the images.
-        channels: Numbers of channels of the convolutions.
+        channels: Numbers of channels; see ``Architecture``.
         small_last_layer: Start the last layer with small weights and zero bias; otherwise PyTorch's default.
 
     Raises:
@@ -127,18 +125,7 @@ def encoder(
 def decoder(
     architecture: str, latent_dim: int, shape: Shape, channels: Sequence[int], *, small_last_layer: bool = True
 ) -> Network:
-    """Make a decoder from z [N, k] to two numbers per pixel and channel, [N, 2 C, H, W].
-
-    Args:
-        architecture: Name in ``ARCHITECTURES``.
-        latent_dim: k.
-        shape: (C, H, W) of the images.
-        channels: Numbers of channels of the reshaped linear layer and of the convolutions before the last one.
-        small_last_layer: Start the last layer with small weights and zero bias; otherwise PyTorch's default.
-
-    Raises:
-        ValueError: Unknown architecture, or the number of channels or the image size does not fit it.
-    """
+    """Make a decoder from z [N, k] to two numbers per pixel and channel, [N, 2 C, H, W]; see ``encoder``."""
     layers = _checked(architecture, "decoder", shape, channels).decoder(latent_dim, shape, channels)
     if small_last_layer:
         _start_small(layers[-1], DECODER_LAST_LAYER_SCALE)
@@ -215,10 +202,7 @@ class _TF32Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         for_x, for_weight = ctx.needs_input_grad
-        return (
-            _in_tf32(gradient, weight) if for_x else None,
-            _in_tf32(gradient.mT, x) if for_weight else None,
-        )
+        return _in_tf32(gradient, weight) if for_x else None, _in_tf32(gradient.mT, x) if for_weight else None
 
 
 def _in_tf32(one: Tensor, other: Tensor) -> Tensor:

@@ -116,11 +116,8 @@ class VAE(nn.Module):
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         """Return the state of both estimators before the first step; see ``Estimator.initial_state``."""
-        own, guides = (
-            {} if used is None else used.initial_state(device, images)
-            for used in (self.estimator, self.guide_estimator)
-        )
-        return _joined(own, guides)
+        both = (self.estimator, self.guide_estimator)
+        return _joined(*({} if used is None else used.initial_state(device, images) for used in both))
 
     def posterior(self, x: Tensor) -> Posterior:
         """Return q(z|x) of the images x [B, C, H, W]."""
@@ -161,10 +158,7 @@ class VAE(nn.Module):
             generator: Source of the latent samples.
         """
         pixels = x.flatten(1)
-        if frozen:
-            with torch.no_grad():
-                parameters = self.encoder(x)
-        else:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             parameters = self.encoder(x)
         q = self.family(parameters)
         kl = q.kl_divergence()

@@ -1,10 +1,11 @@
 """The posterior families as the tests use them: with options other than the defaults, and parameters for each."""
 
+import torch
 from tests.method.reference import CLASSES, TRIALS, normal
 from torch import Tensor
 
 from silent_gradients import posteriors
-from silent_gradients.posteriors import Binomial, Categorical, Posterior
+from silent_gradients.posteriors import Bernoulli, Binomial, Categorical, Posterior
 
 FAMILIES: dict[str, type[Posterior]] = posteriors.FAMILIES | {
     "categorical": Categorical.of(CLASSES),
@@ -33,3 +34,25 @@ def family_parameters(batch: int, seed: int, scale: float = 1.0) -> dict[str, Te
         )
         for name, family in FAMILIES.items()
     }
+
+
+def with_weights(decoder, seed, *scales):
+    """The decoder in float64 with normal parameters; ``scales`` are theirs in order, 1 for all if none is given.
+
+    The parameters of two heads are weight and bias of the mean, then of the precision.
+    """
+    parameters = list(decoder.double().parameters())
+    with torch.no_grad():
+        for number, (parameter, scale) in enumerate(zip(parameters, scales or [1.0] * len(parameters), strict=True)):
+            parameter.copy_(normal(*parameter.shape, seed=seed + number, scale=scale))
+    return decoder
+
+
+def forced(z):
+    """Bits with samples z [S, B, k] in the place of drawn ones."""
+
+    class Forced(Bernoulli):
+        def sample(self, samples, generator=None):
+            return z
+
+    return Forced

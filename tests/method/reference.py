@@ -178,19 +178,6 @@ def log_linear_precision_log_density(z: Tensor, x: Tensor, heads: tuple[Tensor, 
     return density
 
 
-def bivariate_expectation(
-    mean: tuple[float, float], covariance: tuple[float, float, float], function: Callable[[Tensor, Tensor], Tensor]
-) -> float:
-    """E of function(m, s) for a bivariate normal (Var m, Var s, Cov), by 2-D Gauss-Hermite quadrature."""
-    points, weights = hermite(20)
-    first, second = torch.meshgrid(points, points, indexing="ij")
-    variance_m, variance_s, shared = covariance
-    factor = torch.linalg.cholesky(torch.tensor([[variance_m, shared], [shared, variance_s]], dtype=DOUBLE))
-    m = mean[0] + factor[0, 0] * first
-    s = mean[1] + factor[1, 0] * first + factor[1, 1] * second
-    return float((weights[:, None] * weights[None, :] * function(m, s)).sum())
-
-
 def expected_log_abs(mean: float, variance: float) -> float:
     """E log|s| for s ~ N(mean, variance), by adaptive quadrature across the logarithmic singularity."""
     if variance == 0:

@@ -32,23 +32,14 @@ _TINY = 1e-20
 class LinearHeadsDecoder(Decoder, ABC):
     """p(x|z) with mean ``mean + scale (A z + a)`` and a precision in units of ``1 / scale`` made from B z + c.
 
-    Args:
-        latent_dim: k.
-        standardization: Location and scale of the data; the identity leaves both heads raw.
-        initial_precision_bias: c at the start, with small weights.
-        small_weights: Start with small weights, a = 0 and c as given; otherwise PyTorch's default.
+    With ``small_weights`` the weights start small, a at 0 and c at ``initial_precision_bias``.
     """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(
-        self,
-        latent_dim: int,
-        standardization: Standardization,
-        *,
-        initial_precision_bias: float,
-        small_weights: bool,
+        self, latent_dim: int, standardization: Standardization, *, initial_precision_bias: float, small_weights: bool
     ) -> None:
         dimensions = len(standardization.mean)
         super().__init__(latent_dim, dimensions)

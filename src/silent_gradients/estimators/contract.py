@@ -39,13 +39,9 @@ class Estimate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What a step gives an estimator besides posterior and objective; see ``Estimator.__call__``.
+    """The keyword arguments of ``Estimator.__call__``, the index [B] among them, after their check.
 
-    Attributes:
-        state: ``initial_state`` at first, then the state of the last estimate.
-        generator: Source of the latent samples.
-        index: [B], number of each image in the training set; None for images from elsewhere.
-        control: Function with a known expectation; never None if the estimator ``needs_control``.
+    The control is never None if the estimator ``needs_control``.
     """
 
     state: State

@@ -9,15 +9,8 @@ import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import Objective
-from silent_gradients.estimators.contract import (
-    Estimate,
-    EstimatorError,
-    Given,
-    SampledEstimator,
-    State,
-    register,
-    require_decay,
-)
+from silent_gradients.estimators import contract
+from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, State, register
 from silent_gradients.posteriors import Posterior
 
 
@@ -96,7 +89,7 @@ class Reinforce(ScoreFunction):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_decay("decay", self.decay)
+        contract.require_decay("decay", self.decay)
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         zero = torch.zeros((), device=device)
@@ -133,7 +126,7 @@ class ReinforcePerDatum(Reinforce):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_decay("image_decay", self.image_decay)
+        contract.require_decay("image_decay", self.image_decay)
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         return super().initial_state(device, images) | {

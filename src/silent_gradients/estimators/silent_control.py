@@ -14,15 +14,8 @@ import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
-from silent_gradients.estimators.contract import (
-    Estimate,
-    EstimatorError,
-    Given,
-    SampledEstimator,
-    State,
-    register,
-    require_decay,
-)
+from silent_gradients.estimators import contract
+from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, State, register
 from silent_gradients.estimators.pathwise import Reparameterization
 from silent_gradients.estimators.score_function import Reinforce, Rloo, ScoreFunction
 from silent_gradients.posteriors import Posterior
@@ -68,7 +61,7 @@ class SilentControl(SampledEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_decay("control_decay", self.control_decay)
+        contract.require_decay("control_decay", self.control_decay)
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         zero = torch.zeros((), device=device)

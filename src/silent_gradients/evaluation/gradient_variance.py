@@ -88,12 +88,9 @@ def gradient_variance(
         EstimatorError: The estimator does not support the posterior, or lacks its state, control or closed form.
         ValueError: There are fewer than two draws.
     """
-    estimator.check_supports(vae.family, "vae")
     if draws < 2:
         raise ValueError(f"draws: expected 2 or more, got {draws}")
-    with evaluation_mode(vae), torch.enable_grad():
-        parameters = vae.encoder(x)
-        return _variance(vae, parameters, _cotangents(vae, estimator, x, parameters, state, draws, generator))
+    return _measured(vae, estimator, x, state, draws, generator)[0]
 
 
 def reference_gradient(vae: VAE, x: Tensor, draws: int, generator: NoiseSource | None = None) -> Reference:
@@ -166,11 +163,7 @@ def assess(
     Raises:
         EstimatorError: The estimator does not support the posterior, or lacks its control or closed form.
     """
-    estimator.check_supports(vae.family, "vae")
-    with evaluation_mode(vae), torch.enable_grad():
-        parameters = vae.encoder(x)
-        cotangents = _cotangents(vae, estimator, x, parameters, state, draws, generator, index)
-        variance = _variance(vae, parameters, cotangents)
+    variance, cotangents = _measured(vae, estimator, x, state, draws, generator, index)
     found = mean_difference(cotangents.flatten(1), reference.cotangents.flatten(1))
     return Assessment(variance, found.relative, found.z)
 
@@ -213,20 +206,31 @@ def _cotangents(
     return torch.cat(found).expand(draws, -1, -1)
 
 
-def _variance(vae: VAE, parameters: Tensor, cotangents: Tensor) -> GradientVariance:
-    """Return the variance of the encoder's gradient, by one product with its Jacobian per draw.
+def _measured(
+    vae: VAE,
+    estimator: Estimator,
+    x: Tensor,
+    state: State,
+    draws: int,
+    generator: NoiseSource | None,
+    index: Tensor | None = None,
+) -> tuple[GradientVariance, Tensor]:
+    """Return the variance of the encoder's gradient, by one product with its Jacobian per draw, and ``_cotangents``.
 
     The product is linear: applied to the deviations from the mean it gives the gradients' deviations, and only the sum
     of their squares has to be kept.
     """
-    draws, images, _ = cotangents.shape
-    # The first draw is subtracted before the mean, so that equal draws deviate by 0, not by rounding.
-    deviations = cotangents - cotangents[0]
-    deviations = deviations - deviations.mean(0)
-    weights, total = list(vae.encoder.parameters()), 0.0
-    for deviation in deviations:
-        # A scalar: a cotangent as an argument would make torch load sympy, which takes seconds.
-        parts = torch.autograd.grad((parameters * deviation).sum(), weights, retain_graph=True)
-        total += float(sum(part.square().sum(dtype=torch.float64) for part in parts))
+    estimator.check_supports(vae.family, "vae")
+    with evaluation_mode(vae), torch.enable_grad():
+        parameters = vae.encoder(x)
+        cotangents = _cotangents(vae, estimator, x, parameters, state, draws, generator, index)
+        # The first draw is subtracted before the mean, so that equal draws deviate by 0, not by rounding.
+        deviations = cotangents - cotangents[0]
+        deviations = deviations - deviations.mean(0)
+        weights, total = list(vae.encoder.parameters()), 0.0
+        for deviation in deviations:
+            # A scalar: a cotangent as an argument would make torch load sympy, which takes seconds.
+            parts = torch.autograd.grad((parameters * deviation).sum(), weights, retain_graph=True)
+            total += float(sum(part.square().sum(dtype=torch.float64) for part in parts))
     variance = total / (draws - 1)
-    return GradientVariance(variance, variance * images, images, draws)
+    return GradientVariance(variance, variance * len(x), len(x), draws), cotangents

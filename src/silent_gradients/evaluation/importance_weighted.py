@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from silent_gradients.evaluation.metrics import (
-    DECODED_PER_CHUNK,
-    bits_per_dimension,
-    evaluation_mode,
-    finite_or_null,
-)
+from silent_gradients.evaluation.metrics import DECODED_PER_CHUNK, bits_per_dimension, evaluation_mode, finite_or_null
 from silent_gradients.vae import VAE
 
 

@@ -87,11 +87,7 @@ def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: 
     Gaussian latents and enough training they must be at least as good. The likelihood may have several maxima; this is
     the one that ascent from Jöreskog's (1967) starting point finds.
 
-    Args:
-        images_fit: Images that the model is fitted to, uint8 ``[N, ...]``.
-        images_evaluated: Images of the metrics, uint8 ``[M, ...]``.
-        levels: Number of grey levels.
-        latent_dim: Latent dimension k.
+    The arguments are those of ``pca_limit``.
 
     Raises:
         ValueError: The latent dimension is negative.

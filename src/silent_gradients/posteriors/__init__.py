@@ -2,13 +2,7 @@
 
 from silent_gradients.posteriors.bits import Bernoulli, Binomial, Sign
 from silent_gradients.posteriors.categorical import Categorical
-from silent_gradients.posteriors.contract import (
-    JointCumulants,
-    NonFiniteError,
-    Posterior,
-    ShapeError,
-    TiltedMoments,
-)
+from silent_gradients.posteriors.contract import JointCumulants, NonFiniteError, Posterior, ShapeError, TiltedMoments
 from silent_gradients.posteriors.gaussian import Gaussian
 from silent_gradients.posteriors.laplace import Laplace
 from silent_gradients.posteriors.poisson import Poisson

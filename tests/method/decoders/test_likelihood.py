@@ -6,7 +6,6 @@ from torch.distributions import Normal
 from silent_gradients import (
     ConvolutionalDecoder,
     ExactObjective,
-    FixedVarianceDecoder,
     GaussianLikelihood,
     Objective,
     Standardization,
@@ -20,21 +19,14 @@ class Quadratic(Decoder):
         return GaussianLikelihood(z.square(), z, (2 * z).exp())
 
 
-def test_log_prob_matches_torch_distributions():
-    mean, precision, x = normal(4, 3, 5, seed=50), normal(4, 3, 5, seed=51), normal(3, 5, seed=52)
-    likelihood = GaussianLikelihood(mean, precision.abs().log(), precision.square())
-    exact = Normal(mean, 1 / precision.abs()).log_prob(x).sum(-1)
-    assert (precision < 0).any()
-    torch.testing.assert_close(likelihood.log_prob(x), exact, rtol=1e-11, atol=1e-11)
-
-
 @pytest.mark.parametrize("shape", [(1,), (5,), (3, 5), (4, 3, 5)])
-def test_precision_may_broadcast(shape):
-    mean, x = normal(4, 3, 5, seed=53), normal(3, 5, seed=54)
-    precision = normal(*shape, seed=55).exp()
-    exact = Normal(mean, (1 / precision).expand(4, 3, 5)).log_prob(x).sum(-1)
-    found = GaussianLikelihood(mean, precision.log(), precision.square()).log_prob(x)
-    torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
+def test_log_prob_matches_torch_distributions(shape):
+    """For precisions of either sign, which may broadcast."""
+    mean, precision, x = normal(4, 3, 5, seed=53), normal(*shape, seed=55), normal(3, 5, seed=54)
+    assert len(precision) == 1 or (precision < 0).any()
+    exact = Normal(mean, (1 / precision.abs()).expand(4, 3, 5)).log_prob(x).sum(-1)
+    found = GaussianLikelihood(mean, precision.abs().log(), precision.square()).log_prob(x)
+    torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
 
 
 def test_any_decoder_gives_a_sampled_objective():
@@ -44,6 +36,16 @@ def test_any_decoder_gives_a_sampled_objective():
     assert not isinstance(objective, ExactObjective)
     exact = Normal(z**2, torch.exp(-z)).log_prob(x).sum(-1)
     torch.testing.assert_close(objective.sampled(z), exact, rtol=1e-11, atol=1e-11)
+    # Noise is off unless asked for, and weighs the squared precision e^(2 z).
+    assert torch.equal(objective.sampled(z), Quadratic(5, 5).objective(x, 0.0).sampled(z))
+    noisy = Quadratic(5, 5).objective(x, noise_variance=0.3).sampled(z)
+    torch.testing.assert_close(noisy, exact - 0.15 * (2 * z).exp().sum(-1), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("variance", [-1e-9, float("nan")])
+def test_impossible_variances_of_the_noise_are_refused(variance):
+    with pytest.raises(ValueError, match="noise_variance"):
+        Quadratic(5, 5).objective(torch.zeros(3, 5), variance)
 
 
 def test_identity_standardization():
@@ -84,10 +86,6 @@ def test_impossible_standardizations(mean, scale, largest, message):
         Standardization(mean, scale, largest)
 
 
-def test_decoders_of_mismatched_sizes_are_refused():
-    with pytest.raises(ShapeError, match="mean"):
-        FixedVarianceDecoder(2, 3, 0.5, torch.zeros(1))
-    with pytest.raises(ValueError, match="variance"):
-        FixedVarianceDecoder(2, 3, float("inf"))
+def test_a_standardization_of_another_size_is_refused():
     with pytest.raises(ShapeError, match="standardization: expected D = 4, got 5"):
         ConvolutionalDecoder("plain", 2, (1, 2, 2), (2, 2, 2, 2, 2), Standardization.identity(5, 10.0))

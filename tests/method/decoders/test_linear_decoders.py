@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +19,7 @@ from tests.method.reference import (
     log_linear_precision_log_density,
     normal,
     relative,
+    seeded,
 )
 from torch import nn
 
@@ -36,7 +38,7 @@ PARAMETERS = family_parameters(B, seed=300)
 X = normal(B, D, seed=308)
 IDENTITY = Standardization.identity(D, 1000.0)
 SCALE = Standardization(normal(D, seed=309).float(), torch.tensor([0.5, 1.0, 2.0, 0.1]), 1000.0)
-NOISE, VARIANCE = 0.01, 0.3
+NOISE, VARIANCE = 1 / (12 * 5**2), 0.3
 KINDS = {
     "fixed-variance": lambda k, scale=IDENTITY, **_: FixedVarianceDecoder(k, len(scale.mean), VARIANCE, scale.mean),
     "linear-precision": LinearPrecisionDecoder,
@@ -91,23 +93,15 @@ def test_a_decoder_is_exact_somewhere_or_a_bound(name):
 EXACT = [case for case in CASES if case[0][:3] in ("fix", "log") or case == ("linear-precision", "gaussian")]
 
 
-@pytest.mark.parametrize("noise", [0.0, NOISE])
 @pytest.mark.parametrize("scale", [IDENTITY, SCALE])
 @pytest.mark.parametrize(("name", "family"), EXACT)
-def test_expectations_and_gradients_are_averages_of_the_density(name, family, scale, noise):
+def test_expectations_and_gradients_are_averages_of_the_density(name, family, scale):
     decoder = make(name, family, scale, 0.02 if name == "linear-precision" else 0.3)
     parameters = PARAMETERS[family].clone().requires_grad_()
-    objective = decoder.objective(X, noise)
+    objective = decoder.objective(X)
     assert isinstance(objective, ExactObjective)
     found = objective.expectation(FAMILIES[family](parameters))
-
-    # The noise's part by hand: its variance times that of a unit of squared error.
-    def averaged(z):
-        likelihood = decoder.likelihood(z)
-        error = (0.5 * noise * likelihood.precision_squared).expand(*z.shape[:2], D).sum(-1)
-        return likelihood.log_prob(X) - error
-
-    truth = expectation(family, parameters, averaged)
+    truth = expectation(family, parameters, lambda z: decoder.likelihood(z).log_prob(X))
     assert found.shape == (B,)
     assert found.dtype == DOUBLE
     # The log term of a normal precision is a rational fit.
@@ -158,19 +152,55 @@ def test_standardization_only_changes_the_coordinates(family, log_term):
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
-def test_float32_is_close_to_float64(name, family):
-    high, low = make(name, family, SCALE), make(name, family, SCALE).float()
+def test_noise_is_integrated_out(name, family):
+    """By Gauss-Legendre quadrature: two nodes are exact for the density, a quadratic in the noise of each dimension."""
+    decoder, leaf = make(name, family, SCALE), PARAMETERS[family].clone().requires_grad_()
+    q, levels = FAMILIES[family](leaf), (X * 5).round()
+    z = q.sample(6, seeded(176)).requires_grad_()
+    points, weights = np.polynomial.legendre.leggauss(2)
+    for value in (lambda objective: objective.expectation(q), lambda objective: objective.sampled(z)):
+        found = value(decoder.objective((levels + 0.5) / 5, NOISE))
+        averaged = [
+            weight / 2 * value(decoder.objective((levels + (point + 1) / 2) / 5))
+            for point, weight in zip(points, weights, strict=True)
+        ]
+        truth = sum(averaged)
+        assert relative(found, truth) < 1e-12
+        assert (found < value(decoder.objective((levels + 0.5) / 5))).all()
+        cotangent, wanted = normal(*found.shape, seed=175), [leaf, z, *decoder.parameters()]
+        slopes = (gradients((each * cotangent).sum(), *wanted) for each in (found, truth))
+        for ours, theirs in zip(*slopes, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fixed_variance_is_below_the_density_at_the_mean_where_the_posterior_has_a_width(family):
+    objective, q = make("fixed-variance", family).objective(X), FAMILIES[family](PARAMETERS[family])
+    assert (objective.expectation(q) < objective.sampled(q.mean[None])[0]).all()
+    if family == "gaussian":
+        q = FAMILIES[family](torch.cat([q.mean, torch.full_like(q.mean, -80)], dim=1))
+        torch.testing.assert_close(objective.expectation(q), objective.sampled(q.mean[None])[0])
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_float32_is_close_to_float64_at_image_size(name, family):
+    """Standardised heads keep their digits at the scale of constant pixels: no residual is formed at image scale."""
+    location, scale = (normal(784, seed=seed).float() for seed in (131, 132))
+    standardization = Standardization(location, scale.exp() / 887, 1000.0)
+    high, low = make(name, family, standardization), make(name, family, standardization).float()
     high.load_state_dict(low.state_dict())
     single = PARAMETERS[family].float().requires_grad_()
     double = single.detach().double().requires_grad_()
+    x = (standardization.mean + standardization.scale * normal(B, 784, seed=136)).float()
     found, exact = (
-        decoder.objective(X.to(leaf.dtype)).expectation(FAMILIES[family](leaf))
+        decoder.objective(x.to(leaf.dtype)).expectation(FAMILIES[family](leaf))
         for decoder, leaf in ((low, single), (high, double))
     )
     assert found.dtype == torch.float32
     assert relative(found.double(), exact) < 5e-6
-    ours, wanted = gradients(found.sum(), single)[0], gradients(exact.sum(), double)[0]
-    assert relative(ours.double(), wanted) < 5e-5
+    pairs = gradients(found.sum(), single, *low.parameters()), gradients(exact.sum(), double, *high.parameters())
+    for ours, wanted in zip(*pairs, strict=True):
+        assert relative(ours.double(), wanted) < 5e-5
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -186,10 +216,31 @@ def test_initial_precision_is_that_of_the_data(name):
     if middle == 0:
         torch.testing.assert_close(likelihood.mean[0, 0], torch.zeros(D))
         assert decoder.precision_head.weight.std() < 0.02
+    else:
+        torch.testing.assert_close(decoder.least_precision, torch.full((D,), 0.8), rtol=1e-5, atol=0)
     torch.manual_seed(0)
     default = KINDS[name](k, scale, small_weights=False)
     torch.manual_seed(0)
     assert torch.equal(default.mean_head.weight, nn.Linear(k, D).weight)
+
+
+def test_a_fixed_variance_starts_at_the_mean_of_the_data():
+    mean = torch.linspace(0, 1, D)
+    decoder = FixedVarianceDecoder(50, D, 0.01, mean)
+    assert torch.equal(decoder.linear.bias, mean)
+    assert decoder.linear.weight.abs().max() < 0.06
+    torch.manual_seed(0)
+    default = FixedVarianceDecoder(50, D, 0.01)
+    torch.manual_seed(0)
+    assert torch.equal(default.linear.weight, nn.Linear(50, D).weight)
+
+
+@pytest.mark.parametrize("variance", [0.0, -1.0, math.nan, math.inf])
+def test_impossible_variances_and_means_are_refused(variance):
+    with pytest.raises(ValueError, match="variance"):
+        FixedVarianceDecoder(2, D, variance)
+    with pytest.raises(ShapeError, match="mean"):
+        FixedVarianceDecoder(2, 3, 0.5, torch.zeros(1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

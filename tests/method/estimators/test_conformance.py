@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.method.families import FAMILIES
+from tests.method.families import FAMILIES, with_weights
 from tests.method.reference import (
     DOUBLE,
     expectation,
@@ -31,6 +31,7 @@ from silent_gradients import (
     Standardization,
 )
 from silent_gradients.estimators import REGISTRY, EstimatorError, create
+from silent_gradients.estimators.contract import SampledEstimator
 from silent_gradients.latent_noise import PreparedNoise, RecordedNoise
 from silent_study.settings import PosteriorFamily
 
@@ -88,10 +89,7 @@ def smooth_problem(family):
 
 
 def fixed_problem(family):
-    decoder = FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5).double()
-    with torch.no_grad():
-        decoder.linear.weight.copy_(normal(DIMENSIONS, LATENTS[family], seed=75))
-        decoder.linear.bias.copy_(normal(DIMENSIONS, seed=76))
+    decoder = with_weights(FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5), 75)
     weight, bias = decoder.linear.weight, decoder.linear.bias
     return Problem(
         decoder.objective, [weight, bias], lambda z: fixed_variance_log_density(z, X, weight, bias, 0.5).sum(-1)
@@ -100,18 +98,10 @@ def fixed_problem(family):
 
 def heads_problem(kind, density, family, precision_scale, bias, seed):
     """A decoder of two linear heads, by its definition."""
-    k = LATENTS[family]
-    decoder = kind(k, Standardization.identity(DIMENSIONS, 1000.0)).double()
-    values = (
-        normal(DIMENSIONS, k, seed=seed, scale=0.5),
-        normal(DIMENSIONS, seed=seed + 1),
-        normal(DIMENSIONS, k, seed=seed + 2, scale=precision_scale),
-        bias,
-    )
+    identity = Standardization.identity(DIMENSIONS, 1000.0)
+    decoder = with_weights(kind(LATENTS[family], identity), seed, 0.5, 1.0, precision_scale, 1.0)
+    decoder.precision_head.bias.data.copy_(bias)
     heads = list(decoder.parameters())
-    with torch.no_grad():
-        for parameter, value in zip(heads, values, strict=True):
-            parameter.copy_(value)
     return Problem(decoder.objective, heads, lambda z: density(z, X, heads).sum(-1))
 
 
@@ -144,15 +134,9 @@ PROBLEMS = {
 }
 
 
-def variants():
-    """Every estimator with its default options and, where it has the option, with three samples."""
-    found: list[tuple[str, dict[str, float]]] = []
-    for name, estimator in REGISTRY.items():
-        fields = {field.name for field in dataclasses.fields(estimator)}
-        found.append((name, {}))
-        if "samples" in fields:
-            found.append((name, {"samples": 3}))
-    return found
+SAMPLED = [name for name, estimator in REGISTRY.items() if issubclass(estimator, SampledEstimator)]
+VARIANTS: list[tuple[str, dict[str, float]]] = [(name, {}) for name in REGISTRY]
+VARIANTS += [(name, {"samples": 3}) for name in SAMPLED]
 
 
 def served(name):
@@ -161,7 +145,7 @@ def served(name):
 
 def cases(*, only_unbiased=False):
     found = []
-    for name, options in variants():
+    for name, options in VARIANTS:
         for family in served(name):
             for problem in PROBLEMS:
                 if REGISTRY[name].exact:
@@ -244,9 +228,8 @@ def test_shapes_value_and_evaluations(name, options, family, problem):
             assert isinstance(inner, ExactObjective)
             return inner.is_exact(q)
 
-    value, surrogate, state = call(
-        estimator, family, parameters, Counting(), estimator.initial_state(CPU, IMAGES), seeded(81)
-    )
+    initial, given = estimator.initial_state(CPU, IMAGES), estimator.initial_state(CPU, IMAGES)
+    value, surrogate, state = call(estimator, family, parameters, Counting(), given, seeded(81))
     assert value.shape == surrogate.shape == (IMAGES,)
     assert not value.requires_grad
     assert surrogate.requires_grad
@@ -256,12 +239,14 @@ def test_shapes_value_and_evaluations(name, options, family, problem):
         assert torch.isfinite(slope).all()
         assert slope.abs().max() > 0
     assert all(isinstance(entry, Tensor) and not entry.requires_grad for entry in state.values())
-    initial = estimator.initial_state(CPU, IMAGES)
     assert {key: entry.shape for key, entry in state.items()} == {key: entry.shape for key, entry in initial.items()}
+    # The state that it was given is left alone.
+    assert given.keys() == initial.keys()
+    assert all(torch.equal(given[key], initial[key]) for key in initial)
 
 
 @pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
-def test_generator_decides_everything(name, options, family, problem):
+def test_generator_decides_everything_and_the_parameters_of_the_control_get_no_gradient(name, options, family, problem):
     estimator, setting = create(name, options), PROBLEMS[problem](family)
     objective = setting.objective(X)
     parameters = PARAMETERS[family].clone().requires_grad_()
@@ -271,6 +256,8 @@ def test_generator_decides_everything(name, options, family, problem):
         for _ in range(3):
             value, surrogate, state = call(estimator, family, parameters, objective, state, generator)
             found += [value, *gradients(surrogate.sum(), parameters, *setting.parameters), *state.values()]
+            for slope in gradients(surrogate.sum(), *CONTROLS[family].parameters):
+                assert torch.equal(slope, torch.zeros_like(slope))
         return found
 
     global_state = torch.get_rng_state()
@@ -278,17 +265,6 @@ def test_generator_decides_everything(name, options, family, problem):
     assert torch.equal(torch.get_rng_state(), global_state)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert estimator.exact == all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-
-
-@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
-def test_a_step_leaves_the_state_it_was_given_alone(name, options, family, problem):
-    estimator = create(name, options)
-    objective = PROBLEMS[problem](family).objective(X)
-    before = estimator.initial_state(CPU, IMAGES)
-    kept = {key: entry.clone() for key, entry in before.items()}
-    call(estimator, family, PARAMETERS[family].clone().requires_grad_(), objective, before, seeded(82))
-    assert before.keys() == kept.keys()
-    assert all(torch.equal(before[key], kept[key]) for key in kept)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
@@ -358,17 +334,6 @@ def test_float32_and_a_single_image(name):
         assert torch.isfinite(slope).all()
 
 
-@pytest.mark.parametrize(("name", "options", "family", "problem"), cases())
-def test_the_parameters_of_the_control_get_no_gradient(name, options, family, problem):
-    estimator, setting = create(name, options), PROBLEMS[problem](family)
-    state, generator = estimator.initial_state(CPU, IMAGES), seeded(87)
-    parameters = PARAMETERS[family].clone().requires_grad_()
-    for _ in range(2):
-        _, surrogate, state = call(estimator, family, parameters, setting.objective(X), state, generator)
-        for slope in gradients(surrogate.sum(), *CONTROLS[family].parameters):
-            assert torch.equal(slope, torch.zeros_like(slope))
-
-
 @pytest.mark.parametrize("name", [name for name, estimator in REGISTRY.items() if estimator.needs_control])
 def test_a_missing_control_is_named(name):
     estimator, family = create(name), served(name)[0]
@@ -384,6 +349,13 @@ def test_a_missing_control_is_named(name):
             )
 
 
+@pytest.mark.parametrize("name", [name for name, estimator in REGISTRY.items() if estimator.exact])
+def test_an_objective_without_an_expectation_is_refused_where_one_is_needed(name):
+    q, objective = FAMILIES["bernoulli"](PARAMETERS["bernoulli"]), smooth_problem("bernoulli").objective(X)
+    with pytest.raises(EstimatorError, match=r"exact expectation.*Smooth"):
+        create(name)(q, objective, state={})
+
+
 @pytest.mark.parametrize("name", REGISTRY)
 def test_float32_is_close_to_float64(name, monkeypatch):
     """The same noise in both."""
@@ -394,10 +366,7 @@ def test_float32_is_close_to_float64(name, monkeypatch):
     for family in served(name):
         estimator, found = create(name), []
         for dtype in (torch.float32, DOUBLE):
-            decoder = FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5).to(dtype)
-            with torch.no_grad():
-                decoder.linear.weight.copy_(CONTROLS[family].parameters[0])
-                decoder.linear.bias.copy_(CONTROLS[family].parameters[1])
+            decoder = with_weights(FixedVarianceDecoder(LATENTS[family], DIMENSIONS, 0.5), 75).to(dtype)
             parameters = PARAMETERS[family].to(dtype).requires_grad_()
             state, generator = estimator.initial_state(CPU, IMAGES), seeded(89)
             for _ in range(3):
@@ -477,7 +446,7 @@ def test_posteriors_that_are_not_served_are_refused(name):
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_names_and_declarations(name):
+def test_names_declarations_and_options(name):
     estimator = REGISTRY[name]
     assert estimator.name == name
     assert isinstance(estimator.unbiased, bool)
@@ -485,15 +454,8 @@ def test_names_and_declarations(name):
     assert served(name)
     assert estimator.posteriors is None or estimator.posteriors <= set(FAMILIES)
     assert isinstance(create(name), estimator)
-
-
-@pytest.mark.parametrize("name", REGISTRY)
-def test_unknown_options_are_named(name):
     with pytest.raises(EstimatorError, match=rf"{name}.*temprature"):
         create(name, {"temprature": 1.0})
-
-
-SAMPLED = [name for name, options in variants() if options]
 
 
 @pytest.mark.parametrize("name", SAMPLED)
@@ -522,12 +484,9 @@ def test_a_whole_number_of_samples_may_be_a_float(name):
 
 
 def test_unknown_names_list_the_known_ones():
+    """The estimators of the paper among them."""
     with pytest.raises(EstimatorError, match=r"gumbel-softmax.*reinforce.*reparameterization.*silent.*'reinforced'"):
         create("reinforced")
-
-
-def test_the_registry_has_the_estimators_of_the_paper():
-    assert {"silent", "reparameterization", "gumbel-softmax", "reinforce"} <= set(REGISTRY)
 
 
 def test_biased_estimators_are_biased_where_others_are_not():

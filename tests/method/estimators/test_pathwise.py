@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from scipy import integrate, special
+from tests.method.families import forced
 from tests.method.reference import DOUBLE, bernoulli_expectation, fixed_variance_log_density, gradients, normal, seeded
 
 from silent_gradients.estimators import EstimatorError, create
@@ -120,11 +121,7 @@ def mean_slope(objective):
     logits = LOGITS.clone().requires_grad_()
 
     def one(code):
-        class Forced(Bernoulli):
-            def sample(self, samples, generator=None):
-                return code[None]
-
-        surrogate = create("straight-through")(Forced(logits), objective, state={}).surrogate
+        surrogate = create("straight-through")(forced(code[None])(logits), objective, state={}).surrogate
         return gradients(surrogate.sum(), logits)[0]
 
     found = bernoulli_expectation(LOGITS, lambda z: torch.stack([one(code) for code in z]))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tests.method.reference import seeded
+from tests.method.evaluation.models import linear_vae
+from tests.method.reference import codes, seeded
 from torch import nn
 
 from silent_gradients import ConvolutionalDecoder, FixedVarianceDecoder, Standardization
@@ -49,8 +50,8 @@ def bits(log_p):
 
 
 def enumerated(vae, x, latent_dim):
-    codes = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * latent_dim)
-    return bits(log_likelihood(vae, x, codes, torch.full((len(codes),), -latent_dim * math.log(2))))
+    prior = torch.full((2**latent_dim,), -latent_dim * math.log(2))
+    return bits(log_likelihood(vae, x, codes(latent_dim), prior))
 
 
 def integrated(vae, x, latent_dim):
@@ -113,16 +114,8 @@ def test_with_the_exact_posterior_every_number_of_samples_gives_the_likelihood(d
     W = np.linalg.qr(np.random.default_rng(0).normal(size=(D, 3)))[0] * [3.0, 1.0, 0.3]
     b, variance = np.random.default_rng(1).random(D), 0.01
     precision = 1 + (W**2).sum(0) / variance
-    decoder, encoder = FixedVarianceDecoder(3, D, variance), nn.Linear(D, 6)
     gain = W.T / variance / precision[:, None]
-    for target, value in (
-        (encoder.weight, np.concatenate([gain, np.zeros_like(gain)])),
-        (encoder.bias, np.concatenate([-gain @ b, -np.log(precision)])),
-        (decoder.linear.weight, W),
-        (decoder.linear.bias, b),
-    ):
-        target.data = torch.from_numpy(value)
-    vae = VAE(nn.Sequential(nn.Flatten(), encoder), Gaussian, decoder, create("silent")).to(dtype)
+    vae = linear_vae(gain, 1 / precision, W, b, variance).to(dtype)
     x = torch.rand(30, 1, 4, 4, dtype=torch.float64, generator=seeded(3))
     exact = bits(torch.from_numpy(stats.multivariate_normal(b, W @ W.T + variance * np.eye(D)).logpdf(x.view(30, D))))
     tolerance = 1e-10 if dtype is torch.float64 else 1e-6

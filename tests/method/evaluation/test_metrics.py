@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tests.method.reference import seeded
+from tests.method.evaluation.models import linear_vae, perturbed
+from tests.method.reference import codes, seeded
 from torch import nn
 
 from silent_gradients import FixedVarianceDecoder
@@ -16,20 +17,13 @@ from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import Metrics, bits_per_dimension, evaluate, evaluation_mode
 from silent_gradients.posteriors import Bernoulli, Gaussian
 from silent_gradients.vae import VAE
-from silent_study.training.build import build_vae
 
 LEVELS = 17
 CPU = torch.device("cpu")
 
 
-def model(place, cell, scale=0.3, **changes):
-    """A model with weights of a size that makes its latent variables matter, and its images."""
-    settings = place.settings(cell, **changes)
-    data = place.load(settings)
-    vae = build_vae(settings, data.mean, data.deviation)
-    with torch.no_grad():
-        for weight in vae.parameters():
-            weight.add_(scale * torch.randn(weight.shape, generator=seeded(weight.numel())))
+def model(place, cell, scale=0.3):
+    vae, data = perturbed(place, cell, scale)
     return vae, data.selection
 
 
@@ -143,11 +137,10 @@ def test_discrete_models_are_evaluated_with_hard_bits(tiny, monkeypatch):
     assert sampled
     assert all(bool(((z == 0) | (z == 1)).all()) for z in sampled)
     # The bound from all 2^3 codes, weighted with their probabilities.
-    codes = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    every = codes(3).float()[:, None].expand(-1, len(x), -1)
     with torch.no_grad():
         q = vae.posterior(x)
-        log_q = q.log_prob(codes[:, None].expand(-1, len(x), -1))
-        log_p = original(codes[:, None].expand(-1, len(x), -1)).log_prob(x.flatten(1))
+        log_q, log_p = q.log_prob(every), original(every).log_prob(x.flatten(1))
     bpd = bits_per_dimension((log_q.exp() * log_p).sum(0) - q.kl_divergence(), 16, LEVELS).mean()
     many = evaluate(vae, x, LEVELS, "test", 4000, seeded(1))
     assert abs(many.bpd - float(bpd)) < 4 * many.bpd_mc_error
@@ -259,18 +252,9 @@ def test_the_optimum_of_probabilistic_pca_reaches_its_limit(tiny, latent_dim, va
     W[:, :used] = directions[:used].T * np.sqrt(eigenvalues[:used] - variance)
     posterior_variance = np.ones(latent_dim)
     posterior_variance[:used] = variance / eigenvalues[:used]
-    encoder = nn.Linear(D, 2 * latent_dim)
-    decoder = FixedVarianceDecoder(latent_dim, D, variance)
     inverse = np.zeros((latent_dim, D))
     inverse[:used] = W[:, :used].T / eigenvalues[:used, None]
-    for target, value in (
-        (encoder.weight, np.concatenate([inverse, np.zeros_like(inverse)])),
-        (encoder.bias, np.concatenate([-inverse @ b, np.log(posterior_variance)])),
-        (decoder.linear.weight, W),
-        (decoder.linear.bias, b),
-    ):
-        target.data = torch.from_numpy(value)
-    vae = VAE(nn.Sequential(nn.Flatten(), encoder), Gaussian, decoder, create("silent")).double()
+    vae = linear_vae(inverse, posterior_variance, W, b, variance).double()
     limit = pca_limit(images, images, LEVELS, latent_dim, variance)
     found = evaluate(vae, torch.from_numpy(x).view(-1, 1, 4, 4), LEVELS, "train", 1, seeded(0))
     assert found.bpd == pytest.approx(limit.bpd, rel=1e-9)

@@ -3,22 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from tests.method.evaluation.models import perturbed
+from tests.method.reference import seeded
 
 from silent_gradients.evaluation.reconstructions import reconstruct
-from silent_study.training.build import build_vae
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def model(place, cell):
-    settings = place.settings(cell)
-    data = place.load(settings)
-    vae = build_vae(settings, data.mean, data.deviation)
-    with torch.no_grad():
-        for weight in vae.parameters():
-            weight.add_(0.3 * torch.randn(weight.shape, generator=seeded(weight.numel())))
+    vae, data = perturbed(place, cell, 0.3)
     return vae, data.report[:5]
 
 

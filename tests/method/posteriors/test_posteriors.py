@@ -1,27 +1,34 @@
+"""Posterior families: moments by enumeration and quadrature, laws by torch.distributions, and each family's own."""
+
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.method.families import FAMILIES, LATENTS, family_parameters
-from tests.method.reference import (
-    DOUBLE,
-    bernoulli_expectation,
-    bivariate_expectation,
-    expectation,
-    gaussian_expectation,
-    gradients,
-    normal,
-    relative,
-    seeded,
-)
+from tests.method.reference import CLASSES, DOUBLE, TRIALS, expectation, gradients, normal, relative, seeded
+from torch import distributions
+from torch.distributions import kl_divergence
 
 from silent_gradients import posteriors
-from silent_gradients.posteriors import Bernoulli, Gaussian, NonFiniteError, Posterior, ShapeError
+from silent_gradients.latent_noise import RecordedNoise
+from silent_gradients.posteriors import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Gaussian,
+    Laplace,
+    NonFiniteError,
+    Poisson,
+    ShapeError,
+    Uniform,
+)
 from silent_study.settings import PosteriorFamily
 
-B, K, D = 3, 6, 4
-PARAMETERS = family_parameters(B, seed=1)
+B, D = 3, 4
+PARAMETERS = family_parameters(B, seed=201)
 
 
 def test_families_are_known_by_name():
@@ -43,61 +50,6 @@ def test_cumulants_of_each_coordinate(name):
     torch.testing.assert_close(q.variance, variance, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(q.third_cumulant, third, rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(q.fourth_cumulant, fourth - 3 * variance**2, rtol=1e-11, atol=1e-12)
-
-
-def test_bernoulli_variance_keeps_its_relative_accuracy_in_both_tails():
-    logits = torch.tensor([[-60.0, -20.0, 0.0, 20.0, 60.0]])
-    exact = [math.exp(-abs(x)) / (1 + math.exp(-abs(x))) ** 2 for x in logits[0].tolist()]
-    torch.testing.assert_close(
-        Bernoulli(logits).variance[0].double(), torch.tensor(exact, dtype=DOUBLE), rtol=1e-6, atol=0
-    )
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bernoulli_divergence_of_saturated_bits(dtype):
-    logits = torch.tensor(
-        [[-200.0] * K, [200.0] * K, [-88.0] * K, [104.0] * K, [0.0] * K], dtype=dtype, requires_grad=True
-    )
-    divergence = Bernoulli(logits).kl_divergence()
-    cap = K * math.log(2)
-    torch.testing.assert_close(divergence, torch.tensor([cap] * 4 + [0.0], dtype=dtype), rtol=1e-6, atol=1e-12)
-    assert (divergence <= cap * (1 + 1e-6)).all()
-    (slope,) = torch.autograd.grad(divergence.sum(), logits)
-    assert torch.isfinite(slope).all()
-    assert slope.abs().max() < 1e-30
-
-
-def test_bernoulli_divergence_slope_is_logit_times_variance():
-    logits = torch.linspace(-30, 30, 61, requires_grad=True)[:, None]
-    (slope,) = torch.autograd.grad(Bernoulli(logits).kl_divergence().sum(), logits)
-    exact = logits.detach().double()
-    exact = exact * exact.sigmoid() * (-exact).sigmoid()
-    torch.testing.assert_close(slope.double(), exact, rtol=2e-5, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_divergence_is_positive_and_zero_at_the_prior(name):
-    family = FAMILIES[name]
-    assert (family(PARAMETERS[name]).kl_divergence() > 0).all()
-    at_zero = torch.zeros(2, 6 * family.parameters_per_latent)
-    prior = family(at_zero + (20 if name == "uniform" else 0)).kl_divergence()
-    torch.testing.assert_close(prior, torch.zeros(2), rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_samples_have_no_gradient_and_follow_the_generator(name):
-    q = FAMILIES[name](PARAMETERS[name].clone().requires_grad_())
-    state = torch.get_rng_state()
-    first, again, other = (q.sample(3, seeded(seed)) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not first.requires_grad
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_bernoulli_has_no_rsample():
-    with pytest.raises(NotImplementedError, match="bernoulli"):
-        Bernoulli(torch.zeros(1, 2)).rsample(1)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -126,34 +78,6 @@ def test_cumulants_of_a_linear_function(name):
         torch.testing.assert_close(actual_fourth, fourth - 3 * second**2, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", sorted(set(PARAMETERS) - {"laplace"}))
-def test_tilted_moments(name):
-    weight, exponent = normal(D, LATENTS[name], seed=13), normal(D, LATENTS[name], seed=14, scale=0.7)
-
-    def tilted(function):
-        return expectation(name, PARAMETERS[name], lambda z: (z @ exponent.T).exp() * function(z @ weight.T))
-
-    normalizer = tilted(torch.ones_like)
-    mean = tilted(lambda m: m) / normalizer
-    variance = tilted(lambda m: (m - mean) ** 2) / normalizer
-    found = FAMILIES[name](PARAMETERS[name]).tilted_moments(weight, exponent)
-    for actual, expected in zip(found, (normalizer.log(), mean, variance), strict=True):
-        assert actual.shape == (B, D)
-        assert relative(actual, expected) < 1e-12
-
-
-def test_a_family_without_a_generating_function_says_so():
-    class Heavy(Bernoulli):
-        name = "heavy"
-        tilted_moments = Posterior.tilted_moments
-
-    assert Bernoulli.has_tilted_moments()
-    assert Gaussian.has_tilted_moments()
-    assert not Heavy.has_tilted_moments()
-    with pytest.raises(NotImplementedError, match="heavy"):
-        Heavy(torch.zeros(1, 2)).tilted_moments(torch.zeros(3, 2), torch.zeros(3, 2))
-
-
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_joint_cumulants(name):
     a, b = normal(D, LATENTS[name], seed=11), normal(D, LATENTS[name], seed=12)
@@ -177,38 +101,147 @@ def test_joint_cumulants(name):
             torch.testing.assert_close(higher, exact, rtol=1e-11, atol=1e-11)
 
 
-def test_joint_cumulants_reach_the_parameters_like_enumeration():
-    logits = PARAMETERS["bernoulli"].clone().requires_grad_()
-    a, b = normal(D, K, seed=13).requires_grad_(), normal(D, K, seed=14).requires_grad_()
-    cumulants = Bernoulli(logits).joint_cumulants(a, b)
-
-    def fourth_moment(z):
-        center = logits.sigmoid()
-        return ((z - center) @ a.T) ** 2 * ((z - center) @ b.T) ** 2
-
-    assert cumulants.k22 is not None
-    moment = cumulants.k22 + cumulants.variance_m * cumulants.variance_s + 2 * cumulants.covariance**2
-    exact = bernoulli_expectation(logits, fourth_moment)
-    for found, wanted in zip(gradients(moment.sum(), logits, a, b), gradients(exact.sum(), logits, a, b), strict=True):
-        assert relative(found, wanted) < 1e-11
+def independent(base):
+    return distributions.Independent(base, 1)
 
 
-def test_gaussian_linear_functions_are_jointly_normal():
-    q = Gaussian(PARAMETERS["gaussian"])
-    a, b = normal(D, 2, seed=15), normal(D, 2, seed=16)
-    cumulants = q.joint_cumulants(a, b)
+def law(name, parameters):
+    """The same law as torch.distributions has it; signs as bits."""
+    first, second = (parameters, parameters) if FAMILIES[name].parameters_per_latent == 1 else parameters.chunk(2, 1)
+    match name:
+        case "categorical":
+            return independent(distributions.OneHotCategorical(logits=parameters.unflatten(1, (-1, CLASSES))))
+        case "bernoulli" | "sign":
+            return independent(distributions.Bernoulli(logits=parameters))
+        case "gaussian":
+            return independent(distributions.Normal(first, (0.5 * second).exp()))
+        case "binomial":
+            return independent(distributions.Binomial(TRIALS, logits=parameters))
+        case "poisson":
+            return independent(distributions.Poisson(parameters.exp()))
+        case "laplace":
+            return independent(distributions.Laplace(first, second.exp()))
+        case _:
+            low = first.sigmoid() * (1 - second.sigmoid())
+            return independent(distributions.Uniform(low, low + second.sigmoid(), validate_args=False))
 
-    def function(m, s):
-        return torch.sin(m) * torch.cos(s)
 
-    law = gaussian_expectation(PARAMETERS["gaussian"], lambda z: function(z @ a.T, z @ b.T))
-    for image in range(B):
-        for pixel in range(D):
-            mean_m, mean_s, variance_m, variance_s, covariance = (
-                float(c[image, pixel]) for c in cumulants[:5] if c is not None
-            )
-            pair = bivariate_expectation((mean_m, mean_s), (variance_m, variance_s, covariance), function)
-            assert pair == pytest.approx(float(law[image, pixel]), abs=2e-6)
+def prior(name, like):
+    if name == "uniform":
+        half = torch.zeros_like(like[:, like.shape[1] // 2 :])
+        return independent(distributions.Uniform(half, half + 1, validate_args=False))
+    return law(name, torch.zeros_like(like))
+
+
+def as_torch(name, z):
+    return z.unflatten(-1, (-1, CLASSES)) if name == "categorical" else (z + 1) / 2 if name == "sign" else z
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_densities_match_torch_distributions(name):
+    q = FAMILIES[name](PARAMETERS[name])
+    z = q.sample(7, seeded(207))
+    own, first = law(name, PARAMETERS[name]), prior(name, PARAMETERS[name])
+    torch.testing.assert_close(q.log_prob(z), own.log_prob(as_torch(name, z)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(q.prior_log_prob(z), first.log_prob(as_torch(name, z)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_divergence_matches_torch_distributions_and_enumeration(name):
+    parameters = PARAMETERS[name].clone().requires_grad_()
+    q, own = FAMILIES[name](parameters), law(name, parameters)
+    exact = kl_divergence(own, prior(name, parameters))
+    torch.testing.assert_close(q.kl_divergence(), exact, rtol=1e-11, atol=1e-12)
+    found = gradients(q.kl_divergence().sum(), parameters)[0]
+    torch.testing.assert_close(found, gradients(exact.sum(), parameters)[0], rtol=1e-10, atol=1e-11)
+    if name != "laplace":  # its density has a kink, which a quadrature does not see
+        ratio = expectation(name, parameters, lambda z: q.log_prob(z) - q.prior_log_prob(z))
+        torch.testing.assert_close(q.kl_divergence(), ratio, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_sample_means_and_products(name):
+    samples = 40_000
+    q = FAMILIES[name](PARAMETERS[name])
+    z = q.sample(samples, seeded(208))
+    for function in (torch.clone, torch.square):
+        drawn = function(z)
+        exact = expectation(name, PARAMETERS[name], function)
+        assert ((drawn.mean(0) - exact).abs() < 4.5 * drawn.std(0) / samples**0.5 + 1e-12).all()
+    product = z[..., :1] * z
+    exact = expectation(name, PARAMETERS[name], lambda z: z[..., :1] * z)
+    assert ((product.mean(0) - exact).abs() < 4.5 * product.std(0) / samples**0.5 + 1e-12).all()
+    low, high = q.support
+    assert z.min() >= low
+    assert z.max() <= high
+    assert FAMILIES[name].has_rsample() or torch.equal(z, z.round())
+    assert z.dtype == DOUBLE
+
+
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "uniform"])
+def test_reparameterized_samples_move_with_their_distribution_function(name):
+    """dz / dtheta = - (dF / dtheta) / density, for F the distribution function."""
+    parameters = PARAMETERS[name].clone().requires_grad_()
+    z = FAMILIES[name](parameters).rsample(4, seeded(209))
+    leaf = PARAMETERS[name].clone().requires_grad_()
+    own = law(name, leaf).base_dist
+    fixed = z.detach()
+    cotangent = normal(*z.shape, seed=210)
+    density = own.log_prob(fixed).exp().detach()
+    wanted = gradients((-own.cdf(fixed) / density * cotangent).sum(), leaf)[0]
+    torch.testing.assert_close(gradients((z * cotangent).sum(), parameters)[0], wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_which_families_can_do_what():
+    can = {name: (f.has_rsample(), f.has_tilted_moments(), f.has_fixed_support) for name, f in FAMILIES.items()}
+    assert can == {
+        "gaussian": (True, True, True),
+        "bernoulli": (False, True, True),
+        "categorical": (False, True, True),
+        "sign": (False, True, True),
+        "binomial": (False, True, True),
+        "poisson": (False, True, True),
+        "laplace": (True, False, True),
+        "uniform": (True, True, False),
+    }
+    for name, (rsample, tilted, _) in can.items():
+        q = FAMILIES[name](torch.zeros(1, 6 * FAMILIES[name].parameters_per_latent))
+        for able, function in ((rsample, lambda q: q.rsample(1)), (tilted, lambda q: q.tilted_moments(q.mean, q.mean))):
+            if not able:
+                with pytest.raises(NotImplementedError, match=name):
+                    function(q)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_divergence_is_positive_and_zero_at_the_prior(name):
+    family = FAMILIES[name]
+    assert (family(PARAMETERS[name]).kl_divergence() > 0).all()
+    at_zero = torch.zeros(2, 6 * family.parameters_per_latent)
+    prior = family(at_zero + (20 if name == "uniform" else 0)).kl_divergence()
+    torch.testing.assert_close(prior, torch.zeros(2), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_samples_have_no_gradient_and_follow_the_generator(name):
+    q = FAMILIES[name](PARAMETERS[name].clone().requires_grad_())
+    state = torch.get_rng_state()
+    first, again, other = (q.sample(3, seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not first.requires_grad
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_float32_is_close_to_float64(name):
+    parameters = PARAMETERS[name]
+    low, high = FAMILIES[name](parameters.float()), FAMILIES[name](parameters)
+    for attribute in ("mean", "variance", "third_cumulant", "fourth_cumulant"):
+        found = getattr(low, attribute)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), getattr(high, attribute), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(low.kl_divergence().double(), high.kl_divergence(), rtol=1e-5, atol=1e-5)
+    assert low.sample(2).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -237,13 +270,151 @@ def test_parameters_that_are_no_numbers(name):
         FAMILIES[name](parameters).check_finite()
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_float32_is_close_to_float64(name):
-    parameters = PARAMETERS[name]
-    low, high = FAMILIES[name](parameters.float()), FAMILIES[name](parameters)
-    for attribute in ("mean", "variance", "third_cumulant", "fourth_cumulant"):
-        found = getattr(low, attribute)
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found.double(), getattr(high, attribute), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(low.kl_divergence().double(), high.kl_divergence(), rtol=1e-5, atol=1e-5)
-    assert low.sample(2).dtype == torch.float32
+def test_bernoulli_variance_keeps_its_relative_accuracy_in_both_tails():
+    logits = torch.tensor([[-60.0, -20.0, 0.0, 20.0, 60.0]])
+    exact = [math.exp(-abs(x)) / (1 + math.exp(-abs(x))) ** 2 for x in logits[0].tolist()]
+    torch.testing.assert_close(
+        Bernoulli(logits).variance[0].double(), torch.tensor(exact, dtype=DOUBLE), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bernoulli_divergence_of_saturated_bits(dtype):
+    logits = torch.tensor(
+        [[-200.0] * 6, [200.0] * 6, [-88.0] * 6, [104.0] * 6, [0.0] * 6], dtype=dtype, requires_grad=True
+    )
+    divergence = Bernoulli(logits).kl_divergence()
+    cap = 6 * math.log(2)
+    torch.testing.assert_close(divergence, torch.tensor([cap] * 4 + [0.0], dtype=dtype), rtol=1e-6, atol=1e-12)
+    assert (divergence <= cap * (1 + 1e-6)).all()
+    (slope,) = torch.autograd.grad(divergence.sum(), logits)
+    assert torch.isfinite(slope).all()
+    assert slope.abs().max() < 1e-30
+
+
+def test_bernoulli_divergence_slope_is_logit_times_variance():
+    logits = torch.linspace(-30, 30, 61, requires_grad=True)[:, None]
+    (slope,) = torch.autograd.grad(Bernoulli(logits).kl_divergence().sum(), logits)
+    exact = logits.detach().double()
+    exact = exact * exact.sigmoid() * (-exact).sigmoid()
+    torch.testing.assert_close(slope.double(), exact, rtol=2e-5, atol=1e-12)
+
+
+def test_poisson_samples_are_not_drawn_beforehand():
+    with pytest.raises(ValueError, match=r"noise: .*Poisson.*RecordedNoise"):
+        Poisson(torch.zeros(1, 2)).sample(1, RecordedNoise())
+
+
+def test_groups_of_two_are_bits():
+    """A pair of classes is a bit and its complement, of the difference of the logits."""
+    logits = normal(B, 8, seed=211, scale=2.0)
+    pairs = logits.unflatten(1, (-1, 2))
+    bits, q = Bernoulli(pairs[..., 1] - pairs[..., 0]), Categorical(logits)
+    a, b = normal(D, 8, seed=212), normal(D, 8, seed=213)
+    first, second = (weight[:, 1::2] - weight[:, ::2] for weight in (a, b))
+    for found, wanted in zip(q.joint_cumulants(a, b)[2:], bits.joint_cumulants(first, second)[2:], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(q.kl_divergence(), bits.kl_divergence())
+    torch.testing.assert_close(q.total_variance(a), bits.total_variance(first))
+
+
+def test_the_classes_of_a_group_depend_on_each_other():
+    """Taken for independent bits they would have another variance by far."""
+    q, weight = FAMILIES["categorical"](PARAMETERS["categorical"]), normal(D, 6, seed=214)
+    own, bits = q.linear_variance(weight), torch.nn.functional.linear(q.variance, weight.square())
+    assert ((own - bits).abs() / own).max() > 0.3
+
+
+LOGITS = st.sampled_from([-1e4, -104.0, -88.0, -17.0, -1.0, 0.0, 1e-30, 1.0, 17.0, 88.0, 104.0, 1e4])
+LOCATIONS = st.sampled_from([-100.0, -1.0, -1e-30, 0.0, 1e-30, 2.0, 100.0])
+LOG_SCALES = st.sampled_from([-1e4, -104.0, -50.0, -1.0, 0.0, 1.0, 5.0])
+PARTS = {name: [LOGITS] for name in ("categorical", "sign", "binomial")} | {
+    "laplace": [LOCATIONS, LOG_SCALES],
+    "poisson": [st.sampled_from([-1e4, -104.0, -17.0, 0.0, 1.0, 5.0])],
+    "uniform": [LOGITS, LOGITS],
+}
+"""What a posterior's parameters may be, for each part of them."""
+
+
+@pytest.mark.parametrize("name", PARTS)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_extremes_are_finite_and_those_of_float64(name, data):
+    latents = 6
+    drawn = [data.draw(part) for part in PARTS[name] for _ in range(latents)]
+    weight = normal(2, latents, seed=219)
+    found = []
+    for dtype in (torch.float32, DOUBLE):
+        parameters = torch.tensor([drawn], dtype=dtype).requires_grad_()
+        q, w = FAMILIES[name](parameters), weight.to(dtype)
+        values: list[Any] = [q.kl_divergence(), q.total_variance(w), q.linear_variance(w)]
+        values += [*q.higher_cumulants(w), *q.joint_cumulants(w, w.flip(0))]
+        if q.has_tilted_moments():
+            values += q.tilted_moments(w, 0.3 * w.flip(0))
+        slopes = [gradients(value.sum(), parameters)[0] for value in values if value.requires_grad]
+        found.append([value.detach() for value in (*values, *slopes)])
+    for single, double in zip(*found, strict=True):
+        assert torch.isfinite(double).all()
+        if double.abs().max() < 1e37:
+            assert torch.isfinite(single).all()
+            torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4 * float(double.abs().max()) + 1e-5)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "categorical", "sign", "binomial"])
+def test_certain_variables_are_constant(name):
+    q = FAMILIES[name](torch.tensor([[-200.0, 200.0, -200.0]]))
+    z = q.sample(1000, seeded(220))
+    assert torch.equal(z, z[:1].expand_as(z))
+    assert torch.equal(z[0], q.mean)
+    torch.testing.assert_close(q.log_prob(z), torch.zeros(1000, 1))
+
+
+def test_samples_at_the_ends_of_the_noise(monkeypatch):
+    """torch.rand may return 0: no sample is infinite, and one class is set all the same."""
+    monkeypatch.setattr(torch, "rand", lambda shape, *, dtype, **_: torch.zeros(shape, dtype=dtype))
+    z = Laplace(torch.zeros(1, 2)).rsample(3)
+    assert torch.isfinite(z).all()
+    assert (z.abs() > 10).all()
+    assert torch.equal(FAMILIES["categorical"](torch.zeros(1, 6)).sample(1).sum(-1), torch.full((1, 1), 2.0))
+    assert (Uniform(torch.zeros(1, 2)).log_prob(Uniform(torch.zeros(1, 2)).sample(1)) < math.inf).all()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(place=st.floats(-200, 200, width=32), size=st.floats(-200, 200, width=32), seed=st.integers(0, 100))
+def test_uniform_samples_lie_in_their_interval_after_rounding(place, size, seed):
+    q = Uniform(torch.tensor([[place, size]]))
+    z = q.sample(50, seeded(seed))
+    assert torch.isfinite(q.log_prob(z)).all()
+    assert torch.equal(q.prior_log_prob(z), torch.zeros(50, 1))
+
+
+def test_points_outside_an_interval_have_no_density():
+    q = Uniform(torch.zeros(1, 4))
+    z = torch.tensor([[[0.5, 0.2]], [[0.5, 1.2]]])
+    assert torch.equal(q.log_prob(z), torch.full((2, 1), -math.inf))
+    assert q.prior_log_prob(z).flatten().tolist() == [0, -math.inf]
+
+
+@pytest.mark.parametrize("family", [Categorical.of(3), Categorical.of(4)])
+def test_parameters_that_make_no_groups(family):
+    with pytest.raises(ShapeError, match=rf"parameters: expected shape \[B, {family.classes} G\].*\[2, 10\]"):
+        family(torch.zeros(2, 10))
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.5])
+def test_impossible_options(number):
+    with pytest.raises(ValueError, match=f"trials: .*{number}"):
+        Binomial.of(number)
+    with pytest.raises(ValueError, match=f"classes: .*{number}"):
+        Categorical.of(number)
+
+
+def test_options_are_class_attributes():
+    class Tens(Binomial):
+        trials = 10
+
+    for family, trials in ((Tens, 10), (Binomial.of(10), 10), (Binomial, 2)):
+        assert family.trials == trials
+        assert family.support == (0, trials)
+    assert Binomial.of(10)(torch.zeros(1, 2)).mean.tolist() == [[5, 5]]
+    assert Categorical.of(5).__name__ == "Categorical5"
