@@ -21,22 +21,14 @@ from silent_gradients.decoders.linear_precision import (
 )
 from silent_gradients.estimators import Estimate, Estimator, EstimatorError
 from silent_gradients.evaluation.gradient_variance import gradient_variance
-from silent_gradients.posteriors import (
-    FAMILIES,
-    Bernoulli,
-    Binomial,
-    Categorical,
-    Gaussian,
-    JointCumulants,
-    Laplace,
-    NonFiniteError,
-    Poisson,
-    Posterior,
-    ShapeError,
-    Sign,
-    TiltedMoments,
-    Uniform,
-)
+from silent_gradients.posteriors import FAMILIES
+from silent_gradients.posteriors.bits import Bernoulli, Binomial, Sign
+from silent_gradients.posteriors.categorical import Categorical
+from silent_gradients.posteriors.contract import JointCumulants, NonFiniteError, Posterior, ShapeError, TiltedMoments
+from silent_gradients.posteriors.gaussian import Gaussian
+from silent_gradients.posteriors.laplace import Laplace
+from silent_gradients.posteriors.poisson import Poisson
+from silent_gradients.posteriors.uniform import Uniform
 from silent_gradients.schedules import SilentSchedule
 from silent_gradients.vae import VAE
 

@@ -18,7 +18,7 @@ from silent_gradients.decoders.likelihood import Decoder, ExactObjective
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors import Posterior
+from silent_gradients.posteriors.contract import Posterior
 
 
 def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:

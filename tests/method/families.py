@@ -4,8 +4,7 @@ import torch
 from tests.method.reference import CLASSES, TRIALS, normal
 from torch import Tensor
 
-from silent_gradients import posteriors
-from silent_gradients.posteriors import Bernoulli, Binomial, Categorical, Posterior
+from silent_gradients import Bernoulli, Binomial, Categorical, Posterior, posteriors
 
 FAMILIES: dict[str, type[Posterior]] = posteriors.FAMILIES | {
     "categorical": Categorical.of(CLASSES),

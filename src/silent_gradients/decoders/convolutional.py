@@ -10,7 +10,7 @@ from torch import Tensor
 
 from silent_gradients import networks
 from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, Standardization
-from silent_gradients.posteriors import ShapeError
+from silent_gradients.posteriors.contract import ShapeError
 
 
 class ConvolutionalDecoder(Decoder):

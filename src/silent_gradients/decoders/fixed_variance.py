@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, SampledObjective
-from silent_gradients.posteriors import Posterior, ShapeError
+from silent_gradients.posteriors.contract import Posterior, ShapeError
 
 INITIAL_WEIGHT_SCALE = 0.01
 """Standard deviation of the initial weights. At PyTorch's default the term sum_i Var(z_i) |w_i|^2 / (2 variance) is so

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from silent_gradients.posteriors import NonFiniteError, Posterior, ShapeError
+from silent_gradients.posteriors.contract import NonFiniteError, Posterior, ShapeError
 
 
 class Objective(Protocol):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from silent_gradients.decoders import log_terms
 from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE
 from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, SampledObjective, Standardization
-from silent_gradients.posteriors import JointCumulants, Posterior
+from silent_gradients.posteriors.contract import JointCumulants, Posterior
 
 LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from silent_gradients import latent_noise
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.contract import Estimate, Given, SampledEstimator, register
-from silent_gradients.posteriors import Posterior
+from silent_gradients.posteriors.contract import Posterior
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors import Posterior
+from silent_gradients.posteriors.contract import Posterior
 
 State = dict[str, Tensor]
 """What an estimator carries from step to step (running averages): tensors only, saved in checkpoints."""

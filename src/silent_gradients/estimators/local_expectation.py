@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.contract import Estimate, Given, SampledEstimator, register, require_whole
-from silent_gradients.posteriors import Posterior
+from silent_gradients.posteriors.contract import Posterior
 
 
 @register

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.estimators.contract import Estimate, Estimator, EstimatorError, Given, register
-from silent_gradients.posteriors import Posterior
+from silent_gradients.posteriors.contract import Posterior
 
 
 @register

@@ -18,7 +18,7 @@ from silent_gradients.estimators import contract
 from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, State, register
 from silent_gradients.estimators.pathwise import Reparameterization
 from silent_gradients.estimators.score_function import Reinforce, Rloo, ScoreFunction
-from silent_gradients.posteriors import Posterior
+from silent_gradients.posteriors.contract import Posterior
 
 
 @register

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from silent_gradients.decoders.likelihood import ExactObjective
-from silent_gradients.posteriors import Bernoulli
+from silent_gradients.posteriors.bits import Bernoulli
 from silent_gradients.vae import VAE
 
 ACTIVE_UNIT_VARIANCE = 0.01

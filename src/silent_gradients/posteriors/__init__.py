@@ -2,7 +2,7 @@
 
 from silent_gradients.posteriors.bits import Bernoulli, Binomial, Sign
 from silent_gradients.posteriors.categorical import Categorical
-from silent_gradients.posteriors.contract import JointCumulants, NonFiniteError, Posterior, ShapeError, TiltedMoments
+from silent_gradients.posteriors.contract import Posterior
 from silent_gradients.posteriors.gaussian import Gaussian
 from silent_gradients.posteriors.laplace import Laplace
 from silent_gradients.posteriors.poisson import Poisson
@@ -12,20 +12,3 @@ FAMILIES: dict[str, type[Posterior]] = {
     family.name: family for family in (Gaussian, Bernoulli, Categorical, Sign, Binomial, Poisson, Laplace, Uniform)
 }
 """Posterior families by name."""
-
-__all__ = [
-    "FAMILIES",
-    "Bernoulli",
-    "Binomial",
-    "Categorical",
-    "Gaussian",
-    "JointCumulants",
-    "Laplace",
-    "NonFiniteError",
-    "Poisson",
-    "Posterior",
-    "ShapeError",
-    "Sign",
-    "TiltedMoments",
-    "Uniform",
-]

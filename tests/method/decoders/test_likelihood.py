@@ -7,11 +7,12 @@ from silent_gradients import (
     ConvolutionalDecoder,
     ExactObjective,
     GaussianLikelihood,
+    NonFiniteError,
     Objective,
+    ShapeError,
     Standardization,
 )
 from silent_gradients.decoders.likelihood import Decoder, SampledObjective
-from silent_gradients.posteriors import NonFiniteError, ShapeError
 
 
 class Quadratic(Decoder):

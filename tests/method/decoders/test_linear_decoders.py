@@ -29,9 +29,9 @@ from silent_gradients import (
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     PositivePrecisionDecoder,
+    ShapeError,
     Standardization,
 )
-from silent_gradients.posteriors import ShapeError
 
 B, D = 3, 4
 PARAMETERS = family_parameters(B, seed=300)

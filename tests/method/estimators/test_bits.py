@@ -8,8 +8,8 @@ from tests.method.families import forced
 from tests.method.reference import DOUBLE, bernoulli_expectation, gradients, normal, seeded
 from torch import nn
 
+from silent_gradients import Bernoulli
 from silent_gradients.estimators import EstimatorError, create
-from silent_gradients.posteriors import Bernoulli
 
 P = torch.tensor([[0.25, 0.5, 0.75], [0.75, 0.25, 0.25]], dtype=DOUBLE)
 B, K = P.shape

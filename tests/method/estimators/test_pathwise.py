@@ -8,9 +8,9 @@ from scipy import integrate, special
 from tests.method.families import forced
 from tests.method.reference import DOUBLE, bernoulli_expectation, fixed_variance_log_density, gradients, normal, seeded
 
+from silent_gradients import Bernoulli
 from silent_gradients.estimators import EstimatorError, create
 from silent_gradients.estimators.pathwise import relaxed_sample
-from silent_gradients.posteriors import Bernoulli
 
 LOGIT, TARGET = 0.6, 0.9
 TRUE_SLOPE = special.expit(LOGIT) * special.expit(-LOGIT) * (-((1 - TARGET) ** 2) + TARGET**2)

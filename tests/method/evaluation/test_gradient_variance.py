@@ -7,7 +7,7 @@ from tests.method.evaluation.models import perturbed
 from tests.method.reference import codes, seeded
 from torch import nn
 
-from silent_gradients import FixedVarianceDecoder
+from silent_gradients import Bernoulli, FixedVarianceDecoder
 from silent_gradients.estimators import EstimatorError, create
 from silent_gradients.evaluation import gradient_variance as module
 from silent_gradients.evaluation.gradient_variance import (
@@ -16,7 +16,6 @@ from silent_gradients.evaluation.gradient_variance import (
     reference_gradient,
     settled_state,
 )
-from silent_gradients.posteriors import Bernoulli
 from silent_gradients.vae import VAE
 
 

@@ -11,12 +11,11 @@ from tests.method.evaluation.models import linear_vae
 from tests.method.reference import codes, seeded
 from torch import nn
 
-from silent_gradients import ConvolutionalDecoder, FixedVarianceDecoder, Standardization
+from silent_gradients import Bernoulli, ConvolutionalDecoder, FixedVarianceDecoder, Gaussian, Standardization
 from silent_gradients.estimators import create
 from silent_gradients.evaluation import importance_weighted as module
 from silent_gradients.evaluation.importance_weighted import SamplesError, importance_weighted
 from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate
-from silent_gradients.posteriors import Bernoulli, Gaussian
 from silent_gradients.vae import VAE
 
 LEVELS, D = 17, 16

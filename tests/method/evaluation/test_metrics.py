@@ -10,12 +10,11 @@ from tests.method.evaluation.models import linear_vae, perturbed
 from tests.method.reference import codes, seeded
 from torch import nn
 
-from silent_gradients import FixedVarianceDecoder
+from silent_gradients import Bernoulli, FixedVarianceDecoder, Gaussian
 from silent_gradients.estimators import create
 from silent_gradients.evaluation import metrics as module
 from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import Metrics, bits_per_dimension, evaluate, evaluation_mode
-from silent_gradients.posteriors import Bernoulli, Gaussian
 from silent_gradients.vae import VAE
 
 LEVELS = 17

@@ -12,9 +12,7 @@ from tests.method.reference import CLASSES, DOUBLE, TRIALS, expectation, gradien
 from torch import distributions
 from torch.distributions import kl_divergence
 
-from silent_gradients import posteriors
-from silent_gradients.latent_noise import RecordedNoise
-from silent_gradients.posteriors import (
+from silent_gradients import (
     Bernoulli,
     Binomial,
     Categorical,
@@ -24,7 +22,9 @@ from silent_gradients.posteriors import (
     Poisson,
     ShapeError,
     Uniform,
+    posteriors,
 )
+from silent_gradients.latent_noise import RecordedNoise
 from silent_study.settings import PosteriorFamily
 
 B, D = 3, 4
