@@ -18,7 +18,6 @@ out among its own processes, with lock files of its own. A container needs no su
 lease there costs nothing.
 """
 
-import fcntl
 import os
 import random
 import re
@@ -29,6 +28,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
+
+from silent_study.store.locks import try_lock
 
 # Set by Slurm, PBS, LSF, HTCondor, Flux and OAR in every job, with a value of its own.
 _BATCH_JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "_CONDOR_SLOT", "FLUX_JOB_ID", "OAR_JOB_ID")
@@ -194,13 +195,23 @@ def _file_name(name: str) -> str:
 
 
 def _lock_one(devices: Sequence[str], folder: Path, *, what: str) -> tuple[str, int]:
-    """Wait until one of the devices can be locked; return it with the descriptor that holds the lock."""
+    """Wait until one of the devices can be locked; return it with the descriptor that holds the lock.
+
+    The lock file holds the number of the process that locked it last.
+    """
     locks = {device: folder / f"{_file_name(device)}.lock" for device in devices}
     announced = False
     while True:
         for device, path in locks.items():
-            descriptor = _try_lock(path)
+            try:
+                descriptor = try_lock(path)
+            except OSError as error:
+                raise LeaseError(
+                    f"cannot lock {path}: {error.strerror}; set SILENT_GRADIENTS_LEASES to another folder"
+                ) from error
             if descriptor is not None:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())
                 return device, descriptor
         if not announced:
             held = ", ".join(f"{device} (process {path.read_text()})" for device, path in locks.items())
@@ -208,25 +219,3 @@ def _lock_one(devices: Sequence[str], folder: Path, *, what: str) -> tuple[str, 
             announced = True
         # Jitter, lest processes that began together go on trying together.
         time.sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))
-
-
-def _try_lock(path: Path) -> int | None:
-    """Lock a file and write the process's number into it; None if another process holds the lock."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise LeaseError(
-            f"cannot open the device lock {path}: {error.strerror}; set SILENT_GRADIENTS_LEASES to another folder"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError as error:
-        os.close(descriptor)
-        raise LeaseError(f"the disk of {path} knows no file locks: {error.strerror}") from error
-    # Writing also keeps the file young: some systems clear old files out of /tmp.
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor

@@ -4,12 +4,15 @@ Types alone: ``runs.read_json`` reads a file and ``runs.write_json`` writes one.
 not here: ``settings.json`` is ``settings.RunSettings``, a pack is ``packs.PackSpec``, ``pace.json`` is
 ``jobs.pace.Pace``, a prepared data set is ``data.prepared.PreparedData``.
 
-Units: bits/dim; Kullback-Leibler divergences in nats per image; squared errors summed over dimensions.
+Units: bits/dim; Kullback-Leibler divergences in nats per image; squared errors summed over dimensions. Digests are
+SHA-256. A group is ``data set/experiment``.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
+
+Status = Literal["finished", "diverged"]
 
 
 class Metrics(TypedDict):
@@ -38,48 +41,27 @@ class Metrics(TypedDict):
 
 
 class Result(TypedDict):
-    """``result.json``: how a training ended.
+    """``result.json``: how a training ended."""
 
-    Attributes:
-        status: Whether the run finished or diverged.
-        diverged_epoch: Epoch in which it diverged.
-        epochs: Epochs trained.
-        selection: Metrics of the final weights on the images to select on; null for a diverged run.
-        flattened: Whether the curve has stopped falling, see ``settings.FLATTENED_TOLERANCE``.
-        threshold_bpd: The setting of that name.
-        epochs_to_threshold: First evaluated epoch at or under that threshold.
-    """
-
-    status: Literal["finished", "diverged"]
+    status: Status
     diverged_epoch: int | None
-    epochs: int
-    selection: Metrics | None
-    flattened: bool
+    epochs: int  # trained
+    selection: Metrics | None  # of the final weights on the images to select on; null for a diverged run
+    flattened: bool  # whether the curve has stopped falling, see ``settings.FLATTENED_TOLERANCE``
     threshold_bpd: float | None
-    epochs_to_threshold: int | None
+    epochs_to_threshold: int | None  # first evaluated epoch at or under the threshold
 
 
 class CurveEntry(TypedDict):
-    """A line of ``curve.jsonl``: one epoch of a training.
+    """A line of ``curve.jsonl``: one epoch of a training."""
 
-    Attributes:
-        epoch: Epochs done.
-        alpha: Weight of the silent gradient in the epoch's last step.
-        frozen: Whether the encoder was frozen.
-        train_bpd: Bits/dim of the training images, averaged over the epoch's steps.
-        train_kl: Likewise.
-        guide_bpd: Bits/dim of the linear decoder that guides; null in an epoch without a guide.
-        selection_bpd: Bits/dim of the images to select on; null in an epoch that was not evaluated.
-        selection_kl: Likewise.
-    """
-
-    epoch: int
-    alpha: float
-    frozen: bool
-    train_bpd: float | None
+    epoch: int  # epochs done
+    alpha: float  # weight of the silent gradient in the epoch's last step
+    frozen: bool  # whether the encoder was frozen
+    train_bpd: float | None  # averaged over the epoch's steps, like ``train_kl``
     train_kl: float | None
-    guide_bpd: float | None
-    selection_bpd: float | None
+    guide_bpd: float | None  # of the linear decoder that guides; null in an epoch without a guide
+    selection_bpd: float | None  # on the images to select on; null in an epoch that was not evaluated
     selection_kl: float | None
 
 
@@ -93,27 +75,16 @@ class GradientVariance(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """``evaluation.json``: the evaluation of a selected run.
+    """``evaluation.json``: the evaluation of a selected run."""
 
-    Attributes:
-        asked: ``manifests.evaluation_id``.
-        settings: ``EvaluationSettings`` as JSON.
-        report: Metrics on the images to report on; null for a diverged run.
-        train: Metrics on training images; likewise.
-        limit: The fields of ``silent_gradients.evaluation.limits.Limit``; null where no limit is known.
-        gradient_variance: One entry per snapshot.
-        reconstructions_sha256: Digest of ``reconstructions.npz``; null where there is none.
-        sha256: Digest of all other entries.
-    """
-
-    asked: str
-    settings: dict[str, int]
-    report: Metrics | None
+    asked: str  # ``manifests.evaluation_id``
+    settings: dict[str, int]  # ``EvaluationSettings``
+    report: Metrics | None  # on the images to report on; null for a diverged run, like ``train``
     train: Metrics | None
-    limit: dict[str, float] | None
-    gradient_variance: list[GradientVariance]
-    reconstructions_sha256: str | None
-    sha256: str
+    limit: dict[str, float] | None  # ``silent_gradients.evaluation.limits.Limit``; null where no limit is known
+    gradient_variance: list[GradientVariance]  # one entry per snapshot
+    reconstructions_sha256: str | None  # of ``reconstructions.npz``
+    sha256: str  # of all other entries
 
 
 class Source(TypedDict):
@@ -124,164 +95,91 @@ class Source(TypedDict):
 
 
 class Provenance(TypedDict):
-    """``provenance.json``: what made a run.
+    """``provenance.json``: what made a run."""
 
-    Attributes:
-        started: Time at which the last attempt began, ISO 8601.
-        finished: Time at which the training ended.
-        seconds: Seconds of training, over all attempts.
-        images_per_second: Training images per second of training.
-        device: ``cpu`` or ``cuda``.
-        hardware: Name of the device.
-        threads: CPU threads that torch used.
-        versions: Version by package.
-        source: The source code.
-    """
-
-    started: str
+    started: str  # when the last attempt began, ISO 8601
     finished: str
-    seconds: float
-    images_per_second: float | None
-    device: str
-    hardware: str
-    threads: int
-    versions: dict[str, str]
+    seconds: float  # of training, over all attempts
+    images_per_second: float | None  # of training
+    device: str  # ``cpu`` or ``cuda``
+    hardware: str  # name of the device
+    threads: int  # CPU threads that torch used
+    versions: dict[str, str]  # by package
     source: Source
 
 
 class Identity(TypedDict):
-    """``record.json``: the seal of a finished run.
-
-    Attributes:
-        id: The run's id.
-        name: The run's name in the store.
-        numerics_version: ``settings.NUMERICS_VERSION`` at the time.
-        files: SHA-256 by file name, of all other files but the evaluation's.
-        result_sha256: Digest of settings, curve and result.
-        replaces: ``result_sha256`` of every earlier training whose place the run took.
-    """
+    """``record.json``: the seal of a finished run."""
 
     id: str
     name: str
-    numerics_version: int
-    files: dict[str, str]
-    result_sha256: str
-    replaces: list[str]
+    numerics_version: int  # ``settings.NUMERICS_VERSION`` at the time
+    files: dict[str, str]  # digests by file name, of all other files but the evaluation's
+    result_sha256: str  # of settings, curve and result
+    replaces: list[str]  # ``result_sha256`` of every earlier training whose place the run took
 
 
 class Progress(TypedDict):
-    """``progress.json``: how far a run in training is.
+    """``progress.json``: how far a run in training is."""
 
-    Attributes:
-        epoch: Epochs done.
-        share: Steps done over all steps.
-        images_per_second: Present speed; null before it is known.
-        seconds_left: Wall time to the end at that speed.
-        seconds: Seconds of training so far.
-    """
-
-    epoch: int
-    share: float
-    images_per_second: float | None
-    seconds_left: float | None
-    seconds: float
+    epoch: int  # epochs done
+    share: float  # steps done over all steps
+    images_per_second: float | None  # present speed
+    seconds_left: float | None  # at that speed
+    seconds: float  # of training so far
 
 
 class Member(TypedDict):
-    """A run in a pack's manifest.
-
-    Attributes:
-        name: The run's name in the store.
-        id: The run's id.
-        result_sha256: Digest of settings, curve and result.
-        evaluation_sha256: Digest of ``evaluation.json``; null where the pack asks for no evaluation.
-        status: Whether the run finished or diverged.
-    """
+    """A run in a pack's manifest."""
 
     name: str
     id: str
-    result_sha256: str
-    evaluation_sha256: str | None
-    status: Literal["finished", "diverged"]
+    result_sha256: str  # as in ``Identity``
+    evaluation_sha256: str | None  # of ``evaluation.json``; null where the pack asks for no evaluation
+    status: Status
 
 
 class Manifest(TypedDict):
-    """A pack's manifest, the declared output of its job.
+    """A pack's manifest, the declared output of its job."""
 
-    Attributes:
-        pack: The pack's id.
-        round: The pack's round.
-        group: ``data set/experiment``.
-        members: The pack's runs in order.
-    """
-
-    pack: str
+    pack: str  # the pack's id
     round: str
     group: str
-    members: list[Member]
+    members: list[Member]  # in the pack's order
 
 
 class Selected(TypedDict):
-    """What was selected in a cell.
+    """What was selected in a cell."""
 
-    Attributes:
-        status: ``diverged`` where every grid point diverged; the point is then the first.
-        point: The grid point: value by axis.
-        run: Name of the point's run.
-        bpd: Its final bits/dim; null for a diverged run.
-        configurations: Number of different runs that were compared.
-        diverged: How many of them diverged.
-    """
-
-    status: Literal["selected", "diverged"]
-    point: dict[str, float | None]
-    run: str
-    bpd: float | None
-    configurations: int
-    diverged: int
+    status: Literal["selected", "diverged"]  # ``diverged``: every grid point diverged, and ``point`` is the first
+    point: dict[str, float | None]  # value by axis
+    run: str  # name of the point's run
+    bpd: float | None  # its final bits/dim; null for a diverged run
+    configurations: int  # different runs that were compared
+    diverged: int  # how many of them diverged
 
 
 class Selection(TypedDict):
-    """The selection after a grid round of a group.
-
-    Attributes:
-        round: The grid round.
-        group: ``data set/experiment``.
-        id: ``Plan.selection_id``.
-        cells: What was selected, by cell name.
-    """
+    """The selection after a grid round of a group."""
 
     round: str
     group: str
-    id: str
-    cells: dict[str, Selected]
+    id: str  # ``Plan.selection_id``
+    cells: dict[str, Selected]  # by cell name
 
 
 class Gathered(TypedDict):
-    """The marker of a gathering.
+    """The marker of a gathering."""
 
-    Attributes:
-        plan: ``Plan.id``.
-        sources: Digest of the report's source code.
-        files: SHA-256 of every gathered file, by path below the results.
-        runs: SHA-256 of every gathered run's ``record.json``, by name.
-    """
-
-    plan: str
-    sources: str
-    files: dict[str, str]
-    runs: dict[str, str]
+    plan: str  # ``Plan.id``
+    sources: str  # digest of the report's source code
+    files: dict[str, str]  # digest of every gathered file, by path below the results
+    runs: dict[str, str]  # digest of every gathered run's ``record.json``, by name
 
 
 class KeptLimit(TypedDict):
-    """A file of ``results/limits``.
+    """A file of ``results/limits``."""
 
-    Attributes:
-        made_from: What the limit was computed from.
-        limit: The fields of ``silent_gradients.evaluation.limits.Limit``.
-        sha256: Digest of the other two.
-    """
-
-    made_from: dict[str, Any]
-    limit: dict[str, float]
-    sha256: str
+    made_from: dict[str, Any]  # what the limit was computed from
+    limit: dict[str, float]  # ``silent_gradients.evaluation.limits.Limit``
+    sha256: str  # of the other two
