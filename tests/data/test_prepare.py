@@ -3,11 +3,13 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tests.data.conftest import PIXELS
+from tests.tiny import damage
 
 from silent_study.data.errors import DataError
 from silent_study.data.prepare import dequantize, prepare
@@ -56,39 +58,23 @@ def test_no_step_needs_to_come_before_the_other(tiny, tmp_path):
         assert len(PreparedData.open(folder, tiny.sha256).noise) == 3
 
 
-def test_the_images_are_read_from_where_the_raw_files_are(tiny, reader, tmp_path):
-    prepare("tiny", tmp_path / "tiny", raw=tmp_path / "raw")
-    assert reader.roots == [tmp_path / "raw"] * 2
-
-
-def _times(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-
-
 def test_a_prepared_folder_is_left_alone(tiny, reader, tmp_path):
-    made = prepare("tiny", tmp_path), dequantize("tiny", tmp_path)
-    before = _times(tmp_path)
+    made = prepare("tiny", tmp_path, raw=tmp_path / "raw"), dequantize("tiny", tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert (prepare("tiny", tmp_path), dequantize("tiny", tmp_path)) == made
-    assert _times(tmp_path) == before
-    assert len(reader.roots) == 2
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    assert reader.roots == [tmp_path / "raw"] * 2  # read once, from where the raw files are
 
 
-def _damage(path, kind):
-    content = bytearray(path.read_bytes())
-    if kind == "missing":
-        path.unlink()
-    elif kind == "truncated":
-        path.write_bytes(content[:-9])
-    else:
-        content[-9] ^= 1
-        path.write_bytes(content)
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-9])
 
 
 @pytest.mark.parametrize("file", ["train.npy", "test.npy", "manifest.json", "noise.npy", "noise.json"])
-@pytest.mark.parametrize("kind", ["missing", "truncated", "flipped"])
-def test_a_damaged_folder_is_made_again(tiny, tmp_path, file, kind):
+@pytest.mark.parametrize("change", [Path.unlink, _cut, damage], ids=["missing", "truncated", "flipped"])
+def test_a_damaged_folder_is_made_again(tiny, tmp_path, file, change):
     made = prepare("tiny", tmp_path), dequantize("tiny", tmp_path)
-    _damage(tmp_path / file, kind)
+    change(tmp_path / file)
     with pytest.raises(DataError, match=r"again: silent-gradients (prepare|dequantize) "):
         PreparedData.open(tmp_path)
     assert (prepare("tiny", tmp_path), dequantize("tiny", tmp_path)) == made

@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 import threading
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -92,35 +93,42 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _: None)
+@contextmanager
+def served(context=None):
+    """A running server, over TLS where there is a context."""
     state = Server()
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, state))
-    state.address = f"http://127.0.0.1:{httpd.server_port}"
+    httpd.handle_error = lambda *_: None  # type: ignore[method-assign]
+    if context is not None:
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+    state.address = f"{'http' if context is None else 'https'}://127.0.0.1:{httpd.server_port}"
     thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
     thread.start()
-    yield state
-    httpd.shutdown()
-    thread.join()
-    httpd.server_close()
+    try:
+        yield state
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
 
 
-def test_a_form_without_files_needs_nothing(tmp_path):
-    obtained = obtain("set", [Form(read)], tmp_path / "raw")
-    assert obtained.form.read is read
-    assert not (tmp_path / "raw").exists()
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
 
 
-def test_files_in_a_mirror_are_used_where_they_are(tmp_path):
-    mirror = put(tmp_path / "mirror")
-    obtained = obtain("set", [form()], tmp_path / "raw", str(mirror))
-    assert obtained.root == mirror
-    assert not (tmp_path / "raw").exists()
+@pytest.fixture
+def server():
+    with served() as state:
+        yield state
 
 
-def test_files_that_were_downloaded_before_come_first(tmp_path):
-    raw, mirror = put(tmp_path / "raw"), put(tmp_path / "mirror")
+def test_files_that_are_there_are_used_where_they_are(tmp_path):
+    raw, mirror = tmp_path / "raw", put(tmp_path / "mirror")
+    assert obtain("set", [Form(read)], raw) == (Form(read), raw)  # a form without files needs nothing
+    assert obtain("set", [form()], raw, str(mirror)).root == mirror
+    assert not raw.exists()
+    put(raw)  # files that were downloaded before come first
     assert obtain("set", [form()], raw, str(mirror)).root == raw
 
 
@@ -132,19 +140,15 @@ def test_any_form_that_is_there_is_taken_rather_than_a_download(tmp_path, server
     assert server.asked == []
 
 
-def test_downloads_bear_their_names_once_they_are_verified(tmp_path, server):
+@pytest.mark.parametrize("there", [[], ["set/train"]])
+def test_only_what_is_missing_is_downloaded(tmp_path, server, there):
     server.answers = dict(CONTENT)
+    # What a killed download left goes.
+    put(tmp_path / "raw", {path: CONTENT[path] for path in there} | {".downloading-set/tmp123": b"half of it"})
     obtained = obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
     assert obtained.root == tmp_path / "raw"
     assert contents(tmp_path / "raw") == CONTENT
-    assert server.asked == list(CONTENT)
-
-
-def test_only_what_is_missing_is_downloaded(tmp_path, server):
-    server.answers = dict(CONTENT)
-    put(tmp_path / "raw", {"set/train": CONTENT["set/train"]})
-    obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
-    assert server.asked == ["set/test"]
+    assert server.asked == [path for path in CONTENT if path not in there]
 
 
 def test_a_mirrors_address_is_asked_before_the_publishers(tmp_path, server):
@@ -217,11 +221,10 @@ def test_a_missing_bundle_of_certificates_is_named(tmp_path, server, monkeypatch
         obtain("set", [form("https://127.0.0.1:9/{}")], tmp_path / "raw")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path, monkeypatch):
+def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path):
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl here to make a certificate with")
-    monkeypatch.setattr("time.sleep", lambda _: None)
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]  # noqa: RUF005
@@ -229,21 +232,13 @@ def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tmp_path, monkeyp
         check=True,
         capture_output=True,
     )
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, Server(answers=dict(CONTENT))))
-    httpd.handle_error = lambda *_: None  # type: ignore[method-assign]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        address = f"https://127.0.0.1:{httpd.server_port}"
-        with pytest.raises(DataError, match=f"{address}/set/train: its certificate is not accepted"):
-            obtain("set", [form(address + "/{}")], tmp_path / "raw")
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
+    with (
+        served(context) as server,
+        pytest.raises(DataError, match=f"{server.address}/set/train: its certificate is not accepted"),
+    ):
+        obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
 
 
 def test_a_set_without_an_address_says_where_it_was_looked_for(tmp_path):
@@ -260,17 +255,18 @@ def test_a_set_without_an_address_says_where_it_was_looked_for(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"X" + content[1:], lambda _: b""])
 @pytest.mark.parametrize("place", ["raw", "mirror"])
-def test_a_damaged_file_is_named_with_both_digests_and_stays(tmp_path, damage, place):
-    damaged = CONTENT | {"set/test": damage(CONTENT["set/test"])}
+@pytest.mark.parametrize("paths", [["set/test"], ["set/train", "set/test"]], ids=["one", "all"])
+def test_damaged_files_are_named_with_both_digests_and_stay(tmp_path, damage, place, paths):
+    damaged = CONTENT | {path: damage(CONTENT[path]) for path in paths}
     folder = put(tmp_path / place, damaged)
     (tmp_path / "mirror").mkdir(exist_ok=True)
     with pytest.raises(DataError) as error:
         obtain("set", [form("https://unused/{}")], tmp_path / "raw", str(tmp_path / "mirror"))
-    expected, found = (sha256(each["set/test"])[7:] for each in (CONTENT, damaged))
-    assert str(error.value) == (
-        f"{folder / 'set/test'}: expected sha256 {expected}, found {found}: it is damaged, or of another version of "
-        "the data set; remove or replace it, then the same command goes on"
-    )
+    assert str(error.value).splitlines() == [
+        f"{folder / path}: expected sha256 {sha256(CONTENT[path])[7:]}, found {sha256(damaged[path])[7:]}: it is "
+        "damaged, or of another version of the data set; remove or replace it, then the same command goes on"
+        for path in paths
+    ]
     assert contents(folder) == damaged
 
 
@@ -285,15 +281,6 @@ def test_a_damaged_file_is_named_with_both_digests_and_stays(tmp_path, damage, p
 def test_a_mirror_that_is_none_is_refused(tmp_path, mirror, message):
     with pytest.raises(DataError, match=message):
         obtain("set", [form()], tmp_path / "raw", mirror)
-
-
-def test_every_damaged_file_is_named(tmp_path):
-    put(tmp_path / "raw", dict.fromkeys(CONTENT, b"damaged"))
-    with pytest.raises(DataError) as error:
-        obtain("set", [form()], tmp_path / "raw")
-    train, test = str(error.value).splitlines()
-    assert train.startswith(f"{tmp_path}/raw/set/train: expected sha256")
-    assert test.startswith(f"{tmp_path}/raw/set/test: expected sha256")
 
 
 @pytest.mark.parametrize(
@@ -355,35 +342,23 @@ def test_files_are_unpacked_from_an_archive(tmp_path, server, kind, digest, wher
     assert not list(tmp_path.parent.rglob("escape"))
 
 
-def test_a_mirrors_address_may_hold_unpacked_what_its_publisher_packs(tmp_path, server):
-    server.answers = dict(CONTENT)
-    obtain("set", [archived(packed("zip"))], tmp_path / "raw", server.address)
-    assert contents(tmp_path / "raw") == CONTENT
+@pytest.mark.parametrize("answers", [CONTENT, {"set.packed": packed("tar")}], ids=["unpacked", "archive"])
+def test_a_mirrors_address_may_hold_the_archive_or_its_files(tmp_path, server, answers):
+    server.answers = dict(answers)
+    obtain("set", [archived(packed("tar"), digest=False)], tmp_path / "raw", server.address)
+    assert contents(tmp_path / "raw") == CONTENT | answers
 
 
-def test_a_mirrors_address_may_hold_the_archive(tmp_path, server):
-    content = packed("tar")
-    server.answers = {"set.packed": content}
-    obtain("set", [archived(content)], tmp_path / "raw", server.address)
-    assert contents(tmp_path / "raw") == CONTENT | {"set.packed": content}
-
-
-def test_an_archive_with_another_content_is_named(tmp_path):
-    other = io.BytesIO()
-    with zipfile.ZipFile(other, "w") as archive:
-        archive.writestr("train", CONTENT["set/train"])
-        archive.writestr("test", b"other images")
-    put(tmp_path / "mirror", {"set.packed": other.getvalue()})
-    with pytest.raises(DataError, match=r"set/test: expected sha256 .*, found"):
-        obtain("set", [archived(b"", digest=False)], tmp_path / "raw", str(tmp_path / "mirror"))
-
-
-def test_an_archive_that_lacks_a_file_is_named(tmp_path):
-    other = io.BytesIO()
-    with zipfile.ZipFile(other, "w") as archive:
-        archive.writestr("train", CONTENT["set/train"])
-    put(tmp_path / "mirror", {"set.packed": other.getvalue()})
-    with pytest.raises(DataError, match=r"set/test: not in set\.packed"):
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [({"test": b"other images"}, r"set/test: expected sha256 .*, found"), ({}, r"set/test: not in set\.packed")],
+)
+def test_an_archive_with_another_content_is_named(tmp_path, others, message):
+    (tmp_path / "mirror").mkdir()
+    with zipfile.ZipFile(tmp_path / "mirror" / "set.packed", "w") as archive:
+        for name, content in {"train": CONTENT["set/train"], **others}.items():
+            archive.writestr(name, content)
+    with pytest.raises(DataError, match=message):
         obtain("set", [archived(b"", digest=False)], tmp_path / "raw", str(tmp_path / "mirror"))
 
 
@@ -403,13 +378,6 @@ def test_a_disk_that_fills_up_during_a_download_is_told(tmp_path, server, monkey
     monkeypatch.setattr(HTTPDownloader, "__call__", fill)
     with pytest.raises(DataError, match=r"raw: its disk is full .*; free some, then the same command goes on"):
         obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
-
-
-def test_what_a_killed_download_left_goes(tmp_path, server):
-    server.answers = dict(CONTENT)
-    put(tmp_path / "raw", {".downloading-set/tmp123": b"half of it"})
-    obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
-    assert contents(tmp_path / "raw") == CONTENT
 
 
 def test_an_npz_is_known_by_its_arrays_not_by_its_bytes(tmp_path):

@@ -1,6 +1,5 @@
 """A full disk and an altered checkpoint, met by the training command as a job runs it."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -8,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.tiny import damage, pack_of, terminate_in_training
+from tests.tiny import damage, pack_of, terminate_in_training, train_arguments
 
 from silent_study import cli
 from silent_study.store.runs import RunStore
@@ -31,17 +30,11 @@ def pack(tiny):
 
 
 @pytest.fixture
-def train(tiny, tmp_path, monkeypatch, pack, cpu_command):
+def train(tiny, monkeypatch, pack, cpu_command):
     """The command that trains the pack into a store, by its folder."""
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
-    (tmp_path / "pack.json").write_text(json.dumps(pack.to_json()))
-
-    def command(store):
-        options = {"pack": tmp_path / "pack.json", "data": tiny.folder, "store": store, "manifest": f"{store}.json"}
-        words = [f"--{name}={value}" for name, value in options.items()]
-        return [sys.executable, "-c", PROGRAM, "train", *words, "--checkpoint-seconds=0.000001"]
-
-    return command
+    options = ["--checkpoint-seconds=0.000001"]
+    return lambda store: [sys.executable, "-c", PROGRAM, *train_arguments(tiny, pack, store), *options]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny import damage, pack_of, terminate_in_training
+from tests.tiny import damage, pack_of, terminate_in_training, train_arguments
 
 from silent_study import cli
 from silent_study.cli.exits import TIME_LIMIT
@@ -69,11 +69,8 @@ def test_a_pack_trains_its_members_and_says_what_they_are(tiny, store, trained, 
     pack = grid(tiny, "learnable/reinforce", "learnable/silent-gaussian")
     manifest = tiny.run(pack, store)
     assert trained == [settings.name for settings in pack.members]
-    assert {key: manifest[key] for key in ("pack", "round", "group")} == {
-        "pack": pack.id,
-        "round": "baselines",
-        "group": "tiny/learnable",
-    }
+    heading = {"pack": pack.id, "round": "baselines", "group": "tiny/learnable"}
+    assert manifest == {**heading, "members": manifest["members"]}
     for entry, settings in zip(manifest["members"], pack.members, strict=True):
         found = store.verified(settings.name, settings.id)
         assert entry == {
@@ -93,11 +90,22 @@ def test_a_pack_trains_its_members_and_says_what_they_are(tiny, store, trained, 
         f"[{number}/4] trained {settings.name}" for number, settings in enumerate(pack.members, 1)
     ]
     assert all(line.endswith("bits/dim on holdout") for line in lines)
+    # A second call trains nothing.
+    before = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    trained.clear()
+    assert tiny.run(pack, store) == manifest
+    assert trained == []
+    assert capsys.readouterr().out.count("already trained") == 4
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_where_a_run_came_from(tiny, store):
     pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
+    working = store.working_folder(pack.members[0].name)
+    working.mkdir(parents=True)
+    (working / ".checkpoint.pt.x1y2.tmp").write_bytes(b"half")  # of a killed process: not sealed
     tiny.run(pack, store)
+    assert not list(store.root.rglob("*.tmp"))
     provenance = json.loads((folders(store, pack)[0] / "provenance.json").read_text())
     assert provenance["versions"]["torch"] == torch.__version__
     assert (provenance["device"], provenance["threads"]) == ("cpu", torch.get_num_threads())
@@ -106,20 +114,6 @@ def test_where_a_run_came_from(tiny, store):
     assert provenance["images_per_second"] == pytest.approx(144 / provenance["seconds"], rel=0.05)
     assert provenance["hardware"].endswith(f", {torch.backends.cpu.get_cpu_capability()}")
     assert provenance["started"] <= provenance["finished"]
-
-
-def test_a_second_call_trains_nothing(tiny, store, trained, capsys):
-    pack = grid(tiny, "learnable/reinforce")
-    first = tiny.run(pack, store)
-    before = [contents(folder) | {"p": (folder / "provenance.json").read_bytes()} for folder in folders(store, pack)]
-    trained.clear()
-    capsys.readouterr()
-    assert tiny.run(pack, store) == first
-    assert trained == []
-    assert capsys.readouterr().out.count("already trained") == 2
-    assert before == [
-        contents(folder) | {"p": (folder / "provenance.json").read_bytes()} for folder in folders(store, pack)
-    ]
 
 
 def test_only_what_the_store_lacks_is_trained(tiny, store, trained):
@@ -191,16 +185,6 @@ def test_seeds_are_evaluated_and_keep_their_weights(tiny, store, trained):
     assert trained == []
 
 
-def test_a_grid_that_is_run_again_takes_no_weights_from_the_seeds(tiny, store):
-    baselines = grid(tiny, "learnable/reinforce")
-    tiny.run(baselines, store)
-    worse = baselines.members[weights_kept(store, baselines).index(False)]
-    tiny.run(seeds(baselines, worse), store)
-    assert weights_kept(store, baselines) == [True, True]
-    tiny.run(baselines, store)
-    assert weights_kept(store, baselines) == [True, True]
-
-
 def test_a_selected_run_without_weights_is_trained_again_in_its_own_place(tiny, store, trained):
     baselines = grid(tiny, "learnable/reinforce")
     manifest = tiny.run(baselines, store)
@@ -214,6 +198,10 @@ def test_a_selected_run_without_weights_is_trained_again_in_its_own_place(tiny, 
     promised = manifest["members"][position]["result_sha256"]
     assert again.digest == promised  # the training is deterministic
     assert again.identity["replaces"] == [promised]
+    # The grid that is run once more takes no weights from the seeds.
+    for _ in range(2):
+        assert weights_kept(store, baselines) == [True, True]
+        tiny.run(baselines, store)
 
 
 def test_a_diverged_seed_is_recorded_without_numbers(tiny, store):
@@ -273,15 +261,6 @@ def test_a_stop_keeps_what_is_done(tiny, store, trained):
     assert trained == [pack.members[1].name]
 
 
-def test_what_a_killed_process_half_wrote_is_not_sealed(tiny, store):
-    pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
-    working = store.working_folder(pack.members[0].name)
-    working.mkdir(parents=True)
-    (working / ".checkpoint.pt.x1y2.tmp").write_bytes(b"half")
-    tiny.run(pack, store)
-    assert not list(store.root.rglob("*.tmp"))
-
-
 def test_other_data_than_the_plans_are_refused(tiny, store):
     pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
     settings = pack.members[0]
@@ -294,18 +273,7 @@ def test_other_data_than_the_plans_are_refused(tiny, store):
 def command_line(tmp_path, monkeypatch, cpu_command):
     """The arguments of the training command as a job runs it, in this process or in another."""
     monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
-
-    def arguments(tiny, pack, name):
-        (tmp_path / "pack.json").write_text(json.dumps(pack.to_json()))
-        return [
-            "train",
-            f"--pack={tmp_path / 'pack.json'}",
-            f"--data={tiny.folder}",
-            f"--store={tmp_path / name}",
-            f"--manifest={tmp_path / name}.json",
-        ]
-
-    return arguments
+    return lambda tiny, pack, name: train_arguments(tiny, pack, tmp_path / name)
 
 
 def test_a_terminated_job_goes_on_to_the_result_of_an_undisturbed_one(tiny, tmp_path, command_line):

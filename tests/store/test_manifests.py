@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
+from tests.tiny import damage, train_arguments
 
 from silent_study import cli
 from silent_study.settings import EvaluationSettings
@@ -31,8 +33,8 @@ def train(tiny, store):
     return lambda pack: tiny.run(pack, store)
 
 
-def seeds_of(grid):
-    return dataclasses.replace(grid, round="seeds", evaluation=ASKED)
+def seeds_of(grid, **changes):
+    return dataclasses.replace(grid, round="seeds", evaluation=dataclasses.replace(ASKED, **changes))
 
 
 @pytest.mark.parametrize("pack_of", [lambda grid: grid, seeds_of], ids=["grid", "seeds"])
@@ -63,32 +65,19 @@ def test_a_grid_that_is_done_keeps_its_bests_weights_alone(store, grid, train):
     assert together == train(grid)
 
 
-def test_a_grids_runs_are_no_selected_ones(store, grid, train):
-    train(grid)
+@pytest.mark.parametrize("other", [None, {"samples": 3}, {"reconstructions": 1}])
+def test_a_grid_and_an_evaluation_by_other_settings_are_work(store, grid, train, other):
+    train(grid if other is None else seeds_of(grid, **other))
     assert not seems_done(store, seeds_of(grid))
     assert manifest_if_done(store, seeds_of(grid)) is None
 
 
-@pytest.mark.parametrize("change", [{"samples": 3}, {"reconstructions": 1}])
-def test_an_evaluation_by_other_settings_is_work(store, grid, train, change):
-    train(seeds_of(grid))
-    other = dataclasses.replace(grid, round="seeds", evaluation=dataclasses.replace(ASKED, **change))
-    assert not seems_done(store, other)
-    assert manifest_if_done(store, other) is None
-
-
 @pytest.mark.parametrize("file", [EVALUATION, WEIGHTS, RECONSTRUCTIONS, RESULT, "snapshot-2.pt"])
-@pytest.mark.parametrize("damage", ["lost", "altered"])
-def test_what_is_lost_or_altered_is_work(store, grid, train, file, damage):
+@pytest.mark.parametrize("change", [Path.unlink, damage], ids=["lost", "altered"])
+def test_what_is_lost_or_altered_is_work(store, grid, train, file, change):
     pack = seeds_of(dataclasses.replace(grid, members=(dataclasses.replace(grid.members[0], snapshot_epochs=(2,)),)))
     given = train(pack)
-    path = store.folder(pack.members[0].name) / file
-    if damage == "lost":
-        path.unlink()
-    else:
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+    change(store.folder(pack.members[0].name) / file)
     assert manifest_if_done(store, pack) is None
     assert train(pack) == given
     assert manifest_if_done(store, pack) == given
@@ -104,9 +93,8 @@ def test_the_training_command_asks_for_a_device_only_where_it_needs_one(
         raise SystemExit(3)
 
     monkeypatch.setattr("silent_study.jobs.lease.acquire", acquire)
-    pack, manifest = seeds_of(grid), tmp_path / "manifest.json"
-    arguments = ["train", f"--pack={json.dumps(pack.to_json())}", f"--data={tiny.folder}"]
-    arguments += [f"--store={store.root}", f"--manifest={manifest}"]
+    pack, manifest = seeds_of(grid), tmp_path / "store.json"
+    arguments = train_arguments(tiny, pack, store.root)
     with pytest.raises(SystemExit):
         cli.main(arguments)
     assert asked == ["a device"]

@@ -22,7 +22,7 @@ def repository(tmp_path):
     return tmp_path, git
 
 
-def test_a_commit_of_settings_alone_is_no_other_source(repository):
+def test_a_commit_of_settings_is_no_other_source_and_an_edit_is_said(repository):
     folder, git = repository
     of_the_source = git("rev-parse", "HEAD")
     (folder / "params.yaml").write_text("preset: digits\n")
@@ -30,12 +30,8 @@ def test_a_commit_of_settings_alone_is_no_other_source(repository):
     git("commit", "--quiet", "-m", "settings")
     assert git("rev-parse", "HEAD") != of_the_source
     assert source_revision(folder / "src") == {"revision": of_the_source, "modified": False}
-
-
-def test_an_edit_is_said(repository):
-    folder, git = repository
     (folder / "src" / "a.py").write_text("a = 2\n")
-    assert source_revision(folder / "src") == {"revision": git("rev-parse", "HEAD"), "modified": True}
+    assert source_revision(folder / "src") == {"revision": of_the_source, "modified": True}
 
 
 def test_outside_a_checkout_nothing_is_known(tmp_path):

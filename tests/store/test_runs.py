@@ -136,7 +136,7 @@ def test_a_missing_run(store, settings):
     assert find(store, settings) is None
 
 
-def test_the_digest_is_that_of_the_result_alone(store, settings, tiny):
+def test_the_digest_is_that_of_the_result_alone(store, settings):
     digests = {}
     for name, change in {"same": {}, "faster": {"provenance.json": "{}"}, "other": {"curve.jsonl": "{}\n"}}.items():
         other = RunStore(store.root.parent / name)
@@ -156,15 +156,11 @@ def test_an_altered_file_is_named(store, settings, run, file, how):
     path = run.folder / file
     content = path.read_bytes()
     path.unlink()
-    match how:
-        case "flipped":
-            path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-        case "longer":
-            path.write_bytes(content + b"\n")
-        case "empty":
-            path.write_bytes(b"")
-        case "folder":
-            path.mkdir()
+    altered = {"flipped": bytes([content[0] ^ 1]) + content[1:], "longer": content + b"\n", "empty": b""}
+    if how in altered:
+        path.write_bytes(altered[how])
+    elif how == "folder":
+        path.mkdir()
     expected = "no file" if how in ("missing", "folder") else "found [0-9a-f]{64}"
     for search in (store.find, store.verified):
         with pytest.raises(StoreError, match=rf"{file}: expected sha256 [0-9a-f]{{64}}, found.*") as caught:
@@ -201,14 +197,11 @@ def test_a_record_that_is_none(store, settings, run, content):
         find(store, settings)
 
 
-def test_a_foreign_run_is_refused(store, settings, run):
-    other = dataclasses.replace(settings, seed=1)
-    run.folder.rename(store.folder(other.name))
-    with pytest.raises(StoreError, match=f"expected run {other.id}, found {settings.id}"):
-        find(store, other)
-
-
 def test_a_run_under_another_name_is_refused(store, settings, run):
+    foreign = dataclasses.replace(settings, seed=1)
+    shutil.copytree(run.folder, store.folder(foreign.name))
+    with pytest.raises(StoreError, match=f"expected run {foreign.id}, found {settings.id}"):
+        find(store, foreign)
     other = store.root / "tiny/learnable/reinforce"
     other.mkdir()
     run.folder.rename(other / run.folder.name)
@@ -236,25 +229,19 @@ def test_a_run_of_other_numerics_is_another_run(store, settings, run, monkeypatc
     assert find(store, dataclasses.replace(settings)) is None
 
 
-@pytest.mark.parametrize("where", ["renaming", "removing"])
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", [(Path, "rename"), (shutil, "rmtree")], ids=["renaming", "removing"])
 def test_killed_between_sealing_and_renaming(store, settings, run, monkeypatch, where):
     """The new run is complete, and takes the place of the old one, half removed or not."""
     write_files(store, settings, bpd=2.5)
-
-    class Killed(BaseException):
-        pass
-
-    def killed(*_):
-        raise Killed
-
     with monkeypatch.context() as patch:
-        if where == "renaming":
-            patch.setattr(Path, "rename", killed)
-        else:
-            patch.setattr(shutil, "rmtree", killed)
-        with pytest.raises(Killed):
+        patch.setattr(*where, killed)
+        with pytest.raises(KeyboardInterrupt):
             store.seal(settings, replaces=run)
-    if where == "removing":
+    if where[0] is shutil:
         (run.folder / "curve.jsonl").unlink()
     found = find(store, settings)
     assert found.result["selection"]["bpd"] == 2.5
@@ -289,10 +276,6 @@ def test_dropped_weights_are_dropped_and_the_rest_stays(store, settings, run):
 
 def test_killed_while_dropping_weights(store, settings, run, monkeypatch):
     """The record goes first: what lies about afterwards is not part of the run."""
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -337,19 +320,14 @@ def test_finished_and_unfinished_runs_are_listed_with_their_sizes(store, setting
     assert store.size(f"{settings.cell}/none") == 0
 
 
-def test_a_run_is_removed_finished_or_not(store, settings, run):
-    write_files(store, settings)
-    assert store.remove(settings.name)
-    assert list(store.folder(settings.cell).iterdir()) == []
-    assert store.remove(settings.name)
-
-
-def test_a_run_in_training_is_not_removed(store, settings, run):
+def test_a_run_is_removed_finished_or_not_but_not_in_training(store, settings, run):
     with store.locked(settings.name):
         assert not store.remove(settings.name)
     assert find(store, settings) == run
-    assert store.remove(settings.name)
-    assert find(store, settings) is None
+    write_files(store, settings)
+    for _ in range(2):
+        assert store.remove(settings.name)
+        assert list(store.folder(settings.cell).iterdir()) == []
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -358,12 +336,12 @@ def test_a_removal_that_was_cut_short_leaves_no_run(store, settings, run, finish
     if not finished:
         run.folder.rename(store.working_folder(settings.name))  # as if killed between sealing and renaming
 
-    def killed(folder):
+    def half_removed(folder):
         (Path(folder) / "curve.jsonl").unlink()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", killed)
+        patch.setattr(shutil, "rmtree", half_removed)
         with pytest.raises(KeyboardInterrupt):
             store.remove(settings.name)
     assert find(store, settings) is None

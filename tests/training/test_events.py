@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.tiny import never, pack_of
+from tests.tiny import never, pack_of, train_arguments
 
 from silent_study import cli
 from silent_study.store.runs import RunStore
@@ -94,10 +94,8 @@ def test_where_tensorboard_is_not_installed_one_line_says_what_to_do(tiny, tmp_p
     for name in ("torch.utils.tensorboard", "silent_study.training.events"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    (tmp_path / "pack.json").write_text(json.dumps(seeds(tiny).to_json()))
-    options = [f"--pack={tmp_path / 'pack.json'}", f"--data={tiny.folder}", f"--store={tmp_path / 'store'}"]
-    options += [f"--manifest={tmp_path / 'manifest.json'}", f"--tensorboard={tmp_path / 'events'}"]
-    assert cli.main(["train", *options]) == 1
+    arguments = train_arguments(tiny, seeds(tiny), tmp_path / "store")
+    assert cli.main([*arguments, f"--tensorboard={tmp_path / 'events'}"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("silent-gradients train: execution.tensorboard: the package tensorboard is not installed")
     assert error.count("\n") == 1

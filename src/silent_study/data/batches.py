@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,28 +38,16 @@ def dequantize(images: Tensor, levels: int, generator: torch.Generator) -> Tenso
 
 
 def with_noise(images: Tensor, levels: int, noise: Tensor) -> Tensor:
-    """``dequantize`` with a given u: ``x = (y + u) / levels``.
-
-    Args:
-        images: Levels, uint8, any shape.
-        levels: Number of grey levels.
-        noise: u, float32 in ``[0, 1]``, of the images' shape and on their device; overwritten by the result.
-    """
+    """Dequantize with a given u, float32 in ``[0, 1]``, of the images' shape; the result overwrites ``noise``."""
     return noise.clamp_(_MARGIN, 1.0 - _MARGIN).add_(images).div_(levels)
 
 
 def pixel_statistics(train: Images, levels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean and standard deviation of each pixel of the dequantized training images.
+    """Return the mean ``[D]`` and standard deviation ``[D]`` of each pixel of dequantized images ``[N, C, H, W]``.
 
-    The noise is integrated out: the mean is ``(E y + 1/2) / levels``, the variance over the population is
-    ``Var y / levels^2 + 1 / (12 levels^2)``. Hence no standard deviation is below ``1 / (levels sqrt(12))``.
-
-    Args:
-        train: Levels, uint8 ``[N, C, H, W]``.
-        levels: Number of grey levels.
-
-    Returns:
-        Mean ``[D]`` and standard deviation ``[D]``, float64, on the scale of x.
+    Both are on the scale of x. The noise is integrated out: the mean is ``(E y + 1/2) / levels``, the variance over the
+    population is ``Var y / levels^2 + 1 / (12 levels^2)``. Hence no standard deviation is below
+    ``1 / (levels sqrt(12))``.
     """
     pixels = train.reshape(len(train), -1)
     total = np.zeros(pixels.shape[1], dtype=np.int64)
@@ -108,14 +97,9 @@ class DeviceBatches:
         return torch.randperm(len(self), generator=generator, device=self.device)
 
     def at(self, index: Tensor, noise: torch.Generator) -> Tensor:
-        """Return the images at some positions with fresh dequantization noise, without waiting for the device.
+        """Return the images at positions int64 ``[B]`` with fresh dequantization noise: float32 ``[B, C, H, W]``.
 
-        Args:
-            index: Positions, int64 ``[B]``.
-            noise: Source of the noise, on the images' device.
-
-        Returns:
-            x, float32 ``[B, C, H, W]`` in ``[0, 1)``.
+        The host does not wait for the device, which ``noise`` draws on as well.
         """
         return dequantize(self.images.index_select(0, index), self.levels, noise)
 
@@ -124,21 +108,15 @@ class DeviceBatches:
 class RunData:
     """The splits of a prepared data set on a device, for the runs of one pack.
 
-    Attributes:
-        batches: Training images.
-        mean: Mean of the dequantized training images, ``[D]``.
-        deviation: Their standard deviation, ``[D]``.
-        selection: Dequantized images of the selection split, ``[N, C, H, W]``.
-        selection_name: ``holdout`` or ``test``.
-        report: Dequantized images of the report split.
-        train: Dequantized training images, as many as the report split has.
+    ``batches`` are the training images, ``mean`` and ``deviation`` their ``pixel_statistics``. The other splits are
+    dequantized, ``[N, C, H, W]``; ``train`` has as many training images as ``report`` has images.
     """
 
     batches: DeviceBatches
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
     selection: Tensor
-    selection_name: str
+    selection_name: Literal["holdout", "test"]
     report: Tensor
     train: Tensor
 

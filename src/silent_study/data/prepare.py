@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,8 +41,6 @@ RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 """Folder of the prepared data sets; each has a folder of its name."""
 
-_FILES: dict[Split, str] = {"train": TRAIN, "test": TEST}
-
 
 def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> Obtained:
     """Find or download a data set's raw files and verify them; see ``raw.obtain``.
@@ -75,21 +73,25 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
     description = source.description
     for note in source.notes:
         print(f"{source.name}: {note}", file=sys.stderr, flush=True)
-    present = _present(folder, source)
-    if present is not None and description.items() <= present.items():
-        return present
+    with suppress(DataError):  # absent, damaged or of another version: it is prepared anew
+        present = open_arrays(folder, source.sha256)[2]
+        if description.items() <= present.items():
+            return present
 
     obtained = download(source, raw, mirror)
     size = (source.train + source.test) * math.prod(source.shape)
-    with enough_space(folder, size), ExitStack() as stack:
-        written: dict[Split, Path] = {}
-        for split, file in _FILES.items():
-            target = stack.enter_context(atomic_file(folder / file))
-            _write(target, source, split, obtained.form.read(obtained.root, split))
-            written[split] = Path(target.name)
+    with enough_space(folder, size), atomic_file(folder / TRAIN) as train, atomic_file(folder / TEST) as test:
+        _write(train, source, "train", obtained.form.read(obtained.root, "train"))
+        _write(test, source, "test", obtained.form.read(obtained.root, "test"))
         # Before the files get their names, so that a file of such a name is always verified.
-        digest = _verify(source, *(np.load(written[split], mmap_mode="r") for split in _FILES))
-    return write_manifest(folder, description, digest)
+        arrays = (np.load(file.name, mmap_mode="r") for file in (train, test))
+        found = arrays_digest(source.name, source.levels, *arrays)
+        if source.arrays_sha256 not in (None, found):
+            raise DataError(
+                f"{source.name}: expected arrays with sha256 {source.arrays_sha256}, found {found}; the raw data are "
+                f"not those of this source: {source.remedy}"
+            )
+    return write_manifest(folder, description, found)
 
 
 def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
@@ -107,12 +109,10 @@ def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
     """
     source = _source(data)
     shape = (source.test, *source.shape)
-    try:
-        _, present = open_noise(folder)
-        if (present["name"], present["seed"], present["shape"]) == (source.name, EVALUATION_NOISE_SEED, list(shape)):
-            return present
-    except DataError:
-        pass  # Absent or damaged: it is written anew.
+    with suppress(DataError):  # absent or damaged: it is written anew
+        _, noise = open_noise(folder)
+        if (noise["name"], noise["seed"], noise["shape"]) == (source.name, EVALUATION_NOISE_SEED, list(shape)):
+            return noise
     with enough_space(folder, 4 * math.prod(shape)), atomic_file(folder / NOISE) as file:
         _write_header(file, np.dtype("<f4"), shape)
         for piece in evaluation_noise(shape):
@@ -138,14 +138,6 @@ def _source(data: str | Source) -> Source:
     return source_named(data) if isinstance(data, str) else data
 
 
-def _present(folder: Path, source: Source) -> Manifest | None:
-    try:
-        return open_arrays(folder, source.sha256)[2]
-    except DataError:
-        # Absent, damaged or of another version: it is prepared anew.
-        return None
-
-
 def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[Images]) -> None:
     """Write a split as an npy file, piece by piece.
 
@@ -169,17 +161,6 @@ def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[Images
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def _verify(source: Source, train: Images, test: Images) -> str:
-    """Return the digest of the written arrays; it must equal the source's, if that has one."""
-    found = arrays_digest(source.name, source.levels, train, test)
-    if source.arrays_sha256 not in (None, found):
-        raise DataError(
-            f"{source.name}: expected arrays with sha256 {source.arrays_sha256}, found {found}; the raw data are not "
-            f"those of this source: {source.remedy}"
-        )
-    return found
 
 
 def _not_this_source(source: Source, split: Split, expected: str, found: str) -> DataError:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from silent_study.data.errors import DataError
 from silent_study.settings import Protocol, digest
-from silent_study.store.files import sha256_of, write_text_atomically
+from silent_study.store.files import sha256_of
+from silent_study.store.runs import write_json
 
 Images = NDArray[np.uint8]
 """Images of integer grey levels, ``[N, C, H, W]``."""
@@ -89,12 +90,12 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class PreparedData:
-    """A prepared data set; ``open`` makes it.
+    """A prepared data set, its arrays read-only and mapped from their files; ``open`` makes it.
 
     Attributes:
-        train: Training images, uint8 ``[N, C, H, W]``, read-only, mapped from the file.
+        train: Training images, uint8 ``[N, C, H, W]``.
         test: Test images, likewise.
-        noise: Dequantization noise of evaluations, float32 ``[M, C, H, W]`` in ``[0, 1)``, mapped likewise.
+        noise: Dequantization noise of evaluations, float32 ``[M, C, H, W]`` in ``[0, 1)``.
         manifest: The content of ``manifest.json``.
     """
 
@@ -105,11 +106,9 @@ class PreparedData:
 
     @classmethod
     def open(cls, folder: Path, expected_sha256: str | None = None) -> PreparedData:
-        """Verify every file of a folder against its manifests and map the arrays.
+        """Verify every file of a folder that ``prepare`` and ``dequantize`` wrote, and map the arrays.
 
-        Args:
-            folder: A folder that ``prepare`` and ``dequantize`` wrote.
-            expected_sha256: The digest in the caller's settings; ``None`` accepts any.
+        ``expected_sha256`` is the digest in the caller's settings; ``None`` accepts any.
 
         Raises:
             DataError: A file is missing, truncated or altered, or the digest is not the expected one.
@@ -175,12 +174,6 @@ def arrays_digest(name: str, levels: int, train: Images, test: Images) -> str:
     Hashed are, in this order: one line of JSON, sorted keys and no spaces, with ``levels``, ``name`` and the full
     shapes ``[N, C, H, W]`` as ``test`` and ``train``; a newline; the bytes of ``train``; the bytes of ``test``, both in
     C order. The shapes hold the counts, so that an image that moves to the other split changes the digest.
-
-    Args:
-        name: Data set.
-        levels: Number of grey levels.
-        train: Training images ``[N, C, H, W]``.
-        test: Test images ``[N, C, H, W]``.
     """
     return digest_of_pieces(name, levels, train.shape, test.shape, (train, test))
 
@@ -188,14 +181,9 @@ def arrays_digest(name: str, levels: int, train: Images, test: Images) -> str:
 def digest_of_pieces(
     name: str, levels: int, train: tuple[int, ...], test: tuple[int, ...], pieces: Iterable[Images]
 ) -> str:
-    """Return the ``arrays_digest`` of images that come in pieces, the training images first.
+    """Return the ``arrays_digest`` of images that come in pieces ``[n, C, H, W]``, the training images first.
 
-    Args:
-        name: Data set.
-        levels: Number of grey levels.
-        train: Shape of all training images.
-        test: Shape of all test images.
-        pieces: Images ``[n, C, H, W]``.
+    ``train`` and ``test`` are the shapes of all images of a split.
     """
     header = {"name": name, "levels": levels, "train": list(train), "test": list(test)}
     hashed = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode() + b"\n")
@@ -207,16 +195,11 @@ def digest_of_pieces(
 def evaluation_noise(
     shape: tuple[int, ...], images_at_once: int = 1024, seed: int = EVALUATION_NOISE_SEED
 ) -> Iterator[Noise]:
-    """Draw the dequantization noise of evaluations, the same on every machine and with every version of numpy.
+    """Draw the dequantization noise ``(M, C, H, W)`` of evaluations, the same on every machine and with every numpy.
 
     The draw of the n-th image depends on its position and on the seed alone, not on the number of images. It is the
     low 24 bits of the Mersenne twister's draws: numpy has frozen that stream for good, and torch's CPU generator has
     the same.
-
-    Args:
-        shape: ``(M, C, H, W)``.
-        images_at_once: Images per piece.
-        seed: Seed.
 
     Yields:
         The noise in pieces, float32 ``[m, C, H, W]`` in ``[0, 1)``.
@@ -273,9 +256,8 @@ def noise_manifest_of(folder: Path) -> NoiseManifest:
 def write_manifest(folder: Path, description: Description, arrays_sha256: str) -> Manifest:
     """Write ``manifest.json`` for the arrays in a folder; ``arrays_sha256`` is their ``arrays_digest``."""
     files = {file: sha256_of(folder / file) for file in (TRAIN, TEST)}
-    manifest: Manifest = _write_sealed(
-        folder / MANIFEST, {**description, "arrays_sha256": arrays_sha256, "files": files}
-    )
+    entries = {**description, "arrays_sha256": arrays_sha256, "files": files}
+    manifest: Manifest = _write_sealed(folder / MANIFEST, entries)
     return manifest
 
 
@@ -293,7 +275,7 @@ def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_sealed(path: Path, entries: Mapping[str, Any]) -> Any:
     manifest = sealed(entries)
-    write_text_atomically(path, json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+    write_json(path, manifest)
     return manifest
 
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
@@ -57,27 +57,17 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Form:
-    """One way in which a data set is distributed.
-
-    Attributes:
-        read: Reads the images from the files.
-        files: The files that are read; empty for data that come with a package.
-        archives: Archives to unpack missing files from.
-    """
+    """One way in which a data set is distributed."""
 
     read: Read
     files: tuple[RawFile, ...] = ()
+    """The files that are read; empty for data that come with a package."""
     archives: tuple[RawFile, ...] = ()
+    """Archives to unpack missing files from."""
 
 
-@dataclass(frozen=True)
-class Obtained:
-    """Verified raw files.
-
-    Attributes:
-        form: Their form.
-        root: Folder that holds them under the form's paths.
-    """
+class Obtained(NamedTuple):
+    """Verified raw files: their form, and the folder that holds them under the form's paths."""
 
     form: Form
     root: Path
@@ -191,18 +181,17 @@ def verify(path: Path, digest: str | None, origin: str | None = None) -> None:
     if digest is None:
         return
     kind, _, expected = digest.partition(":")
-    found = npz_digest(path) if kind == "arrays" else _digest_of_bytes(path, kind)
+    if kind == "arrays":
+        found = npz_digest(path)
+    else:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
     if found != expected:
         remedy = "" if origin else "; remove or replace it, then the same command goes on"
         raise DigestError(
             f"{origin or path}: expected {kind} {expected}, found {found}: it is damaged, or of another version of the "
             f"data set{remedy}"
         )
-
-
-def _digest_of_bytes(path: Path, kind: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 def npz_digest(path: Path) -> str:

@@ -11,10 +11,6 @@ from silent_study.data.raw import Form
 from silent_study.settings import digest
 
 
-def _nothing(_folder: Path) -> str | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Source:
     """A data set: its content, its digest and the forms in which it is distributed.
@@ -46,7 +42,7 @@ class Source:
     holdout: int
     arrays_sha256: str | None
     forms: tuple[Form, ...]
-    hint: Callable[[Path], str | None] = _nothing
+    hint: Callable[[Path], str | None] = lambda _folder: None
     remedy: str = "get them anew, or, if they are meant to be others, pin the new digest in the source"
     notes: tuple[str, ...] = ()
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from silent_gradients.estimators.contract import REGISTRY, Estimator, EstimatorError, State, create
-from silent_gradients.evaluation.gradient_variance import Reference, assess, reference_gradient, settled_state
+from silent_gradients.estimators.contract import REGISTRY, Estimator, EstimatorError, create
+from silent_gradients.evaluation.gradient_variance import assess, reference_gradient, settled_state
 from silent_gradients.vae import VAE
 from silent_study.evaluation.runs import OpenRun
 from silent_study.settings import RunSettings, SettingsError
@@ -23,42 +23,33 @@ FEWEST_DRAWS = 4
 
 @dataclass(frozen=True)
 class Point:
-    """An estimator at one snapshot.
-
-    Attributes:
-        epoch: Epoch of the snapshot.
-        estimator: Name with options, as given.
-        batch_mean: Variance of the batch mean's gradient with respect to the encoder.
-        per_image_mean: Mean variance of an image's gradient.
-        bias: Norm of the bias over that of the expected gradient, with respect to the posterior's parameters.
-        bias_z: z-score of the bias; above about 4 the bias is certain.
-        reference: The estimator that gave the expected gradient.
-    """
+    """An estimator at one snapshot."""
 
     epoch: int
     estimator: str
+    """Name with options, as given."""
     batch_mean: float
+    """Variance of the batch mean's gradient with respect to the encoder."""
     per_image_mean: float
+    """Mean variance of an image's gradient."""
     bias: float
+    """Norm of the bias over that of the expected gradient, with respect to the posterior's parameters."""
     bias_z: float
+    """z-score of the bias; above about 4 the bias is certain."""
     reference: str
+    """The estimator that gave the expected gradient."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Estimators along one run's training.
-
-    Attributes:
-        run: Name of the run.
-        images: Images of the fixed batch.
-        draws: Latent draws of each estimator at each snapshot.
-        reference_draws: Latent draws of the reference, if it is not exact.
-    """
+    """Estimators along one run's training, on a fixed batch of ``images``."""
 
     run: str
     images: int
     draws: int
+    """Latent draws of each estimator at each snapshot."""
     reference_draws: int
+    """Latent draws of the reference, if it is not exact."""
     points: tuple[Point, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -96,49 +87,28 @@ def compare_estimators(
         StoreError: The folder holds no finished run, or a file was altered, or the run keeps no weights.
         DataError: The data set cannot be read, or is another one.
     """
-    for name, number, least in (
-        ("draws", draws, FEWEST_DRAWS),
-        ("reference_draws", reference_draws, FEWEST_DRAWS),
-        ("images", images, 1),
-    ):
+    limits = {"draws": (draws, FEWEST_DRAWS), "reference_draws": (reference_draws, FEWEST_DRAWS), "images": (images, 1)}
+    for name, (number, least) in limits.items():
         if number < least:
             raise SettingsError(f"{name}: expected {least} or more, got {number}")
     run, settings = open_run(folder)
     opened = OpenRun.load(run, settings, data, device)
     x, points, estimators = opened.data.selection[:images], [], None
     for epoch, snapshot in _epochs(run, settings).items():
-        vae, state = opened.model(snapshot)
+        vae, trained = opened.model(snapshot)
         if estimators is None:
             estimators = _estimators(settings, vae, x[:2], asked)
         reference = reference_gradient(vae, x, reference_draws, generator(settings.seed, "gradient-reference", device))
-        points += [
-            _measured(settings, vae, state, name, estimator, x, epoch, draws, reference)
-            for name, estimator in estimators.items()
-        ]
+        for name, estimator in estimators.items():
+            state, index = trained, None
+            if name != settings.estimator:
+                state = settled_state(vae, estimator, x, generator(settings.seed, "gradient-settling", device))
+                index = torch.arange(len(x), device=device)
+            source = generator(settings.seed, "gradient-variance", device)
+            found = assess(vae, estimator, x, state, draws, reference, source, index=index)
+            variances = (found.variance.batch_mean, found.variance.per_image_mean)
+            points.append(Point(epoch, name, *variances, found.bias, found.bias_z, reference.estimator))
     return Comparison(run.name, len(x), draws, reference_draws, tuple(points))
-
-
-def _measured(
-    settings: RunSettings,
-    vae: VAE,
-    state: State,
-    name: str,
-    estimator: Estimator,
-    x: Tensor,
-    epoch: int,
-    draws: int,
-    reference: Reference,
-) -> Point:
-    index = None
-    if name != settings.estimator:
-        state = settled_state(vae, estimator, x, generator(settings.seed, "gradient-settling", x.device))
-        index = torch.arange(len(x), device=x.device)
-    source = generator(settings.seed, "gradient-variance", x.device)
-    found = assess(vae, estimator, x, state, draws, reference, source, index=index)
-    variance = found.variance
-    return Point(
-        epoch, name, variance.batch_mean, variance.per_image_mean, found.bias, found.bias_z, reference.estimator
-    )
 
 
 def _epochs(run: StoredRun, settings: RunSettings) -> dict[int, int | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
 KEPT = "limits"
 """Folder in the results with the report's limits."""
+
+# By its path: an import would load torch.
+_SOURCE = Path(__file__).resolve().parents[2] / "silent_gradients" / "evaluation" / "limits.py"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[st
         "data": run.to_json()["data"],
         "latent_dim": run.latent_dim,
         # A change of the code computes it again.
-        "source": sha256_of(_source_of_limits()),
+        "source": sha256_of(_SOURCE),
     }
     path = results / KEPT / f"{run.data.name}-{run.data.protocol}-k={run.latent_dim}-{digest(made_from)[:12]}.json"
     kept = _intact(path)
@@ -117,14 +119,6 @@ def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[st
         kept = {"made_from": made_from, "limit": limit, "sha256": digest({"made_from": made_from, "limit": limit})}
         write_json(path, kept)
     return kept["limit"]
-
-
-def _source_of_limits() -> Path:
-    # Found and not imported: an import would load torch.
-    package = find_spec("silent_gradients")
-    assert package is not None
-    assert package.origin is not None
-    return Path(package.origin).parent / "evaluation" / "limits.py"
 
 
 def _intact(path: Path) -> KeptLimit | None:

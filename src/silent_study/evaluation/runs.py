@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +10,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from silent_gradients.estimators.contract import State
@@ -25,7 +23,7 @@ from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.settings import EvaluationSettings, RunSettings, SettingsError
 from silent_study.store import documents
-from silent_study.store.files import sha256_of, write_bytes_atomically
+from silent_study.store.files import atomic_file, sha256_of
 from silent_study.store.manifests import evaluation_digest, evaluation_id, kept_evaluation
 from silent_study.store.runs import (
     EVALUATION,
@@ -49,15 +47,7 @@ DEFAULT_SAMPLES = 16
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A stored run with its data on a device.
-
-    Attributes:
-        run: The verified run.
-        settings: Its settings.
-        prepared: Its data set.
-        data: The splits of the data set, on the device.
-        device: Device that evaluates.
-    """
+    """A verified run with its settings, its prepared data set and the splits of that on the device that evaluates."""
 
     run: StoredRun
     settings: RunSettings
@@ -67,13 +57,7 @@ class OpenRun:
 
     @classmethod
     def load(cls, run: StoredRun, settings: RunSettings, data: Path | None, device: torch.device) -> OpenRun:
-        """Load a run's data onto a device.
-
-        Args:
-            run: The verified run.
-            settings: Its settings.
-            data: Folder of its prepared data set; None is its place in ``data/prepared``.
-            device: Device that evaluates.
+        """Load a run's data onto a device, from a folder of its prepared data set (None: the one in ``data/prepared``).
 
         Raises:
             DataError: The data set cannot be read, or is another one.
@@ -106,19 +90,15 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a run's weights on one split.
-
-    Attributes:
-        run: Name of the run.
-        metrics: As ``Metrics.to_json``, with those of the importance-weighted bound where it was asked for.
-        kept: The same of the evaluation that the store keeps; None if it keeps none of this split and epoch.
-        epoch: Epoch of the snapshot; None for the final weights.
-    """
+    """Metrics of a run's weights on one split."""
 
     run: str
     metrics: Mapping[str, Any]
+    """As ``Metrics.to_json``, with those of the importance-weighted bound where it was asked for."""
     kept: Mapping[str, Any] | None
+    """The same of the evaluation that the store keeps; None if it keeps none of this split and epoch."""
     epoch: int | None = None
+    """Epoch of the snapshot; None for the final weights."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready data."""
@@ -197,11 +177,15 @@ def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> docume
         "settings": asdict(evaluation),
         "report": None,
         "train": None,
-        "limit": _limit(settings, opened.prepared),
+        "limit": None,
         "gradient_variance": [],
         "reconstructions_sha256": None,
         "sha256": "",
     }
+    if settings.variance is not None:
+        splits, levels = opened.prepared.split(settings.data.protocol, settings.data.holdout), settings.data.levels
+        limit = pca_limit(splits.train, splits.report, levels, settings.latent_dim, settings.variance)
+        document["limit"] = asdict(limit)
     if run.has_weights:
         vae, _ = opened.model()
         document["report"] = opened.metrics(vae, "test", evaluation.samples, evaluation.importance_samples)
@@ -212,7 +196,8 @@ def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> docume
             with_deviation=settings.variance is None,
             generator=generator(0, "evaluation", opened.device),
         )
-        write_bytes_atomically(run.folder / RECONSTRUCTIONS, _npz(pictures))
+        with atomic_file(run.folder / RECONSTRUCTIONS) as file:
+            np.savez_compressed(file, **pictures)  # type: ignore[arg-type]
         document["reconstructions_sha256"] = sha256_of(run.folder / RECONSTRUCTIONS)
         if vae.estimator is not None:
             images = data.selection[: evaluation.variance_images]
@@ -233,17 +218,3 @@ def _variance_at(opened: OpenRun, epoch: int, images: Tensor, draws: int) -> doc
     variances = {"batch_mean": found.batch_mean, "per_image_mean": found.per_image_mean}
     estimators = {settings.estimator: variances}
     return {"epoch": epoch, "images": found.images, "draws": found.draws, "estimators": estimators}
-
-
-def _limit(settings: RunSettings, prepared: PreparedData) -> dict[str, Any] | None:
-    if settings.variance is None:
-        return None
-    splits = prepared.split(settings.data.protocol, settings.data.holdout)
-    limit = pca_limit(splits.train, splits.report, prepared.levels, settings.latent_dim, settings.variance)
-    return asdict(limit)
-
-
-def _npz(arrays: dict[str, NDArray[np.float32]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()

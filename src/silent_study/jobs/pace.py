@@ -26,19 +26,13 @@ DEFAULT_MEGABYTES = 8192
 
 @dataclass(frozen=True)
 class Steps:
-    """Seconds of a method's steps with one architecture.
-
-    Attributes:
-        guided: A training step with the silent guide.
-        plain: A training step without it.
-        frozen: A training step with a frozen encoder.
-        evaluated: The evaluation of an image, per latent sample.
-    """
+    """Seconds of a method's training steps with one architecture, by phase, and of its evaluation."""
 
     guided: float
     plain: float
     frozen: float
     evaluated: float
+    """Per image and latent sample."""
 
 
 def epochs_by_phase(settings: RunSettings) -> dict[str, int]:
@@ -73,33 +67,19 @@ def architecture(settings: RunSettings) -> str:
 
 @dataclass(frozen=True)
 class Pace:
-    """The measurements of a device.
+    """The measurements of a device."""
 
-    Attributes:
-        device: ``cpu`` or ``cuda``.
-        hardware: Name of the device.
-        torch: Version of torch.
-        stack: Runs in the measured stacks; times are divided by it.
-        steps: Times by architecture.
-        megabytes: Peak memory in MiB of a process that trains such a stack, by architecture.
-        sources: The data sets of the plan; not measured.
-    """
-
-    device: str
-    hardware: str
-    torch: str
-    stack: int
-    steps: Mapping[str, Steps]
-    megabytes: Mapping[str, float]
-    sources: Mapping[str, Source] = field(default_factory=lambda: SOURCES)
+    device: str  # ``cpu`` or ``cuda``
+    hardware: str  # name of the device
+    torch: str  # version
+    stack: int  # runs in the measured stacks; times are divided by it
+    steps: Mapping[str, Steps]  # by architecture
+    megabytes: Mapping[str, float]  # peak memory in MiB of a process that trains such a stack, by architecture
+    sources: Mapping[str, Source] = field(default_factory=lambda: SOURCES)  # of the plan; not measured
 
     @classmethod
     def read(cls, path: Path, sources: Mapping[str, Source] = SOURCES) -> Pace | None:
         """Read the file that ``silent-gradients pace`` wrote; None if it is missing.
-
-        Args:
-            path: The file.
-            sources: The data sets of the plan.
 
         Raises:
             StoreError: The file has another content.

@@ -95,27 +95,26 @@ def run_pack(
     return manifest(spec, runs if spec.round == "seeds" else keep_best_weights(store, runs))
 
 
+@dataclass
 class _Job:
     """A pack with its data on the device; for the arguments see ``run_pack``."""
 
-    def __init__(
-        self,
-        spec: PackSpec,
-        store: RunStore,
-        data_folder: Path,
-        device: torch.device,
-        options: TrainingOptions,
-        stop: Callable[[], bool],
-    ) -> None:
-        self.spec, self.store, self.device, self.options, self.stop = spec, store, device, options, stop
+    spec: PackSpec
+    store: RunStore
+    data_folder: Path
+    device: torch.device
+    options: TrainingOptions
+    stop: Callable[[], bool]
+
+    def __post_init__(self) -> None:
         self.curve_events: type[CurveEvents] | None = None
-        if options.tensorboard is not None:  # a missing package is an error before the training
+        if self.options.tensorboard is not None:  # a missing package is an error before the training
             from silent_study.training.events import CurveEvents
 
             self.curve_events = CurveEvents
-        first = spec.members[0]
-        self.prepared = PreparedData.open(data_folder, first.data.sha256)
-        self.data = RunData.load(self.prepared, first, device)
+        first = self.spec.members[0]
+        self.prepared = PreparedData.open(self.data_folder, first.data.sha256)
+        self.data = RunData.load(self.prepared, first, self.device)
 
     def train(self) -> list[StoredRun]:
         """Train the members that the store lacks; return all members in order."""
@@ -140,11 +139,9 @@ class _Job:
                     print_outcome(self._number(settings), len(self.spec.members), "already trained", run)
                 else:
                     trainers.append((self._trainer(settings, held), run))
-            started = datetime.now(UTC)
-            options = self.options
-            stepper = Stepper(
-                stacked=options.stack > 1 and not options.streams, captured=options.captured, streams=options.streams
-            )
+            started, options = datetime.now(UTC), self.options
+            stacked = options.stack > 1 and not options.streams
+            stepper = Stepper(stacked=stacked, captured=options.captured, streams=options.streams)
             train([trainer for trainer, _ in trainers], stepper.advance, options.checkpoint_seconds, self.stop)
             for trainer, replaced in trainers:
                 runs.append(_seal(self.store, trainer, started, replaced))
@@ -177,11 +174,7 @@ class _Job:
 
 
 class EpochReport:
-    """Prints the progress of a run, at most every ``REPORT_SECONDS``.
-
-    Args:
-        title: Beginning of the lines.
-    """
+    """Prints the progress of a run in lines that begin with ``title``, at most every ``REPORT_SECONDS``."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -226,8 +219,6 @@ def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: Stored
     else:
         for path in working.glob("snapshot-*.pt"):
             path.unlink()
-    # A process that was killed in the midst of writing leaves part of a file.
-    leftovers = (working / name for name in (checkpoint.CURRENT, checkpoint.PREVIOUS, PROGRESS))
-    for path in (*leftovers, *working.glob(".*.tmp")):
-        path.unlink(missing_ok=True)
+    for name in (checkpoint.CURRENT, checkpoint.PREVIOUS, PROGRESS):
+        (working / name).unlink(missing_ok=True)
     return store.seal(settings, replaces)

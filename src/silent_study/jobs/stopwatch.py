@@ -107,12 +107,7 @@ class Stopwatch:
 
 
 def measure(stopwatches: Sequence[Stopwatch], rounds: int) -> list[Steps]:
-    """Run all stopwatches in turns, so that a busy machine slows all methods alike, and return their medians.
-
-    Args:
-        stopwatches: One per method.
-        rounds: Rounds that count.
-    """
+    """Run all stopwatches in turns, so that a busy machine slows all methods alike, and return their medians."""
     for _ in range(WARM_UP + rounds):
         for stopwatch in stopwatches:
             stopwatch.round()
@@ -128,15 +123,9 @@ def measured_pace(
     *,
     captured: bool = False,
 ) -> Pace:
-    """Measure every kind of step that some runs make; runs of one data set take turns.
+    """Measure every kind of step that some runs make, so many rounds each; runs of one data set take turns.
 
-    Args:
-        runs: The runs.
-        prepared: Their data sets by name.
-        device: Device that is measured.
-        rounds: Steps per method and phase.
-        stack: Runs in a stack.
-        captured: Capture steps as CUDA graphs.
+    ``prepared`` holds the data sets by name; for the other arguments see ``Stopwatch``.
     """
     kinds = {architecture(run): run for run in runs}
     found: dict[str, Steps] = {}

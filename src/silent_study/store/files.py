@@ -18,9 +18,6 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Missing parent folders are made. The new file keeps the mode of the one it replaces, or gets the usual one of the
     process's umask. If the block raises, the old file is untouched and nothing is left beside it.
 
-    Args:
-        path: File to write.
-
     Yields:
         The open file, whose ``name`` is its path until then.
 
@@ -48,7 +45,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader or a crash sees the old file or the new one; see ``atomic_file``."""
+    """Write ``data`` to ``path``; see ``atomic_file``."""
     with atomic_file(path) as file:
         file.write(data)
 

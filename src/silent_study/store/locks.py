@@ -18,9 +18,6 @@ from pathlib import Path
 def try_lock(path: Path) -> int | None:
     """Lock a file unless somebody holds its lock; the file is made if missing, its folder is not.
 
-    Args:
-        path: The lock file.
-
     Returns:
         A descriptor that holds the lock until it is closed; None where the lock is held, be it by this process.
 
@@ -39,11 +36,9 @@ def try_lock(path: Path) -> int | None:
 
 @contextmanager
 def locked(path: Path, notice: str) -> Iterator[None]:
-    """Hold a file's lock inside the block; the file is made if missing, its folder is not.
+    """Hold a file's lock inside the block; prints ``notice`` to standard error before a wait for the present holder.
 
-    Args:
-        path: The lock file.
-        notice: Line for the standard error stream, printed before a wait for the present holder.
+    The file is made if missing, its folder is not.
 
     Raises:
         OSError: See ``try_lock``.

@@ -18,12 +18,7 @@ SHOWN_PROBLEMS = 10
 
 
 def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> Manifest:
-    """Return a pack's manifest.
-
-    Args:
-        spec: The pack.
-        runs: Its members in order, evaluated where the pack asks for it.
-    """
+    """Return a pack's manifest; ``runs`` are its members in order, evaluated where the pack asks for it."""
     members: list[Member] = [
         {
             "name": run.name,
@@ -38,11 +33,7 @@ def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Return the content of a manifest.
-
-    Raises:
-        StoreError: The file is missing or no JSON.
-    """
+    """Return the content of a manifest; raises what ``read_json`` raises."""
     document: Manifest = read_json(path)
     return document
 
@@ -52,10 +43,7 @@ def verified_runs(
 ) -> list[list[StoredRun]]:
     """Return the runs of each pack, checked against the pack's manifest and the ids of its members.
 
-    Args:
-        store: The store.
-        packs: The packs.
-        path_of: Path of a pack's manifest: ``Plan.manifest``.
+    ``path_of`` returns the path of a pack's manifest: ``Plan.manifest``.
 
     Raises:
         StoreError: Runs are missing, altered or foreign; the message names them and the command that remakes them.
@@ -82,10 +70,11 @@ def _checked(store: RunStore, pack: PackSpec, path: Path) -> Iterator[StoredRun 
     """Yield each member, or what is wrong with it."""
     try:
         stated = read_manifest(path)
-        if stated["pack"] != pack.id or [each["id"] for each in stated["members"]] != [run.id for run in pack.members]:
-            raise StoreError(f"{path}: it lists other runs than the plan asks for")
     except StoreError as error:
         yield error
+        return
+    if stated["pack"] != pack.id or [each["id"] for each in stated["members"]] != [run.id for run in pack.members]:
+        yield StoreError(f"{path}: it lists other runs than the plan asks for")
         return
     for settings, member in zip(pack.members, stated["members"], strict=True):
         try:
@@ -136,24 +125,19 @@ def _seems_evaluated(folder: Path, evaluation: EvaluationSettings | None) -> boo
 
 
 def manifest_if_done(store: RunStore, spec: PackSpec) -> Manifest | None:
-    """Return the manifest of a pack whose runs and evaluations are all there and unaltered.
+    """Return the manifest of a pack whose runs and evaluations are all there and unaltered, else None.
 
     Prints a line on each run and keeps as many weights as training the pack does.
-
-    Returns:
-        The manifest; None where something is left to do.
     """
     if not seems_done(store, spec):
         return None
     try:
         runs = [store.verified(settings.name, settings.id) for settings in spec.members]
-        complete = all(
-            is_usable(spec, run) and (spec.evaluation is None or kept_evaluation(run, spec.evaluation) is not None)
-            for run in runs
-        )
+        if not all(is_usable(spec, run) for run in runs):
+            return None
+        if spec.evaluation is not None and not all(kept_evaluation(run, spec.evaluation) for run in runs):
+            return None
     except StoreError:  # the training that follows prints what is wrong
-        return None
-    if not complete:
         return None
     for number, run in enumerate(runs, 1):
         print_outcome(number, len(runs), "already trained", run)

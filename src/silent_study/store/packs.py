@@ -13,20 +13,17 @@ Round = Literal["baselines", "guided", "seeds"]
 
 @dataclass(frozen=True)
 class PackSpec:
-    """A pack: the runs of one training job.
-
-    Attributes:
-        round: ``baselines`` and ``guided`` are grids, which keep the weights of each cell's best member only;
-            ``seeds`` trains the selected points, keeps their weights and evaluates them.
-        group: ``data set/experiment``; members share their data, not always their method.
-        members: The runs, in order.
-        evaluation: How to evaluate (``seeds`` only).
-    """
+    """A pack: the runs of one training job."""
 
     round: Round
+    """``baselines`` and ``guided`` are grids, which keep the weights of each cell's best member only; ``seeds`` trains
+    the selected points, keeps their weights and evaluates them."""
     group: str
+    """``data set/experiment``; members share their data, not always their method."""
     members: tuple[RunSettings, ...]
+    """The runs, in order."""
     evaluation: EvaluationSettings | None
+    """How to evaluate (``seeds`` only)."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready data, in which settings that all members share are written once; see ``from_json``."""

@@ -66,9 +66,6 @@ def source_revision(source: Path = SOURCE) -> Source:
     """Return the last commit that changed the source, and whether the files differ from it; nulls outside a checkout.
 
     The newest commit of all may have changed settings alone, which makes no other results.
-
-    Args:
-        source: Folder of the source.
     """
     revision = _git(source, "log", "-1", "--format=%H", "--", ".")
     if not revision:

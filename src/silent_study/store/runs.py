@@ -63,17 +63,13 @@ def read_json(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A finished run; each of its documents is read when it is first asked for, and then kept.
-
-    Attributes:
-        name: Name in the store: ``data set/experiment/method/<readable>-<id>``.
-        folder: Folder of the run.
-        identity: Content of ``record.json``.
-    """
+    """A finished run; each of its documents is read when it is first asked for, and then kept."""
 
     name: str
+    """Name in the store: ``data set/experiment/method/<readable>-<id>``."""
     folder: Path
     identity: Identity
+    """Content of ``record.json``."""
 
     @property
     def cell(self) -> str:
@@ -184,11 +180,7 @@ class StoredRun:
 
 
 class RunStore:
-    """All runs below one folder.
-
-    Args:
-        root: ``results/store``.
-    """
+    """All runs below one folder: ``results/store``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -241,10 +233,7 @@ class RunStore:
         return locked(self._lock_file(name), f"{name}: another process is training it; waiting for it")
 
     def is_locked(self, name: str) -> bool:
-        """Return True while a process, on whichever machine, holds the lock of this name; read-only.
-
-        A process that asks for the lock at this very moment may find it taken, and then gets it at once.
-        """
+        """Return True while a process holds the lock of this name; see ``locks.is_locked``."""
         return is_locked(self._lock_path(name))
 
     def _lock_path(self, name: str) -> Path:
@@ -306,7 +295,7 @@ class RunStore:
             replaces: The earlier run of the same id that this one replaces.
         """
         working, name = self.working_folder(settings.name), settings.name
-        for leftover in working.glob(".*"):  # of an atomic write that a kill cut short
+        for leftover in working.glob(".*"):  # of a write that a kill cut short
             leftover.unlink()
         files = {path.name: sha256_of(path) for path in sorted(working.iterdir())}
         replaced = [] if replaces is None else sorted({*replaces.identity["replaces"], replaces.digest})

@@ -68,17 +68,11 @@ class Speed:
 
 @dataclass
 class _Sums:
-    """Sums over an epoch; ``totals`` stays on the device until the epoch ends.
+    """Sums over an epoch; ``totals`` stays on the device until the epoch ends."""
 
-    Attributes:
-        totals: [4], float64: the loss, E_q log p(x|z), the KL and the guide's E_q log p(x|z).
-        images: Number of images. The loss is a mean over a batch and counts once per step.
-        guided_images: Number of images whose step used the guide.
-    """
-
-    totals: Tensor
+    totals: Tensor  # [4], float64: the loss (a mean per step), E_q log p(x|z), the KL and the guide's E_q log p(x|z)
     images: int = 0
-    guided_images: int = 0
+    guided_images: int = 0  # in steps that used the guide
 
 
 class Phase(NamedTuple):
@@ -111,13 +105,8 @@ def take_step(
 
 def step_sums(step: Step) -> Tensor:
     """Return what a step adds to ``_Sums.totals``: [4], float64."""
-    guide = step.guide_log_likelihood
-    parts = (
-        step.loss.detach(),
-        step.log_likelihood.sum(),
-        step.kl.sum(),
-        step.kl.new_zeros(()) if guide is None else guide.sum(),
-    )
+    guide = step.kl.new_zeros(()) if step.guide_log_likelihood is None else step.guide_log_likelihood.sum()
+    parts = (step.loss.detach(), step.log_likelihood.sum(), step.kl.sum(), guide)
     return torch.stack([part.double() for part in parts])
 
 
@@ -230,9 +219,8 @@ class Trainer:
         epochs_done = self.epoch + self.step / self.steps
         self.alpha = 0.0 if schedule is None else schedule.weight(epochs_done)
         if cooldown := self.settings.cooldown_epochs:
-            factor = rate_factor(self.settings.epochs - epochs_done, cooldown)
             for optimizer in self.optimizers.values():
-                optimizer.scale_rate(factor)
+                optimizer.scale_rate(min(1.0, (self.settings.epochs - epochs_done) / cooldown))
         if frozen or self.alpha == 0:
             return Phase("no", frozen)
         return Phase("alone" if self.alpha == 1 else "mixed", frozen)
@@ -257,12 +245,7 @@ class Trainer:
         self.update(step.state, step_sums(step))
 
     def update(self, state: State, sums: Tensor) -> None:
-        """Make the optimizers' steps; write the estimator's new state and the sums in place.
-
-        Args:
-            state: State of the estimator after the step.
-            sums: Result of ``step_sums``.
-        """
+        """Make the optimizers' steps; write the estimator's new state and the result of ``step_sums`` in place."""
         for optimizer in self.optimizers.values():
             optimizer.step()
         for name, value in state.items():
@@ -270,12 +253,7 @@ class Trainer:
         self.sums.totals += sums
 
     def end_step(self, images: int, *, guided: bool) -> None:
-        """Count a step; after the last of an epoch, evaluate where that is due and extend the curve.
-
-        Args:
-            images: Images of the step.
-            guided: True if the step used the guide.
-        """
+        """Count a step of so many images; after the last of an epoch, evaluate if due and extend the curve."""
         self.sums.images += images
         self.sums.guided_images += images if guided else 0
         self.step += 1
@@ -290,10 +268,6 @@ class Trainer:
         if self.diverged_epoch is None and self.epoch in self.settings.snapshot_epochs:
             torch.save(self.snapshot(), self.folder / snapshot_file(self.epoch))
         self.report(self)
-
-    def save(self) -> None:
-        """Save a checkpoint."""
-        checkpoint.save(self.folder, self._state())
 
     def _curve_entry(self, sums: _Sums, alpha: float, frozen: bool) -> CurveEntry:
         settings = self.settings
@@ -333,8 +307,9 @@ class Trainer:
         """Return the weights and the estimator's state, which evaluations read."""
         return {"vae": self.vae.state_dict(), "state": self.state}
 
-    def _state(self) -> dict[str, Any]:
-        return self.snapshot() | {
+    def save(self) -> None:
+        """Save a checkpoint."""
+        state = {
             "run": self.settings.id,
             "epoch": self.epoch,
             "step": self.step,
@@ -346,6 +321,7 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "generators": {stream: source.get_state() for stream, source in self.generators.items()},
         }
+        checkpoint.save(self.folder, self.snapshot() | state)
 
     def _restore(self, saved: dict[str, Any]) -> None:
         if saved["run"] != self.settings.id:
@@ -438,11 +414,6 @@ def train(
             saving = last_save - now
         if stopping:
             raise Interrupted
-
-
-def rate_factor(epochs_left: float, cooldown_epochs: float) -> float:
-    """Return the factor of every learning rate: 1, then linear to 0 in the last ``cooldown_epochs`` (positive)."""
-    return min(1.0, epochs_left / cooldown_epochs)
 
 
 def flattened(curve: Sequence[Mapping[str, Any]]) -> bool:

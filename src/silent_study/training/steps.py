@@ -17,12 +17,7 @@ WARM_UP = 3
 
 
 class PhaseStep(Protocol):
-    """The training step of some runs in one phase.
-
-    Attributes:
-        members: The runs.
-        guided: True if the step uses the guide.
-    """
+    """The training step of some runs in one phase; ``guided`` if it uses the guide."""
 
     members: Sequence[Trainer]
     guided: bool

@@ -70,27 +70,24 @@ def test_a_damaged_pickle_is_named(tmp_path, content):
         unpickle_batch(path)
 
 
-def test_an_npz_of_objects_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"data": np.array([Evil()], dtype=object)}, r"val_data\.npz: expected an npz batch"),
+        ({"labels": [1]}, r"val_data\.npz: expected data of uint8 .*, found none"),
+    ],
+)
+def test_an_npz_without_images_is_refused(tmp_path, arrays, message):
     path = tmp_path / "val_data.npz"
-    np.savez(path, data=np.array([Evil()], dtype=object))
-    with pytest.raises(DataError, match=r"val_data\.npz: expected an npz batch"):
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match=message):
         read_npz_batch(io.BytesIO(path.read_bytes()), path)
 
 
-def test_an_npz_without_images_is_refused(tmp_path):
-    path = tmp_path / "val_data.npz"
-    np.savez(path, labels=[1])
-    with pytest.raises(DataError, match=r"expected data of uint8 .*, found none"):
-        read_npz_batch(io.BytesIO(path.read_bytes()), path)
-
-
-def _names():
-    return [*(f"train_data_batch_{number}" for number in range(1, 11)), "val_data"]
-
-
-def _batches():
-    rng = np.random.default_rng(7)
-    return {name: rng.integers(0, 256, (2, 3072), dtype=np.uint8) for name in _names()}
+NAMES = [*(f"train_data_batch_{number}" for number in range(1, 11)), "val_data"]
+SPLITS = {"train": NAMES[:-1], "val": NAMES[-1:]}
+BATCHES = dict(zip(NAMES, np.random.default_rng(7).integers(0, 256, (11, 2, 3072), dtype=np.uint8), strict=True))
+IMAGES = np.concatenate(list(BATCHES.values())).reshape(-1, 3, 32, 32)
 
 
 @pytest.fixture
@@ -101,28 +98,22 @@ def small(monkeypatch):
     return source
 
 
-def _packed(folder, batches):
+def _packed(folder):
     """The two archives as published, the batches in a folder inside them."""
     folder.mkdir(parents=True)
-    for split, names in (("train", _names()[:-1]), ("val", ["val_data"])):
+    for split, names in SPLITS.items():
         with zipfile.ZipFile(folder / f"Imagenet32_{split}_npz.zip", "w") as archive:
             for name in names:
                 buffer = io.BytesIO()
-                np.savez(buffer, data=batches[name], labels=[1, 2])
+                np.savez(buffer, data=BATCHES[name], labels=[1, 2])
                 archive.writestr(f"Imagenet32_{split}_npz/{name}.npz", buffer.getvalue())
 
 
-def test_npz_batches_are_read_inside_their_archives(small, tmp_path):
-    batches = _batches()
-    _packed(tmp_path / "imagenet32", batches)
+def test_npz_batches_are_read_inside_their_archives_or_named(small, tmp_path):
+    _packed(tmp_path / "imagenet32")
     read = small.forms[1].read
     train, test = (np.concatenate(list(read(tmp_path, split))) for split in ("train", "test"))
-    expected = np.concatenate([batches[name] for name in _names()]).reshape(-1, 3, 32, 32)
-    np.testing.assert_array_equal(np.concatenate([train, test]), expected)
-
-
-def test_an_archive_without_a_batch_is_named(small, tmp_path):
-    _packed(tmp_path / "imagenet32", _batches())
+    np.testing.assert_array_equal(np.concatenate([train, test]), IMAGES)
     with zipfile.ZipFile(tmp_path / "imagenet32" / "Imagenet32_val_npz.zip", "w"):
         pass
     with pytest.raises(DataError, match=r"Imagenet32_val_npz\.zip: expected val_data\.npz in it, found none"):
@@ -131,11 +122,10 @@ def test_an_archive_without_a_batch_is_named(small, tmp_path):
 
 def test_pickled_batches_are_prepared_one_by_one(small, tmp_path, monkeypatch):
     """From the archives in a mirror to the arrays, with the digests of the batches made here."""
-    batches = _batches()
-    pickles = {name: pickle.dumps({"data": data, "labels": [1, 2]}) for name, data in batches.items()}
+    pickles = {name: pickle.dumps({"data": data, "labels": [1, 2]}) for name, data in BATCHES.items()}
     mirror = tmp_path / "mirror" / "imagenet32"
     mirror.mkdir(parents=True)
-    for split, names in (("train", _names()[:-1]), ("val", ["val_data"])):
+    for split, names in SPLITS.items():
         with zipfile.ZipFile(mirror / f"Imagenet32_{split}.zip", "w") as archive:
             for name in names:
                 archive.writestr(name, pickles[name])
@@ -147,9 +137,8 @@ def test_pickled_batches_are_prepared_one_by_one(small, tmp_path, monkeypatch):
         SOURCES, "imagenet32", dataclasses.replace(small, forms=(Form(form.read, files, form.archives),))
     )
     manifest = prepare("imagenet32", tmp_path / "prepared", str(tmp_path / "mirror"), tmp_path / "raw")
-    expected = np.concatenate([batches[name] for name in _names()]).reshape(-1, 3, 32, 32)
-    np.testing.assert_array_equal(np.load(tmp_path / "prepared" / "train.npy"), expected[:20])
-    np.testing.assert_array_equal(np.load(tmp_path / "prepared" / "test.npy"), expected[20:])
+    np.testing.assert_array_equal(np.load(tmp_path / "prepared" / "train.npy"), IMAGES[:20])
+    np.testing.assert_array_equal(np.load(tmp_path / "prepared" / "test.npy"), IMAGES[20:])
     assert manifest["sha256"] == SOURCES["imagenet32"].sha256
 
 
@@ -167,7 +156,7 @@ def offline(monkeypatch):
 
 def _stand_in(folder):
     folder.mkdir(parents=True)
-    for name in _names():
+    for name in NAMES:
         np.savez(folder / f"{name}.npz", data=PIXELS, labels=[1, 2, 3, 4])
 
 

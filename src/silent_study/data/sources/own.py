@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from silent_study.data.prepared import Images, digest_of_pieces, manifest_of
 from silent_study.data.raw import Form, Split
 from silent_study.data.source import Source
 from silent_study.settings import digest
-from silent_study.store.files import write_text_atomically
+from silent_study.store.runs import write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -87,25 +88,15 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Opened:
-    """Images that can be read.
+    """Images that can be read."""
 
-    Attributes:
-        shape: ``(C, H, W)``.
-        own_split: True if they have a test set of their own.
-        names: Names of the images of each split, in the data set's order.
-        levels: Number of grey levels.
-        read: ``read(split, name)`` returns an image, uint8 ``[C, H, W]``.
-        where: ``where(split, name)`` names the image in messages.
-        account: Files that are read and files that are skipped, in words.
-    """
-
-    shape: tuple[int, int, int]
-    own_split: bool
-    names: Mapping[Split, Sequence[str]]
+    shape: tuple[int, int, int]  # (C, H, W)
+    own_split: bool  # whether they have a test set of their own
+    names: Mapping[Split, Sequence[str]]  # of the images of each split, in the data set's order
     levels: int
-    read: Callable[[Split, str], Images]
-    where: Callable[[Split, str], str]
-    account: str
+    read: Callable[[Split, str], Images]  # returns the image of a split and a name, uint8 [C, H, W]
+    where: Callable[[Split, str], str]  # names an image in messages
+    account: str  # files that are read and files that are skipped, in words
 
     def image(self, split: Split, name: str) -> Images:
         """Return an image, uint8 ``[C, H, W]``.
@@ -159,14 +150,17 @@ def own_source(name: str, own: OwnImages, raw: Path, prepared: Path) -> Source:
     Raises:
         DataError: Images are missing, cannot be read, or do not form a data set. The message names all such files.
     """
-    try:
+    with _named(name):
         return _source(name, own, _seen(name, own, raw, prepared))
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Let errors inside name the entry of the settings."""
+    try:
+        yield
     except DataError as error:
-        raise _named(name, error) from None
-
-
-def _named(name: str, error: DataError) -> DataError:
-    return DataError(f"data.sets.{name}: {_printable(str(error))}")
+        raise DataError(f"data.sets.{name}: {_printable(str(error))}") from None
 
 
 def _printable(text: str) -> str:
@@ -176,10 +170,8 @@ def _printable(text: str) -> str:
 
 def _source(name: str, own: OwnImages, seen: _Seen) -> Source:
     def read(_root: Path, split: Split) -> Iterator[Images]:
-        try:
+        with _named(name):
             yield from _open(own).pieces(split)
-        except DataError as error:
-            raise _named(name, error) from None
 
     path = Path(own.path)
     kind = "file" if path.suffix in (".npz", ".npy") else "folder"
@@ -216,8 +208,7 @@ def _seen(name: str, own: OwnImages, raw: Path, prepared: Path) -> _Seen:
     fingerprint = _fingerprint(own, path)
     if (seen := _recorded(record, fingerprint)) is None:
         seen = _read_all(name, own)
-        document = {"fingerprint": fingerprint, "seen": asdict(seen)}
-        write_text_atomically(record, json.dumps(document, sort_keys=True, indent=1) + "\n")
+        write_json(record, {"fingerprint": fingerprint, "seen": asdict(seen)})
         for note in seen.notes:
             print(f"{name}: {note}", file=sys.stderr, flush=True)
         # Printed once: prepare prints the notes of a record alone.
@@ -245,9 +236,8 @@ def _as_prepared(name: str, own: OwnImages, prepared: Path) -> _Seen | None:
     except DataError:  # absent or damaged
         return None
     channels, height, width = manifest["shape"]
-    counts = manifest["counts"]
     for own_split in (True, False):
-        seen = _Seen(manifest["sha256"], (channels, height, width), counts["train"], counts["test"], own_split)
+        seen = _Seen(manifest["sha256"], (channels, height, width), **manifest["counts"], own_split=own_split)
         if _source(name, own, seen).description.items() <= manifest.items():
             return seen
     return None
@@ -495,8 +485,16 @@ def _pixels(path: Path, own: OwnImages) -> Images:
                 image.load()
                 mode = {1: "L", 3: "RGB"}.get(own.channels or 0, image.mode)
                 if image.mode not in _CHANNELS and (own.channels is None or image.mode not in _CONVERTIBLE):
-                    raise _ImageError(str(path), _other_mode(image.mode))
-                upright = _upright(image)
+                    remedy = (
+                        "and grey (L) or RGB is read; set channels: 1 or channels: 3 to have all converted, without "
+                        "their transparency"
+                        if image.mode in _CONVERTIBLE
+                        else "more than 8 bits each; convert it to 8 bits, e.g. to a grey or RGB png"
+                    )
+                    raise _ImageError(str(path), f"its pixels are {image.mode}, {remedy}")
+                upright: PillowImage = image
+                with suppress(SyntaxError, ValueError, struct.error):  # damaged EXIF data hold no orientation
+                    upright = ImageOps.exif_transpose(image)
                 converted = upright if image.mode == mode else upright.convert(mode)
                 if own.size:
                     converted = ImageOps.fit(converted, (own.size[1], own.size[0]), method=Image.Resampling.BOX)
@@ -506,25 +504,6 @@ def _pixels(path: Path, own: OwnImages) -> Images:
     except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
         raise _ImageError(str(path), f"no image that can be read ({error}); remove or replace it") from None
     return pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _upright(image: PillowImage) -> PillowImage:
-    """Return an image turned as its EXIF orientation says."""
-    from PIL import ImageOps
-
-    try:
-        return ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, struct.error):  # damaged EXIF data hold no orientation
-        return image
-
-
-def _other_mode(mode: str) -> str:
-    if mode in _CONVERTIBLE:
-        return (
-            f"its pixels are {mode}, and grey (L) or RGB is read; set channels: 1 or channels: 3 to have all "
-            "converted, without their transparency"
-        )
-    return f"its pixels are {mode}, more than 8 bits each; convert it to 8 bits, e.g. to a grey or RGB png"
 
 
 # Files of arrays.
