@@ -18,11 +18,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def enough_space(folder: Path, needed: int = 0) -> Iterator[None]:
-    """Raise a ``DataError`` if the disk is full; before the block, if ``needed`` shows it.
-
-    Args:
-        folder: Folder that the block writes to; it may not exist yet.
-        needed: Bytes that the block will write, as far as known.
+    """Guard a block that writes ``needed`` bytes, as far as known, to a folder, which may not exist yet.
 
     Raises:
         DataError: The disk is full, or has less than ``needed`` left.
@@ -30,16 +26,11 @@ def enough_space(folder: Path, needed: int = 0) -> Iterator[None]:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     remedy = "free some, then the same command goes on"
     if needed > (free := shutil.disk_usage(existing).free):
-        raise DataError(
-            f"{folder}: {_megabytes(needed)} are needed and {_megabytes(free)} are free on its disk; {remedy}"
-        )
+        sizes = f"{needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free"
+        raise DataError(f"{folder}: {sizes} on its disk; {remedy}")
     try:
         yield
     except OSError as error:
         if error.errno not in _FULL:
             raise
         raise DataError(f"{folder}: its disk is full ({error.strerror}); {remedy}") from error
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

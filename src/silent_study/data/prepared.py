@@ -36,13 +36,6 @@ _WRITTEN = {"prepare": (TRAIN, TEST), "dequantize": (NOISE,)}
 """The arrays that a verb writes beside its manifest."""
 
 
-class Counts(TypedDict):
-    """Number of images of each split."""
-
-    train: int
-    test: int
-
-
 class Description(TypedDict):
     """The part of a manifest that is known before the images are read; see ``Source``."""
 
@@ -51,7 +44,7 @@ class Description(TypedDict):
     version: str
     levels: int
     shape: list[int]
-    counts: Counts
+    counts: dict[str, int]  # images by split
     sha256: str
 
 
@@ -75,17 +68,11 @@ class NoiseManifest(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts that a run reads, each uint8 ``[N, C, H, W]``.
-
-    Attributes:
-        train: Training images.
-        selection: Images to select runs and settings on.
-        report: Images for the reported numbers.
-    """
+    """The three parts that a run reads, each uint8 ``[N, C, H, W]``."""
 
     train: Images
-    selection: Images
-    report: Images
+    selection: Images  # to select runs and settings on
+    report: Images  # for the reported numbers
 
 
 @dataclass(frozen=True, eq=False)

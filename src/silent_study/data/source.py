@@ -13,38 +13,22 @@ from silent_study.settings import digest
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its content, its digest and the forms in which it is distributed.
+    """A data set: its content, its digest and the forms in which it is distributed."""
 
-    Attributes:
-        name: Name in settings, folders and cells, e.g. ``digits``.
-        title: Title in tables and figures.
-        version: Origin and split of the data, in words for the reader of a table.
-        levels: Number of grey levels; pixels are integers in ``[0, levels)``.
-        shape: Image shape ``(C, H, W)``.
-        train: Number of training images.
-        test: Number of test images.
-        holdout: Default number of training images that the holdout protocol selects on.
-        arrays_sha256: ``arrays_digest`` of the prepared arrays; None if it is unknown, which the digests of the raw
-            files then replace.
-        forms: Forms in which it is distributed, the preferred one first.
-        hint: Returns a remark on a mirror without the raw files.
-        remedy: What to do if the raw data are not the described ones.
-        notes: What ``prepare`` prints of the raw data, a line each.
-    """
-
-    name: str
-    title: str
-    version: str
-    levels: int
-    shape: tuple[int, int, int]
-    train: int
-    test: int
-    holdout: int
-    arrays_sha256: str | None
-    forms: tuple[Form, ...]
-    hint: Callable[[Path], str | None] = lambda _folder: None
+    name: str  # in settings, folders and cells, e.g. ``digits``
+    title: str  # in tables and figures
+    version: str  # origin and split of the data, in words for the reader of a table
+    levels: int  # number of grey levels; pixels are integers in ``[0, levels)``
+    shape: tuple[int, int, int]  # ``(C, H, W)``
+    train: int  # number of training images
+    test: int  # number of test images
+    holdout: int  # default number of training images that the holdout protocol selects on
+    arrays_sha256: str | None  # ``arrays_digest``; None if unknown: the digests of the raw files then replace it
+    forms: tuple[Form, ...]  # in which it is distributed, the preferred one first
+    hint: Callable[[Path], str | None] = lambda _folder: None  # returns a remark on a mirror without the raw files
+    # What to do if the raw data are not the described ones.
     remedy: str = "get them anew, or, if they are meant to be others, pin the new digest in the source"
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what ``prepare`` prints of the raw data, a line each
 
     @property
     def sha256(self) -> str:

@@ -25,20 +25,12 @@ _SOURCE = Path(__file__).resolve().parents[2] / "silent_gradients" / "evaluation
 
 @dataclass(frozen=True)
 class KnownLimit:
-    """The bound of a linear model with its optimal decoder and encoder, fitted to one split and evaluated on one.
+    """The bound of a linear model with its optimal decoder and encoder, fitted to one split and evaluated on one."""
 
-    Attributes:
-        model: ``PCA`` (probabilistic, one variance for all pixels) or ``factor analysis`` (a variance per pixel).
-        variance: Variance of the likelihood, on the scale of x in [0, 1); None where every pixel has its own.
-        fitted_to: ``train``, or the evaluated split itself: the oracle, which no model of the kind exceeds.
-        valued_on: Evaluated split, ``train`` or ``test``.
-        limit: The bound and its parts.
-    """
-
-    model: str
-    variance: float | None
-    fitted_to: str
-    valued_on: str
+    model: str  # ``PCA`` (probabilistic, one variance for all pixels) or ``factor analysis`` (a variance per pixel)
+    variance: float | None  # of the likelihood, on the scale of x in [0, 1); None where every pixel has its own
+    fitted_to: str  # ``train``, or the evaluated split itself: the oracle, which no model of the kind exceeds
+    valued_on: str  # evaluated split, ``train`` or ``test``
     limit: Limit
 
     def to_json(self) -> dict[str, Any]:

@@ -48,21 +48,13 @@ REPORT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a pack is trained: none of it is part of a run's id.
+    """How a pack is trained: none of it is part of a run's id."""
 
-    Attributes:
-        checkpoint_seconds: Wall time between a run's checkpoints.
-        stack: Most runs that are trained side by side, see ``stack.py``; 1 trains one after another, without a stack.
-        captured: Capture steps as CUDA graphs, see ``steps.CapturedStep``.
-        streams: Train runs side by side on CUDA streams of their own, without a stack; they may differ in any setting.
-        tensorboard: Folder for the curves as TensorBoard events, see ``events.py``; None writes none.
-    """
-
-    checkpoint_seconds: float = 30.0
-    stack: int = 1
-    captured: bool = False
-    streams: bool = False
-    tensorboard: Path | None = None
+    checkpoint_seconds: float = 30.0  # wall time between a run's checkpoints
+    stack: int = 1  # most runs that are trained side by side, see ``stack.py``; 1 trains one after another, unstacked
+    captured: bool = False  # capture steps as CUDA graphs, see ``steps.CapturedStep``
+    streams: bool = False  # train runs side by side on CUDA streams, unstacked; they may differ in any setting
+    tensorboard: Path | None = None  # folder for the curves as TensorBoard events, see ``events.py``
 
 
 def run_pack(

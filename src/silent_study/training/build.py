@@ -47,10 +47,7 @@ def standardization(
 def build_vae(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> VAE:
     """Build the autoencoder of a run on the CPU, with weights from the run's initialisation stream.
 
-    Args:
-        settings: The run.
-        mean: [D], mean of the dequantized training data.
-        deviation: [D], their standard deviation.
+    ``mean`` and ``deviation`` [D] are those of the dequantized training data.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(settings.seed, "initialization"))

@@ -76,15 +76,10 @@ class _Sums:
 
 
 class Phase(NamedTuple):
-    """The kind of a training step.
+    """The kind of a training step."""
 
-    Attributes:
-        guided: ``no``: no guide; ``alone``: the guide alone trains the encoder; ``mixed``: guide and estimator do.
-        frozen: True if the encoder is frozen.
-    """
-
-    guided: Literal["no", "alone", "mixed"]
-    frozen: bool
+    guided: Literal["no", "alone", "mixed"]  # by no guide, by the guide alone, or by guide and estimator
+    frozen: bool  # whether the encoder is frozen
 
 
 def take_step(
@@ -112,39 +107,21 @@ def step_sums(step: Step) -> Tensor:
 
 @dataclass
 class Trainer:
-    """The state of one run in training.
-
-    Args:
-        settings: Settings of the run.
-        data: Its data, on the device.
-        folder: Folder for the curve, checkpoints and snapshots; made if missing.
-        device: Device that trains.
-        report: Called with the trainer when the run begins or resumes, and after every epoch.
-
-    Attributes:
-        epoch: Epochs done.
-        step: Steps done since then.
-        alpha: Weight of the silent gradient in the current step.
-        diverged_epoch: Epoch in which a value was not finite.
-        seconds: Training time; runs that are trained together share it evenly.
-        curve: Entries of curve.jsonl.
-        selection: Metrics of the newest weights on the selection split; None if they were not evaluated.
-        speed: Images per second of this run.
-    """
+    """The state of one run in training."""
 
     settings: RunSettings
-    data: RunData
-    folder: Path
+    data: RunData  # on the device
+    folder: Path  # for the curve, checkpoints and snapshots; made if missing
     device: torch.device
-    report: Callable[[Trainer], None] = lambda _trainer: None
-    epoch: int = 0
-    step: int = 0
-    alpha: float = 0.0
-    diverged_epoch: int | None = None
-    seconds: float = 0.0
-    curve: list[CurveEntry] = field(default_factory=list)
-    selection: Metrics | None = None
-    speed: Speed = field(default_factory=Speed)
+    report: Callable[[Trainer], None] = lambda _trainer: None  # called at the begin, on resuming and after every epoch
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps done since then
+    alpha: float = 0.0  # weight of the silent gradient in the current step
+    diverged_epoch: int | None = None  # in which a value was not finite
+    seconds: float = 0.0  # training time; runs that are trained together share it evenly
+    curve: list[CurveEntry] = field(default_factory=list)  # entries of curve.jsonl
+    selection: Metrics | None = None  # of the newest weights on the selection split; None if they were not evaluated
+    speed: Speed = field(default_factory=Speed)  # of this run
 
     def __post_init__(self) -> None:
         settings = self.settings

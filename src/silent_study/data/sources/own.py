@@ -53,25 +53,15 @@ _KINDS = {1: "grey", 3: "RGB"}
 
 @dataclass(frozen=True)
 class OwnImages:
-    """An entry of ``data.sets``.
+    """An entry of ``data.sets``."""
 
-    Attributes:
-        path: A folder of images, with the two folders ``train`` and ``test`` in it or without; or an npz or npy file.
-        title: Title in tables and figures; None is the data set's name.
-        test: Fraction of the images that are the test set; None is 0.1, or the images' own split.
-        seed: Decides the order of the images.
-        levels: Number of grey levels.
-        size: Height and width that image files are cropped and resized to; None keeps their size.
-        channels: Grey (1) or RGB (3), to which image files are converted; None keeps their channels.
-    """
-
-    path: str
-    title: str | None = None
-    test: float | None = None
-    seed: int = 0
-    levels: int = 256
-    size: tuple[int, int] | None = None
-    channels: int | None = None
+    path: str  # a folder of images, with the two folders ``train`` and ``test`` in it or without; or an npz or npy file
+    title: str | None = None  # in tables and figures; None is the data set's name
+    test: float | None = None  # fraction of the images that are the test set; None is 0.1, or the images' own split
+    seed: int = 0  # decides the order of the images
+    levels: int = 256  # number of grey levels
+    size: tuple[int, int] | None = None  # height and width to which image files are cropped and resized; None keeps
+    channels: int | None = None  # grey (1) or RGB (3), to which image files are converted; None keeps their channels
 
 
 @dataclass(frozen=True)
