@@ -226,8 +226,9 @@ def _as_prepared(name: str, own: OwnImages, prepared: Path) -> _Seen | None:
     except DataError:  # absent or damaged
         return None
     channels, height, width = manifest["shape"]
+    counts = manifest["counts"]
     for own_split in (True, False):
-        seen = _Seen(manifest["sha256"], (channels, height, width), **manifest["counts"], own_split=own_split)
+        seen = _Seen(manifest["sha256"], (channels, height, width), counts["train"], counts["test"], own_split)
         if _source(name, own, seen).description.items() <= manifest.items():
             return seen
     return None
