@@ -121,3 +121,37 @@ def test_planning_the_papers_methods_needs_no_torch(study):
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "name", "expected"),
+    [
+        ("fixed", "silent-bernoulli", ("bernoulli", "none", True, "Silent (Bernoulli)")),
+        ("learnable", "silent-gaussian", ("gaussian", "none", True, "Silent (Gaussian)")),
+        ("learnable", "reinforce+silent", ("bernoulli", "reinforce", True, "REINFORCE + SG")),
+        ("fixed", "reparameterization", ("gaussian", "reparameterization", False, "Reparameterization")),
+        ("learnable", "reinforce+sampled", ("bernoulli", "reinforce", False, "REINFORCE + sampled guide")),
+        ("fixed", "rloo-gaussian", ("gaussian", "rloo", False, "RLOO (Gaussian)")),
+        ("learnable", "rloo-gaussian+silent", ("gaussian", "rloo", True, "RLOO (Gaussian) + SG")),
+        (
+            "learnable",
+            "reinforce-silent-baseline",
+            ("bernoulli", "reinforce-silent-baseline", False, "REINFORCE, silent baseline"),
+        ),
+    ],
+)
+def test_methods_read_as_in_the_paper(experiment, name, expected):
+    method = METHODS[experiment][name]
+    assert (method.posterior, method.sampled_estimator, method.silent, method.label) == expected
+
+
+@pytest.mark.parametrize("experiment", list(METHODS))
+def test_no_two_methods_read_the_same(experiment):
+    labels = {method.label for method in METHODS[experiment].values()}
+    assert len(labels) == len(METHODS[experiment])
+
+
+def test_every_estimator_has_a_name_for_readers():
+    for name in REGISTRY:
+        if name != "silent":
+            assert METHODS["fixed"][name].estimator_label != name

@@ -125,6 +125,7 @@ def write_run(
         }
         curve.append(training | {"selection_bpd": bound and bound + 0.02, "selection_kl": kl})
     (folder / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
+    record = {"numerics_version": 2, "files": {}, "result_sha256": SHA256, "replaces": []}
     files: dict[str, Any] = {
         "settings": document,
         "result": {
@@ -145,7 +146,7 @@ def write_run(
             "images_per_second": 1234.5,
             "started": f"2026-01-0{seed + 1}T00:00:00+00:00",
         },
-        "record": {"id": identity, "name": name, "numerics_version": 2, "files": {}, "replaces": None},
+        "record": record | {"id": identity, "name": name},
     }
     if selected and not diverged:
         if gradient_variance is None:

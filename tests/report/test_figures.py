@@ -85,9 +85,6 @@ def test_any_number_of_methods_has_colours_of_its_own(study):
     assert set(figures._colours(few).values()) <= set(figures._PALETTE)
 
 
-FOREIGN = "text.usetex: True\nfont.size: 30\naxes.autolimit_mode: round_numbers\nlines.linewidth: 9\n"
-
-
 def test_the_users_matplotlibrc_changes_no_byte(study, tmp_path, monkeypatch):
     study.add("digits/fixed/reinforce")
     study.gather(tmp_path / "ours")
@@ -100,7 +97,8 @@ study = Study(Path({str(study.store)!r}), [record_of(Path({str(study.records[0].
 study.gather(Path({str(tmp_path / "theirs")!r}))
 assert matplotlib.rcParams["text.usetex"]
 """
-    (tmp_path / "matplotlibrc").write_text(FOREIGN)
+    foreign = "text.usetex: True\nfont.size: 30\naxes.autolimit_mode: round_numbers\nlines.linewidth: 9\n"
+    (tmp_path / "matplotlibrc").write_text(foreign)
     monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
     subprocess.run([sys.executable, "-c", script], check=True)
     written = [path for path in (tmp_path / "ours").rglob("*") if path.is_file()]

@@ -25,7 +25,7 @@ def results(tmp_path):
 @pytest.fixture
 def marker(results):
     path = results / "gathered" / "0123456789ab.json"
-    gathered.record(path, results, [RUN], [path for path in results.rglob("*.*") if "store" not in path.parts])
+    gathered.record(path, results, [RUN], [results / name for name in FILES if not name.startswith("store")])
     return path
 
 

@@ -50,8 +50,8 @@ def test_a_grid_of_one_point_shows_its_declared_axes(study):
     study.options["grid_axes"] = {CELL: ("silent.annealing_rate", "silent.cutoff_epoch")}
     (found,) = maps(study, [({}, 2.0, True)])
     assert (found.axes, found.across) == (("silent.annealing_rate",), "silent.cutoff_epoch")
-    ((names, (tile,)),) = found.rows
-    assert (names, tile.heat) == (("0.1",), 1)
+    ((names, ((_, heat),)),) = found.rows
+    assert (names, heat) == (("0.1",), 1)
     assert table(study)["point"].tolist() == ["silent.annealing_rate=0.1, silent.cutoff_epoch=None"]
 
 
@@ -61,11 +61,12 @@ def test_a_grid_of_one_axis_is_a_row(study, selected):
     (found,) = maps(study, [({"silent__annealing_rate": rate}, bpd, bpd == selected) for rate, bpd in bounds.items()])
     assert (found.axes, found.across, found.columns) == ((), "silent.annealing_rate", ("0.02", "0.05", "0.1"))
     ((_, tiles),) = found.rows
-    assert [tile.text for tile in tiles] == ["2.520", "2.220", "2.020"]
-    assert [tile.selected for tile in tiles] == [False, selected == 2.2, selected == 2.0]
-    assert [tile.target[-2:] for tile in tiles] == ["01", "02", "00"]
+    drawn, heats = zip(*tiles, strict=True)
+    assert [point.text for point in drawn] == ["2.520", "2.220", "2.020"]
+    assert [point.selected for point in drawn] == [False, selected == 2.2, selected == 2.0]
+    assert [point.run.name[-2:] for point in drawn] == ["01", "02", "00"]
     # The quantile of three quarters lies halfway between 2.22 and 2.52.
-    assert [tile.heat for tile in tiles] == pytest.approx([0, 0.15 / 0.35, 1], abs=0.01)
+    assert heats == pytest.approx((0, 0.15 / 0.35, 1), abs=0.01)
     # A selected point that is not the best was selected for several methods.
     assert found.jointly == (selected == 2.2)
 
@@ -82,9 +83,10 @@ def test_axes_that_go_together_are_one_and_the_rest_are_rows(study):
     assert (found.across, found.columns) == ("silent.cutoff_epoch", ("5", "10", "none"))
     assert [names for names, _ in found.rows] == list(itertools.product(("0.001", "0.01"), ("0.05", "0.1")))
     tiles = {
-        (*names, column): tile for names, row in found.rows for column, tile in zip(found.columns, row, strict=True)
+        (*names, column): tile
+        for names, row in found.rows
+        for column, (tile, _) in zip(found.columns, row, strict=True)
     }
-    assert tiles["0.01", "0.1", "none"].diverged
     assert tiles["0.01", "0.1", "none"].text == "diverged (epoch 2)"
     assert tiles["0.01", "0.1", "10"].text == "2.130"
     assert [names for names, tile in tiles.items() if tile.selected] == [("0.001", "0.05", "5")]

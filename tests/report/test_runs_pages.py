@@ -1,7 +1,6 @@
 """Where a number leads: cells, runs and their curves."""
 
 import math
-import re
 
 import numpy as np
 import pandas as pd
@@ -73,13 +72,15 @@ def test_a_cell_has_its_settings_once_and_its_runs_what_differs(whole, pages):
     assert (shared["estimator"], shared["latent_dim"], shared["data.shape"]) == ("reinforce", "16", "1x8x8")
     assert not {"seed", "learning_rate"} & set(shared)
     titles = [f"seed {seed}, learning_rate {rate}" for seed, rate in ((0, 0.001), (1, 0.001), (2, 0.001), (0, 0.0001))]
-    assert [run.title for run in page.runs] == titles
-    assert [run.reported for run in page.runs] == [True, True, True, False]
-    assert [run.split for run in page.runs] == ["test", "test", "test", "holdout"]
-    records = {record.name: record for record in whole.records}
-    for run in page.runs[:3]:
-        report = records[run.name].metrics("report")
-        assert run.measured == (f"{report['bpd']:.3f}", f"{report['kl']:.2f}", f"{report['mse_sampled_clamped']:.3f}")
+    table = page.table.frame
+    assert [run.title for run in page.runs] == table["Run"].tolist() == titles
+    assert [link.target for link in table["Run"]] == [run.record.name for run in page.runs]
+    assert table["Reported"].tolist() == ["yes", "yes", "yes", "grid alone"]
+    assert table["Split"].tolist() == ["test", "test", "test", "holdout"]
+    for run, line in zip(page.runs[:3], table.to_dict("records"), strict=False):
+        report = run.record.metrics("report")
+        assert (line["BPD"], line["KL"]) == (f"{report['bpd']:.3f}", f"{report['kl']:.2f}")
+        assert line["MSE, sampled and clamped"] == f"{report['mse_sampled_clamped']:.3f}"
         assert dict(run.facts)["started"].startswith("2026-01")
     assert pages["digits/learnable/gumbel-softmax+silent"].runs == ()
 
@@ -97,24 +98,9 @@ def test_a_cell_is_drawn_beside_those_that_it_is_compared_with(whole, pages):
     assert alone.dashes
     assert (silent.dashes, guided.dashes) == ((), ())
     assert alone == cell_styles(whole.cells, "own")["digits/learnable/reinforce"]
-    made = pairs(whole.cells, list(whole.claims.values()), whole.context)
-    assert [(pair.first.method.name, pair.second.method.name) for pair in made[-2:]] == [
+    made = pairs(whole.cells, list(whole.claims.values()))
+    assert [(first.method.name, second.method.name) for first, second, _ in made[-2:]] == [
         ("gumbel-softmax+silent", "gumbel-softmax"),
         ("reinforce+silent", "reinforce"),
     ]
-    assert len(made[-1].chart.lines) == 6
-
-
-def test_every_measured_number_of_the_page_leads_to_its_cell_or_run(gathered):
-    html = (gathered / "report.html").read_text()
-    for name, experiment in (("table-2-fixed-variance", "fixed"), ("table-3-bits-per-dimension", "learnable")):
-        frame = pd.read_csv(gathered / "tables" / f"{name}.csv")
-        frame = frame[(frame["metric"] == "bpd") & frame["measured"].notna()]
-        section = html[html.index(f'<section id="{name}"') :]
-        section = section[: section.index("</section>")]
-        for row in frame.to_dict("records"):
-            cell = re.escape(f"digits/{experiment}/{row['method']}")
-            assert re.search(rf'<a href="#{cell}">{row["measured"]:.3f}', section)
-    for row in pd.read_csv(gathered / "tables" / "grid.csv").to_dict("records"):
-        # On the map, and in the list.
-        assert len(re.findall(rf'<a href="#{re.escape(row["name"])}">{row["selection_bpd"]:.3f}', html)) == 2
+    assert len(made[-1][2].lines) == 6

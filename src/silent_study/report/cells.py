@@ -19,7 +19,7 @@ class Cell:
         runs: One run per seed, by seed.
         configurations: Number of grid points that the selection compared; ``None`` before a selection.
         grid_diverged: True if every grid point diverged, so that none was selected.
-        asked_seeds: Number of runs that the plan asks for.
+        planned_seeds: Number of seeds in the plan.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Cell:
     runs: tuple[Record, ...]
     configurations: int | None
     grid_diverged: bool
-    asked_seeds: int
+    planned_seeds: int
 
     @property
     def evaluated(self) -> tuple[Record, ...]:
@@ -65,8 +65,8 @@ class Cell:
             for name, count in counts.items()
             if count
         ]
-        if total < self.asked_seeds:
-            parts.append(f"{total} of {self.asked_seeds} seeds run")
+        if total < self.planned_seeds:
+            parts.append(f"{total} of {self.planned_seeds} seeds run")
         if len({revision(run) for run in self.runs}) > 1:
             parts.append("source revisions differ")
         return "; ".join(parts) or "complete"
@@ -91,7 +91,7 @@ def cells(records: Iterable[Record], context: Context) -> list[Cell]:
     for run in each_once(record for record in records if record.round == "seeds"):
         runs.setdefault(run.cell, []).append(run)
     found = []
-    for name, members in runs.items():
+    for name in sorted(runs, key=rank):
         dataset, experiment, method = name.split("/")
         selection = context.selections.get(name, {})
         found.append(
@@ -100,22 +100,23 @@ def cells(records: Iterable[Record], context: Context) -> list[Cell]:
                 dataset,
                 experiment,
                 METHODS[experiment][method],
-                tuple(sorted(members, key=lambda run: run.seed)),
+                tuple(sorted(runs[name], key=lambda run: run.seed)),
                 selection.get("configurations"),
                 selection.get("status") == "diverged",
                 len(context.seeds),
             )
         )
-    return sorted(found, key=lambda cell: rank(cell.dataset, cell.experiment, cell.method))
+    return found
 
 
-def rank(dataset: str, experiment: str, method: Method) -> tuple[Any, ...]:
-    """Return the sort key of a cell: data set, then experiments and methods in the paper's order."""
-    return (dataset, list(EXPERIMENTS).index(experiment), method.rank)
+def rank(cell: str) -> tuple[Any, ...]:
+    """Return the sort key of a cell's name: data set, then experiments and methods in the paper's order."""
+    dataset, experiment, method = cell.split("/")
+    return dataset, list(EXPERIMENTS).index(experiment), METHODS[experiment][method].rank
 
 
 def each_once(records: Iterable[Record]) -> list[Record]:
-    """Return the runs by name, each once even if several rounds ask for it."""
+    """Return the runs sorted by name, each once even if it belongs to several rounds."""
     return sorted({record.name: record for record in records}.values(), key=lambda record: record.name)
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 SIDE = 1000
 """Length of both sides of a chart's square of coordinates."""
 
-# Higher values are cut off: those of the first epochs would flatten everything that differs later.
+# Quantile of the values at which an axis ends: the high values of the first epochs would hide later differences.
 SHOWN = 0.97
 
 
@@ -116,6 +116,6 @@ def chart(lines: Sequence[Line], title: str) -> Chart | None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    # Rounded, lest 0.30000000000000004 be printed.
+    # Without rounding, a tick would be printed as 0.30000000000000004.
     ticks = [round(float(tick), 10) for tick in MaxNLocator(4).tick_values(low, high)]
     return [tick for tick in ticks if low <= tick <= high]

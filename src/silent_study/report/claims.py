@@ -13,7 +13,7 @@ from silent_study.settings import EXPERIMENTS
 
 VERDICTS = ("holds", "fails", "undecided", "not measured")
 OURS = "ours"
-"""Basis of a claim that goes beyond the paper."""
+"""Basis of a claim that the paper does not make."""
 
 _FIXED_VARIANCE = {"silent-gaussian": ("reparameterization",), "silent-bernoulli": ("gumbel-softmax", "reinforce")}
 

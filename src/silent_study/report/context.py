@@ -12,7 +12,7 @@ from silent_study.store.runs import StoredRun
 
 @dataclass(frozen=True)
 class Record(StoredRun):
-    """A stored run as a round of the plan asked for it; a run of two rounds has a record in each.
+    """A stored run of a round of the plan; a run of two rounds has a record in each.
 
     Attributes:
         round: The round.
@@ -23,7 +23,7 @@ class Record(StoredRun):
 
 @dataclass(frozen=True)
 class Context:
-    """The plan around the runs: what was asked for, on which data, and what the selection chose.
+    """The plan of the runs: its cells and seeds, its data sets, and what was selected.
 
     Attributes:
         preset: Name of the preset, as every table shows it.
@@ -31,7 +31,7 @@ class Context:
         expected_cells: Every cell of the plan, with runs or without.
         selections: What was selected, by cell; see ``documents.Selected``.
         grid_axes: By cell, the settings that its grid varies, by dotted name (``silent.annealing_rate``).
-        seeds: Seeds that the plan asks for at each selected point.
+        seeds: Seeds of the plan at each selected point.
         datasets: By data set, its prepared ``manifest.json``.
         revision: Source revision that gathers; ``None`` outside a repository.
         overrides: Settings that deviate from the preset, by dotted name.

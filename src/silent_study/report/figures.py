@@ -55,8 +55,8 @@ _SETTINGS: dict[str, Any] = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"), _INK
     ),
 }
-# Near Okabe and Ito's colours, which colour-blind readers can tell apart, with a lightness for both grounds; then as
-# many that other readers can.
+# The first six are near Okabe and Ito's colours, which colour-blind readers can distinguish, with a lightness for light
+# and dark backgrounds; the others are distinct for other readers alone.
 _PALETTE = ("#2b87d1", "#d9651a", "#12a67c", "#cc79a7", "#b98500", "#7a6ff0")
 _MORE = ("#d6404d", "#6f9e2f", "#12a5b8", "#96705a", "#c44fd0", "#7f8b96")
 _DASHES: dict[str, Any] = {GUIDANCE[1]: "", GUIDANCE[0]: (3, 1.5), GUIDANCE[2]: (1, 1)}

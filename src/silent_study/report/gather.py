@@ -1,4 +1,4 @@
-"""Gathering: verify every run that the plan asks for, then write tables, figures, metrics and the page."""
+"""Gathering: verify every run of the plan, then write tables, figures, metrics and the report."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _contents(records: Sequence[Record], context: Context) -> dict[str, bytes]:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    # Nine digits keep all that a float32 evaluation knows and make differences of two tables readable.
+    # Nine digits keep the precision of a float32 evaluation; more would show noise in comparisons of two tables.
     text: str = frame.to_csv(index=False, lineterminator="\n", float_format="%.9g")
     return text
 

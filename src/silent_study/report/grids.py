@@ -55,6 +55,11 @@ class GridPoint:
         """Final BPD on the selection split, which the selection minimises; infinite for a diverged run."""
         return self.run.final_bpd
 
+    @property
+    def text(self) -> str:
+        """BPD on the selection split, or what became of the run."""
+        return run_status(self.run) if self.run.diverged else number(self.bpd)
+
 
 def grid_points(records: Iterable[Record], context: Context) -> list[GridPoint]:
     """Return every configuration that was compared: cells in the paper's order, the best of each cell first."""
@@ -70,13 +75,7 @@ def grid_points(records: Iterable[Record], context: Context) -> list[GridPoint]:
         for members in grids.values()
         for run, axes in _with_axes(list(members.values()), context)
     ]
-
-    def order(point: GridPoint) -> tuple[Any, ...]:
-        run = point.run
-        method = METHODS[run.experiment][run.method]
-        return (*rank(run.dataset, run.experiment, method), run.round, point.bpd, run.name)
-
-    return sorted(points, key=order)
+    return sorted(points, key=lambda point: (*rank(point.run.cell), point.run.round, point.bpd, point.run.name))
 
 
 def _with_axes(grid: Sequence[Record], context: Context) -> Iterator[tuple[Record, dict[str, Any]]]:
@@ -221,24 +220,6 @@ def equal_budgets_table(found: Sequence[Claim], points: Sequence[GridPoint], con
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One grid point on a map.
-
-    Attributes:
-        text: BPD on the selection split, or what became of the run.
-        target: Name of its run.
-        heat: 1 for the lowest BPD of the map, down to 0 for the highest coloured one, at least a twentieth of a bit
-            above the lowest; 0 for a diverged run.
-    """
-
-    text: str
-    target: str
-    heat: float
-    selected: bool
-    diverged: bool
-
-
-@dataclass(frozen=True)
 class GridMap:
     """The grid of one cell: a column for each value of one axis, a row for each point of the others.
 
@@ -249,7 +230,9 @@ class GridMap:
         axes: Names of the rows' axes.
         across: Name of the columns' axis; empty for a grid of one point without axes.
         columns: Values of the columns' axis.
-        rows: Values of the rows' axes, and a tile for each column; ``None`` if the grid has no such point.
+        rows: Values of the rows' axes, and for each column the point and its heat; ``None`` if the grid has no such
+            point. The heat is 1 for the lowest BPD of the map, down to 0 for the highest coloured one, at least a
+            twentieth of a bit above the lowest; 0 for a diverged run.
         jointly: True if the selected point is not the best one, because methods share an axis of their grids.
     """
 
@@ -259,7 +242,7 @@ class GridMap:
     axes: tuple[str, ...]
     across: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[tuple[str, ...], tuple[Tile | None, ...]], ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[tuple[GridPoint, float] | None, ...]], ...]
     jointly: bool
 
 
@@ -274,15 +257,13 @@ def _map(points: Sequence[GridPoint], context: Context) -> GridMap:
     axes = _independent(points)
     values = {axis: _in_order([point.axes[axis] for point in points]) for axis in axes}
     # The longest axis lies across; of several, the last, which is the method's own.
-    across = max(axes, key=lambda axis: (len(values[axis]), list(axes).index(axis)), default="")
+    across = max(reversed(axes), key=lambda axis: len(values[axis]), default="")
     down = [axis for axis in axes if axis != across]
     heats = _heats(points)
-    rows: dict[tuple[str, ...], dict[str, Tile]] = {}
+    rows: dict[tuple[str, ...], dict[str, tuple[GridPoint, float]]] = {}
     for point in sorted(points, key=lambda point: [values[axis].index(point.axes[axis]) for axis in down]):
-        name, diverged = point.run.name, point.run.diverged
-        text = run_status(point.run) if diverged else number(point.bpd)
         row = rows.setdefault(tuple(setting(point.axes[axis]) for axis in down), {})
-        row[setting(point.axes[across]) if across else ""] = Tile(text, name, heats[name], point.selected, diverged)
+        row[setting(point.axes[across]) if across else ""] = (point, heats[point.run.name])
     columns = tuple(map(setting, values[across])) if across else ("",)
     return GridMap(
         run.cell,
@@ -321,9 +302,6 @@ def _in_order(values: Sequence[Any]) -> list[Any]:
 
 def _heats(points: Sequence[GridPoint]) -> dict[str, float]:
     bounds = [point.bpd for point in points if not point.run.diverged]
-    best = min(bounds, default=math.nan)
-    span = max(float(np.quantile(bounds, _COLOURED)) - best, _LEAST_SPAN) if bounds else math.nan
-    return {
-        point.run.name: 0.0 if point.run.diverged else round(max(0.0, 1 - (point.bpd - best) / span), 2)
-        for point in points
-    }
+    span = max(float(np.quantile(bounds, _COLOURED)) - min(bounds), _LEAST_SPAN) if bounds else _LEAST_SPAN
+    # A diverged run has an infinite bound.
+    return {point.run.name: round(max(0.0, 1 - (point.bpd - min(bounds, default=0)) / span), 2) for point in points}

@@ -8,21 +8,20 @@ from __future__ import annotations
 import base64
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from silent_study.report.cells import Cell, device, each_once, revision
+from silent_study.report.cells import Cell, device, each_once, revision, run_status
 from silent_study.report.charts import SIDE, matplotlib_defaults
 from silent_study.report.claims import VERDICTS, Claim
 from silent_study.report.context import Context, Record
 from silent_study.report.figures import Drawing
 from silent_study.report.grids import GridPoint, grid_maps
-from silent_study.report.layout.printed import METRIC_LABELS, Part, Table, group_name, number
+from silent_study.report.layout.printed import METRIC_LABELS, Table, group_name, number
 from silent_study.report.runs_pages import cell_pages, device_time, pairs
 from silent_study.settings import FLATTENED_TOLERANCE
 
@@ -57,9 +56,8 @@ def render(
     for claim in papers:
         by_metric.setdefault(METRIC_LABELS[claim.metric], Counter())[claim.verdict] += 1
     pages = cell_pages(cells, claims, records, context)
-    anchors = {page.cell.name for page in pages} | {run.name for page in pages for run in page.runs}
+    anchors = {page.cell.name for page in pages} | {run.record.name for page in pages for run in page.runs}
     maps = groupby(grid_maps(points, context), key=lambda grid: grid.group)
-    time = device_time(records, context)
     pair_counts = sorted({claim.difference.n for claim in papers if claim.difference.n > 1}) or [0]
     return _template("report.html.j2").render(
         context=context,
@@ -76,12 +74,15 @@ def render(
         unmeasured=[cell for cell in cells if not cell.evaluated],
         flagged=[cell for cell in cells if cell.evaluated and cell.status != "complete"],
         tolerance=FLATTENED_TOLERANCE,
-        tables=[_table(table, anchors) for table in tables if table.name != "grid"],
-        grids=[_table(table, anchors) for table in tables if table.name == "grid"],
+        tables=[table for table in tables if table.name != "grid"],
+        grids=[table for table in tables if table.name == "grid"],
+        anchors=anchors,
         maps={group: list(members) for group, members in maps},
-        pairs=pairs(cells, claims, context),
+        pairs=pairs(cells, claims),
+        group_name=group_name,
+        run_status=run_status,
         pages=pages,
-        time=None if time is None else _part(time, anchors),
+        time=device_time(records, context),
         side=SIDE,
         drawings=[(drawing, _source(drawing)) for drawing in drawings],
         diverged=[run for run in runs if run.diverged],
@@ -93,7 +94,7 @@ def render(
 
 def render_table(table: Table) -> str:
     """Return one table as a page of its own, without links: their targets are on the whole page."""
-    return _template("table.html.j2").render(table=_table(table, frozenset()), verdicts=VERDICTS)
+    return _template("table.html.j2").render(table=table, verdicts=VERDICTS, anchors=())
 
 
 def _template(name: str) -> Template:
@@ -110,34 +111,6 @@ def _template(name: str) -> Template:
 def _counts(claims: Sequence[Claim], papers: bool = True) -> dict[str, int]:
     counts = Counter(claim.verdict for claim in claims if claim.of_the_paper == papers)
     return {verdict: counts[verdict] for verdict in VERDICTS}
-
-
-def _table(table: Table, anchors: Set[str]) -> dict[str, Any]:
-    parts = [_part(part, anchors) for part in table.parts]
-    return {"name": table.name, "title": table.title, "notes": table.notes, "parts": parts}
-
-
-def _part(part: Part, anchors: Set[str]) -> dict[str, Any]:
-    """Return a table for the template; links whose target is not on the page are left out."""
-    columns: list[Any] = list(part.frame.columns)
-    names = [name if isinstance(name, tuple) else ("", name) for name in columns]
-    groups = [(group, len(list(members))) for group, members in groupby(names, key=lambda name: name[0])]
-    return {
-        "caption": part.caption,
-        "groups": groups if any(group for group, _ in groups) else [],
-        "columns": [name for _, name in names],
-        "rows": [
-            [(text, _target(links, column, anchors)) for column, text in zip(columns, row, strict=True)]
-            for row, links in zip(part.frame.itertuples(index=False), part.links, strict=True)
-        ],
-        "headers": part.headers,
-        "folded": part.folded,
-    }
-
-
-def _target(links: Mapping[Any, str], column: Any, anchors: Set[str]) -> str:
-    target = links.get(column, "")
-    return target if target in anchors else ""
 
 
 def _headlines(papers: Sequence[Claim], context: Context) -> Iterator[str]:

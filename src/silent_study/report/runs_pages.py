@@ -9,6 +9,7 @@ from typing import Any
 
 from silent_study.methods import METHODS
 from silent_study.paper import PUBLISHED_MSE
+from silent_study.report import tables
 from silent_study.report.cells import Cell, by_cell, described, device, revision, run_status
 from silent_study.report.charts import Chart, Line, LineStyle, chart, thinned
 from silent_study.report.claims import Claim
@@ -26,7 +27,6 @@ from silent_study.report.layout.printed import (
     significant,
 )
 from silent_study.report.statistics import summarize
-from silent_study.report.tables import leaves
 
 _POINTS_OF_A_CELL = 80
 _POINTS_OF_A_RUN = 40
@@ -42,21 +42,12 @@ class RunPage:
 
     Attributes:
         title: The settings in which it differs from the other runs of its cell.
-        reported: True if the cell's numbers are means over this run and others.
-        measured: BPD, KL and MSE as text: on the report split, or on the selection split if it was not evaluated there.
-        split: The split of ``measured``.
         facts: Settings of its own, results, and what made it.
-        digests: SHA-256 by file.
     """
 
-    name: str
+    record: Record
     title: str
-    reported: bool
-    status: str
-    measured: tuple[str, ...]
-    split: str
     facts: Facts
-    digests: Mapping[str, str]
     chart: Chart | None
 
 
@@ -68,24 +59,17 @@ class CellPage:
         title: Method, data set and experiment in words.
         bpd: Mean and interval as text.
         settings: The settings that all of its runs share.
+        table: A row for each run: BPD, KL and MSE on the report split, or on the selection split where the run was not
+            evaluated on the report split.
     """
 
     cell: Cell
     title: str
     bpd: str
     settings: Facts
+    table: Part
     runs: tuple[RunPage, ...]
     chart: Chart | None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The curves of two compared cells; ``group`` is data set and experiment in words."""
-
-    group: str
-    first: Cell
-    second: Cell
-    chart: Chart
 
 
 def cell_pages(
@@ -113,14 +97,12 @@ def cell_pages(
     return pages
 
 
-def pairs(found: Sequence[Cell], orderings: Iterable[Claim], context: Context) -> list[Pair]:
-    """Return the curves of every two cells that a claim on the BPD compares, the one with silent gradients first."""
-    styles, made = cell_styles(found, "other"), []
-    for claim in orderings:
-        first, second = claim.first, claim.second
-        if claim.metric == "bpd" and (drawn := chart([*_lines(first, styles), *_lines(second, styles)], _TITLE)):
-            made.append(Pair(group_name(first.dataset, first.experiment, context), first, second, drawn))
-    return made
+def pairs(found: Sequence[Cell], orderings: Iterable[Claim]) -> list[tuple[Cell, Cell, Chart]]:
+    """Return the two cells of each claim on the BPD, the one with silent gradients first, and their curves."""
+    styles = cell_styles(found, "other")
+    compared = [(claim.first, claim.second) for claim in orderings if claim.metric == "bpd"]
+    drawn = [(*pair, chart([line for cell in pair for line in _lines(cell, styles)], _TITLE)) for pair in compared]
+    return [(first, second, curves) for first, second, curves in drawn if curves]
 
 
 def device_time(records: Iterable[Record], context: Context) -> Part | None:
@@ -131,7 +113,7 @@ def device_time(records: Iterable[Record], context: Context) -> Part | None:
     spent = {cell: sum(_seconds(run) for run in members) for cell, members in runs.items()}
     total = sum(spent.values())
     unit, seconds = ("hours", 3600) if total >= 3 * 3600 else ("minutes", 60)
-    rows: list[dict[str, str | Linked]] = []
+    rows = []
     for cell, members in sorted(runs.items(), key=lambda entry: -spent[entry[0]]):
         dataset, experiment, method = cell.split("/")
         speeds = [speed for run in members if (speed := run.provenance.get("images_per_second"))]
@@ -164,12 +146,28 @@ def _lines(cell: Cell, styles: Mapping[str, LineStyle]) -> list[Line]:
 
 
 def _cell_page(cell: Cell, runs: Sequence[Record], drawn: Chart | None, context: Context) -> CellPage:
-    settings = {run.name: {name: setting(value) for name, value in leaves(run.settings)} for run in runs}
+    settings = {run.name: {name: setting(value) for name, value in tables.leaves(run.settings)} for run in runs}
     names = dict.fromkeys(name for values in settings.values() for name in values)
     differing = [name for name in names if len({values.get(name) for values in settings.values()}) > 1]
     # The seed is each run's own, even if there is a single run.
     own = list(dict.fromkeys(["seed", *differing]))
     reported = {run.name for run in cell.runs}
+    pages, rows = [], []
+    for run in sorted(runs, key=lambda run: (run.name not in reported, run.seed, run.name)):
+        page = _run_page(run, [(name, settings[run.name].get(name, NOTHING)) for name in own])
+        measured = _measured(run)
+        pages.append(page)
+        rows.append(
+            {
+                "Run": Linked(page.title, run.name),
+                "Reported": "yes" if run.name in reported else "grid alone",
+                "BPD": number(tables.number(measured.get("bpd"))),
+                "KL": number(tables.number(measured.get("kl")), 2),
+                METRIC_LABELS[PUBLISHED_MSE]: number(tables.number(measured.get(PUBLISHED_MSE))),
+                "Split": str(measured.get("split", NOTHING)),
+                "Status": run_status(run),
+            }
+        )
     bpd = summarize(list(cell.values("bpd").values()))
     bounds = "(one seed)" if bpd.n == 1 else interval(bpd.low, bpd.high, bpd.n)
     return CellPage(
@@ -177,41 +175,27 @@ def _cell_page(cell: Cell, runs: Sequence[Record], drawn: Chart | None, context:
         f"{cell.method.label}, {group_name(cell.dataset, cell.experiment, context)}",
         f"BPD {number(bpd.mean)} {bounds}" if bpd.n else "",
         tuple((name, next(iter(settings.values()))[name]) for name in names if name not in own),
-        tuple(
-            _run_page(run, [(name, settings[run.name].get(name, NOTHING)) for name in own], run.name in reported)
-            for run in sorted(runs, key=lambda run: (run.name not in reported, run.seed, run.name))
-        ),
+        Part.of("Runs", rows, headers=1),
+        tuple(pages),
         drawn,
     )
 
 
-def _run_page(run: Record, own: Sequence[tuple[str, str]], reported: bool) -> RunPage:
-    measured = run.metrics("report") or run.metrics("selection")
+def _run_page(run: Record, own: Sequence[tuple[str, str]]) -> RunPage:
     lines = [
         Line(label, LineStyle(role), thinned(run.curve, column, _POINTS_OF_A_RUN))
         for label, role, column in (("selection split", "own", "selection_bpd"), ("training", "other", "train_bpd"))
     ]
-    digests = {**run.identity["files"]}
-    if "result_sha256" in run.identity:
-        digests["result"] = run.identity["result_sha256"]
-    return RunPage(
-        run.name,
-        ", ".join(f"{name} {value}" for name, value in own),
-        reported,
-        run_status(run),
-        tuple(
-            number(measured[name], digits) if measured.get(name) is not None else NOTHING
-            for name, digits in (("bpd", 3), ("kl", 2), (PUBLISHED_MSE, 3))
-        ),
-        str(measured.get("split", NOTHING)),
-        (*own, *_results(run, measured), *_made_by(run)),
-        digests,
-        chart(lines, _TITLE),
-    )
+    title = ", ".join(f"{name} {value}" for name, value in own)
+    return RunPage(run, title, (*own, *_results(run), *_made_by(run)), chart(lines, _TITLE))
 
 
-def _results(run: Record, measured: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    for name, value in measured.items():
+def _measured(run: Record) -> Mapping[str, Any]:
+    return run.metrics("report") or run.metrics("selection")
+
+
+def _results(run: Record) -> Iterable[tuple[str, str]]:
+    for name, value in _measured(run).items():
         if value is not None and not isinstance(value, Mapping | list):
             text = f"{value:.6g}" if isinstance(value, float) else str(value)
             yield METRIC_LABELS.get(name, name.replace("_", " ")), text

@@ -1,7 +1,7 @@
 """The report's numbers as data frames.
 
 BPD is in bits/dim, KL in nats per image, MSE summed over pixels on the [0, 1) scale. ``low`` and ``high`` bound the
-95% Student interval of the mean over seeds. An empty field is a number that does not exist; ``status`` says why.
+95% Student interval of the mean over seeds. An empty field is a number that does not exist; ``status`` has the reason.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ def measurements(cells: Sequence[Cell], context: Context, experiment: str, metri
                     **_identification(cell, context),
                     "metric": metric,
                     "measured": summary.mean,
-                    "sd": summary.sd,
-                    "low": summary.low,
-                    "high": summary.high,
+                    **{key: getattr(summary, key) for key in ("sd", "low", "high")},
                     "seeds": summary.n,
                     "published": reference,
                     "difference": summary.mean - reference,
@@ -105,8 +103,8 @@ def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
             row = {**_identification(cell, context), "epoch": epoch, "estimated_with": estimator}
             for reduction in REDUCTIONS:
                 summary = summarize([entry[reduction] for entry in entries])
-                row |= {reduction: summary.mean, f"{reduction}_sd": summary.sd}
-                row |= {f"{reduction}_low": summary.low, f"{reduction}_high": summary.high}
+                row[reduction] = summary.mean
+                row |= {f"{reduction}_{key}": getattr(summary, key) for key in ("sd", "low", "high")}
             row |= {"published": 0.0 if zero else math.nan, "seeds": len(entries)}
             row |= {key: described([entry[key] for entry in entries]) for key in ("images", "draws")}
             rows.append(row | {"status": cell.status})
@@ -155,13 +153,15 @@ def expected(claim: Claim) -> str:
 
 
 def runs(records: Sequence[Record]) -> pd.DataFrame:
-    """Return one row per run, even if several rounds ask for it: its settings, its results and what made it."""
+    """Return one row per run, even if it belongs to several rounds: its settings, its results and its origin."""
     rounds: dict[str, set[str]] = {}
     for record in records:
         rounds.setdefault(record.name, set()).add(record.round)
     results, settings, made_by = [], [], []
     for run in each_once(records):
         splits = {"selection": run.metrics("selection"), "report": run.metrics("report"), "train": run.metrics("train")}
+        evaluated = {f"{split}_{key}": value for split, metrics in splits.items() for key, value in metrics.items()}
+        result: Mapping[str, Any] = run.result
         results.append(
             {
                 "name": run.name,
@@ -169,26 +169,15 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
                 "rounds": "+".join(sorted(rounds[run.name])),
                 "seed": run.seed,
                 "status": run_status(run),
-                "diverged_epoch": run.result["diverged_epoch"],
-                "flattened": run.result["flattened"],
-                "epochs": run.result["epochs"],
-                "epochs_to_threshold": run.result["epochs_to_threshold"],
-                **{
-                    f"{split}_{key}": value
-                    for split, metrics in splits.items()
-                    for key, value in metrics.items()
-                    if not isinstance(value, Mapping | list)
-                },
+                **{key: result[key] for key in ("diverged_epoch", "flattened", "epochs", "epochs_to_threshold")},
+                **{key: value for key, value in evaluated.items() if not isinstance(value, Mapping | list)},
             }
         )
         # Without a silent gradient its settings are empty columns, not one of their common name.
         settings.append({f"setting.{key}": value for key, value in leaves(run.settings) if key != "silent"})
         provenance: Mapping[str, Any] = run.provenance
-        made_by.append(
-            {"revision": revision(run)}
-            | {key: provenance.get(key) for key in _MADE_BY}
-            | {"replaces": run.identity.get("replaces")}
-        )
+        origin = {key: provenance.get(key) for key in _MADE_BY}
+        made_by.append({"revision": revision(run), **origin, "replaces": run.identity["replaces"]})
     return pd.concat([pd.DataFrame(columns) for columns in (results, settings, made_by)], axis=1)
 
 
@@ -204,11 +193,8 @@ def curves(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
         if run.round == "seeds":
             seeds.setdefault(run.cell, {})[f"seed_{run.seed}"] = run.curve.set_index("epoch")["selection_bpd"]
     frames = {cell: pd.DataFrame(columns).dropna(how="all") for cell, columns in seeds.items()}
-    return {
-        cell: frame.assign(selection_bpd=frame.mean(axis=1)).reset_index()
-        for cell, frame in frames.items()
-        if len(frame)
-    }
+    means = {cell: frame.assign(selection_bpd=frame.mean(axis=1)) for cell, frame in frames.items() if len(frame)}
+    return {cell: frame.reset_index() for cell, frame in means.items()}
 
 
 def metrics(cells: Sequence[Cell], context: Context) -> dict[str, Any]:

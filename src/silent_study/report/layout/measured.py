@@ -1,4 +1,4 @@
-"""Tables 1 to 4, and the like of Tables 1 and 2 for the experiment with a log-linear precision."""
+"""Tables 1 to 4, and the counterparts of Tables 1 and 2 for the experiment with a log-linear precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from silent_study.methods import GUIDANCE, METHODS
+from silent_study.methods import GUIDANCE, METHODS, Method
 from silent_study.paper import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_study.report import tables
 from silent_study.report.cells import Cell, described
@@ -63,7 +63,7 @@ _ROW_NAMES = (("", "Posterior"), ("", "Estimator"))
 _FACTOR_ANALYSIS = ("Continuous", "Factor analysis")
 _COLUMNS = dict(zip(GUIDANCE, (*GUIDANCE[:2], f"{GUIDANCE[2]} ({BEYOND})"), strict=True))
 
-Row = dict[Any, str | Linked]
+Row = dict[Any, str]
 
 
 def measured_tables(cells: Sequence[Cell], context: Context) -> Iterator[Table]:
@@ -114,9 +114,7 @@ def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], 
     """Return every metric of the cells of an experiment with a linear decoder."""
     data = tables.measurements(cells, context, experiment, tables.ALL_METRICS)
     groups: dict[tuple[str, bool], list[Row]] = {}
-    for (dataset, name_of_method), group in grouped(data, "dataset", "method"):
-        rows, method = {row["metric"]: row for row in as_rows(group)}, METHODS[experiment][name_of_method]
-        target = f"{dataset}/{experiment}/{name_of_method}"
+    for dataset, method, target, rows in _by_method(data, experiment):
         bpd, kl, mse = (_printed(rows[metric], target) for metric in ("bpd", "kl", PUBLISHED_MSE))
         groups.setdefault((dataset, method.beyond), []).append(
             {
@@ -137,7 +135,7 @@ def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], 
         *([] if fixed else [_ABOUT_LOG_LINEAR]),
         *facts(data, context),
         _UNITS,
-        *([_ABOUT_MSE, *_about_published(data)] if fixed else []),
+        *([_ABOUT_MSE, _about_published(data)] if fixed else []),
         *_about_weighted(data, cells),
         *_about_controls(data),
     ]
@@ -157,10 +155,9 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     compact: dict[tuple[str, str], Row] = {}
     details: dict[tuple[str, bool], list[Row]] = {}
     papers = {_FACTOR_ANALYSIS}
-    for (dataset, name_of_method), group in grouped(data, "dataset", "method"):
-        rows, method = {row["metric"]: row for row in as_rows(group)}, METHODS["learnable"][name_of_method]
-        target, title_of = f"{dataset}/learnable/{name_of_method}", context.title(dataset)
+    for dataset, method, target, rows in _by_method(data, "learnable"):
         key, found = (method.space, method.estimator_label), _printed(rows[metric], target, of_published=2)
+        title_of = context.title(dataset)
         papers |= set() if method.beyond else {key}
         row = compact.setdefault(key, dict(zip(_ROW_NAMES, key, strict=True)))
         row[title_of, _COLUMNS[method.guidance]] = Linked(_with_interval(rows[metric], found), target)
@@ -170,10 +167,8 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
                 "Posterior": method.space,
                 "Method": method.label,
                 label: found["mean"],
-                "sd": found["sd"],
-                "95% interval": found["95% interval"],
-                "Published": found["published"],
-                "Difference": found["difference"],
+                **{name: found[name] for name in ("sd", "95% interval")},
+                **{name.capitalize(): found[name] for name in ("published", "difference")},
                 **({"Monte-Carlo error": found["Monte-Carlo error"]} if metric == "bpd" else {}),
                 "Importance-weighted": _weighted(rows, target),
                 **_made_from(rows[metric]),
@@ -206,13 +201,20 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     return Table(name, title, (*facts(data, context), *_about_guidance(data, cells, metric)), data, tuple(parts))
 
 
+def _by_method(data: pd.DataFrame, experiment: str) -> Iterator[tuple[str, Method, str, dict[str, dict[str, Any]]]]:
+    """Yield data set, method, name and measurements by metric of each cell."""
+    for (dataset, name), group in grouped(data, "dataset", "method"):
+        rows = {row["metric"]: row for row in as_rows(group)}
+        yield dataset, METHODS[experiment][name], f"{dataset}/{experiment}/{name}", rows
+
+
 def _about_guidance(data: pd.DataFrame, cells: Sequence[Cell], metric: str) -> Iterator[str]:
     yield (
         f"{METRIC_LABELS[metric]} in {'bits/dim' if metric == 'bpd' else 'nats per image'}: mean over seeds with its "
         "95% Student interval. SG: the silent gradient of a linear decoder guides the encoder. A star marks a cell "
         "whose status, in its details below, says more."
     )
-    yield from (*_about_published(data), *_about_controls(data), *_about_weighted(data, cells))
+    yield from (_about_published(data), *_about_controls(data), *_about_weighted(data, cells))
     if _any(data, "closed_form"):
         yield f"Factor analysis: {_ABOUT_FACTOR_ANALYSIS}"
     if len(data) and data["guidance"].eq("with sampled guide").any():
@@ -222,7 +224,7 @@ def _about_guidance(data: pd.DataFrame, cells: Sequence[Cell], metric: str) -> I
         )
 
 
-def _printed(row: dict[str, Any], target: str, of_published: int | None = None) -> dict[str, str | Linked]:
+def _printed(row: dict[str, Any], target: str, of_published: int | None = None) -> dict[str, str]:
     """Return a measurement as text by column; published values may have other digits than measured ones."""
     digits = DIGITS.get(row["metric"], 3)
     return {
@@ -244,7 +246,7 @@ def _weighted(rows: dict[str, dict[str, Any]], target: str) -> Linked:
     return Linked(text, target)
 
 
-def _with_interval(row: dict[str, Any], found: dict[str, str | Linked]) -> str:
+def _with_interval(row: dict[str, Any], found: dict[str, str]) -> str:
     if not row["seeds"]:
         return str(row["status"])
     bounds = "(one seed)" if row["seeds"] == 1 else found["95% interval"]
@@ -266,36 +268,31 @@ def _any(data: pd.DataFrame, column: str) -> bool:
     return bool(len(data) and data[column].notna().any())
 
 
-def _about_published(data: pd.DataFrame) -> list[str]:
+def _about_published(data: pd.DataFrame) -> str:
     if not _any(data, "published"):
-        return ["The paper has no numbers for these data sets."]
-    return [
+        return "The paper has no numbers for these data sets."
+    return (
         "Published values come from the paper's own, longest training; the epochs of each row say how far this preset "
         "goes. Difference: measured minus published."
-    ]
+    )
 
 
-def _about_weighted(data: pd.DataFrame, cells: Sequence[Cell]) -> list[str]:
-    if not len(data) or not data["metric"].eq(tables.IMPORTANCE_WEIGHTED).any():
-        return []
-    reports = [
-        run.metrics("report") for cell in cells for run in cell.evaluated if cell.experiment in set(data["experiment"])
-    ]
-    samples = described([report["importance_samples"] for report in reports if "importance_samples" in report])
-    return [
-        f"Importance-weighted: the bound of {samples} samples per image (Burda et al. 2016), in expectation no looser "
-        "than the evidence lower bound; with its Monte-Carlo error."
-    ]
+def _about_weighted(data: pd.DataFrame, cells: Sequence[Cell]) -> Iterator[str]:
+    if len(data) and data["metric"].eq(tables.IMPORTANCE_WEIGHTED).any():
+        experiments = set(data["experiment"])
+        reports = [run.metrics("report") for cell in cells for run in cell.evaluated if cell.experiment in experiments]
+        samples = described([report["importance_samples"] for report in reports if "importance_samples" in report])
+        yield (
+            f"Importance-weighted: the bound of {samples} samples per image (Burda et al. 2016), in expectation no "
+            "looser than the evidence lower bound; with its Monte-Carlo error."
+        )
 
 
-def _about_controls(data: pd.DataFrame) -> list[str]:
-    if not len(data) or not data["estimator"].str.contains("silent").any():
-        return []
-    if not any(EXPERIMENTS[experiment].linear for experiment in data["experiment"]):
-        return [
-            "Silent baselines and silent controls are those of a guide that trains beside the decoder; it steers the "
-            "encoder only in the rows with SG."
-        ]
-    return [
-        "Silent baselines and silent controls are those of the reported decoder itself, whose expectation is known."
-    ]
+def _about_controls(data: pd.DataFrame) -> Iterator[str]:
+    if len(data) and data["estimator"].str.contains("silent").any():
+        own = any(EXPERIMENTS[experiment].linear for experiment in data["experiment"])
+        yield "Silent baselines and silent controls are those of " + (
+            "the reported decoder itself, whose expectation is known."
+            if own
+            else "a guide that trains beside the decoder; it steers the encoder only in the rows with SG."
+        )

@@ -24,7 +24,7 @@ from silent_study.report.layout.printed import (
 
 def orderings(found: Sequence[Claim], context: Context) -> Table:
     """Return the verdict on each ordering, by data set and experiment; the paper's before ours."""
-    groups: dict[tuple[bool, str, str], list[dict[str, str | Linked]]] = {}
+    groups: dict[tuple[bool, str, str], list[dict[str, str]]] = {}
     for claim in sorted(found, key=lambda claim: not claim.of_the_paper):
         digits, difference = DIGITS.get(claim.metric, 3), claim.difference
         by_seed = ", ".join(number(value, digits, sign=True) for value in claim.differences) or NOTHING

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -68,19 +70,20 @@ def setting(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True)
-class Linked:
+class Linked(str):
     """A printed number and where it was measured.
 
     Attributes:
         target: Name of a cell or run.
     """
 
-    text: str
     target: str
 
-    def __str__(self) -> str:
-        return self.text
+    def __new__(cls, text: str, target: str) -> Linked:
+        """Make the text a link."""
+        linked = super().__new__(cls, text)
+        linked.target = target
+        return linked
 
 
 @dataclass(frozen=True)
@@ -88,37 +91,48 @@ class Part:
     """One printed table.
 
     Attributes:
-        frame: Text only; columns may have two levels, the upper one grouping them.
+        frame: Text only, ``Linked`` where a number was measured; columns may have two levels, the upper one grouping
+            them.
         headers: Number of leading columns that name a row.
         folded: True if a page may hide it at first.
-        links: For each row the cells or runs that its numbers were measured in, by column.
     """
 
     caption: str
     frame: pd.DataFrame
     headers: int
     folded: bool = False
-    links: tuple[Mapping[Any, str], ...] = ()
 
     @classmethod
-    def of(cls, caption: str, rows: Sequence[Mapping[Any, str | Linked]], headers: int, folded: bool = False) -> Part:
+    def of(cls, caption: str, rows: Sequence[Mapping[Any, str]], headers: int, folded: bool = False) -> Part:
         """Make a table of rows by column, without empty columns on what may not exist, such as published numbers."""
-        frame = pd.DataFrame([{column: str(value) for column, value in row.items()} for row in rows])
-        links = tuple(
-            {name: value.target for name, value in row.items() if isinstance(value, Linked) and value.text != NOTHING}
-            for row in rows
-        )
-        return cls(caption, frame.drop(columns=list(_empty(frame))), headers, folded, links)
+        part = cls(caption, pd.DataFrame(list(rows), dtype=object), headers, folded)
+        # A difference of two methods that were not run is news; one to a paper that has no number is not.
+        if "Verdict" in part.frame.columns:
+            return part
+        columns: list[Any] = list(part.frame.columns)
+        empty = [
+            column
+            for column, (_, name) in zip(columns, part.columns, strict=True)
+            if name.lower().startswith(_MAY_BE_EMPTY) and part.frame[column].eq(NOTHING).all()
+        ]
+        return replace(part, frame=part.frame.drop(columns=empty))
 
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Group and name of each column; the group is empty where there is none."""
+        columns: list[Any] = list(self.frame.columns)
+        return [column if isinstance(column, tuple) else ("", column) for column in columns]
 
-def _empty(frame: pd.DataFrame) -> Iterator[Any]:
-    # A difference of two methods that were not run is news; one to a paper that has no number is not.
-    if "Verdict" not in frame.columns:
-        columns: list[Any] = list(frame.columns)
-        for column in columns:
-            name = column[1] if isinstance(column, tuple) else column
-            if name.lower().startswith(_MAY_BE_EMPTY) and frame[column].eq(NOTHING).all():
-                yield column
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Each group and its number of columns; empty if no column has a group."""
+        groups = [(group, len(list(members))) for group, members in groupby(self.columns, key=itemgetter(0))]
+        return groups if any(group for group, _ in groups) else []
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The texts of each row."""
+        return list(self.frame.itertuples(index=False, name=None))
 
 
 @dataclass(frozen=True)
@@ -141,16 +155,11 @@ def markdown(table: Table) -> str:
     """Return a table as a Markdown document, its column groups written into the column names."""
     lines = [f"# {table.title}", "", *(f"{note}\n" for note in table.notes)]
     for part in table.parts:
-        columns: list[Any] = list(part.frame.columns)
-        names = [" ".join(filter(None, name)) if isinstance(name, tuple) else name for name in columns]
-        rows = [names, ["---"] * len(names), *part.frame.itertuples(index=False)]
-        lines += [part.caption, "", *map(_markdown_row, rows), ""]
+        names = [" ".join(filter(None, column)) for column in part.columns]
+        rows = [names, ["---"] * len(names), *part.rows]
+        escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
+        lines += [part.caption, "", *(f"| {' | '.join(row)} |" for row in escaped), ""]
     return "\n".join(lines)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
 
 
 def group_name(dataset: str, experiment: str, context: Context, beyond: bool = False) -> str:
