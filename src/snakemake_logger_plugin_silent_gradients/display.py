@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from silent_study.words import duration
 
@@ -14,31 +14,16 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 
-class Display(Protocol):
-    """A place for lines and the progress.
-
-    Attributes:
-        shows_progress: True if the progress is visible without lines about it.
-    """
-
-    shows_progress: bool
-
-    def write(self, text: str, style: str) -> None:
-        """Show a text of one or more lines in a style of rich ("" for none)."""
-
-    def watch(self, progress: Progress) -> None:
-        """Show this state from now on."""
-
-    def close(self) -> None:
-        """Stop showing the state."""
-
-
 HEARTBEAT_SECONDS = 20.0
 """Seconds between lines about the running jobs if the output is not a terminal."""
 
 
 class PlainDisplay:
-    """Lines on the standard error stream, for log files and pipes."""
+    """Lines on the standard error stream, for log files and pipes.
+
+    Attributes:
+        shows_progress: True if the progress is visible without lines about it.
+    """
 
     shows_progress = False
 
@@ -47,15 +32,15 @@ class PlainDisplay:
         self._closed = threading.Event()
 
     def write(self, text: str, style: str) -> None:
-        """Show a text as it is."""
+        """Show a text of one or more lines in a style of rich ("" for none), which only a terminal shows."""
         print(text, file=sys.stderr, flush=True)
 
     def watch(self, progress: Progress) -> None:
-        """Print a line for each pack in training at every heartbeat."""
+        """Show this state from now on: a line for each pack in training at every heartbeat."""
         threading.Thread(target=self._beat, args=(progress,), daemon=True).start()
 
     def close(self) -> None:
-        """Stop the heartbeat."""
+        """Stop showing the state."""
         self._closed.set()
 
     def _beat(self, progress: Progress) -> None:
@@ -65,12 +50,13 @@ class PlainDisplay:
                     self.write(f"  {name}, {duration(seconds)}: {line}", "")
 
 
-class TerminalDisplay:
+class TerminalDisplay(PlainDisplay):
     """Lines on the terminal, with the running jobs and the progress below them while a workflow runs."""
 
     shows_progress = True
 
     def __init__(self, *, colour: bool) -> None:
+        super().__init__()
         # Imported here: rich loads slowly, and Snakemake imports this package at every start, also of its subprocesses.
         from rich.console import Console
         from rich.live import Live

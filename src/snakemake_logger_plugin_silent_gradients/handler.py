@@ -17,7 +17,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from silent_study.words import duration
 
 from . import packs
-from .display import Display, PlainDisplay, TerminalDisplay, times
+from .display import PlainDisplay, TerminalDisplay, times
 from .progress import Job, Progress
 
 _LOG_LINES = 20
@@ -54,6 +54,12 @@ class LogHandler(LogHandlerBase):
     are shown unchanged, and .snakemake/log has every message.
     """
 
+    writes_to_stream = True  # in the place of Snakemake's own output
+    writes_to_file = False  # Snakemake writes .snakemake/log itself
+    has_filter = True  # errors are shown despite --quiet, and hidden messages update the progress
+    has_formatter = True  # with wording of its own
+    needs_rulegraph = False  # the order of the rules is not shown
+
     def __post_init__(self) -> None:
         """Choose between Snakemake's own handler, the terminal and plain lines."""
         settings = self.common_settings
@@ -70,11 +76,8 @@ class LogHandler(LogHandlerBase):
                 formatter=self._own_formatter,
                 filter=self._own_filter,
             )
-        self._display: Display
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            self._display = TerminalDisplay(colour=not settings.nocolor)
-        else:
-            self._display = PlainDisplay()
+        on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._display = TerminalDisplay(colour=not settings.nocolor) if on_terminal else PlainDisplay()
         self._progress: Progress | None = None
         self._finished: list[str] = []
         self._ended = ""
@@ -194,31 +197,6 @@ class LogHandler(LogHandlerBase):
         if record.shellcmd and not record.log:
             lines.append(f"  command: {record.shellcmd.strip()}")
         self._display.write("\n".join(lines), "red")
-
-    @property
-    def writes_to_stream(self) -> bool:
-        """True: in the place of Snakemake's own output."""
-        return True
-
-    @property
-    def writes_to_file(self) -> bool:
-        """False: Snakemake writes .snakemake/log itself."""
-        return False
-
-    @property
-    def has_filter(self) -> bool:
-        """True: errors are shown despite --quiet, and hidden messages update the progress."""
-        return True
-
-    @property
-    def has_formatter(self) -> bool:
-        """True: with wording of its own."""
-        return True
-
-    @property
-    def needs_rulegraph(self) -> bool:
-        """False: the order of the rules is not shown."""
-        return False
 
 
 def _job(record: Any) -> Job:

@@ -1,15 +1,12 @@
 """Descriptions of packs: rule ``train_pack`` trains runs of one experiment and writes a manifest of them."""
 
 import json
-import os
 from pathlib import Path
 
+from silent_study.progress.logs import tail
 from silent_study.words import counted
 
 RULE = "train_pack"
-
-# A line of a training is a few hundred bytes.
-_TAIL_BYTES = 8192
 
 
 def title(manifest: Path) -> str:
@@ -40,10 +37,4 @@ def describe(manifest: Path) -> str:
 
 def newest_line(log: Path) -> str:
     """Return the last complete line of a job's log, or "" if there is none yet."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            whole_lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return ""
-    return whole_lines[-1].decode(errors="replace") if whole_lines else ""
+    return next(reversed(tail(log)), "")

@@ -249,9 +249,8 @@ def test_an_axis_multiplies_the_methods_that_it_concerns_alone(make):
         **{("learnable", method): 3 * 2 * 2 * 2 for method in SILENT},
     }
     guided = Counter(run.method for run in runs_of(plan, "guided", chosen))
-    # REINFORCE's own grid in the preset has one annealing rate, which stays over the section's.
-    rates = {"reparameterization+silent": 3, "gumbel-softmax+silent": 3, "reinforce+silent": 1}
-    assert guided == {method: 2 * 2 * 2 * count for method, count in rates.items()}
+    # The settings' annealing rates replace those of REINFORCE's overrides in the preset.
+    assert guided == {f"{method}+silent": 2 * 2 * 2 * 3 for method in BASELINES}
     for run in runs_of(plan, "baselines"):
         assert (run.variance is None) == (run.experiment == "learnable")
         assert (run.mean_rate is None) == (run.experiment == "learnable")

@@ -7,76 +7,40 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from silent_study.cli.parsing import (
-    add_config,
-    add_option,
-    add_verb,
-    given_mirror,
-    given_path,
-    own_settings,
-    positive_number,
-    whole_number,
-    write_json,
-)
+from silent_study.cli.parsing import add_verb, given_mirror, given_path, own_settings, positive_number, whole_number
 from silent_study.settings import Protocol
+from silent_study.store.runs import write_json
 
 if TYPE_CHECKING:
-    from silent_study.cli.parsing import OneLineParser, Verbs
+    from silent_study.cli.parsing import Verbs
     from silent_study.data.source import Source
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs of data sets."""
-    download = _add(
-        verbs,
-        "download",
-        "get the raw files of a data set, or find them in a mirror, and verify them",
-        ("silent-gradients download mnist", "silent-gradients download cifar10 --mirror /datasets/torchvision"),
-    )
-    add_option(download, "--record", given_path, "FILE", "JSON file to write with the folder and digests of the files")
-    prepare = _add(
-        verbs,
-        "prepare",
-        "verify a data set and write it as uint8 arrays",
-        ("silent-gradients prepare digits", "silent-gradients prepare mnist --mirror https://example.org/torchvision"),
-    )
+    download, prepare, dequantize, limit = parsers = [
+        add_verb(verbs, run) for run in (_download, _prepare, _dequantize, _limit)
+    ]
+    for parser in parsers:
+        parser.add_argument("dataset", help="a data set of the package, or one of data.sets in params.yaml")
+        parser.add_config(several=False)
+    download.add_option("--record", given_path, "FILE", "JSON file to write with the folder and digests of the files")
     for parser in (download, prepare):
-        add_option(
-            parser,
+        parser.add_option(
             "--mirror",
             given_mirror,
             "MIRROR",
             "folder or http(s) address with the raw files (default: data.mirror of the settings, then "
             "$SILENT_GRADIENTS_MIRROR, then the publishers)",
         )
-        add_option(parser, "--raw", given_path, "FOLDER", "folder for downloads", Path("data/raw"))
-    dequantize = _add(
-        verbs, "dequantize", "write the dequantization noise for evaluations", ("silent-gradients dequantize digits",)
-    )
-    limit = _add(
-        verbs,
-        "limit",
-        "compute the best linear models of a data set: probabilistic PCA, factor analysis",
-        (
-            "silent-gradients limit digits --latent-dim 32 --variance 0.01",
-            "silent-gradients limit mnist --latent-dim 64 --protocol paper --json limits.json",
-        ),
-    )
-    add_option(limit, "--latent-dim", whole_number(1), "K", "number of latent variables", required=True)
-    add_option(limit, "--variance", positive_number, "VARIANCE", "fixed variance besides the optimal one")
+        parser.add_option("--raw", given_path, "FOLDER", "folder for downloads", Path("data/raw"))
+    limit.add_option("--latent-dim", whole_number(1), "K", "number of latent variables", required=True)
+    limit.add_option("--variance", positive_number, "VARIANCE", "fixed variance besides the optimal one")
     limit.add_argument("--protocol", choices=get_args(Protocol), default="holdout", help="default: %(default)s")
-    add_option(limit, "--holdout", whole_number(1), "N", "training images to set aside (default: the data set's)")
+    limit.add_option("--holdout", whole_number(1), "N", "training images to set aside (default: the data set's)")
     for parser in (prepare, dequantize, limit):
-        add_option(parser, "--folder", given_path, "FOLDER", "prepared data set (default: data/prepared/<dataset>)")
-    add_option(limit, "--json", given_path, "FILE", "file to write the numbers to")
-
-
-def _add(verbs: Verbs, name: str, summary: str, examples: tuple[str, ...]) -> OneLineParser:
-    run = {"download": _download, "prepare": _prepare, "dequantize": _dequantize, "limit": _limit}[name]
-    parser = add_verb(verbs, name, run, summary, examples)
-    parser.add_argument("dataset", help="a data set of the package, or one of data.sets in params.yaml")
-    add_config(parser, several=False)
-    return parser
+        parser.add_option("--folder", given_path, "FOLDER", "prepared data set (default: data/prepared/<dataset>)")
+    limit.add_option("--json", given_path, "FILE", "file to write the numbers to")
 
 
 def _prepared_folder(options: argparse.Namespace) -> Path:
@@ -112,6 +76,11 @@ def _mirror(options: argparse.Namespace) -> str | None:
 
 
 def _download(options: argparse.Namespace) -> int:
+    """Get the raw files of a data set, or find them in a mirror, and verify them.
+
+    silent-gradients download mnist
+    silent-gradients download cifar10 --mirror /datasets/torchvision
+    """
     from silent_study.data.prepare import download
 
     obtained = download(_source(options), options.raw, _mirror(options))
@@ -123,6 +92,11 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    """Verify a data set and write it as uint8 arrays.
+
+    silent-gradients prepare digits
+    silent-gradients prepare mnist --mirror https://example.org/torchvision
+    """
     from silent_study.data.prepare import prepare
 
     folder = _prepared_folder(options)
@@ -132,6 +106,10 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _dequantize(options: argparse.Namespace) -> int:
+    """Write the dequantization noise for evaluations.
+
+    silent-gradients dequantize digits
+    """
     from silent_study.data.prepare import dequantize
 
     folder = _prepared_folder(options)
@@ -141,6 +119,11 @@ def _dequantize(options: argparse.Namespace) -> int:
 
 
 def _limit(options: argparse.Namespace) -> int:
+    """Compute the best linear models of a data set: probabilistic PCA, factor analysis.
+
+    silent-gradients limit digits --latent-dim 32 --variance 0.01
+    silent-gradients limit mnist --latent-dim 64 --protocol paper --json limits.json
+    """
     from rich.console import Console
 
     from silent_study.cli.tables import limits_table

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from silent_study.cli.exits import USAGE
+from silent_study.settings import read_json_object
+from silent_study.store.runs import StoreError
 from silent_study.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -47,6 +49,41 @@ class OneLineParser(argparse.ArgumentParser):
         meant = [did_you_mean(word.partition("=")[0], options) for word in words if word.startswith("--")]
         self.error(f"unrecognized arguments: {' '.join(words)}{next(filter(None, meant), '')}")
 
+    def add_option(
+        self,
+        name: str,
+        kind: Callable[[str], Any],
+        metavar: str,
+        text: str,
+        default: Any = None,
+        *,
+        required: bool = False,
+    ) -> None:
+        """Add an option with one value of a kind, which reads it; the help is ``text`` and the default."""
+        shown = text if default is None else f"{text} (default: %(default)s)"
+        self.add_argument(name, type=kind, metavar=metavar, help=shown, default=default, required=required)
+
+    def add_config(self, *, several: bool = True) -> None:
+        """Add the options that change the settings.
+
+        Args:
+            several: Accept several words after one ``--config``; not for verbs with words of their own to follow.
+        """
+        self.add_argument(
+            "--config",
+            action="extend" if several else "append",
+            nargs="+" if several else None,
+            default=[],
+            metavar="KEY=VALUE",
+            help="settings laid over params.yaml as by Snakemake's --config, or a JSON object of settings",
+        )
+        self.add_argument("--settings", metavar="JSON", help="all settings as a JSON object, in place of params.yaml")
+
+    def add_study(self, *, several: bool = True) -> None:
+        """Add the options of ``load_plan``: those of ``add_config``, and the folder of the results."""
+        self.add_config(several=several)
+        self.add_option("--results", given_path, "FOLDER", "the results", Path("results"))
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = list(map(str, action.choices))
@@ -60,32 +97,23 @@ def as_examples(lines: Sequence[str]) -> str:
     return _EXAMPLES + "\n".join(f"  {line}" for line in lines)
 
 
-def add_verb(
-    verbs: Verbs,
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    summary: str,
-    examples: Sequence[str],
-    description: str | None = None,
-    *,
-    in_study: bool = True,
-) -> OneLineParser:
-    """Add a verb.
+def add_verb(verbs: Verbs, run: Callable[[argparse.Namespace], int], *, in_study: bool = True) -> OneLineParser:
+    """Add a verb; its name and its help are those of the function that runs it.
 
     Args:
         verbs: The parsers to add it to.
-        name: The verb.
-        run: Function that runs it; returns the exit code.
-        summary: Its line in the list of verbs.
-        examples: Command lines at the end of its help; a test parses them.
-        description: Text at the top of its help; by default the summary.
+        run: Function that runs the verb ``name`` is ``_name``; returns the exit code. Its docstring has paragraphs: the
+            summary, which is the verb's line in the list of verbs; perhaps a description, which replaces the summary at
+            the top of the verb's help; examples, a command in each line, which a test parses.
         in_study: Run in the folder of the study, also when called below it.
     """
+    text = "\n".join(line.strip() for line in (run.__doc__ or "").strip().splitlines())
+    summary, *description, examples = text.split("\n\n")
     parser = verbs.add_parser(
-        name,
-        help=summary,
-        description=description or f"{summary[0].upper()}{summary[1:]}.",
-        epilog=as_examples(examples),
+        run.__name__.removeprefix("_"),
+        help=f"{summary[0].lower()}{summary[1:].removesuffix('.')}",
+        description="\n".join(description) or summary,
+        epilog=as_examples(examples.splitlines()),
         formatter_class=ExamplesFormatter,
     )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of any error")
@@ -144,48 +172,9 @@ def study_folder() -> Path:
     return here
 
 
-def add_option(
-    parser: argparse.ArgumentParser,
-    name: str,
-    kind: Callable[[str], Any],
-    metavar: str,
-    text: str,
-    default: Any = None,
-    *,
-    required: bool = False,
-) -> None:
-    """Add an option with one value of a kind, which reads it; the help is ``text`` and the default."""
-    shown = text if default is None else f"{text} (default: %(default)s)"
-    parser.add_argument(name, type=kind, metavar=metavar, help=shown, default=default, required=required)
-
-
-def add_config(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
-    """Add the options that change the settings.
-
-    Args:
-        parser: Parser of the verb.
-        several: Accept several words after one ``--config``; not for verbs with words of their own to follow.
-    """
-    parser.add_argument(
-        "--config",
-        action="extend" if several else "append",
-        nargs="+" if several else None,
-        default=[],
-        metavar="KEY=VALUE",
-        help="settings laid over params.yaml as by Snakemake's --config, or a JSON object of settings",
-    )
-    parser.add_argument("--settings", metavar="JSON", help="all settings as a JSON object, in place of params.yaml")
-
-
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the results."""
-    add_option(parser, "--results", given_path, "FOLDER", "the results", Path("results"))
-
-
 def own_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that lie over the preset: params.yaml with ``--config``, or ``--settings``."""
     from silent_study.params.overlay import read_config, read_yaml, updated
-    from silent_study.settings import read_json_object
 
     if options.settings is not None:
         own = read_json_object(options.settings, "--settings")
@@ -208,17 +197,8 @@ def load_plan(options: argparse.Namespace) -> Plan:
 
 def check_results(results: Path) -> None:
     """Raise ``StoreError`` if the folder of the results is a file."""
-    from silent_study.store.runs import StoreError
-
     if results.exists() and not results.is_dir():
         raise StoreError(f"{results}: a file, where the folder of the results should be; move it away")
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write a JSON document to a file."""
-    from silent_study.store import runs
-
-    runs.write_json(path, document)
 
 
 @contextmanager

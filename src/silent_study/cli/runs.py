@@ -9,47 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from silent_study.cli.exits import SIGNAL_BASE, TIME_LIMIT
-from silent_study.cli.parsing import (
-    add_option,
-    add_verb,
-    given_path,
-    leased_device,
-    positive_number,
-    whole_number,
-    write_json,
-)
+from silent_study.cli.parsing import add_verb, given_path, leased_device, positive_number, whole_number
+from silent_study.settings import SettingsError, read_json_object
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import RunStore, open_run, write_json
 
 if TYPE_CHECKING:
     import torch
 
-    from silent_study.cli.parsing import Verbs
-    from silent_study.store.packs import PackSpec
-
-_RUN = "results/store/digits/fixed/silent-gaussian/RUN"
-_BITS = "results/store/digits/fixed/silent-bernoulli/RUN"
+    from silent_study.cli.parsing import OneLineParser, Verbs
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs of runs."""
-    train = add_verb(
-        verbs,
-        "train",
-        _train,
-        "train one pack of runs",
-        (
-            "snakemake --cores 8 --resources gpu=8 all  # trains every run of params.yaml",
-            "silent-gradients train --pack pack.json --data data/prepared/digits --manifest manifest.json",
-        ),
-        "Train one pack of runs; the workflow makes packs and calls this. After any interruption, the same command "
-        "continues from the newest checkpoint.",
-        in_study=False,
-    )
+    train = add_verb(verbs, _train, in_study=False)
     train.add_argument("--pack", required=True, help="the pack as JSON, or a file that holds it")
-    add_option(train, "--data", given_path, "FOLDER", "the prepared data set", required=True)
-    add_option(train, "--store", given_path, "FOLDER", "the run store", Path("results/store"))
-    add_option(train, "--manifest", given_path, "FILE", "file to write once every run is finished", required=True)
-    add_option(train, "--checkpoint-seconds", positive_number, "SECONDS", "wall time between checkpoints", 30.0)
-    add_option(train, "--stack", whole_number(1), "N", "maximum number of runs trained side by side", 1)
+    train.add_option("--data", given_path, "FOLDER", "the prepared data set", required=True)
+    train.add_option("--store", given_path, "FOLDER", "the run store", Path("results/store"))
+    train.add_option("--manifest", given_path, "FILE", "file to write once every run is finished", required=True)
+    train.add_option("--checkpoint-seconds", positive_number, "SECONDS", "wall time between checkpoints", 30.0)
+    train.add_option("--stack", whole_number(1), "N", "maximum number of runs trained side by side", 1)
     train.add_argument(
         "--steps",
         choices=["graph", "streams", "eager"],
@@ -57,28 +36,15 @@ def add_verbs(verbs: Verbs) -> None:
         help="on a GPU: CUDA graphs (default), CUDA graphs of any runs at the same time, or eager calls; elsewhere: "
         "eager calls, with streams of one run after another",
     )
-    add_option(
-        train,
+    train.add_option(
         "--time-limit",
         positive_number,
         "MINUTES",
         f"stop at a checkpoint before this time, with exit code {TIME_LIMIT}; the same command continues",
     )
-    add_option(train, "--tensorboard", given_path, "FOLDER", "folder for the curves as TensorBoard events")
+    train.add_option("--tensorboard", given_path, "FOLDER", "folder for the curves as TensorBoard events")
 
-    evaluate = add_verb(
-        verbs,
-        "evaluate",
-        _evaluate,
-        "evaluate a run's weights again",
-        (
-            f"silent-gradients evaluate {_RUN}",
-            f"silent-gradients evaluate {_RUN} --samples 64 --importance-samples 1000 --json evaluation.json",
-            f"silent-gradients evaluate {_RUN} --split train --epoch 20",
-        ),
-        "Evaluate a run's weights by the workflow's own code: bits/dim, KL, squared errors. Read-only. Without "
-        "options it repeats the evaluation in the store, which is shown beside it.",
-    )
+    evaluate = add_verb(verbs, _evaluate)
     _add_run(evaluate)
     evaluate.add_argument(
         "--split",
@@ -86,53 +52,49 @@ def add_verbs(verbs: Verbs) -> None:
         default="test",
         help="images to evaluate on; train takes as many training images as there are test images (default: test)",
     )
-    add_option(evaluate, "--samples", whole_number(1), "N", "latent samples per image (default: the store's, else 16)")
-    add_option(
-        evaluate,
+    evaluate.add_option("--samples", whole_number(1), "N", "latent samples per image (default: the store's, else 16)")
+    evaluate.add_option(
         "--importance-samples",
         whole_number(0),
         "K",
         "samples per image of the importance-weighted bound (default: as in the store, else 0, which is none)",
     )
-    add_option(
-        evaluate,
+    evaluate.add_option(
         "--epoch",
         whole_number(1),
         "E",
         "the snapshot of this epoch, one of the run's snapshot_epochs (default: the final weights)",
     )
-    add_option(evaluate, "--json", given_path, "FILE", "file to write the numbers to")
+    evaluate.add_option("--json", given_path, "FILE", "file to write the numbers to")
 
-    variance = add_verb(
-        verbs,
-        "variance",
-        _variance,
-        "compare estimators' gradients at the snapshots of a run",
-        (
-            f"silent-gradients variance {_RUN}",
-            f"silent-gradients variance {_BITS} --estimators silent,gumbel-softmax:temperature=0.5,rloo --draws 1000",
-        ),
-    )
+    variance = add_verb(verbs, _variance)
     _add_run(variance)
     variance.add_argument(
         "--estimators",
         metavar="A,B,..",
         help="names, each with its options as in gumbel-softmax:temperature=0.5 (default: all that the run supports)",
     )
-    add_option(variance, "--draws", int, "N", "latent draws per estimator", 100)
-    add_option(variance, "--reference-draws", int, "N", "latent draws of the reference, if it is not exact", 1000)
-    add_option(variance, "--images", int, "N", "images of the fixed batch", 64)
-    add_option(variance, "--out", given_path, "FOLDER", "folder of numbers and plot", Path("results/variance"))
+    variance.add_option("--draws", int, "N", "latent draws per estimator", 100)
+    variance.add_option("--reference-draws", int, "N", "latent draws of the reference, if it is not exact", 1000)
+    variance.add_option("--images", int, "N", "images of the fixed batch", 64)
+    variance.add_option("--out", given_path, "FOLDER", "folder of numbers and plot", Path("results/variance"))
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_run(parser: OneLineParser) -> None:
     parser.add_argument("run_folder", type=given_path, help="folder of a run in the store that has weights")
-    add_option(parser, "--data", given_path, "FOLDER", "prepared data set (default: in data/prepared)")
+    parser.add_option("--data", given_path, "FOLDER", "prepared data set (default: in data/prepared)")
 
 
 def _train(options: argparse.Namespace) -> int:
+    """Train one pack of runs.
+
+    Train one pack of runs; the workflow makes packs and calls this. After any interruption, the same command continues
+    from the newest checkpoint.
+
+    snakemake --cores 8 --resources gpu=8 all  # trains every run of params.yaml
+    silent-gradients train --pack pack.json --data data/prepared/digits --manifest manifest.json
+    """
     from silent_study.store.manifests import manifest_if_done
-    from silent_study.store.runs import RunStore
 
     pack, store = _read_pack(options.pack), RunStore(options.store)
     with store.locked(pack.lock):
@@ -145,9 +107,6 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _read_pack(given: str) -> PackSpec:
-    from silent_study.settings import SettingsError, read_json_object
-    from silent_study.store.packs import PackSpec
-
     inline = given.lstrip().startswith("{")
     where = "--pack" if inline else given
     document = read_json_object(given if inline else given_path(given).read_bytes(), where)
@@ -163,7 +122,6 @@ def _read_pack(given: str) -> PackSpec:
 def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace) -> int:
     from silent_study.jobs.pack import TrainingOptions, run_pack
     from silent_study.jobs.stopping import StopSignal, TimeLimit
-    from silent_study.store.runs import RunStore
     from silent_study.training.loop import Interrupted
 
     on_gpu = device.type == "cuda"
@@ -197,8 +155,15 @@ def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from silent_study.store.runs import open_run
+    """Evaluate a run's weights again.
 
+    Evaluate a run's weights by the workflow's own code: bits/dim, KL, squared errors. Read-only. Without options it
+    repeats the evaluation in the store, which is shown beside it.
+
+    silent-gradients evaluate results/store/digits/fixed/silent-gaussian/RUN --json evaluation.json
+    silent-gradients evaluate results/store/digits/fixed/silent-gaussian/RUN --samples 64 --importance-samples 1000
+    silent-gradients evaluate results/store/digits/fixed/silent-gaussian/RUN --split train --epoch 20
+    """
     open_run(options.run_folder)  # an error comes before the wait for a device
     with leased_device() as device:
         from silent_study.evaluation.runs import evaluate_again
@@ -224,8 +189,11 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _variance(options: argparse.Namespace) -> int:
-    from silent_study.store.runs import open_run
+    """Compare estimators' gradients at the snapshots of a run.
 
+    silent-gradients variance results/store/digits/fixed/silent-bernoulli/RUN
+    silent-gradients variance results/store/digits/fixed/silent-bernoulli/RUN --estimators silent,rloo --draws 1000
+    """
     open_run(options.run_folder)  # an error comes before the wait for a device
     with leased_device() as device:
         from silent_study.evaluation.estimator_comparison import compare_estimators

@@ -14,22 +14,18 @@ if TYPE_CHECKING:
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verb."""
-    completion = add_verb(
-        verbs,
-        "completion",
-        _completion,
-        "print the completion of a shell",
-        (
-            'eval "$(silent-gradients completion bash)"  # for this shell; as a line of ~/.bashrc, for all',
-            "silent-gradients completion zsh > ~/.zfunc/_silent-gradients  # where fpath has ~/.zfunc",
-        ),
-        "Print a script with which a shell completes verbs, options, data sets and files.",
-        in_study=False,
-    )
+    completion = add_verb(verbs, _completion, in_study=False)
     completion.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell: %(choices)s")
 
 
 def _completion(options: argparse.Namespace) -> int:
+    """Print the completion of a shell.
+
+    Print a script with which a shell completes verbs, options, data sets and files.
+
+    eval "$(silent-gradients completion bash)"  # for this shell; as a line of ~/.bashrc, for all
+    silent-gradients completion zsh > ~/.zfunc/_silent-gradients  # where fpath has ~/.zfunc
+    """
     import shtab
 
     from silent_study.cli import parser

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from silent_study.cli.parsing import (
-    add_config,
-    add_option,
-    add_results,
     add_verb,
     check_results,
     given_path,
@@ -21,48 +18,24 @@ from silent_study.cli.parsing import (
     own_settings,
     positive_number,
     whole_number,
-    write_json,
 )
+from silent_study.settings import SettingsError
 from silent_study.store.packs import Round
+from silent_study.store.runs import RunStore, StoreError, write_json
 
 if TYPE_CHECKING:
     from silent_study.cli.parsing import Verbs
 
 WATCH_SECONDS = 2.0
-PLAIN_WIDTH = 160
-"""Columns of what is written to a file or a pipe."""
 
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the verbs of the whole study."""
-    plan = add_verb(
-        verbs,
-        "plan",
-        _plan,
-        "list what will be run",
-        ("silent-gradients plan", "silent-gradients plan --config preset=mnist-short 'seeds=[0]'"),
-        "List the runs of params.yaml and how many of them are done, with hours once `silent-gradients pace` has "
-        "measured the device.",
-    )
-    add_config(plan)
-    add_results(plan)
+    add_verb(verbs, _plan).add_study()
 
-    status = add_verb(
-        verbs,
-        "status",
-        _status,
-        "show the progress of a workflow, running or not",
-        (
-            "silent-gradients status",
-            "silent-gradients status --watch  # until Ctrl-C",
-            "silent-gradients status --json | jq .left_hours",
-        ),
-        "Show the progress of the workflow, from another shell or after its end: what is done per round and cell, the "
-        "runs in training, the failed jobs with their logs, hours spent and left. Read-only.",
-    )
-    add_config(status)
-    add_results(status)
-    add_option(status, "--logs", given_path, "FOLDER", "the workflow's logs", Path("logs"))
+    status = add_verb(verbs, _status)
+    status.add_study()
+    status.add_option("--logs", given_path, "FOLDER", "the workflow's logs", Path("logs"))
     status.add_argument(
         "--cells", action="store_true", help="a line for every cell, also of groups that are entirely done or planned"
     )
@@ -77,59 +50,22 @@ def add_verbs(verbs: Verbs) -> None:
         help=f"show it again after so many seconds, until Ctrl-C (default: {WATCH_SECONDS:g})",
     )
 
-    pace = add_verb(
-        verbs,
-        "pace",
-        _pace,
-        "measure how long the plan's training steps take here; plan then shows hours",
-        ("silent-gradients pace", "silent-gradients pace --rounds 100"),
-    )
-    add_config(pace)
-    add_results(pace)
-    add_option(pace, "--rounds", whole_number(1), "N", "steps measured per method and phase", 20)
+    pace = add_verb(verbs, _pace)
+    pace.add_study()
+    pace.add_option("--rounds", whole_number(1), "N", "steps measured per method and phase", 20)
 
-    select = add_verb(
-        verbs,
-        "select",
-        _select,
-        "select a point per cell after a grid round of a group",
-        ("silent-gradients select baselines digits/learnable",),
-    )
+    select = add_verb(verbs, _select)
     select.add_argument("round", choices=get_args(Round)[:2], help="the round of the grid: %(choices)s")
     select.add_argument("group", metavar="DATASET/EXPERIMENT", help="data set and experiment, as in params.yaml")
-    add_config(select, several=False)
-    add_results(select)
+    select.add_study(several=False)
 
-    gather = add_verb(
-        verbs,
-        "gather",
-        _gather,
-        "verify every run and write tables, figures and the report",
-        ("silent-gradients gather",),
-    )
-    add_config(gather)
-    add_results(gather)
+    add_verb(verbs, _gather).add_study()
 
-    report = add_verb(
-        verbs,
-        "report",
-        _report,
-        "print where the report is and whether it is up to date, or open it",
-        ("silent-gradients report", "silent-gradients report --open"),
-        "Print where the report is and whether it is up to date, or open it in a browser. The last step of the "
-        "workflow, `silent-gradients gather`, writes it.",
-    )
-    add_config(report)
-    add_results(report)
+    report = add_verb(verbs, _report)
+    report.add_study()
     report.add_argument("--open", action="store_true", help="open it in a browser")
 
-    prune = add_verb(
-        verbs,
-        "prune",
-        _prune,
-        "list the runs that no kept revision needs, or remove them",
-        ("silent-gradients prune", "silent-gradients prune --keep HEAD~3 --delete"),
-    )
+    prune = add_verb(verbs, _prune)
     prune.add_argument("--delete", action="store_true", help="remove them; without it, nothing is removed")
     prune.add_argument(
         "--keep",
@@ -141,6 +77,14 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    """List what will be run.
+
+    List the runs of params.yaml and how many of them are done, with hours once `silent-gradients pace` has measured the
+    device.
+
+    silent-gradients plan
+    silent-gradients plan --config preset=mnist-short 'seeds=[0]'
+    """
     from silent_study.params import overrides_in_force
     from silent_study.progress.overview import overview
 
@@ -154,6 +98,15 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    """Show the progress of a workflow, running or not.
+
+    Show the progress of the workflow, from another shell or after its end: what is done per round and cell, the runs in
+    training, the failed jobs with their logs, hours spent and left. Read-only.
+
+    silent-gradients status
+    silent-gradients status --watch  # until Ctrl-C
+    silent-gradients status --json | jq .left_hours
+    """
     from silent_study.progress.status import status
 
     if options.json:
@@ -169,7 +122,7 @@ def _status(options: argparse.Namespace) -> int:
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = PLAIN_WIDTH
+        console.width = 160  # in a file or a pipe, no line should wrap
     if options.watch is None:
         console.print(now())
         return 0
@@ -186,6 +139,11 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _pace(options: argparse.Namespace) -> int:
+    """Measure how long the plan's training steps take here; plan then shows hours.
+
+    silent-gradients pace
+    silent-gradients pace --rounds 100
+    """
     from silent_study.data.prepare import PREPARED
     from silent_study.data.prepared import PreparedData
 
@@ -216,9 +174,11 @@ def _pace(options: argparse.Namespace) -> int:
 
 
 def _select(options: argparse.Namespace) -> int:
+    """Select a point per cell after a grid round of a group.
+
+    silent-gradients select baselines digits/learnable
+    """
     from silent_study.plan.selection import select
-    from silent_study.settings import SettingsError
-    from silent_study.store.runs import RunStore
 
     plan = load_plan(options)
     if options.round not in plan.rounds(options.group):
@@ -239,6 +199,10 @@ def _select(options: argparse.Namespace) -> int:
 
 
 def _gather(options: argparse.Namespace) -> int:
+    """Verify every run and write tables, figures and the report.
+
+    silent-gradients gather
+    """
     from silent_study.params.overlay import dotted
     from silent_study.report.gather import gather_results
 
@@ -249,8 +213,15 @@ def _gather(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    """Print where the report is and whether it is up to date, or open it.
+
+    Print where the report is and whether it is up to date, or open it in a browser. The last step of the workflow,
+    `silent-gradients gather`, writes it.
+
+    silent-gradients report
+    silent-gradients report --open
+    """
     from silent_study.report.gathered import is_current
-    from silent_study.store.runs import StoreError
 
     plan, page = load_plan(options), options.results / "report.html"
     if not page.is_file():
@@ -269,6 +240,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
+    """List the runs that no kept revision needs, or remove them.
+
+    silent-gradients prune
+    silent-gradients prune --keep HEAD~3 --delete
+    """
     from silent_study.progress.prune import Pruning, lines_for_dvc
 
     check_results(Path("results"))

@@ -32,6 +32,12 @@ from silent_study.store.runs import StoreError, read_json
 GRID_ROUNDS: tuple[Round, ...] = ("baselines", "guided")
 ROUNDS: tuple[Round, ...] = (*GRID_ROUNDS, "seeds")
 
+_COPIED = (
+    *("latent_dim", "initialization", "precision", "epochs", "batch_size", "betas", "weight_decay", "gradient_clip"),
+    *("evaluate_every", "evaluation_samples", "threshold_bpd", "cooldown_epochs"),
+)
+"""Settings of a section that are those of its runs."""
+
 Point = dict[str, float | None]
 """A grid point: value by axis."""
 
@@ -206,7 +212,9 @@ class Plan:
                 log_term=section.log_term,
             )
         experiment = EXPERIMENTS[cell.experiment]
+        copied: dict[str, Any] = {name: getattr(section, name) for name in _COPIED}
         return RunSettings(
+            **copied,
             experiment=cell.experiment,
             method=method.name,
             data=DataSettings(
@@ -218,32 +226,20 @@ class Plan:
                 holdout=0 if self.params.protocol == "paper" else section.holdout or source.holdout,
             ),
             posterior=method.posterior,
-            latent_dim=section.latent_dim,
             network=NetworkSettings(
                 section.network.architecture,
                 tuple(section.network.encoder_channels),
                 () if experiment.linear else tuple(section.network.decoder_channels),
             ),
-            initialization=section.initialization,
-            precision=section.precision,
             estimator=method.estimator,
             estimator_options=section.options_of(method),
             silent=silent,
             variance=point["variance"] if experiment.fixed_variance else None,
             seed=seed,
-            epochs=section.epochs,
-            batch_size=section.batch_size,
             learning_rate=learning_rate,
             mean_rate=rate("mean_rate") if "mean_rate" in experiment.axes else None,
             precision_rate=rate("precision_rate") if "precision_rate" in experiment.axes else None,
-            betas=section.betas,
-            weight_decay=section.weight_decay,
-            gradient_clip=section.gradient_clip,
-            evaluate_every=section.evaluate_every,
-            evaluation_samples=section.evaluation_samples,
             snapshot_epochs=tuple(section.snapshot_epochs),
-            threshold_bpd=section.threshold_bpd,
-            cooldown_epochs=section.cooldown_epochs,
         )
 
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:

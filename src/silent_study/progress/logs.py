@@ -1,4 +1,4 @@
-"""The ends of files that a job is still writing."""
+"""Read the ends of files that a job is still writing; standard library only, for the logger plugin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TAIL_BYTES = 8192
 
 
 def tail(path: Path) -> list[str]:
-    """Return the last whole lines of a file, the first of them perhaps cut; none where it cannot be read."""
+    """Return the last complete lines of a file, the first perhaps cut; none if the file cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
@@ -20,7 +20,7 @@ def tail(path: Path) -> list[str]:
 
 
 def error_in(log: Sequence[str], verb: str) -> str:
-    """Return the error that the log of ``silent-gradients <verb>`` ends with; "" where there is none."""
+    """Return the error in the log of ``silent-gradients <verb>``; "" if there is none."""
     for line in log:
         if line.startswith(f"silent-gradients {verb}: "):
             return line.strip()

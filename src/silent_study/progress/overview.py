@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from silent_study.jobs.pace import PACE, Pace
 from silent_study.plan.plan import ROUNDS, Plan, Training
@@ -46,49 +45,35 @@ def _how_far(done: int, runs: int) -> str:
     return f", {done} done, {runs - done} to be trained" if done else f", {runs} to be trained"
 
 
-@dataclass
-class _Work:
-    """An upper bound of a cell's work: trainings that the store lacks, and their seconds with all evaluations."""
-
-    trainings: int = 0
-    done: int = 0
-    seconds: float | None = 0.0
-
-    def add(self, seconds: float | None) -> None:
-        """Add seconds; the sum is unknown where a part was not measured."""
-        self.seconds = None if self.seconds is None or seconds is None else self.seconds + seconds
-
-    def __str__(self) -> str:
-        time = "not measured; silent-gradients pace" if self.seconds is None else f"{self.seconds / 3600:.2f} hours"
-        done = f" ({self.done} more are done)" if self.done else ""
-        return f"{counted(self.trainings, 'training')}{done}, {time}"
-
-
 def _hours(plan: Plan, trainings: Iterable[Training], to_train: bool) -> Iterator[str]:
+    """Yield upper bounds of each cell's work: the trainings that the store lacks, and their hours with evaluations."""
     pace = Pace.read(plan.results / PACE, plan.params.sources)
     if pace is None:
         if to_train:
             yield "how long: not known before this device is measured: silent-gradients pace"
         return
-    store, total = RunStore(plan.results / "store"), _Work()
-    works = {cell.name: _Work() for cell in plan.cells()}
-    evaluation = plan.params.evaluation.resolved()
+    store, evaluation = RunStore(plan.results / "store"), plan.params.evaluation.resolved()
+    left, done = Counter[str](), Counter[str]()
+    seconds: dict[str, list[float | None]] = {cell.name: [] for cell in plan.cells()}
     for each in trainings:
-        work = works[each.cell]
         if not each.repeated:
             if all(store.is_finished(run.name) for run in each.candidates):
-                work.done += 1
+                done[each.cell] += 1
             else:
-                work.trainings += 1
-                work.add(longest(each.candidates, pace.training))
+                left[each.cell] += 1
+                seconds[each.cell].append(longest(each.candidates, pace.training))
         if each.round == "seeds":
-            work.add(longest(each.candidates, lambda run: pace.evaluation(run, evaluation)))
+            seconds[each.cell].append(longest(each.candidates, lambda run: pace.evaluation(run, evaluation)))
     yield f"at most, on {pace.hardware} (torch {pace.torch}), one job at a time:"
-    for name, work in works.items():
-        total.trainings, total.done = total.trainings + work.trainings, total.done + work.done
-        total.add(work.seconds)
-        yield f"  {name}: {work}"
-    yield f"in all: {total}"
+    for cell, own in seconds.items():
+        yield f"  {cell}: {_work(left[cell], done[cell], own)}"
+    yield f"in all: {_work(left.total(), done.total(), [each for own in seconds.values() for each in own])}"
+
+
+def _work(trainings: int, done: int, seconds: Sequence[float | None]) -> str:
+    known = [each for each in seconds if each is not None]
+    time = f"{sum(known) / 3600:.2f} hours" if len(known) == len(seconds) else "not measured; silent-gradients pace"
+    return f"{counted(trainings, 'training')}{f' ({done} more are done)' if done else ''}, {time}"
 
 
 def longest(runs: Sequence[RunSettings], seconds: Callable[[RunSettings], float | None]) -> float | None:
