@@ -187,6 +187,25 @@ def train(
     loop.train(trainers, Stepper(**steps).advance, checkpoint_seconds, stop)
 
 
+SMALL: dict[str, Any] = {
+    "methods": ["silent-gaussian", "reparameterization"],
+    "epochs": 2,
+    "batch_size": 128,
+    "latent_dim": 3,
+    "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
+    "grid": {"learning_rate": [0.001]},
+}
+"""A section of an experiment on the digits."""
+
+
+def write_study(folder: Path, experiment: str = "fixed", preset: Any = None, **section: Any) -> None:
+    """Write ``presets/small.yaml`` with one experiment, ``SMALL`` changed by ``section``, and a params.yaml of it."""
+    (folder / "presets").mkdir()
+    document = {"seeds": [0, 1], "experiments": {experiment: {"digits": SMALL | section}}} | (preset or {})
+    (folder / "presets" / "small.yaml").write_text(json.dumps(document))  # JSON is YAML
+    (folder / "params.yaml").write_text("preset: small\n")
+
+
 def assert_same(one: Any, other: Any) -> None:
     """Two states (tensors, numbers, strings, lists, dictionaries) are equal bit for bit."""
     assert type(one) is type(other)

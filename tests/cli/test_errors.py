@@ -141,12 +141,9 @@ def test_a_reader_that_has_enough_ends_it_quietly(tmp_path):
 
 def test_a_misspelt_verb_or_choice_is_told_with_what_was_meant(capsys):
     for arguments, line in (
-        (["evalute", "run"], "evalute"),
+        (["evalute", "run"], "(did you mean 'evaluate'?)"),
         (["train", "--steps", "egaer"], "egaer"),
         (["plan", "--confg", "{}"], "--confg"),
-        (["limit", "digits", "--latent-dim", "0"], "expected a whole number of 1 or more, got '0'"),
-        (["limit", "digits", "--latent-dim", "8", "--variance", "nan"], "expected a positive number, got 'nan'"),
-        (["train"], "the following arguments are required: --pack, --data, --manifest"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
@@ -155,7 +152,3 @@ def test_a_misspelt_verb_or_choice_is_told_with_what_was_meant(capsys):
         assert error.count("\n") == 1
         assert line in error
         assert re.search(r"; see: silent-gradients[a-z ]* --help\n$", error)
-    assert capsys.readouterr().err == ""
-    with pytest.raises(SystemExit):
-        main(["evalute"])
-    assert "(did you mean 'evaluate'?)" in capsys.readouterr().err

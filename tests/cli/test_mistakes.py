@@ -3,30 +3,18 @@
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
+from tests.tiny import write_study
 
 from silent_study.cli import main
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore
-
-CPU = torch.device("cpu")
-SECTION = {
-    "methods": ["silent-gaussian", "reparameterization"],
-    "epochs": 2,
-    "batch_size": 128,
-    "latent_dim": 3,
-    "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
-    "grid": {"learning_rate": [0.001]},
-}
-PRESET = {"seeds": [0], "experiments": {"fixed": {"digits": SECTION}}}
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +36,13 @@ def made(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, made):
-    """A folder in which the settings are right; what leaves traces in this process is undone."""
+def here(tmp_path, monkeypatch, made, cpu_command):
+    """A folder in which the settings are right."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "")
     monkeypatch.delenv("SILENT_GRADIENTS_MIRROR", raising=False)
-    Path("presets").mkdir()
-    Path("presets/small.yaml").write_text(json.dumps(PRESET))
-    Path("params.yaml").write_text("preset: small\n")
+    write_study(tmp_path, preset={"seeds": [0]})
     for path in made.iterdir():
         Path(path.name).symlink_to(path)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield tmp_path
-    torch.set_flush_denormal(False)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def plan():
@@ -177,7 +156,7 @@ MISTAKES = {
         *((make, ["baselines", "digits/fixed", *options], line) for make, options, line in SETTINGS),
         (nothing, [], "the following arguments are required: round, DATASET/EXPERIMENT"),
         (nothing, ["baseline", "digits/fixed"], "(did you mean 'baselines'?)"),
-        (nothing, ["guided", "digits/fixed"], "digits/fixed: no group with a round guided"),
+        (nothing, ["guided", "digits/fixed"], "digits/fixed: no group with a round guided; known: "),
         (nothing, ["baselines", "digit/fixed"], "digit/fixed: no group with a round baselines; known: digits/fixed"),
     ),
     "gather": (*SETTINGS, (damaged_selection, [], "cannot be read")),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tiny import write_study
 
 from silent_study.cli import main
 
@@ -12,18 +13,7 @@ from silent_study.cli import main
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "params.yaml").write_text("preset: small\n")
-    section = {
-        "methods": ["silent-gaussian", "reparameterization"],
-        "epochs": 2,
-        "batch_size": 128,
-        "latent_dim": 3,
-        "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
-        "grid": {"learning_rate": [0.001, 0.002, 0.004]},
-    }
-    preset = {"seeds": [0, 1], "experiments": {"fixed": {"digits": section}}}
-    (tmp_path / "presets" / "small.yaml").write_text(json.dumps(preset))  # JSON is YAML
+    write_study(tmp_path, grid={"learning_rate": [0.001, 0.002, 0.004]})
     return tmp_path
 
 
@@ -89,27 +79,13 @@ def test_a_path_may_begin_with_the_home_folder(repository, monkeypatch):
     assert main(["prepare", "mnist"]) == 1
 
 
-def test_a_mistyped_key_is_one_line_and_exit_code_1(repository, capsys):
-    (repository / "params.yaml").write_text("preset: small\nseedz: [0]\n")
-    assert main(["plan"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("silent-gradients plan: seedz: unknown key (did you mean 'seeds'?)")
-    assert error.count("\n") == 1
-
-
-def test_prepare_writes_the_digits(repository, capsys):
-    assert main(["prepare", "digits"]) == 0
-    assert "1437 training and 360 test images" in capsys.readouterr().out
-    assert np.load(repository / "data/prepared/digits/train.npy").shape == (1437, 1, 8, 8)
-
-
-def test_download_records_what_is_there(repository, capsys):
+def test_data_are_obtained_prepared_and_dequantized(repository, capsys):
     assert main(["download", "digits", "--record", "data/raw/digits.json"]) == 0
     assert "digits: 0 raw files" in capsys.readouterr().out
     assert json.loads((repository / "data/raw/digits.json").read_text())["files"] == {}
-
-
-def test_dequantize_writes_the_noise_of_the_evaluations(repository, capsys):
+    assert main(["prepare", "digits"]) == 0
+    assert "1437 training and 360 test images" in capsys.readouterr().out
+    assert np.load(repository / "data/prepared/digits/train.npy").shape == (1437, 1, 8, 8)
     assert main(["dequantize", "digits"]) == 0
     assert "dequantization noise of 360 images" in capsys.readouterr().out
     assert np.load(repository / "data/prepared/digits/noise.npy").shape == (360, 1, 8, 8)
@@ -163,11 +139,6 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(repository, capsys):
     assert error.count("\n") == 1
 
 
-def test_an_unknown_data_set_is_named(repository, capsys):
-    assert main(["prepare", "digitz"]) == 1
-    assert "digitz" in capsys.readouterr().err
-
-
 def test_own_images_are_known_by_the_name_that_the_settings_give_them(repository, capsys):
     np.save(repository / "mine.npy", np.zeros((20, 4, 4), dtype=np.uint8))
     settings = {"preset": "small", "data": {"sets": {"mine": {"path": "mine.npy"}}}}
@@ -212,13 +183,6 @@ def test_select_says_what_it_selected(repository, capsys, monkeypatch):
 def test_gather_before_the_selection_says_what_is_missing(repository, capsys):
     assert main(["gather"]) == 1
     assert "results/selections/digits/fixed/baselines-" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("asked", [["baselines", "digits/learnable"], ["guided", "digits/fixed"]])
-def test_select_names_the_groups_that_have_the_round(repository, capsys, asked):
-    assert main(["select", *asked]) == 1
-    known = "digits/fixed" if asked[0] == "baselines" else ""
-    assert capsys.readouterr().err.endswith(f"{asked[1]}: no group with a round {asked[0]}; known: {known}\n")
 
 
 def test_without_a_verb_it_is_a_usage_error(capsys):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from tests.tiny import write_study
 
 from silent_study import params
 from silent_study.plan.plan import Plan
@@ -18,20 +18,11 @@ from silent_study.store.documents import Selection
 from silent_study.store.manifests import manifest
 from silent_study.store.runs import RunStore, StoreError, write_json
 
-NETWORK = {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]}
-SECTION = {"epochs": 3, "batch_size": 64, "latent_dim": 2, "network": NETWORK}
-
 
 def make_plan(folder: Path, experiment: str, grid: dict[str, Any], shared: list[str], methods: list[str]) -> Plan:
-    section = SECTION | {"methods": methods, "grid": grid, "shared_axes": shared}
-    document = {
-        "seeds": [0, 1],
-        "execution": {"workers": 2, "runs_per_pack": 7},
-        "experiments": {experiment: {"digits": section}},
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "small.yaml").write_text(yaml.safe_dump(document))
-    return Plan(params.resolve({"preset": "small"}, folder), folder / "results")
+    execution = {"workers": 2, "runs_per_pack": 7}
+    write_study(folder, experiment, {"execution": execution}, methods=methods, grid=grid, shared_axes=shared, epochs=3)
+    return Plan(params.load(folder / "params.yaml"), folder / "results")
 
 
 def finished(bpd: float) -> dict[str, Any]:

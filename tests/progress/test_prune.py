@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tiny import write_study
 
 from silent_study import params
 from silent_study.cli import main
@@ -18,15 +20,6 @@ from silent_study.settings import SettingsError
 from silent_study.store.runs import RunStore
 
 RESULTS = Path("results")
-SECTION = {
-    "methods": ["reparameterization", "reparameterization+silent"],
-    "epochs": 2,
-    "batch_size": 128,
-    "latent_dim": 3,
-    "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
-    "grid": {"learning_rate": [0.001]},
-}
-PRESET = {"seeds": [0, 1], "execution": {"workers": 1}, "experiments": {"learnable": {"digits": SECTION}}}
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +31,8 @@ def checkout(tmp_path, monkeypatch):
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "A")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "a@localhost")
-    Path("presets").mkdir()
-    Path("presets/small.yaml").write_text(json.dumps(PRESET))  # JSON is YAML
+    methods = ["reparameterization", "reparameterization+silent"]
+    write_study(tmp_path, "learnable", {"execution": {"workers": 1}}, methods=methods)
     Path(".gitignore").write_text("/results\n")
     git("init", "--quiet", "--initial-branch=main")
     set_rates(0.001)
@@ -147,9 +140,8 @@ def test_an_abandoned_setting_goes_with_all_that_names_its_runs(capsys):
 
 
 def test_an_experiment_that_was_abandoned_leaves_no_empty_folders():
-    fixed = {"fixed": {"digits": {**SECTION, "methods": ["reparameterization"]}}}
-    Path("presets/small.yaml").write_text(json.dumps({**PRESET, "experiments": fixed}))
-    Path("params.yaml").write_text("preset: small\n")
+    shutil.rmtree("presets")
+    write_study(Path(), preset={"execution": {"workers": 1}}, methods=["reparameterization"])
     commit()
     finish()
     Pruning.of(RESULTS).delete()

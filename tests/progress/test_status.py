@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
+from tests.tiny import CPU, write_study
 
 from silent_study.cli import main
 from silent_study.jobs.pace import PACE, Pace, Steps, architecture
@@ -24,16 +24,6 @@ from silent_study.progress.status import Failure, status
 from silent_study.progress.status_view import view
 from silent_study.store.runs import RunStore
 
-CPU = torch.device("cpu")
-SECTION = {
-    "methods": ["silent-gaussian", "reparameterization"],
-    "epochs": 10,
-    "batch_size": 128,
-    "latent_dim": 3,
-    "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
-    "grid": {"learning_rate": [0.001, 0.002, 0.004]},
-}
-PARAMS = {"preset": "small", "seeds": [0, 1], "experiments": {"fixed": {"digits": SECTION}}}
 GROUP, CELLS = "digits/fixed", ("digits/fixed/silent-gaussian", "digits/fixed/reparameterization")
 
 
@@ -41,8 +31,7 @@ GROUP, CELLS = "digits/fixed", ("digits/fixed/silent-gaussian", "digits/fixed/re
 def plan(tmp_path, monkeypatch):
     """A small plan, whose jobs hold two runs each."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "presets").mkdir()
-    (tmp_path / "presets" / "small.yaml").write_text(json.dumps(PARAMS))
+    write_study(tmp_path, epochs=10, grid={"learning_rate": [0.001, 0.002, 0.004]})
     (tmp_path / "params.yaml").write_text("preset: small\nexecution: {workers: 3, runs_per_pack: 2}\n")
     own = {"preset": "small", "execution": {"workers": 3, "runs_per_pack": 2}}
     return Plan(resolve(own, Path("presets")), Path("results"))
