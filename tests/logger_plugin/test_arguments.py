@@ -71,25 +71,8 @@ def test_the_literal_command_means_what_it_says():
     assert arguments.resources["gpu"].value == 8
 
 
-WORDS = st.lists(
-    st.sampled_from(
-        [
-            "--resources",
-            "--res",
-            "--resources=gpu=8",
-            "gpu=8",
-            "mem_mb=4",
-            "all",
-            "report",
-            "a/b=1",
-            "--cores",
-            "8",
-            "-n",
-            "--",
-        ]
-    ),
-    max_size=8,
-)
+SAMPLED = "--resources --res --resources=gpu=8 gpu=8 mem_mb=4 all report a/b=1 --cores 8 -n --"
+WORDS = st.lists(st.sampled_from(SAMPLED.split()), max_size=8)
 
 
 @given(WORDS)
@@ -107,25 +90,20 @@ def test_needs_the_option_to_do_anything(words):
 
 
 @pytest.mark.parametrize(
-    "program",
-    ["snakemake", "/usr/local/bin/snakemake", "snakemake.exe", "/lib/python3/site-packages/snakemake/__main__.py"],
+    ("program", "repaired"),
+    [
+        *((name, True) for name in ("snakemake", "/usr/local/bin/snakemake", "snakemake.exe")),
+        ("/lib/python3/site-packages/snakemake/__main__.py", True),
+        *((name, False) for name in ("pytest", "/usr/bin/python3", "snakefmt", "/somewhere/dvc/__main__.py", "")),
+    ],
 )
-def test_repairs_the_arguments_of_snakemake_in_place(program):
+def test_repairs_the_arguments_of_snakemake_alone_in_place(program, repaired):
     argv = [program, "--resources", "gpu=8", "all"]
     same = argv
 
     repair(argv)
 
-    assert same == [program, "--resources", "gpu=8", "--", "all"]
-
-
-@pytest.mark.parametrize("program", ["pytest", "/usr/bin/python3", "snakefmt", "/somewhere/dvc/__main__.py", ""])
-def test_leaves_other_programs_alone(program):
-    argv = [program, "--resources", "gpu=8", "all"]
-
-    repair(argv)
-
-    assert argv == [program, "--resources", "gpu=8", "all"]
+    assert same == [program, "--resources", "gpu=8", *(["--"] if repaired else []), "all"]
 
 
 def test_copes_with_no_arguments_at_all():

@@ -152,23 +152,25 @@ def test_errors_come_through_however_quiet(workflow):
 
 
 @pytest.mark.slow
-def test_a_pack_without_readable_results_is_told(workflow):
-    (workflow / "train.py").write_text("import sys; open(sys.argv[1], 'w').write('{}')")
+@pytest.mark.parametrize(
+    ("file", "text", "code", "shown"),
+    [
+        (
+            "train.py",
+            "import sys; open(sys.argv[1], 'w').write('{}')",
+            0,
+            "finished, but its results cannot be read (KeyError('members'))",
+        ),
+        ("Snakefile", "rule all:\n    input: 'missing'\n", 1, "MissingInputException"),
+    ],
+)
+def test_what_is_wrong_is_shown(workflow, file, text, code, shown):
+    (workflow / file).write_text(text)
 
     run = snakemake(workflow, *LITERAL)
 
-    assert run.returncode == 0, run.stderr
-    assert "finished, but its results cannot be read (KeyError('members'))" in run.stderr
-
-
-@pytest.mark.slow
-def test_an_error_in_the_snakefile_is_told(workflow):
-    (workflow / "Snakefile").write_text("rule all:\n    input: 'missing'\n")
-
-    run = snakemake(workflow, *LITERAL)
-
-    assert run.returncode == 1
-    assert "MissingInputException" in run.stderr
+    assert run.returncode == code, run.stderr
+    assert shown in run.stderr
 
 
 def test_a_mistake_in_the_settings_is_a_line(workflow):

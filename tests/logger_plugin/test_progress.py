@@ -11,56 +11,40 @@ def job(rule: str, started: float) -> Job:
     return Job(rule=rule, wildcards=(), outputs=(Path("out"),), started=started)
 
 
-def test_no_guess_without_anything_to_guess_from():
+def after(planned: dict[str, int], jobs: list[tuple[str, float, float | None]]) -> Progress:
+    """The progress once jobs of rules started and ended; None where they are running."""
     progress = Progress(started=0.0)
-    progress.plan({"prepare": 1, "train": 2})
-    assert progress.seconds_left(1.0) is None
-
-    progress.start(1, job("prepare", 0.0))
-    progress.finish(1, 1.0)
-    progress.start(2, job("train", 1.0))
-    # How long a training takes is not known from how long the preparation took.
-    assert progress.seconds_left(5.0) is None
+    progress.plan(planned)
+    for number, (rule, start, end) in enumerate(jobs):
+        progress.start(number, job(rule, start))
+        if end is not None:
+            progress.finish(number, end)
+    return progress
 
 
-def test_one_after_the_other():
-    progress = Progress(started=0.0)
-    progress.plan({"train": 4})
-    progress.start(1, job("train", 0.0))
-    progress.finish(1, 10.0)
-    progress.start(2, job("train", 10.0))
-
-    # Three jobs of 10 s, of which one has run for 4 s.
-    assert progress.seconds_left(14.0) == pytest.approx(26.0)
-
-
-def test_two_at_once_take_half_the_time():
-    progress = Progress(started=0.0)
-    progress.plan({"train": 6})
-    for number in (1, 2):
-        progress.start(number, job("train", 0.0))
-    for number in (1, 2):
-        progress.finish(number, 10.0)
-
-    assert progress.seconds_left(10.0) == pytest.approx(4 * 10.0 / 2)
-
-
-def test_rules_have_their_own_duration():
-    progress = Progress(started=0.0)
-    progress.plan({"prepare": 1, "train": 2})
-    progress.start(1, job("prepare", 0.0))
-    progress.finish(1, 2.0)
-    progress.start(2, job("train", 2.0))
-    progress.finish(2, 22.0)
-
-    assert progress.seconds_left(22.0) == pytest.approx(20.0)
+@pytest.mark.parametrize(
+    ("planned", "jobs", "now", "left"),
+    [
+        pytest.param({"prepare": 1, "train": 2}, [], 1.0, None, id="nothing has finished"),
+        # The time of a preparation is no estimate of the time of a training.
+        pytest.param(
+            {"prepare": 1, "train": 2}, [("prepare", 0.0, 1.0), ("train", 1.0, None)], 5.0, None, id="another rule"
+        ),
+        # Three jobs of 10 s, of which one has run for 4 s.
+        pytest.param({"train": 4}, [("train", 0.0, 10.0), ("train", 10.0, None)], 14.0, 26.0, id="one by one"),
+        pytest.param({"train": 6}, [("train", 0.0, 10.0)] * 2, 10.0, 4 * 10.0 / 2, id="two at once"),
+        pytest.param(
+            {"prepare": 1, "train": 2}, [("prepare", 0.0, 2.0), ("train", 2.0, 22.0)], 22.0, 20.0, id="each its own"
+        ),
+    ],
+)
+def test_the_estimate_of_the_time_left(planned, jobs, now, left):
+    found = after(planned, jobs).seconds_left(now)
+    assert found == (None if left is None else pytest.approx(left))
 
 
 def test_jobs_that_a_checkpoint_adds_count():
-    progress = Progress(started=0.0)
-    progress.plan({"train": 1})
-    progress.start(1, job("train", 0.0))
-    progress.finish(1, 10.0)
+    progress = after({"train": 1}, [("train", 0.0, 10.0)])
     progress.total = 4
 
     assert progress.seconds_left(10.0) == pytest.approx(30.0)

@@ -1,7 +1,9 @@
 """Every bad setting is one error that names the key, the value and how to fix it."""
 
 import copy
+import functools
 import json
+import operator
 import re
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,7 @@ from silent_study.paper import PUBLISHED
 from silent_study.params.overlay import read_config, read_yaml, updated, with_nulls
 from silent_study.params.schema import Params
 from silent_study.plan.plan import ROUNDS, Plan
-from silent_study.settings import SettingsError
-from silent_study.store.packs import Round
+from silent_study.settings import RunSettings, SettingsError
 
 ROOT = Path(__file__).parents[2]
 PAPER = {
@@ -59,11 +60,11 @@ def resolve(presets: Path, own: dict[str, Any] | None = None) -> Params:
 
 
 def at(path: str, value: Any) -> dict[str, Any]:
-    """``{"a": {"b": value}}`` for ``a.b``; ``f`` and ``l`` stand for the two sections."""
-    keys = path.split("/") if path else []
-    places = {"f": ["experiments", "fixed", "digits"], "l": ["experiments", "learnable", "digits"]}
-    for key in reversed(places.get(path[:1], keys[:1]) + keys[1:] if path[1:2] in ("", "/") else keys):
-        value = {key: value}
+    """``{"a": {"b": value}}`` for ``a/b``; ``f`` and ``l`` stand for the two sections, "" for no key."""
+    first, _, rest = path.partition("/")
+    section = {"f": "experiments/fixed/digits", "l": "experiments/learnable/digits"}.get(first, first)
+    for key in reversed(f"{section}/{rest}".split("/")):
+        value = {key: value} if key else value
     return value
 
 
@@ -90,21 +91,21 @@ def test_nothing_but_the_bad_setting_is_wrong_with_these(presets):
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"), [("seeds", "seeds: missing"), ("experiments", "experiments: none is left")]
+    ("place", "missing", "told"),
+    [
+        ((), "seeds", "seeds: missing"),
+        ((), "experiments", "experiments: none is left"),
+        *(
+            (("experiments", "fixed", "digits"), key, rf"experiments\.fixed\.digits\.{key}: missing")
+            for key in ("methods", "epochs", "batch_size", "latent_dim", "network", "grid")
+        ),
+    ],
 )
-def test_a_missing_key_is_named(tmp_path, missing, told):
-    document = {key: value for key, value in PRESET.items() if key != missing}
+def test_a_missing_key_is_named(tmp_path, place, missing, told):
+    document = copy.deepcopy(PRESET)
+    functools.reduce(operator.getitem, place, document).pop(missing)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(document))
     with pytest.raises(SettingsError, match=told):
-        resolve(tmp_path)
-
-
-@pytest.mark.parametrize("missing", ["methods", "epochs", "batch_size", "latent_dim", "network", "grid"])
-def test_a_missing_key_of_a_section_is_named(tmp_path, missing):
-    document = copy.deepcopy(PRESET)
-    del document["experiments"]["fixed"]["digits"][missing]
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(document))
-    with pytest.raises(SettingsError, match=rf"experiments\.fixed\.digits\.{missing}: missing"):
         resolve(tmp_path)
 
 
@@ -271,11 +272,27 @@ def test_the_repositorys_own_settings():
                 assert set(section.methods) <= set(METHODS[experiment])
 
 
-def test_the_digits_preset_compares_every_method_by_the_headline_protocol():
-    settings = params.resolve({"preset": "digits"}, ROOT / "presets")
+BOTH = ("fixed", "learnable")
+
+
+@pytest.mark.parametrize(
+    ("preset", "experiments", "datasets", "seeds"),
+    [
+        ("digits", BOTH, ["digits"], 3),
+        ("mnist-short", BOTH, ["mnist"], 2),
+        ("mnist-reduced", BOTH, ["mnist"], 3),
+        ("colour-reduced", ("learnable",), ["cifar10", "tiny_imagenet32"], 3),
+    ],
+)
+def test_a_preset_has_every_cell_of_the_papers_tables_by_the_headline_protocol(preset, experiments, datasets, seeds):
+    settings = params.resolve({"preset": preset}, ROOT / "presets")
     assert settings.protocol == "holdout"
-    assert len(settings.seeds) == 3
-    assert {name: set(datasets["digits"].methods) for name, datasets in settings.experiments.items()} == PAPER
+    assert len(settings.seeds) == seeds
+    methods = {
+        name: {dataset: set(section.methods) for dataset, section in sections.items()}
+        for name, sections in settings.experiments.items()
+    }
+    assert methods == {name: dict.fromkeys(datasets, PAPER[name]) for name in experiments}
 
 
 def test_an_override_of_an_axis_that_does_not_concern_its_method_is_refused():
@@ -391,37 +408,19 @@ def test_the_papers_preset_is_the_paper():
     assert learnable["mnist"].latent_dim >= 186
 
 
-@pytest.mark.parametrize("preset", ["mnist-short", "mnist-reduced"])
-def test_the_mnist_presets_have_every_cell_of_the_papers_tables(preset):
-    resolved = params.resolve({"preset": preset}, ROOT / "presets")
-    assert resolved.protocol == "holdout"
-    assert all(list(datasets) == ["mnist"] for datasets in resolved.experiments.values())
-    assert {name: set(datasets["mnist"].methods) for name, datasets in resolved.experiments.items()} == PAPER
-    assert len(resolved.seeds) >= (3 if preset == "mnist-reduced" else 2)
-
-
-def test_the_colour_preset_has_every_learnable_cell_of_the_papers_tables():
-    resolved = params.resolve({"preset": "colour-reduced"}, ROOT / "presets")
-    assert resolved.protocol == "holdout"
-    assert list(resolved.experiments) == ["learnable"]
-    datasets = resolved.experiments["learnable"]
-    assert {name: set(section.methods) for name, section in datasets.items()} == dict.fromkeys(
-        ("cifar10", "tiny_imagenet32"), PAPER["learnable"]
-    )
-    assert len(resolved.seeds) >= 3
+def possible_runs(preset: str) -> dict[tuple[str, Any], list[list[RunSettings]]]:
+    """The runs of each cell and round; of each run the settings that it may have."""
+    plan = Plan(params.resolve({"preset": preset}, ROOT / "presets"))
+    return {
+        (cell.name, round_): plan.possible_runs(cell, round_) for round_ in ROUNDS for cell in plan.cells_of(round_)
+    }
 
 
 def test_no_method_of_the_colour_preset_has_more_points_than_a_baseline():
-    plan = Plan(params.resolve({"preset": "colour-reduced"}, ROOT / "presets"))
-    rounds: tuple[Round, ...] = ("baselines", "guided")
-    points = [
-        (cell.dataset, cell.method.name, len(plan.possible_runs(cell, round_)))
-        for round_ in rounds
-        for cell in plan.cells_of(round_)
-    ]
+    points = {cell: len(runs) for (cell, round_), runs in possible_runs("colour-reduced").items() if round_ != "seeds"}
     assert len(points) == 16
-    assert {point for point in points if point[2] != 1} == {
-        (name, "reinforce", 2) for name in ("cifar10", "tiny_imagenet32")
+    assert {cell: count for cell, count in points.items() if count != 1} == {
+        f"{name}/learnable/reinforce": 2 for name in ("cifar10", "tiny_imagenet32")
     }
 
 
@@ -441,9 +440,7 @@ def test_the_silent_and_the_sampled_guide_differ_in_nothing_else(preset, dataset
 @pytest.mark.parametrize("preset", ["mnist-reduced", "mnist-beyond", "mnist-fixed"])
 def test_methods_of_the_smaller_presets_have_equal_budgets(preset):
     """As many points each; an annealed method adds its own to its baseline's."""
-    plan = Plan(params.resolve({"preset": preset}, ROOT / "presets"))
-    rounds: tuple[Round, ...] = ("baselines", "guided")
-    assert {len(plan.possible_runs(cell, round_)) for round_ in rounds for cell in plan.cells_of(round_)} == {2}
+    assert {len(runs) for (_, round_), runs in possible_runs(preset).items() if round_ != "seeds"} == {2}
 
 
 def test_the_preset_for_one_gpu_is_the_papers_but_for_length_rates_and_seeds():
@@ -456,11 +453,7 @@ def test_the_preset_for_one_gpu_is_the_papers_but_for_length_rates_and_seeds():
 
 def test_every_run_of_the_reduced_preset_is_one_of_the_preset_beyond_it():
     def ids(preset):
-        plan = Plan(params.resolve({"preset": preset}, ROOT / "presets"))
-        lists = (
-            runs for round_ in ROUNDS for cell in plan.cells_of(round_) for runs in plan.possible_runs(cell, round_)
-        )
-        return {run.id for runs in lists for run in runs}
+        return {run.id for runs in possible_runs(preset).values() for candidates in runs for run in candidates}
 
     assert ids("mnist-reduced") < ids("mnist-beyond")
 
