@@ -49,7 +49,9 @@ def write(path, content):
 def finish(plan, settings, bpd, seconds):
     folder = RunStore(plan.results / "store").folder(settings.name)
     diverged = bpd is None
-    write(folder / "record.json", {})
+    files = {"settings.json": "", "curve.jsonl": "", "result.json": ""}
+    identity = {"id": settings.id, "name": settings.name, "numerics_version": 2, "files": files}
+    write(folder / "record.json", identity | {"result_sha256": "", "replaces": []})
     write(
         folder / "result.json",
         {
@@ -197,7 +199,7 @@ def test_what_stopped_and_what_failed_is_told_with_its_log(plan):
         "FAILED baselines digits/fixed: silent-gradients train: No space left on device; make room",
         f"  log: {log_of(third)}",
         "stopped baselines digits/fixed: stopped; the same command goes on from the checkpoint",
-        "stopped baselines digits/fixed: its process is gone, after: [1/2] epoch 3",
+        "stopped baselines digits/fixed: its process is gone; last line: [1/2] epoch 3",
     ):
         assert line in text
 
@@ -230,12 +232,12 @@ def test_a_job_that_has_just_been_started_is_not_taken_for_a_planned_one(plan):
     assert [job.state for job in status(plan, Path("logs")).jobs] == ["running", "planned", "planned"]
 
 
-def test_a_run_that_tells_nothing_is_remarked_on(plan):
+def test_a_run_without_progress_is_marked(plan):
     first, *_ = jobs_of(plan)
     folder = begin(plan, first.members[0])
     os.utime(folder / "progress.json", (time.time() - 600,) * 2)
     with held(plan, first.members[0].name, first.lock):
-        assert "told nothing for 10 min" in shown(status(plan, Path("logs")))
+        assert "no progress written for 10 min" in shown(status(plan, Path("logs")))
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null"])
@@ -315,14 +317,10 @@ def test_a_run_that_ends_while_it_is_looked_at_is_finished(plan, monkeypatch):
     working.mkdir(parents=True)
 
     def ends(self, name):
-        """Of a run whose process seals it and lets go of its lock between the two questions."""
+        """The process seals the run and releases its lock between the two questions."""
         if working.exists():
-            (working / "result.json").write_text(
-                json.dumps({"status": "finished", "epochs": 2, "selection": {"bpd": 3.0}})
-            )
-            (working / "provenance.json").write_text(json.dumps({"images_per_second": 1.0, "seconds": 1.0}))
-            (working / "record.json").write_text("{}")
-            working.rename(store.folder(settings.name))
+            working.rmdir()
+            finish(plan, settings, 3.0, 1.0)
         return False
 
     monkeypatch.setattr(RunStore, "is_locked", ends)

@@ -22,7 +22,7 @@ from silent_study.progress.overview import longest
 from silent_study.report.gathered import is_current, marker_of
 from silent_study.settings import RunSettings
 from silent_study.store.packs import PackSpec, Round
-from silent_study.store.runs import CURVE, EVALUATION, PROGRESS, PROVENANCE, RESULT, RunStore
+from silent_study.store.runs import CURVE, EVALUATION, PROGRESS, RunStore, StoreError, read_json
 
 State = Literal["planned", "running", "stopped", "finished", "diverged"]
 """A ``stopped`` run has a folder and no process; the workflow continues it."""
@@ -85,7 +85,7 @@ class JobStatus:
         round: Round of the pack.
         group: Group of the pack.
         id: Id of the pack.
-        state: ``failed`` if the log ends with an error; ``stopped`` if the process was told to stop or was killed;
+        state: ``failed`` if the log ends with an error; ``stopped`` if the process was interrupted or killed;
             ``running`` also while it waits for a device.
         log: Path of the log; None where there is none.
         news: Last line of the log.
@@ -99,6 +99,11 @@ class JobStatus:
     log: str | None
     news: str
     runs: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Round and group."""
+        return f"{self.round} {self.group}"
 
 
 @dataclass(frozen=True)
@@ -145,10 +150,6 @@ class Status:
     def count(self) -> Counter[State]:
         """Count the runs by state."""
         return Counter(run.state for run in self.runs.values())
-
-    def of(self, state: JobState) -> list[JobStatus]:
-        """Return the jobs in a state."""
-        return [job for job in self.jobs if job.state == state]
 
     def by_cell(self) -> dict[tuple[Round, str], list[RunStatus]]:
         """Return the runs by round and cell; a run of two rounds is in both."""
@@ -212,20 +213,18 @@ def _run(store: RunStore, settings: RunSettings, now: float) -> RunStatus:
     # Twice: another process may rename its folder in between.
     for _ in range(2):
         if store.is_finished(name):
-            folder = store.folder(name)
-            result, provenance = _document(folder / RESULT), _document(folder / PROVENANCE)
-            if result is not None and provenance is not None:
-                selection = result["selection"]
+            with suppress(StoreError, KeyError, TypeError):  # damaged, or just removed
+                run = store.unverified(name)
                 return RunStatus(
                     name,
-                    "diverged" if result["status"] == "diverged" else "finished",
+                    "diverged" if run.diverged else "finished",
                     epochs,
-                    epoch=result["epochs"],
+                    epoch=run.result["epochs"],
                     share=1.0,
-                    bpd=None if selection is None else selection["bpd"],
-                    images_per_second=provenance["images_per_second"],
-                    seconds=provenance["seconds"],
-                    evaluated=(folder / EVALUATION).exists(),
+                    bpd=run.metrics("selection").get("bpd"),
+                    images_per_second=run.provenance["images_per_second"],
+                    seconds=run.provenance["seconds"],
+                    evaluated=(run.folder / EVALUATION).exists(),
                 )
         folder = store.working_folder(name)
         if folder.is_dir():
@@ -237,30 +236,30 @@ def _run(store: RunStore, settings: RunSettings, now: float) -> RunStatus:
 
 
 def _unfinished(store: RunStore, settings: RunSettings, folder: Path, now: float) -> RunStatus:
-    told = _document(folder / PROGRESS) or {}
+    progress = _progress(folder / PROGRESS)
     running, curve = store.is_locked(settings.name), _entries(folder / CURVE)
     return RunStatus(
         settings.name,
         "running" if running else "stopped",
         settings.epochs,
         epoch=curve[-1]["epoch"] if curve else 0,
-        share=told.get("share", 0.0),
+        share=progress.get("share", 0.0),
         bpd=_newest_bound(curve),
-        images_per_second=told.get("images_per_second") if running else None,
-        seconds_left=told.get("seconds_left") if running else None,
-        seconds=told.get("seconds", 0.0),
+        images_per_second=progress.get("images_per_second") if running else None,
+        seconds_left=progress.get("seconds_left") if running else None,
+        seconds=progress.get("seconds", 0.0),
         checkpoint_age=_age(folder / CHECKPOINT, now),
         silent_for=_age(folder / PROGRESS, now),
     )
 
 
-def _document(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object of the store; None where it is missing or half written."""
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
+def _progress(path: Path) -> Mapping[str, Any]:
+    """Return the content of progress.json; empty if the file is missing or half written."""
+    with suppress(StoreError):
+        document = read_json(path)
+        if isinstance(document, dict):
+            return document
+    return {}
 
 
 def _age(path: Path, now: float) -> float | None:
@@ -308,34 +307,30 @@ def _job(plan: Plan, store: RunStore, pack: PackSpec, runs: Sequence[RunStatus],
 
 
 def _failures(plan: Plan, jobs: Iterable[JobStatus], logs: Path) -> Iterator[Failure]:
-    """Yield what failed at its last attempt; every attempt begins its log anew."""
+    """Yield the jobs whose last attempt failed; every attempt begins its log anew."""
     for job in jobs:
         if job.state == "failed" and job.log is not None:
-            yield Failure(f"{job.round} {job.group}", job.log, job.news)
-    others = [
-        (verb, dataset, logs / verb / f"{dataset}.log")
-        for dataset in plan.datasets()
-        for verb in ("download", "prepare", "dequantize")
-    ]
+            yield Failure(job.title, job.log, job.news)
+    others = [(verb, name, name) for name in plan.datasets() for verb in ("download", "prepare", "dequantize")]
     for group in plan.groups():
         with suppress(SelectionMissingError):
             for round_ in plan.rounds(group)[:-1]:
-                selections = plan.selections(round_, group)
-                name = f"{round_}-{plan.selection_id(round_, group, selections)}.log"
-                others.append(("select", f"{round_} {group}", logs / "select" / group / name))
+                number = plan.selection_id(round_, group, plan.selections(round_, group))
+                others.append(("select", f"{round_} {group}", f"{group}/{round_}-{number}"))
     with suppress(SelectionMissingError):
-        marker = marker_of(plan, plan.selections("seeds"))
-        others.append(("gather", marker.stem, logs / "gather" / f"{marker.stem}.log"))
-    for verb, what, log in others:
+        name = marker_of(plan, plan.selections("seeds")).stem
+        others.append(("gather", name, name))
+    for verb, what, file in others:
+        log = logs / verb / f"{file}.log"
         if error := error_in(tail(log), verb):
             yield Failure(f"{verb} {what}", str(log), error)
 
 
 def _left_hours(plan: Plan, trainings: Iterable[Training], runs: Mapping[str, RunStatus]) -> float | None:
-    """Return the hours of training that are left, at most; None where some of them are not known.
+    """Return an upper bound of the hours of training left; None if the time of a run is not known.
 
-    An epoch is taken to last as those of the same cell did, else as the measured pace says, else as those of the same
-    group did.
+    The time of an epoch is estimated from epochs of the same cell, else by the measured pace, else from epochs of the
+    same group.
     """
     pace = Pace.read(plan.results / PACE, plan.params.sources)
     spent: defaultdict[str, float] = defaultdict(float)

@@ -13,7 +13,7 @@ from silent_study.progress.status import JobStatus, RunStatus, Status
 from silent_study.words import counted, duration
 
 QUIET_SECONDS = 120.0
-"""Age of progress.json from which a run in training is remarked on."""
+"""Age of progress.json from which a run in training is marked."""
 
 
 def view(status: Status, *, every_cell: bool = False) -> RenderableType:
@@ -27,23 +27,21 @@ def view(status: Status, *, every_cell: bool = False) -> RenderableType:
     if running := [run for run in status.runs.values() if run.state == "running"]:
         parts += [Text(), _running(running)]
     in_training = {run.name for run in running}
-    waiting = [job for job in status.of("running") if in_training.isdisjoint(job.runs)]
-    parts += [Text(f"{_title(job)}: {job.news or 'starting'}", style="cyan") for job in waiting]
+    for job in status.jobs:
+        if job.state == "running" and in_training.isdisjoint(job.runs):
+            parts.append(Text(f"{job.title}: {job.news or 'starting'}", style="cyan"))
     for failure in status.failures:
         parts.append(Text(f"\nFAILED {failure.job}: {failure.error}\n  log: {failure.log}", style="bold red"))
-    for job in status.of("stopped"):
-        parts.append(Text(f"\nstopped {_title(job)}: {_reason(job)}", style="yellow"))
+    for job in status.jobs:
+        if job.state == "stopped":
+            parts.append(Text(f"\nstopped {job.title}: {_reason(job)}", style="yellow"))
     return Group(*parts, Text(), _cells(status, every_cell))
-
-
-def _title(job: JobStatus) -> str:
-    return f"{job.round} {job.group}"
 
 
 def _reason(job: JobStatus) -> str:
     if job.log is None:
-        return "begun, and no log of it is here; the workflow goes on with it"
-    why = job.news if job.news.startswith("stopped") else f"its process is gone, after: {job.news or 'no word'}"
+        return "its log is not here; the workflow continues it"
+    why = job.news if job.news.startswith("stopped") else f"its process is gone; last line: {job.news or 'none'}"
     return f"{why}\n  log: {job.log}"
 
 
@@ -79,7 +77,7 @@ def _running(runs: Sequence[RunStatus]) -> Table:
             "none yet" if run.checkpoint_age is None else f"{duration(run.checkpoint_age)} ago",
         )
         if quiet and run.silent_for is not None:
-            table.add_row(Text(f"  told nothing for {duration(run.silent_for)}", style="yellow"))
+            table.add_row(Text(f"  no progress written for {duration(run.silent_for)}", style="yellow"))
     return table
 
 
