@@ -286,7 +286,7 @@ def read_json_object(text: str | bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise SettingsError(f"{where}: no JSON ({error})") from None
+        raise SettingsError(f"{where}: invalid JSON ({error})") from None
     if not isinstance(document, dict):
         raise SettingsError(f"{where}: expected a JSON object, got {type(document).__name__}")
     return document

@@ -106,7 +106,7 @@ SETTINGS: tuple[Mistake, ...] = (
         [],
         "(while parsing a flow sequence, expected ',' or ']', but got '<stream end>', in line 3, column 1)",
     ),
-    (settings(b"preset: \xff\xfe\n"), [], "params.yaml: no text in UTF-8 (invalid start byte at byte 8)"),
+    (settings(b"preset: \xff\xfe\n"), [], "params.yaml: not a text in UTF-8 (invalid start byte at byte 8)"),
     (settings("preset: smal\n"), [], "got 'smal' (did you mean 'small'?)"),
     (settings("preset: [small]\n"), [], "preset: expected one of ['small'], got ['small']"),
     (settings("preset: small\nseedz: [0]\n"), [], "seedz: unknown key (did you mean 'seeds'?)"),
@@ -229,10 +229,10 @@ MISTAKES = {
             for make, pack, line in (
                 (nothing, "nowhere.json", "nowhere.json: No such file or directory"),
                 (folder("packs"), "packs", "packs: Is a directory"),
-                (nothing, "{", "--pack: no JSON"),
-                (nothing, "{}", "--pack: no pack, as the workflow makes them (KeyError('evaluation'))"),
+                (nothing, "{", "--pack: invalid JSON"),
+                (nothing, "{}", "--pack: not a pack as the workflow makes them (KeyError('evaluation'))"),
                 (file("list.json", "[]"), "list.json", "list.json: expected a JSON object, got list"),
-                (lambda: Path("bytes.json").write_bytes(b"\xff\xfe{"), "bytes.json", "bytes.json: no JSON"),
+                (lambda: Path("bytes.json").write_bytes(b"\xff\xfe{"), "bytes.json", "bytes.json: invalid JSON"),
                 (
                     nothing,
                     json.dumps({"round": "seeds", "group": "a/b", "members": [], "shared": {}, "evaluation": None}),

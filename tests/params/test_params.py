@@ -129,11 +129,11 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(presets, tmp_path):
         ("- preset\n- small\n", "expected keys and values, as in preset: digits, got list"),
         ("small\n", "expected keys and values, as in preset: digits, got str"),
         ("", "expected keys and values, as in preset: digits, got nothing"),
-        ("preset: [small\n", "no YAML (while parsing a flow sequence, "),
-        ("preset: small\n\tseeds: [0]\n", "no YAML ("),
+        ("preset: [small\n", "invalid YAML (while parsing a flow sequence, "),
+        ("preset: small\n\tseeds: [0]\n", "invalid YAML ("),
         # YAML reads these otherwise than most people do.
-        ("seeds: [0]\nseeds: [1]\n", "the key 'seeds' stands twice, in lines 1 and 2; remove one of them"),
-        ("data: {mirror: a, mirror: b}\n", "the key 'mirror' stands twice, in line 1; remove one of them"),
+        ("seeds: [0]\nseeds: [1]\n", "the key 'seeds' is repeated in lines 1 and 2; remove one of them"),
+        ("data: {mirror: a, mirror: b}\n", "the key 'mirror' is repeated in line 1; remove one of them"),
         (
             "preset: small\nexecution: {time_limit: 12:00:00}\n",
             "YAML reads 12:00:00 in line 2 as a number in base 60; put it in quotes: '12:00:00'",

@@ -205,7 +205,7 @@ def test_the_report_on_disk_is_kept_until_it_is_gathered_again():
     git("checkout", "--quiet", "params.yaml")
     pruned = Pruning.of(RESULTS)
     assert not pruned.runs
-    assert "working tree: 8 runs; 4 are those of its report alone" in pruned.overview()
+    assert "working tree: 8 runs; 4 are of its report alone" in pruned.overview()
     (marker,) = RESULTS.glob("gathered/*")
     marker.write_text(marker.read_text()[:20])
     with pytest.raises(RevisionError, match=r"gathered/\S+: cannot be read.*gather again: snakemake "):

@@ -18,7 +18,7 @@ GRID_CELL, CELL = "digits/fixed/reparameterization", "digits/learnable/reparamet
     ("text", "messages"),
     [
         ("preset: tniy\n", ["'tniy' (did you mean 'tiny'?)"]),
-        ("preset: tiny\nseeds: [0, 1\n", ["params.yaml: no YAML", "line 3, column 1"]),
+        ("preset: tiny\nseeds: [0, 1\n", ["params.yaml: invalid YAML", "line 3, column 1"]),
         (
             "preset: tiny\nsedes: [0]\nseeds: [0, -1]\n",
             [

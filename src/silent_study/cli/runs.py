@@ -113,7 +113,7 @@ def _read_pack(given: str) -> PackSpec:
     try:
         pack = PackSpec.from_json(document)
     except (KeyError, TypeError, AttributeError) as error:
-        raise SettingsError(f"{where}: no pack, as the workflow makes them ({error!r})") from None
+        raise SettingsError(f"{where}: not a pack as the workflow makes them ({error!r})") from None
     if not pack.members:
         raise SettingsError(f"{where}: a pack without runs")
     return pack

@@ -28,11 +28,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         fix = "; go to the folder of the clone, which has it" if isinstance(error, FileNotFoundError) else ""
         raise SettingsError(f"{path}: cannot be read ({error.strerror}){fix}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: no text in UTF-8 ({error.reason} at byte {error.start})") from error
+        raise SettingsError(f"{path}: not a text in UTF-8 ({error.reason} at byte {error.start})") from error
     except _RefusedError as error:
         raise SettingsError(f"{path}: {error}") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: no YAML ({_place(error)})") from error
+        raise SettingsError(f"{path}: invalid YAML ({_place(error)})") from error
     if not isinstance(document, dict):
         found = "nothing" if document is None else type(document).__name__
         raise SettingsError(f"{path}: expected keys and values, as in preset: digits, got {found}")
@@ -56,7 +56,7 @@ class _StrictLoader(yaml.SafeLoader):
             line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
             if first is not None:
                 where = f"lines {first} and {line}" if first != line else f"line {line}"
-                raise _RefusedError(f"the key {key.value!r} stands twice, in {where}; remove one of them")
+                raise _RefusedError(f"the key {key.value!r} is repeated in {where}; remove one of them")
             lines[key.tag, key.value] = line
         return node
 
@@ -100,7 +100,7 @@ def read_config(word: str) -> dict[str, Any]:
         # Snakemake reads scalars in a value as texts, which the settings' types make numbers.
         value = yaml.load(entry[2], yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise SettingsError(f"--config {entry[1]}: no YAML ({_place(error)})") from None
+        raise SettingsError(f"--config {entry[1]}: invalid YAML ({_place(error)})") from None
     return {entry[1]: with_nulls(value)}
 
 
@@ -221,7 +221,7 @@ def check_names(experiments: Any, known: list[str]) -> None:
     """Check the names of experiments and data sets; a misspelt section would lack every key of the intended one."""
     if experiments is None or (isinstance(experiments, Mapping) and not any(experiments.values())):
         raise SettingsError(
-            "experiments: none is left; null takes one away from the preset: leave it out for those that are to run"
+            "experiments: none is left; null removes one of the preset's: leave it out to run that experiment"
         )
     for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
         require_known("experiment", experiment, list(EXPERIMENTS), "experiments")

@@ -1,4 +1,4 @@
-"""Remove the runs that no kept revision needs: not the working tree, not HEAD, none that the user names.
+"""Remove the runs that no kept revision needs; kept are the working tree, HEAD and the revisions that the user names.
 
 A revision needs the runs that its settings lead to with the present code. The working tree needs those of the report on
 disk as well. Where it is not known which runs a revision needs, nothing is removed.
@@ -87,11 +87,11 @@ def _working_tree(results: Path, present: Collection[str]) -> Revision:
             gathered.update(read_json(marker)["runs"])
         except (StoreError, KeyError, TypeError) as error:
             raise RevisionError(
-                f"{marker}: cannot be read, and with it which runs the report is of; gather again: {REPAIR}"
+                f"{marker}: cannot be read, so the runs of the report are not known; gather again: {REPAIR}"
             ) from error
     planned, note = _planned("working tree", Plan(load(Path(PARAMS)), results), present)
     if not note and (others := len(gathered - planned)):
-        note = f"{others} are those of its report alone, which has other settings"
+        note = f"{others} are of its report alone, which has other settings"
     return Revision("working tree", frozenset(gathered | planned), note)
 
 
@@ -236,7 +236,7 @@ class Pruning:
             if store.remove(name):
                 removed[name] = size
             else:
-                lines.append(f"{name}: left alone, another process is training it; stop that and prune again")
+                lines.append(f"{name}: left alone, another process is training it; stop that process and prune again")
             _remove_empty(store.folder(name).parent, store.root)
         return "\n".join([*lines, f"removed: {_runs(removed)}"])
 
