@@ -126,7 +126,7 @@ class DataSettings:
 class NetworkSettings:
     """Sizes of the encoder and of the nonlinear decoder.
 
-    ``plain`` are the networks of Tables 5 and 6, ``strided`` those of Tables 7 and 8 of the paper.
+    ``plain`` are the networks of Tables 5 and 6 of the paper, ``strided`` the networks of Tables 7 and 8.
     """
 
     architecture: Architecture

@@ -30,7 +30,7 @@ RENEWALS = ".renewals"
 
 
 class Workflow:
-    """What Snakemake's rules need to know of a study.
+    """Inputs, parameters and resources of the jobs of a study.
 
     Args:
         config: Content of params.yaml, with what ``snakemake --config`` sets over it.
@@ -66,7 +66,7 @@ class Workflow:
         self.selections = cache(self._selections)
 
     def prepared(self, dataset: str) -> list[str]:
-        """Return the files of a prepared data set, the manifest first, and the renewals of those of other data."""
+        """Return the files of a prepared data set, the manifest first, and renewals if they are of other data."""
         folder = PREPARED / dataset
         files = [str(folder / name) for name in (MANIFEST, TRAIN, TEST, NOISE_MANIFEST, NOISE)]
         return files + self._renewals(self._outdated(dataset))

@@ -115,10 +115,7 @@ def test_a_shared_axis_is_settled_over_all_methods(tmp_path, seed):
     for variance in FIXED_GRID["variance"]:
         assignments = itertools.product(FIXED_GRID["learning_rate"], repeat=len(FIXED_METHODS))
         scores[variance] = min(
-            (
-                sum(math.isinf(value) for value in values),
-                math.fsum(value for value in values if math.isfinite(value)),
-            )
+            (sum(math.isinf(value) for value in values), math.fsum(value for value in values if math.isfinite(value)))
             for rates in assignments
             for values in [[bpds[method, rate, variance] for method, rate in zip(FIXED_METHODS, rates, strict=True)]]
         )

@@ -188,9 +188,7 @@ def test_what_stopped_and_what_failed_is_told_with_its_log(plan):
     assert found.count() == {"stopped": 2, "planned": 4}
     assert found.failures == (
         Failure(
-            "baselines digits/fixed",
-            str(log_of(third)),
-            "silent-gradients train: No space left on device; make room",
+            "baselines digits/fixed", str(log_of(third)), "silent-gradients train: No space left on device; make room"
         ),
         Failure("download digits", "logs/download/digits.log", "silent-gradients download: no answer from anywhere"),
     )
@@ -216,12 +214,9 @@ def test_a_later_attempt_is_no_failure(plan):
 
 def test_a_crash_before_the_command_line_runs_is_a_failure(plan):
     first, *_ = jobs_of(plan)
-    write(
-        log_of(first), "Traceback (most recent call last):\n  File ...\nModuleNotFoundError: No module named 'torch'\n"
-    )
-    assert [failure.error for failure in status(plan, Path("logs")).failures] == [
-        "ModuleNotFoundError: No module named 'torch'"
-    ]
+    error = "ModuleNotFoundError: No module named 'torch'"
+    write(log_of(first), f"Traceback (most recent call last):\n  File ...\n{error}\n")
+    assert [failure.error for failure in status(plan, Path("logs")).failures] == [error]
 
 
 def test_a_job_that_has_just_been_started_is_not_taken_for_a_planned_one(plan):
@@ -340,13 +335,7 @@ def test_a_training_that_is_watched_while_it_runs(plan, monkeypatch):
         try:
             for pack in jobs_of(plan):
                 with store.locked(pack.lock):
-                    manifest = run_pack(
-                        pack,
-                        store,
-                        data,
-                        CPU,
-                        TrainingOptions(checkpoint_seconds=0.1, stack=2),
-                    )
+                    manifest = run_pack(pack, store, data, CPU, TrainingOptions(checkpoint_seconds=0.1, stack=2))
                     write(plan.manifest(pack), manifest)
         except BaseException as error:
             errors.append(error)

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit(USAGE)
     options, unknown = made.parse_known_args(words)
     if unknown:
-        # By the verb's parser, which knows the options that may be meant.
+        # The verb's parser has the options to suggest.
         options.parser.unrecognized(unknown)
     with contextlib.chdir(study_folder() if options.in_study else "."):
         return _run(options)

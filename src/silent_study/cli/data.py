@@ -134,10 +134,14 @@ def _limit(options: argparse.Namespace) -> int:
     prepared = PreparedData.open(_prepared_folder(options))
     splits = prepared.split(options.protocol, holdout)
     limits = known_limits(splits, prepared.levels, options.latent_dim, options.variance)
-    asked = {"protocol": options.protocol, "holdout": len(prepared.train) - len(splits.train), "k": options.latent_dim}
-    about = ", ".join(f"{name} {value}" for name, value in {"data set": prepared.name, **asked}.items())
+    settings = {
+        "protocol": options.protocol,
+        "holdout": len(prepared.train) - len(splits.train),
+        "k": options.latent_dim,
+    }
+    about = ", ".join(f"{name} {value}" for name, value in {"data set": prepared.name, **settings}.items())
     Console(highlight=False).print(limits_table(limits, about))
     if options.json is not None:
-        document = {"dataset": prepared.name, "sha256": prepared.sha256, **asked}
+        document = {"dataset": prepared.name, "sha256": prepared.sha256, **settings}
         write_json(options.json, document | {"limits": [known.to_json() for known in limits]})
     return 0

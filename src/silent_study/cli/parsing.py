@@ -80,7 +80,7 @@ class OneLineParser(argparse.ArgumentParser):
         self.add_argument("--settings", metavar="JSON", help="all settings as a JSON object, in place of params.yaml")
 
     def add_study(self, *, several: bool = True) -> None:
-        """Add the options of ``load_plan``: those of ``add_config``, and the folder of the results."""
+        """Add the options that ``load_plan`` reads: the settings and the folder of the results."""
         self.add_config(several=several)
         self.add_option("--results", given_path, "FOLDER", "the results", Path("results"))
 
@@ -98,13 +98,13 @@ def as_examples(lines: Sequence[str]) -> str:
 
 
 def add_verb(verbs: Verbs, run: Callable[[argparse.Namespace], int], *, in_study: bool = True) -> OneLineParser:
-    """Add a verb; its name and its help are those of the function that runs it.
+    """Add a verb with the name and the help of the function that runs it.
 
     Args:
         verbs: The parsers to add it to.
-        run: Function that runs the verb ``name`` is ``_name``; returns the exit code. Its docstring has paragraphs: the
-            summary, which is the verb's line in the list of verbs; perhaps a description, which replaces the summary at
-            the top of the verb's help; examples, a command in each line, which a test parses.
+        run: Function ``_<verb>`` that returns an exit code. The paragraphs of its docstring are the summary in the
+            list of verbs, an optional description for the top of the verb's help (default: the summary), and examples,
+            one command a line.
         in_study: Run in the folder of the study, also when called below it.
     """
     text = "\n".join(line.strip() for line in (run.__doc__ or "").strip().splitlines())

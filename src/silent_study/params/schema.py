@@ -272,7 +272,7 @@ def source_in(name: str, sets: Mapping[str, OwnImagesParams]) -> Source:
 
 
 def with_overrides(section: ExperimentParams, method: str, where: str) -> ExperimentParams:
-    """Return an experiment's settings with those of one of its methods laid over them."""
+    """Return an experiment's settings, with the overrides of one of its methods laid over them."""
     override = section.overrides.get(method)
     if not override:
         return section

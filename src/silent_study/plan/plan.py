@@ -36,7 +36,7 @@ _COPIED = (
     *("latent_dim", "initialization", "precision", "epochs", "batch_size", "betas", "weight_decay", "gradient_clip"),
     *("evaluate_every", "evaluation_samples", "threshold_bpd", "cooldown_epochs"),
 )
-"""Settings of a section that are those of its runs."""
+"""Settings that the runs of a section copy from it."""
 
 Point = dict[str, float | None]
 """A grid point: value by axis."""
@@ -148,7 +148,7 @@ class Plan:
         ]
 
     def points(self, cell: Cell, selections: Selections) -> list[Point]:
-        """Return the points of a cell's grid; those of an annealed cell depend on the selection of the baselines."""
+        """Return the points of a cell's grid, which for an annealed cell depends on the selection of its baseline."""
         grid = self._section(cell).grid
         fixed: Point = {}
         if cell.method.baseline is not None:
@@ -353,7 +353,7 @@ class Plan:
         """Return twelve hexadecimal digits that change with anything that the report shows of the plan."""
         packs = [pack.id for round_ in ROUNDS for pack in self.packs(round_, selections)]
         made_of = [self.params.preset, self.params.protocol, packs, asdict(self.params.evaluation.resolved())]
-        # Titles of own images are in the settings; those of the other data sets are in the source code.
+        # Titles of own images are settings; titles of the package's data sets are source code.
         own = [[self.params.sources[name].title, self.params.sources[name].version] for name in self.own_datasets()]
         return digest([*made_of, own] if own else made_of)[:12]
 

@@ -1,7 +1,7 @@
 """Remove the runs that no kept revision needs; kept are the working tree, HEAD and the revisions that the user names.
 
-A revision needs the runs that its settings lead to with the present code. The working tree needs those of the report on
-disk as well. Where it is not known which runs a revision needs, nothing is removed.
+A revision needs the runs that its settings lead to with the present code. The working tree also needs
+the runs of the report on disk. If the runs that a revision needs are not known, nothing is removed.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class Pruning:
     def delete(self) -> str:
         """Remove what no kept revision needs; return a summary.
 
-        Manifests and selections go first: after a kill, none names a removed run, and the same command goes on.
+        Manifests and selections go first: after a kill, none names a removed run, and the same command continues.
         """
         store = RunStore(self.results / "store")
         for path in self.stale:

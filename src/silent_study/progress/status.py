@@ -130,7 +130,7 @@ class Status:
         protocol: Protocol of the evaluation.
         jobs: Every known job, in the order of the plan.
         runs: Every run of these jobs, by name.
-        failures: Jobs whose last attempt failed, with those of data, selections and the report.
+        failures: Jobs whose last attempt failed: trainings, data, selections and the report.
         to_come: Upper bound, by round and cell, of the runs that depend on a missing selection.
         spent_hours: Hours of training spent, summed over jobs.
         left_hours: Upper bound of the hours left, likewise; None where it is not known.
