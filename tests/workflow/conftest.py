@@ -1,25 +1,12 @@
 """One finished repository for all tests: those that only read use it, the others a copy."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from tests.workflow.repository import LITERAL, LONG, TINY, Repository
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A repository after the literal command.
-
-    Attributes:
-        repository: The repository.
-        output: What the command said.
-    """
-
-    repository: Repository
-    output: str
 
 
 @pytest.fixture(scope="session")
@@ -29,21 +16,37 @@ def shared_folder(tmp_path_factory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
-@pytest.fixture(scope="session")
-def finished(shared_folder) -> Finished:
-    """The finished repository, made by whichever process asks first."""
-    folder, output = shared_folder / "finished", shared_folder / "finished.txt"
+def made_once(folder: Path, **presets: Any) -> Repository:
+    """Return a repository after the literal command; whichever process needs it first makes it."""
+    output = folder.with_suffix(".txt")
     with FileLock(f"{folder}.lock"):
         if not output.exists():
-            text = Repository.make(folder, tiny=TINY, long=LONG).run(*LITERAL)
-            output.write_text(text)
-    return Finished(Repository(folder), output.read_text())
+            output.write_text(Repository.make(folder, **presets).run(*LITERAL))
+    return Repository(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(shared_folder) -> Repository:
+    """The finished repository."""
+    return made_once(shared_folder / "finished", tiny=TINY, long=LONG)
+
+
+@pytest.fixture(scope="session")
+def output_of_finished(finished) -> str:
+    """What the literal command printed in the finished repository."""
+    return finished.root.with_suffix(".txt").read_text()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shared_folder) -> Repository:
+    """What comes of the long run if nothing interrupts it."""
+    return made_once(shared_folder / "undisturbed", long=LONG)
 
 
 @pytest.fixture
 def repository(finished, tmp_path) -> Repository:
     """A copy of the finished repository."""
-    return finished.repository.copy(tmp_path / "repository")
+    return finished.copy(tmp_path / "repository")
 
 
 @pytest.fixture

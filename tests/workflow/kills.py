@@ -10,8 +10,7 @@ Where a kill is to hit is drawn by lot, and so is the moment, and whether the pr
 out, or everything with it, as in a power cut. A process is halted before it is killed, so that what it was doing is
 looked up and not guessed.
 
-Programs are forked off a warm process (``warm.py``), without which nine tenths of the time would go into imports;
-``--cold`` starts them as a shell does.
+Programs are forked off a warm process (``warm.py``), without which nine tenths of the time would go into imports.
 """
 
 import argparse
@@ -24,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
@@ -32,7 +31,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 from tests.workflow import warm
-from tests.workflow.repository import LITERAL, TINY, Repository, section
+from tests.workflow.repository import LITERAL, TINY, Repository, section, wait_until
 
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore
@@ -112,24 +111,17 @@ class WarmRepository(Repository):
     """A repository whose programs are forked off a warm process.
 
     Attributes:
-        programs: Their folder; None for the programs themselves.
+        programs: Their folder.
     """
 
-    programs: Path | None
-
-    @property
-    def seconds_to_look(self) -> float:
-        """Seconds between two looks for a process: where a folder lists them, that costs next to nothing."""
-        return 0.1 if self.programs is None else 0.005
+    programs: Path
 
     @property
     def environment(self) -> dict[str, str]:
         own = super().environment
-        return own if self.programs is None else own | {"PATH": f"{self.programs}{os.pathsep}{own['PATH']}"}
+        return own | {"PATH": f"{self.programs}{os.pathsep}{own['PATH']}"}
 
     def process_of(self, *words: str) -> Any:
-        if self.programs is None:
-            return super().process_of(*words)
         for path in (self.programs / "running").iterdir():
             with suppress(FileNotFoundError, ValueError, psutil.Error):  # it has just begun or ended
                 if tuple(json.loads(path.read_text())[: len(words)]) == words:
@@ -139,8 +131,6 @@ class WarmRepository(Repository):
         return None
 
     def argument_of(self, process: Any, option: str) -> str:
-        if self.programs is None:
-            return super().argument_of(process, option)
         words: list[str] = json.loads((self.programs / "running" / str(process.pid)).read_text())
         return words[words.index(option) + 1]
 
@@ -150,22 +140,37 @@ class NotGoneOn(Exception):
 
 
 @dataclass
-class Study:
-    """A repository that is killed again and again.
+class Account:
+    """What became of the studies.
 
     Attributes:
-        repository: Where it lies.
-        chance: What decides.
-        hits: Where each kill hit, and who died.
-        unlocks: How often a message named the line that clears the lock, and it was typed.
-        halves: How often DVC had died while it wrote ``.dvc/tmp/rwlock`` or ``dvc.lock``, which was removed.
+        hits: Kills by place and by which processes died.
+        studies: Number of studies.
+        unlocks: How often Snakemake's lock had to be cleared, by the line that the message names.
+        halves: How often half a file of DVC's (``.dvc/tmp/rwlock``, ``dvc.lock``) had to be removed.
+        failures: The output of each study that did not go on, or that has other numbers.
     """
+
+    hits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    studies: int = 0
+    unlocks: int = 0
+    halves: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Return kills by place, as Markdown."""
+        lines = ["| killed in | alone | with everything |", "| --- | --- | --- |"]
+        lines += [f"| {name} | {self.hits[name, 'alone']} | {self.hits[name, 'with everything']} |" for name in PLACES]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A repository that is killed again and again; everything that happens to it is counted in ``account``."""
 
     repository: WarmRepository
     chance: random.Random
-    hits: list[tuple[str, str]] = field(default_factory=list)
-    unlocks: int = 0
-    halves: int = 0
+    account: Account
 
     def kill(self, name: str) -> bool:
         """Start the study and kill it at a place; returns False where it came to its end before."""
@@ -179,13 +184,13 @@ class Study:
             self._expect_success(process)
             return False
         if self.chance.random() < 0.5:
-            self.hits.append((name, "alone"))
+            self.account.hits[name, "alone"] += 1
             victim.kill()
-            # Snakemake says which job failed, and ends. A job whose Snakemake died, and a Snakemake whose DVC died, go
-            # on; whoever starts again meets them.
+            # Snakemake names the failed job and ends. A job whose Snakemake died goes on, and so does a Snakemake whose
+            # DVC died; the next start meets them.
             process.wait(PATIENCE)
         else:
-            self.hits.append((name, "with everything"))
+            self.account.hits[name, "with everything"] += 1
             while left := self.repository.processes():
                 for each in left:
                     with suppress(psutil.NoSuchProcess):  # what it waited for was killed before
@@ -199,7 +204,7 @@ class Study:
         if process.wait(PATIENCE) != 0:
             process = self._start_once_more(command)
         self._expect_success(process)
-        _wait_until(lambda: not self.repository.processes())
+        wait_until(lambda: not self.repository.processes())
 
     def _start(self, command: tuple[str, ...]) -> "Popen[str]":
         self._output.unlink(missing_ok=True)  # a Snakemake whose DVC died may still write into it
@@ -210,12 +215,12 @@ class Study:
         """After what the message says, and docs/reliability.md of it, where a lock was left."""
         said = self._output.read_text()
         if lines := re.findall(r"If none is running, this clears the lock: (snakemake --unlock)", said):
-            _wait_until(lambda: self.repository.process_of("snakemake") is None)
+            wait_until(lambda: self.repository.process_of("snakemake") is None)
             self.repository.run(*lines[0].split())
-            self.unlocks += 1
+            self.account.unlocks += 1
         elif files := re.findall(HALF_WRITTEN, said):
             (self.repository.root / files[0]).unlink()
-            self.halves += 1
+            self.account.halves += 1
         else:
             raise NotGoneOn(said)
         return self._start(command)
@@ -244,7 +249,7 @@ class Study:
                 except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):  # it has just ended
                     break
                 time.sleep(self.chance.uniform(0, 0.01))
-            time.sleep(self.repository.seconds_to_look)
+            time.sleep(0.005)
         return None
 
 
@@ -257,50 +262,17 @@ def _is_halted(process: Any) -> bool:
     return True
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise NotGoneOn(f"nothing happened in {PATIENCE:g} seconds")
-        time.sleep(0.05)
-
-
-@dataclass
-class Account:
-    """What became of the studies.
-
-    Attributes:
-        hits: Kills by place and by who died.
-        studies: Studies that were brought to their end, and those of them with other numbers.
-        unlocks: How often Snakemake's lock had to be cleared.
-        halves: How often half a file of DVC's had to be removed.
-        failures: What was said where a study did not go on, or had other numbers.
-    """
-
-    hits: Counter[tuple[str, str]] = field(default_factory=Counter)
-    studies: int = 0
-    unlocks: int = 0
-    halves: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def table(self) -> str:
-        """Kills by place, as Markdown."""
-        lines = ["| killed in | alone | with everything |", "| --- | --- | --- |"]
-        lines += [f"| {name} | {self.hits[name, 'alone']} | {self.hits[name, 'with everything']} |" for name in PLACES]
-        return "\n".join(lines)
-
-
 def kill_studies(
-    folder: Path, kills: int, seed: int, programs: Path | None, report: Callable[[str], None] = lambda _text: None
+    folder: Path, kills: int, seed: int, programs: Path, report: Callable[[str], None] = lambda _text: None
 ) -> Account:
-    """Kill studies ``kills`` times in all, each place as often as the others, and compare what comes of them.
+    """Kill studies ``kills`` times in all, each place as often as the others, and compare their numbers in the end.
 
     Args:
         folder: Where repositories are made.
         kills: Number of kills.
         seed: Of the places, the moments and the victims.
         programs: See ``WarmRepository``.
-        report: Told of every study.
+        report: Called with a line on every study.
     """
     chance, account = random.Random(seed), Account()
     undisturbed = Repository.make(folder / "undisturbed", small=SMALL)
@@ -312,7 +284,8 @@ def kill_studies(
     chance.shuffle(names)
     while names:
         root = prepared.copy(folder / f"study-{account.studies}").root
-        study = Study(WarmRepository(root, programs), chance)
+        study = Study(WarmRepository(root, programs), chance, account)
+        account.studies += 1
         try:
             for name in _in_order(names[:KILLS_PER_STUDY], chance):
                 names.remove(name)
@@ -323,13 +296,9 @@ def kill_studies(
             outcome = "" if study.repository.numbers() == expected else "other numbers"
         except NotGoneOn as error:
             outcome = f"did not go on: {error}"
-        account.studies += 1
-        account.unlocks += study.unlocks
-        account.halves += study.halves
-        account.hits.update(study.hits)
-        report(f"{sum(account.hits.values())} of {kills}: {study.hits}: {outcome or 'the same numbers'}")
+        report(f"{account.hits.total()} of {kills} kills: {root.name}: {outcome or 'the same numbers'}")
         if outcome:
-            account.failures.append(f"{study.repository.root}: {outcome}")
+            account.failures.append(f"{root}: {outcome}")
     return account
 
 
@@ -342,21 +311,17 @@ def _in_order(names: Iterable[str], chance: random.Random) -> list[str]:
 
 
 def main() -> int:
-    """Run the command; returns 1 where a study did not go on or had other numbers."""
+    """Run the command; return 1 if a study did not go on or has other numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="number of kills (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of places, moments and victims (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="where to work and to leave the repositories (default: nowhere)")
-    parser.add_argument("--cold", action="store_true", help="start every program by itself: ten times as slow")
     options = parser.parse_args()
     started = time.monotonic()
-    with ExitStack() as stack:
-        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        programs = None if options.cold else stack.enter_context(warm.running(folder / "programs"))
-        account = kill_studies(folder, options.kills, options.seed, programs, print)
+    with tempfile.TemporaryDirectory() as folder, warm.running(Path(folder) / "programs") as programs:
+        account = kill_studies(Path(folder), options.kills, options.seed, programs, print)
     print(account.table())
     print(
-        f"{sum(account.hits.values())} kills in {account.studies} studies, {len(account.failures)} of them failed; "
+        f"{account.hits.total()} kills in {account.studies} studies, {len(account.failures)} of them failed; "
         f"Snakemake's lock was cleared {account.unlocks} times, half a file of DVC's removed {account.halves} "
         f"times; {(time.monotonic() - started) / 60:.1f} minutes"
     )

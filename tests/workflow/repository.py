@@ -23,19 +23,8 @@ from silent_study.store.packs import PackSpec
 
 CHECKOUT = Path(__file__).parents[2]
 COPIED = (
-    "Snakefile",
-    "workflow",
-    "profiles",
-    "presets",
-    "measured",
-    "src",
-    "environment.yml",
-    "pyproject.toml",
-    "dvc.yaml",
-    ".dvc/config",
-    ".dvc/.gitignore",
-    ".dvcignore",
-    ".gitignore",
+    *("Snakefile", "workflow", "profiles", "presets", "measured", "src", "environment.yml", "pyproject.toml"),
+    *("dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"),
 )
 
 LITERAL = ("snakemake", "--cores", "8", "--resources", "gpu=8", "all")
@@ -239,21 +228,19 @@ class Repository:
     def run_folder(self, cell: str, **settings: Any) -> Path:
         """The one run of a cell with these settings."""
         (found,) = (
-            folder
-            for folder in self.results.joinpath("store", cell).iterdir()
-            if settings.items() <= json.loads((folder / "settings.json").read_text()).items()
+            path.parent
+            for path in self.results.glob(f"store/{cell}/*/settings.json")
+            if settings.items() <= json.loads(path.read_text()).items()
         )
-        return folder_of(found)
+        return found
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Any:
         """The content of metrics.json."""
-        document: dict[str, Any] = json.loads((self.results / "metrics.json").read_text())
-        return document
+        return json.loads((self.results / "metrics.json").read_text())
 
-    def selection(self) -> dict[str, Any]:
+    def selection(self) -> Any:
         """The content of selection.json."""
-        document: dict[str, Any] = json.loads((self.results / "selection.json").read_text())
-        return document
+        return json.loads((self.results / "selection.json").read_text())
 
     def contents(self, *names: str) -> dict[str, bytes]:
         """Content by path of the results' files below ``names``, but for the locks, which are nobody's results."""
@@ -280,6 +267,10 @@ class Repository:
             for folder in ("data", "results", "logs")
             for path in (self.root / folder).rglob("*")
         }
+
+    def curve_times(self) -> dict[str, int]:
+        """Modification time by path of every curve: when each run was trained."""
+        return {path: time for path, time in self.times().items() if path.endswith("/curve.jsonl")}
 
     def processes(self) -> list[Any]:
         """Processes that work in this repository."""
@@ -312,19 +303,13 @@ class Repository:
         )
 
 
-def folder_of(path: Path) -> Path:
-    """The path, which is to be a folder."""
-    assert path.is_dir()
-    return path
-
-
-def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
-    """Wait for something that a running program is to bring about."""
-    deadline = time.monotonic() + 300
+def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait for a condition, which the process is to bring about if there is one."""
+    deadline = time.monotonic() + 600
     while not condition():
-        if process.poll() is not None:
+        if process is not None and process.poll() is not None:
             raise AssertionError(f"it ended too early: {process.communicate()[0]}")
-        assert time.monotonic() < deadline, "nothing happened in five minutes"
+        assert time.monotonic() < deadline, "nothing happened in ten minutes"
         time.sleep(0.005)
 
 

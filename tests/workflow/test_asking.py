@@ -42,7 +42,8 @@ def nothing(repository):
     pass
 
 
-def edit_a_table(repository):
+def spoil_the_report(repository):
+    (repository.results / "report.html").unlink()
     (repository.results / "tables" / "grid.csv").write_text("edited by hand\n")
 
 
@@ -81,13 +82,18 @@ def halt_half_way(repository):
     folder.rename(f"{folder}.partial")
 
 
+def shorten_the_plan(repository):
+    """Other settings, which are taken back: their dry run must not spoil the marker of these."""
+    repository.configure(seeds=[0])
+
+
 def damage_everything(repository):
     prepare_other_data(repository)
     evaluate_by_other_settings(repository)
     truncate_the_marker(repository)
     lose_a_manifest_of_a_grid(repository)
     lose_a_selection(repository)
-    edit_a_table(repository)
+    spoil_the_report(repository)
 
 
 def jobs_of(output):
@@ -95,7 +101,7 @@ def jobs_of(output):
     return {rule: count for rule, count in found.items() if rule not in ("all", "total")}
 
 
-@pytest.mark.parametrize("change", [nothing, halt_half_way, damage_everything])
+@pytest.mark.parametrize("change", [nothing, shorten_the_plan, halt_half_way, damage_everything])
 def test_asking_leaves_the_tree_as_it_is(repository, change):
     change(repository)
     before = snapshot(repository)
@@ -108,6 +114,9 @@ def test_asking_leaves_the_tree_as_it_is(repository, change):
         after = snapshot(repository)
         assert after.keys() == before.keys(), question
         assert [path for path in before if before[path] != after[path]] == [], question
+    if change is shorten_the_plan:
+        repository.configure()
+        assert "Nothing to be done" in repository.run(*LITERAL, "--dry-run")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +126,7 @@ def test_asking_leaves_the_tree_as_it_is(repository, change):
         *(
             pytest.param(*state, marks=pytest.mark.slow)
             for state in [
-                (edit_a_table, {"renew": 1, "gather": 1}),
+                (spoil_the_report, {"renew": 1, "gather": 1}),
                 (truncate_the_marker, {"renew": 1, "gather": 1}),
                 (lose_a_manifest_of_a_grid, {"train_pack": 1, "gather": 1}),
                 (lose_a_selection, {"select": 1}),
@@ -129,12 +138,13 @@ def test_asking_leaves_the_tree_as_it_is(repository, change):
     ],
 )
 def test_the_same_command_repairs_it(repository, change, jobs):
-    names = ("metrics.json", "tables", "packs", "selections")
-    results = repository.contents(*names)
+    names = ("metrics.json", "runs.csv", "tables", "packs", "selections")
+    results = repository.contents(*names) | repository.numbers()
     change(repository)
     if jobs is not None:
         assert jobs_of(repository.run(*LITERAL, "--dry-run")) == jobs
     repository.run(*LITERAL)
     assert "Nothing to be done" in repository.run(*LITERAL, "--dry-run")
-    assert repository.contents(*names) == results
+    assert repository.contents(*names) | repository.numbers() == results
+    assert (repository.results / "report.html").exists()
     assert not (repository.results / ".renewals").exists()

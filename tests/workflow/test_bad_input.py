@@ -1,10 +1,11 @@
-"""What is wrong is said in a line or two, with the way out, and the way out works."""
+"""Messages on bad input take a line or two and name how to fix it, and the fix works."""
 
 import re
 import shutil
 
 import pytest
-from tests.workflow.repository import LITERAL, RATES, TINY, folder_of
+from tests.tiny import damage
+from tests.workflow.repository import LITERAL, RATES, TINY
 
 from silent_study.store.manifests import verified_runs
 from silent_study.store.runs import RunStore, StoreError
@@ -36,62 +37,41 @@ def test_settings_that_cannot_be_are_named(finished, repository, text, messages)
     for message in messages:
         assert message in output
     assert len(output.splitlines()) < 15
-    assert repository.times() == finished.repository.times()
+    assert repository.times() == finished.times()
 
 
-def _flip_a_byte(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+def verification_error(repository):
+    """Return the lines of the message with which the gathering refuses the store."""
+    with pytest.raises(StoreError) as error:
+        verified_runs(RunStore(repository.results / "store"), repository.packs(), repository.plan.manifest)
+    return str(error.value).splitlines()
 
 
-def _alter_result(repository):
-    path = repository.run_folder(GRID_CELL, learning_rate=RATES[0], seed=0) / "result.json"
-    _flip_a_byte(path)
-    return path.parent, "expected sha256"
-
-
-def _alter_weights(repository):
-    path = repository.run_folder(CELL, seed=1) / "weights.pt"
-    _flip_a_byte(path)
-    return path.parent, "expected sha256"
-
-
-def _lose_run(repository):
-    folder = repository.run_folder(CELL, seed=1)
+def put_another_run_in_its_place(folder):
+    other = next(each for each in folder.parent.iterdir() if each != folder)
     shutil.rmtree(folder)
-    return folder, "no finished run"
-
-
-def _put_foreign_run(repository):
-    own, other = (repository.run_folder(GRID_CELL, learning_rate=rate, seed=0) for rate in RATES)
-    shutil.rmtree(own)
-    shutil.copytree(other, own)
-    return own, "expected run"
-
-
-def _lose_evaluation(repository):
-    path = repository.run_folder(CELL, seed=1) / "evaluation.json"
-    path.unlink()
-    return path.parent, "not the evaluation"
-
-
-def _alter_pictures(repository):
-    path = repository.run_folder(CELL, seed=1) / "reconstructions.npz"
-    _flip_a_byte(path)
-    return path.parent, "not those that evaluation.json names"
+    shutil.copytree(other, folder)
 
 
 @pytest.mark.parametrize(
-    "damage", [_alter_result, _alter_weights, _lose_run, _put_foreign_run, _lose_evaluation, _alter_pictures]
+    ("selected", "change", "wrong"),
+    [
+        (False, lambda folder: damage(folder / "result.json"), "expected sha256"),
+        (True, lambda folder: damage(folder / "weights.pt"), "expected sha256"),
+        (True, shutil.rmtree, "no finished run"),
+        (False, put_another_run_in_its_place, "expected run"),
+        (True, lambda folder: (folder / "evaluation.json").unlink(), "not the evaluation"),
+        (True, lambda folder: damage(folder / "reconstructions.npz"), "not those that evaluation.json names"),
+    ],
+    ids=["result", "weights", "lost", "foreign", "no evaluation", "pictures"],
 )
-def test_a_run_that_is_not_what_was_promised_is_named(repository, damage):
-    folder, wrong = damage(repository)
-
-    with pytest.raises(StoreError) as error:
-        verified_runs(RunStore(repository.results / "store"), repository.packs(), repository.plan.manifest)
-
-    problem, remedy = str(error.value).splitlines()
+def test_a_run_that_differs_from_its_manifest_is_named(repository, selected, change, wrong):
+    if selected:
+        folder = repository.run_folder(CELL, seed=1)
+    else:
+        folder = repository.run_folder(GRID_CELL, learning_rate=RATES[0], seed=0)
+    change(folder)
+    problem, remedy = verification_error(repository)
     assert folder.name in problem
     assert wrong in problem
     for manifest in re.findall(r"\S+\.json", remedy):
@@ -102,15 +82,12 @@ def test_a_run_that_is_not_what_was_promised_is_named(repository, damage):
 def test_a_manifest_of_other_runs_is_named(repository):
     first, *_, last = (repository.plan.manifest(pack) for pack in repository.packs())
     shutil.copy(last, first)
-    with pytest.raises(StoreError, match=re.escape(f"{first}: it lists other runs than the plan asks for")):
-        verified_runs(RunStore(repository.results / "store"), repository.packs(), repository.plan.manifest)
+    assert f"{first}: it lists other runs than the plan asks for" in "\n".join(verification_error(repository))
 
 
-def test_a_store_that_is_gone_is_told_in_few_lines(repository):
+def test_the_message_on_a_lost_store_is_short(repository):
     shutil.rmtree(repository.results / "store")
-    with pytest.raises(StoreError) as error:
-        verified_runs(RunStore(repository.results / "store"), repository.packs(), repository.plan.manifest)
-    *problems, more, remedy = str(error.value).splitlines()
+    *problems, more, remedy = verification_error(repository)
     assert len(problems) == 10
     assert more == "... and 1 more"
     assert remedy.count("snakemake") == 3
@@ -120,7 +97,7 @@ def test_the_command_that_a_message_names_repairs_the_store(repository):
     metrics = (repository.results / "metrics.json").read_bytes()
     rate = repository.selection()[GRID_CELL]["point"]["learning_rate"]
     # A point of the grid that is also among the selected runs, so that packs of two rounds promise it.
-    lost = folder_of(repository.run_folder(GRID_CELL, learning_rate=rate, seed=0))
+    lost = repository.run_folder(GRID_CELL, learning_rate=rate, seed=0)
     shutil.rmtree(lost)
 
     output = repository.fail(*LITERAL)
@@ -135,7 +112,7 @@ def test_the_command_that_a_message_names_repairs_the_store(repository):
 
 
 def test_altered_data_stop_the_training_and_diverging_runs_do_not(repository):
-    _flip_a_byte(repository.root / "data" / "prepared" / "digits" / "train.npy")
+    damage(repository.root / "data" / "prepared" / "digits" / "train.npy")
     repository.set_rates("fixed", [*RATES, 1e9])
     before = repository.runs()
 
@@ -158,7 +135,7 @@ def test_altered_data_stop_the_training_and_diverging_runs_do_not(repository):
     assert repository.metrics()["digits"]["fixed"]["reparameterization"]["seeds"] == 2
 
 
-def test_data_that_cannot_be_had_are_told_and_stop_nothing_else(repository):
+def test_data_that_cannot_be_obtained_are_named_and_stop_nothing_else(repository):
     mirror = repository.root / "a mirror; with a 'name'"
     raw = mirror / "MNIST" / "raw"
     raw.mkdir(parents=True)

@@ -15,18 +15,6 @@ pytestmark = pytest.mark.timeout(1200)
 STAGES = ("data", "grid", "train", "report")
 
 
-def curve_times(repository):
-    """When each run was trained."""
-    return {path: time for path, time in repository.times().items() if path.endswith("/curve.jsonl")}
-
-
-def metrics_diff(repository, revision):
-    """Changed values by name."""
-    files = json.loads(repository.run("dvc", "metrics", "diff", revision, "--json"))
-    assert list(files) == ["results/metrics.json"]
-    return files["results/metrics.json"]
-
-
 def files_on_record(repository, folder):
     """What DVC has recorded of a folder."""
     stages = yaml.safe_load((repository.root / "dvc.lock").read_text())["stages"].values()
@@ -36,7 +24,7 @@ def files_on_record(repository, folder):
 
 
 def test_an_edit_runs_what_it_touches_and_branches_compare_by_cell(recorded):
-    curves = curve_times(recorded)
+    curves = recorded.curve_times()
     # Made by Snakemake alone so far.
     output = recorded.run("dvc", "repro")
     for stage in STAGES:
@@ -53,8 +41,8 @@ def test_an_edit_runs_what_it_touches_and_branches_compare_by_cell(recorded):
         "seeds digits/learnable",
     ]
     assert "baselines digits/" not in output
-    assert curve_times(recorded) == curves
-    changed = metrics_diff(recorded, "main")
+    assert recorded.curve_times() == curves
+    changed = json.loads(recorded.run("dvc", "metrics", "diff", "main", "--json"))["results/metrics.json"]
     assert "digits.learnable.reparameterization.bpd" in changed
     assert "digits.fixed.reparameterization.mse" in changed
     assert not re.search(r"[0-9a-f]{10}", " ".join(changed))

@@ -4,24 +4,20 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from tests.workflow.repository import section
 
 from silent_study.data.prepared import sealed
 from silent_study.settings import SettingsError
 from silent_study.store.runs import StoreError
 from silent_study.workflow import Workflow
 
-SECTION = {
-    "methods": ["reparameterization"],
-    "epochs": 2,
-    "batch_size": 128,
-    "latent_dim": 3,
-    "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
-    "grid": {"learning_rate": [0.001]},
+PRESET = {
+    "seeds": [0],
+    "execution": {"workers": 1},
+    "experiments": {"fixed": {"digits": section(["reparameterization"], grid={"learning_rate": [0.001]})}},
 }
-PRESET = {"seeds": [0], "execution": {"workers": 1}, "experiments": {"fixed": {"digits": SECTION}}}
 GROUP = "digits/fixed"
 
 
@@ -125,14 +121,11 @@ def test_a_manifest_is_renewed_where_an_evaluation_is_by_other_settings(study):
     select(study)
     pack, wildcards = pack_of(study, "seeds")
     assert study.gpus(wildcards) == 1
-    evaluation: dict[str, Any] = {
-        "asked": "",
-        "settings": {},
-        "report": None,
-        "reconstructions_sha256": None,
-        "sha256": "",
-    }
-    write(f"results/store/{pack.members[0].name}/evaluation.json", evaluation)
+    evaluation = dict.fromkeys(("report", "reconstructions_sha256"))
+    write(
+        f"results/store/{pack.members[0].name}/evaluation.json",
+        evaluation | {"asked": "", "settings": {}, "sha256": ""},
+    )
     assert study.pack_renewals(wildcards) == []
     path = write(study.plan.manifest(pack), {})
     (renewal,) = study.pack_renewals(wildcards)

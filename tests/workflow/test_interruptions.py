@@ -1,29 +1,16 @@
 """Kills and Ctrl-C at any moment: the same command goes on and ends with the same numbers, bit for bit."""
 
 import os
-import random
 import signal
 import time
 from collections.abc import Iterator
 
 import pytest
-from filelock import FileLock
 from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, stopped, wait_until
 
 from silent_study.training import checkpoint
 
 pytestmark = pytest.mark.timeout(3600)
-
-
-@pytest.fixture(scope="session")
-def undisturbed(shared_folder) -> Repository:
-    """What comes of the long run if nobody interrupts it."""
-    folder, done = shared_folder / "undisturbed", shared_folder / "undisturbed.done"
-    with FileLock(f"{folder}.lock"):
-        if not done.exists():
-            Repository.make(folder, long=LONG).run(*LITERAL)
-            done.touch()
-    return Repository(folder)
 
 
 @pytest.fixture
@@ -106,31 +93,10 @@ def test_after_every_kind_of_interruption_the_same_command_goes_on(fresh, undist
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [kill_training, kill_everything, press_control_c])
-def test_ten_interruptions_of_a_kind(fresh, undisturbed, how):
+def test_ten_times_control_c(fresh, undisturbed):
+    """Kills in greater numbers are those of kills.py."""
     for when in range(5, EPOCHS - 5, 5):
-        interrupt(fresh, how, when)
-        if how is kill_everything:
-            unlock(fresh)
-
-    fresh.run(*LITERAL)
-
-    assert fresh.numbers() == undisturbed.numbers()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_kills_at_moments_that_nobody_chose(fresh, undisturbed, seed):
-    moments = random.Random(seed)
-    for _ in range(10):
-        process = fresh.start(*LITERAL)
-        time.sleep(moments.uniform(0, 30))
-        # It may have come to its end.
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        fresh.finish(process)
-        wait_for_silence(fresh)
-        fresh.run("snakemake", "--unlock")
+        interrupt(fresh, press_control_c, when)
 
     fresh.run(*LITERAL)
 

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import json
 import os
-import re
 import shutil
 
 import pytest
@@ -129,21 +128,6 @@ def test_settings_of_another_branch_give_its_results_whatever_snakemake_remember
         repository.configure()
         repository.run(*LITERAL)
         assert repository.contents(*NUMBERS) == main
-
-
-def test_an_evaluation_by_other_settings_is_made_again(repository):
-    numbers = repository.contents(*NUMBERS)
-    path = repository.run_folder("digits/learnable/reparameterization", seed=1) / "evaluation.json"
-    evaluation = path.read_text()
-    # As an edit that is then taken back leaves it.
-    path.write_text(re.sub(r'("samples": )2\b', r"\g<1>3", evaluation))
-    assert path.read_text() != evaluation
-
-    output = repository.run(*LITERAL)
-
-    assert "1 train_pack" in output
-    assert path.read_text() == evaluation
-    assert repository.contents(*NUMBERS) == numbers
 
 
 @pytest.mark.slow

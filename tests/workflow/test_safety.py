@@ -5,7 +5,9 @@ import json
 import re
 import shlex
 import string
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import QuotedFormatter, SequenceFormatter
+from tests.workflow.repository import section
 
 from silent_study import params
 from silent_study.params import schema
@@ -24,31 +27,37 @@ SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py"), *ROO
 RULES = sorted(ROOT.glob("workflow/rules/*.smk"))
 
 
-def calls(path: Path):
-    """Every call of a file with its full name as far as it is written there."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+def calls():
+    """Yield every call of the sources: its file, its full name as written there, its keywords."""
+    for path in SOURCES:
+        for node in nodes(path):
+            if isinstance(node, ast.Call):
+                keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                yield path.relative_to(ROOT), ast.unparse(node.func), keywords
 
 
 def test_no_file_is_read_in_a_way_that_could_run_code():
     """The one unpickler, of official files alone, is a class that allows arrays; it is tested with its data set."""
     wrong = []
-    for path in SOURCES:
-        for name, keywords in calls(path):
-            last = name.rpartition(".")[2]
-            if (
-                (name == "torch.load" and keywords.get("weights_only") != "True")
-                or name in {"pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "joblib.load"}
-                or (last == "load" and keywords.get("allow_pickle", "False") != "False")
-                or (name.startswith("yaml.") and last not in {"safe_load", "safe_dump"})
-            ):
-                wrong.append(f"{path.relative_to(ROOT)}: {name}({keywords})")
+    for path, name, keywords in calls():
+        last = name.rpartition(".")[2]
+        if (
+            (name == "torch.load" and keywords.get("weights_only") != "True")
+            or name in {"pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "joblib.load"}
+            or (last == "load" and keywords.get("allow_pickle", "False") != "False")
+            or (name.startswith("yaml.") and last not in {"safe_load", "safe_dump"})
+        ):
+            wrong.append(f"{path}: {name}({keywords})")
     assert not wrong
     subclasses = [
         (path.name, node.name)
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.ClassDef) and any("Unpickler" in ast.unparse(base) for base in node.bases)
     ]
     assert subclasses == [("downsampled_imagenet.py", "_ArraysOnly")]
@@ -62,7 +71,7 @@ def test_connections_are_opened_in_one_place():
     """To download data sets."""
     found = set()
     for path in ROOT.glob("src/**/*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -73,31 +82,21 @@ def test_connections_are_opened_in_one_place():
 
 def test_no_python_hands_a_text_to_a_shell():
     wrong = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in SOURCES
-        for name, keywords in calls(path)
+        f"{path}: {name}"
+        for path, name, keywords in calls()
         if keywords.get("shell", "False") != "False"
         or name in {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "eval", "exec"}
     ]
     assert not wrong
 
 
+@cache
 def commands() -> dict[str, str]:
-    """The shell command of every rule, as it stands in the rule's file."""
-    found = {}
-    for path in RULES:
-        rule = ""
-        lines = path.read_text().splitlines()
-        for number, line in enumerate(lines):
-            if line.startswith(("rule ", "checkpoint ")):
-                rule = line.split()[1].rstrip(":")
-            if line.strip() == "shell:":
-                text = []
-                while number + 1 < len(lines) and lines[number + 1].startswith(" " * 8):
-                    number += 1
-                    text.append(lines[number].strip())
-                found[rule] = ast.literal_eval(" ".join(text))
-    return found
+    """Return the shell command of every rule, as it stands in the rule's file."""
+    rules = "\n".join(path.read_text() for path in RULES)
+    blocks = re.findall(r"^(?:rule|checkpoint) (\w+):\n((?:    .*\n|\n)*)", rules, re.MULTILINE)
+    texts = {name: block.partition("    shell:\n")[2] for name, block in blocks}
+    return {name: ast.literal_eval(f"({text})") for name, text in texts.items() if text}
 
 
 SHELL = SequenceFormatter(element_formatter=QuotedFormatter())
@@ -111,16 +110,14 @@ def test_every_rule_quotes_what_it_inserts():
     found = commands()
     assert {"download", "prepare", "dequantize", "train_pack", "select", "gather"} <= found.keys()
     for rule, command in found.items():
-        fields = list(string.Formatter().parse(command))
-        for _, name, form, _ in fields:
+        for _, name, form, _ in string.Formatter().parse(command):
             assert name is None or form == "q" or name in HARMLESS, f"{rule}: {{{name}}}"
 
 
-class Fields:
-    """What a rule's command refers to by attributes."""
-
-    def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
+def words(rule: str, wildcards: dict[str, str], **values: Any) -> list[str]:
+    """Return the words that a shell makes of a rule's command."""
+    params, names = SimpleNamespace(**values), SimpleNamespace(**wildcards)
+    return shlex.split(SHELL.format(commands()[rule], wildcards=names, params=params, log="log"), comments=False)
 
 
 HOSTILE = st.one_of(
@@ -145,28 +142,21 @@ def test_a_mirror_of_any_name_is_one_word_of_the_command(study, mirror):
     settings = resolved(study, {"data": {"mirror": mirror}})
     assert isinstance(settings, params.Params)
     word = f"--mirror={settings.data.mirror}"
-    command = SHELL.format(
-        commands()["prepare"],
-        wildcards=Fields(dataset="digits"),
-        params=Fields(options=[word]),
-        log="log",
-    )
-    assert shlex.split(command, comments=False)[:4] == ["silent-gradients", "prepare", "digits", word]
+    assert words("prepare", {"dataset": "digits"}, options=[word])[:4] == [
+        "silent-gradients",
+        "prepare",
+        "digits",
+        word,
+    ]
 
 
 @hypothesis.settings(deadline=None)
 @given(value=HOSTILE, number=st.floats(1e-6, 1))
 def test_settings_travel_through_the_shell_as_they_are(value, number):
     config = json.dumps({"preset": value, "data": {"mirror": value}, "seeds": [number]}, sort_keys=True)
-    command = SHELL.format(
-        commands()["select"],
-        wildcards=Fields(round="baselines", group="digits/fixed"),
-        params=Fields(config=config),
-        log="log",
-    )
-    words = shlex.split(command, comments=False)
-    assert words[:5] == ["silent-gradients", "select", "baselines", "digits/fixed", "--settings"]
-    assert json.loads(words[5]) == json.loads(config)
+    found = words("select", {"round": "baselines", "group": "digits/fixed"}, config=config)
+    assert found[:5] == ["silent-gradients", "select", "baselines", "digits/fixed", "--settings"]
+    assert json.loads(found[5]) == json.loads(config)
 
 
 @hypothesis.settings(deadline=None)
@@ -175,27 +165,13 @@ def test_own_images_travel_through_the_shell_as_they_are(path, title):
     entry = schema.OwnImagesParams(path=path, title=title)
     data = schema.DataParams(sets={"mine": entry})
     settings = params.Params(preset="study", seeds=[0], experiments={}, data=data)
-    command = SHELL.format(
-        commands()["dequantize"],
-        wildcards=Fields(dataset="mine"),
-        params=Fields(options=[f"--settings={settings.own_set('mine')}"]),
-        log="log",
-    )
-    words = shlex.split(command, comments=False)
-    assert words[:3] == ["silent-gradients", "dequantize", "mine"]
-    sets = json.loads(words[3].removeprefix("--settings="))["data"]["sets"]
+    found = words("dequantize", {"dataset": "mine"}, options=[f"--settings={settings.own_set('mine')}"])
+    assert found[:3] == ["silent-gradients", "dequantize", "mine"]
+    sets = json.loads(found[3].removeprefix("--settings="))["data"]["sets"]
     assert schema.OwnImagesParams(**sets["mine"]) == entry
 
 
-_SECTION = {
-    "methods": ["reparameterization"],
-    "epochs": 1,
-    "batch_size": 8,
-    "latent_dim": 2,
-    "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]},
-    "grid": {"learning_rate": [0.1]},
-}
-USED = {"experiments": {"fixed": {"mine": _SECTION}}}
+USED = {"experiments": {"fixed": {"mine": section(["reparameterization"], grid={"learning_rate": [0.1]})}}}
 
 PLACES = {
     "preset": lambda value: {"preset": value},

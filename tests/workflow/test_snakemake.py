@@ -19,7 +19,7 @@ TABLES = ("metrics.json", "runs.csv", "curves", "selection.json", "tables")
 
 
 def test_the_literal_command_makes_everything(finished):
-    results = finished.repository.results
+    results = finished.results
     for name in ("report.html", "metrics.json", "runs.csv", "selection.json"):
         assert (results / name).stat().st_size > 0
     assert {path.stem for path in results.glob("tables/*.csv")} >= {
@@ -31,55 +31,53 @@ def test_the_literal_command_makes_everything(finished):
     }
     assert list(results.glob("figures/*"))
     cells = {str(path.relative_to(results / "curves").with_suffix("")) for path in results.glob("curves/*/*/*.csv")}
-    assert cells == {cell.name for cell in finished.repository.plan.cells()}
+    assert cells == {cell.name for cell in finished.plan.cells()}
 
 
-def test_progress_is_told_job_by_job(finished):
-    # Two grids of baselines, one of annealed methods, two packs of seeds.
-    assert re.search(
-        r"^\[\d+/\d+\] baselines digits/fixed: 4 runs, best \d\.\d+ bits/dim", finished.output, re.MULTILINE
-    )
-    assert re.search(r"^\[\d+/\d+\] baselines digits/learnable: 2 runs", finished.output, re.MULTILINE)
-    assert re.search(r"^\[\d+/\d+\] guided digits/learnable: 1 run,", finished.output, re.MULTILINE)
-    assert re.search(r"^\[\d+/\d+\] seeds digits/fixed: 4 runs", finished.output, re.MULTILINE)
-    assert re.search(r"^13 of 13 jobs done", finished.output, re.MULTILINE)
+def test_progress_is_printed_job_by_job(output_of_finished):
+    for line in (
+        # Two grids of baselines, one of annealed methods, two packs of seeds.
+        r"\[\d+/\d+\] baselines digits/fixed: 4 runs, best \d\.\d+ bits/dim",
+        r"\[\d+/\d+\] baselines digits/learnable: 2 runs",
+        r"\[\d+/\d+\] guided digits/learnable: 1 run,",
+        r"\[\d+/\d+\] seeds digits/fixed: 4 runs",
+        r"13 of 13 jobs done",
+    ):
+        assert re.search(f"^{line}", output_of_finished, re.MULTILINE), line
 
 
 def test_the_store_holds_the_planned_runs_and_no_other(finished):
-    repository = finished.repository
     # By hand: grids of 2 + 2 + 2 points and of one annealed point, then one more seed for each of four cells.
-    assert len(repository.runs()) == 7 + 4
-    assert repository.runs() == repository.planned()
+    assert len(finished.runs()) == 7 + 4
+    assert finished.runs() == finished.planned()
 
 
 @pytest.mark.parametrize("cell", ["digits/fixed/silent-gaussian", "digits/learnable/reparameterization+silent"])
 def test_a_reported_mean_is_that_of_the_runs_in_the_store(finished, cell):
-    repository = finished.repository
     dataset, experiment, method = cell.split("/")
-    rate = repository.selection()[cell]["point"]["learning_rate"]
+    rate = finished.selection()[cell]["point"]["learning_rate"]
 
     values = []
     for seed in SEEDS:
-        folder = repository.run_folder(cell, learning_rate=rate, seed=seed)
+        folder = finished.run_folder(cell, learning_rate=rate, seed=seed)
         values.append(json.loads((folder / "evaluation.json").read_text())["report"]["bpd"])
 
-    reported = repository.metrics()[dataset][experiment][method]
+    reported = finished.metrics()[dataset][experiment][method]
     assert reported["bpd"] == pytest.approx(statistics.fmean(values), abs=1e-12)
     assert reported["bpd_sd"] == pytest.approx(statistics.stdev(values), abs=1e-12)
     name = {"fixed": "table-2-fixed-variance", "learnable": "table-3-bits-per-dimension"}[experiment]
-    table = pd.read_csv(repository.results / "tables" / f"{name}.csv")
+    table = pd.read_csv(finished.results / "tables" / f"{name}.csv")
     (measured,) = table[(table["method"] == method) & (table["metric"] == "bpd")]["measured"]
     assert measured == pytest.approx(reported["bpd"], rel=1e-8)
 
 
 def test_the_selected_point_is_the_best_of_the_grid(finished):
-    repository = finished.repository
     cell = "digits/fixed/reparameterization"
     bounds = {}
     for rate in RATES:
-        folder = repository.run_folder(cell, learning_rate=rate, seed=0)
+        folder = finished.run_folder(cell, learning_rate=rate, seed=0)
         bounds[rate] = json.loads((folder / "result.json").read_text())["selection"]["bpd"]
-    assert repository.selection()[cell]["point"]["learning_rate"] == min(bounds, key=lambda rate: bounds[rate])
+    assert finished.selection()[cell]["point"]["learning_rate"] == min(bounds, key=lambda rate: bounds[rate])
 
 
 def test_the_second_time_there_is_nothing_to_do(repository):
@@ -89,7 +87,7 @@ def test_the_second_time_there_is_nothing_to_do(repository):
 
 
 def test_one_more_rate_trains_its_runs_alone_and_one_less_none(repository):
-    before, tables, times = repository.runs(), repository.contents(*TABLES), _record_times(repository)
+    before, tables, times = repository.runs(), repository.contents(*TABLES), repository.curve_times()
 
     repository.set_rates("fixed", [*RATES, 0.03])
     repository.run(*LITERAL)
@@ -110,32 +108,7 @@ def test_one_more_rate_trains_its_runs_alone_and_one_less_none(repository):
 
     assert repository.runs() == before | new
     assert repository.contents(*TABLES) == tables
-    assert {name: time for name, time in _record_times(repository).items() if name in times} == times
-
-
-def _record_times(repository):
-    return {path: time for path, time in repository.times().items() if path.endswith("/curve.jsonl")}
-
-
-def test_what_is_lost_or_edited_is_gathered_again(repository):
-    tables = repository.contents(*TABLES)
-    (repository.results / "report.html").unlink()
-    (repository.results / "tables" / "grid.csv").write_text("edited by hand\n")
-
-    output = repository.run(*LITERAL)
-
-    assert "2 jobs: 1 gather, 1 all" in output
-    assert (repository.results / "report.html").exists()
-    assert repository.contents(*TABLES) == tables
-
-
-def test_another_plan_does_not_spoil_the_marker_of_this_one(repository):
-    before = repository.times()
-    repository.configure(seeds=[0])
-    assert "gather" in repository.run("snakemake", "--dry-run")
-    repository.configure()
-    assert "Nothing to be done" in repository.run("snakemake", "--dry-run")
-    assert repository.times() == before
+    assert {name: time for name, time in repository.curve_times().items() if name in times} == times
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in CHECKOUT.glob("presets/*.yaml")))
@@ -160,24 +133,14 @@ def test_every_preset_can_be_planned(repository, preset):
     assert told in repository.run("silent-gradients", "plan")
 
 
-def test_the_plan_is_told_in_words(finished):
-    lines = finished.repository.run("silent-gradients", "plan").splitlines()
+def test_the_plan_is_printed_in_words(finished):
+    lines = finished.run("silent-gradients", "plan").splitlines()
     assert lines[0] == "preset tiny, protocol holdout, seeds [0, 1]"
     assert "baselines: 6 runs in 2 packs, all done" in lines
     assert "guided: 1 run in 1 pack, all done" in lines
     assert "seeds: 8 runs in 2 packs, all done" in lines
     assert "nothing to train: every run is done" in lines
     assert "  digits/learnable/reparameterization+silent: 2 runs of 2 epochs" in lines
-
-
-def test_the_workflow_is_in_good_form(repository):
-    repository.run("snakemake", "--lint")
-    repository.run("snakefmt", "--check", "Snakefile", "workflow")
-
-
-def test_snakemake_makes_its_own_report(repository):
-    repository.run("snakemake", "--report", "report.html")
-    assert "train_pack" in (repository.root / "report.html").read_text()
 
 
 # Has the selection of one group end after a manifest of the other group is written, and before that job has ended.

@@ -7,9 +7,10 @@ import zipfile
 import pytest
 from tests.workflow.repository import LITERAL
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 
+@pytest.mark.slow
 def test_the_report_holds_the_page(repository):
     repository.run("snakemake", "--report", "report.zip")
     with zipfile.ZipFile(repository.root / "report.zip") as archive:
@@ -33,10 +34,12 @@ def test_the_report_is_one_page_too(repository):
     repository.run("snakemake", "--report", "report.html")
     text = (repository.root / "report.html").read_text()
     assert '"Report"' in text
+    assert "train_pack" in text
     # Nothing that a browser would fetch.
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', text)
 
 
+@pytest.mark.slow
 def test_what_it_shows_is_of_one_plan_and_made_again_when_lost(repository):
     folder = repository.results / "snakemake-report"
     (first,) = folder.iterdir()
