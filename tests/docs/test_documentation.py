@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from docs.settings_reference import markdown
 from PIL import Image
 from tests.docs.notebooks import NOTEBOOKS, ROOT, code, read
+from tests.params.test_minimal_reruns import keys
 
 import silent_gradients
 from silent_gradients.estimators.contract import REGISTRY
 from silent_study import params
+from silent_study.cli import parser
 from silent_study.data.sources import SOURCES
+from silent_study.params.schema import Params
 
 TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 DOCUMENTS = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
@@ -73,20 +77,23 @@ def test_library_examples_use_public_names_alone(path):
             assert set(line.split(", ")) <= set(silent_gradients.__all__)
 
 
+def prose(path):
+    """Return a page's text, or that of a notebook's Markdown cells, without blocks of code."""
+    text = path.read_text()
+    if path.suffix == ".ipynb":
+        text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def anchors(path):
-    """Of a document's headings, as repository browsers and the site name them."""
-    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    """Return the anchors of a page's headings, as repository browsers and the site name them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", [*DOCUMENTS, *NOTEBOOKS], ids=lambda path: path.name)
 def test_relative_links_lead_to_files_and_headings(path):
-    if path.suffix == ".ipynb":
-        text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
-    else:
-        text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
         if "://" in link:
             continue
         name, _, anchor = link.partition("#")
@@ -95,7 +102,7 @@ def test_relative_links_lead_to_files_and_headings(path):
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_document_is_reached_from_the_readme():
+def test_every_document_is_reached_from_the_readme_which_names_every_preset():
     reached, left = set(), [ROOT / "README.md"]
     while left:
         path = left.pop()
@@ -103,22 +110,18 @@ def test_every_document_is_reached_from_the_readme():
         links = re.findall(r"\]\(([^)#\s]+\.md)", path.read_text())
         left += {(path.parent / link).resolve() for link in links if "://" not in link} - reached
     assert set(DOCUMENTS) <= reached
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"`{preset.stem}`" in readme for preset in ROOT.glob("presets/*.yaml"))
 
 
-def test_commands_in_documents_are_those_of_the_command_line():
-    from silent_study.cli import parser
-
+def test_commands_and_make_targets_in_documents_exist():
     verbs = {verb for action in parser()._actions if isinstance(action.choices, dict) for verb in action.choices}
     assert {"plan", "train"} <= verbs
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for path in DOCUMENTS:
         blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", path.read_text(), re.DOTALL)
         for verb in re.findall(r"^silent-gradients ([a-z]+)", "\n".join(blocks), re.MULTILINE):
             assert verb in verbs, f"{path.name}: {verb}"
-
-
-def test_make_targets_in_documents_are_there():
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for path in DOCUMENTS:
         for target in re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(), re.MULTILINE):
             assert target in targets, f"{path.name}: {target}"
 
@@ -133,12 +136,6 @@ def test_the_citation_is_a_citation():
     (paper,) = citation["references"]
     assert (paper["type"], paper["url"]) == ("article", "https://arxiv.org/abs/2508.03587")
     assert paper["authors"]
-
-
-def test_readme_names_every_preset():
-    readme = (ROOT / "README.md").read_text()
-    for preset in (ROOT / "presets").glob("*.yaml"):
-        assert f"`{preset.stem}`" in readme
 
 
 def settings(path):
@@ -165,3 +162,34 @@ def test_the_settings_for_own_images_are_settings(tmp_path, monkeypatch):
     assert {name: list(section) for name, section in resolved.experiments.items()} == {"learnable": ["faces"]}
     source = resolved.sources["faces"]
     assert (source.train, source.test, source.shape) == (36, 4, (1, 9, 7))
+
+
+def test_the_site_names_pages_by_their_headings_and_lists_the_public_names():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    assert not re.search(r"- .+: .*\.md", navigation)
+    listed = re.findall(r"^::: silent_gradients\.([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert {name.partition(".")[0] for name in listed} == set(silent_gradients.__all__)
+    assert len(set(listed)) == len(listed)
+
+
+def test_the_reference_of_the_settings_is_current_and_describes_every_key():
+    text = (ROOT / "docs" / "settings.md").read_text()
+    assert text == markdown(), "run: make reference"
+    assert not [row for row in text.splitlines() if row.endswith("|  |")]
+    for key in keys(Params):
+        assert f"| `{key.rpartition('.')[2]}` | " in text
+
+
+def test_the_reference_of_the_settings_writes_values_as_yaml_does():
+    """One value per kind of type, by hand."""
+    rows = dict(row.strip("| ").split(" | ", 1) for row in markdown().splitlines() if row.startswith("| `"))
+    assert rows["`seed`"].startswith("whole number ≥ 0 | `0` | Seed of the order")
+    assert rows["`levels`"].startswith("whole number ≥ 2 and ≤ 256 | `256` | ")
+    assert rows["`betas`"].startswith("list of 2: number ≥ 0 and < 1 | `[0.9, 0.999]` | ")
+    assert rows["`size`"].startswith("null or list of 2: whole number > 0 | `null` | ")
+    assert rows["`channels`"].startswith("null or `1` or `3` | `null` | ")
+    assert rows["`mean_rate`"].startswith("list of: null or number > 0 | `[null]` | ")
+    assert rows["`steps`"].startswith('`graph` or `streams` or `eager` | `"graph"` | ')
+    assert rows["`substitute`"].startswith("mapping of names to text | `{}` | ")
+    assert rows["`sets`"].startswith("section by name | `{}` | ")
+    assert rows["`grid`"].startswith("section, see below | required | ")

@@ -12,6 +12,8 @@ from tests.docs.notebooks import NOTEBOOKS, ROOT
 
 import silent_gradients
 
+pytestmark = pytest.mark.slow
+
 FOUND = """
 const [shown] = Array.from(arguments).slice(-1);
 const links = () => Array.from(document.querySelectorAll(".md-search-result__link"), (link) => link.href);
@@ -37,23 +39,17 @@ def site(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-def test_every_document_is_a_page(site):
+def test_every_document_is_a_page_and_nothing_comes_from_another_host(site):
     for path in [*(ROOT / "docs").rglob("*.md"), *NOTEBOOKS]:
         assert site.joinpath(path.relative_to(ROOT / "docs")).with_suffix(".html").exists()
     for name in ("index", "changelog", "contributing"):
         assert (site / f"{name}.html").exists()
-
-
-@pytest.mark.slow
-def test_nothing_comes_from_another_host(site):
     pages = [*site.rglob("*.html"), *site.rglob("*.css")]
     assert len(pages) > 20
     for page in pages:
         assert not SITE_OF_OTHERS.search(page.read_text()), page
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(PATIENCE)
 @pytest.mark.parametrize("page", ["index.html", "notebooks/silent-gradients.html"])
 def test_the_search_works_in_a_folder(site, page):
@@ -69,7 +65,6 @@ def test_the_search_works_in_a_folder(site, page):
     assert all(url.startswith(("file://", "data:", "about:")) for url in asked)
 
 
-@pytest.mark.slow
 def test_formulas_are_mathml(site):
     for name, displayed, inline in (("method", 5, 80), ("beyond-the-paper", 3, 60)):
         text = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / "docs" / f"{name}.md").read_text(), flags=re.DOTALL)
@@ -81,26 +76,10 @@ def test_formulas_are_mathml(site):
     assert (site / "figures" / "STIXTwoMath-Regular.ttf").stat().st_size > 1_000_000
 
 
-@pytest.mark.slow
-def test_the_reference_describes_every_public_name(site):
+def test_the_reference_describes_every_public_name_and_notebooks_show_what_they_printed(site):
     page = (site / "api.html").read_text()
     for name in silent_gradients.__all__:
         assert re.search(rf'id="silent_gradients\.[\w.]*\b{name}"|id="silent_gradients\.{name}\.\w+"', page), name
-
-
-@pytest.mark.slow
-def test_notebooks_show_what_they_printed(site):
     page = (site / "notebooks" / "silent-gradients.html").read_text()
     assert 'src="data:image/png;base64,' in page
     assert "load_digits" in page
-
-
-def test_pages_are_named_by_their_headings():
-    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
-    assert not re.search(r"- .+: .*\.md", navigation)
-
-
-def test_the_reference_lists_the_public_names():
-    listed = re.findall(r"^::: silent_gradients\.([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
-    assert {name.partition(".")[0] for name in listed} == set(silent_gradients.__all__)
-    assert len(set(listed)) == len(listed)

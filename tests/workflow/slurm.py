@@ -12,7 +12,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ CARDS = 4
 
 
 def missing() -> str:
-    """Why there can be no SLURM here; empty where there can."""
+    """Return why Slurm cannot run here; empty if it can."""
     if lacking := [name for name in (*PROGRAMS, *COMMANDS) if _program(name) is None]:
         return f"no {', '.join(lacking)}; on Debian: apt-get install --no-install-recommends slurm-wlm munge"
     if os.geteuid() != 0:
@@ -61,9 +61,8 @@ class Slurm:
 
     def ask(self, *argv: str) -> str:
         """Run one of the commands."""
-        return subprocess.run(
-            [str(self.commands / argv[0]), *argv[1:]], check=True, capture_output=True, text=True
-        ).stdout
+        command = [str(self.commands / argv[0]), *argv[1:]]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def jobs(self) -> list[dict[str, str]]:
         """Every job that SLURM knows of, finished ones too, by the fields of ``scontrol``."""
@@ -133,16 +132,8 @@ def running(folder: Path) -> Iterator[Slurm]:
 
     cluster = Slurm(folder)
     try:
-        start(
-            _program("munged"),
-            "--foreground",
-            "--force",
-            f"--socket={munge}",
-            f"--key-file={key}",
-            f"--pid-file={folder}/munged.pid",
-            f"--seed-file={folder}/munged.seed",
-            f"--log-file={folder}/munged.log",
-        )
+        files = [f"--{name}-file={folder}/munged.{name}" for name in ("pid", "seed", "log")]
+        start(_program("munged"), "--foreground", "--force", f"--socket={munge}", f"--key-file={key}", *files)
         _wait(munge.exists, cluster)
         start(_program("slurmctld"), "-D", "-f", folder / "slurm.conf")
         start(_program("slurmd"), "-D", "-f", folder / "slurm.conf")
@@ -160,8 +151,7 @@ def running(folder: Path) -> Iterator[Slurm]:
                 daemon.wait()
 
 
-def _wait(ready: object, cluster: Slurm) -> None:
-    assert callable(ready)
+def _wait(ready: Callable[[], bool], cluster: Slurm) -> None:
     deadline = time.monotonic() + 60
     while True:
         with suppress(subprocess.CalledProcessError):

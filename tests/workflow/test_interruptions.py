@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.workflow import warm
+from tests.workflow.kills import PLACES, kill_studies
 from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, stopped, wait_until
 
 from silent_study.training import checkpoint
@@ -101,3 +103,14 @@ def test_ten_times_control_c(fresh, undisturbed):
     fresh.run(*LITERAL)
 
     assert fresh.numbers() == undisturbed.numbers()
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_every_place_has_the_numbers_of_an_undisturbed_one(tmp_path):
+    """``python -m tests.workflow.kills`` does the same in greater numbers."""
+    with warm.running(tmp_path / "programs") as programs:
+        account = kill_studies(tmp_path, 2 * len(PLACES), seed=0, programs=programs)
+
+    assert account.failures == []
+    assert {name for name, _ in account.hits} == set(PLACES)
+    assert account.hits.total() == 2 * len(PLACES)

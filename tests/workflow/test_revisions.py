@@ -7,7 +7,7 @@ import os
 import shutil
 
 import pytest
-from tests.workflow.repository import LITERAL, TINY, Repository
+from tests.workflow.repository import LITERAL, Repository
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -80,34 +80,9 @@ def test_a_run_in_a_linked_clone_leaves_the_cache_alone(recorded, cache_type):
 
 
 @pytest.mark.slow
-def test_from_a_clone_to_a_record_and_back_to_another_revision(tmp_path):
-    repository = Repository.make(tmp_path / "repository", tiny=TINY)
-    repository.run("dvc", "repro")
-    repository.commit("Recorded by DVC")
-    main = repository.contents(".")
-    assert "up to date" in repository.run("dvc", "status")
-
-    repository.git("checkout", "--quiet", "-b", "rates")
-    repository.set_rates("fixed", [0.001, 0.003, 0.03])
-    before = repository.runs()
-    repository.run("dvc", "repro")
-    repository.commit("One more rate")
-    assert all("lr=0.03," in name for name in repository.runs() - before)
-    assert repository.runs() == before | repository.planned()
-
-    repository.git("checkout", "--quiet", "main")
-    repository.run("dvc", "checkout")
-    assert repository.contents(*NUMBERS, "report.html") == {
-        name: content for name, content in main.items() if name.startswith((*NUMBERS, "report.html"))
-    }
-    assert repository.runs() == before
-    repository.check_nothing_to_do()
-
-
-@pytest.mark.slow
 def test_settings_of_another_branch_give_its_results_whatever_snakemake_remembers(recorded, tmp_path):
     push(recorded)
-    main = recorded.contents(*NUMBERS)
+    whole, main = recorded.contents("."), recorded.contents(*NUMBERS)
     longer = {"experiments": {"learnable": {"digits": {"epochs": 3}}}}
     recorded.git("checkout", "--quiet", "-b", "longer")
     recorded.configure(**longer)
@@ -118,6 +93,7 @@ def test_settings_of_another_branch_give_its_results_whatever_snakemake_remember
 
     recorded.git("checkout", "--quiet", "main")
     recorded.run("dvc", "checkout")
+    assert recorded.contents(".") == whole
     forgetful = recorded.copy(tmp_path / "forgetful")
     shutil.rmtree(forgetful.root / ".snakemake")
     for repository in (recorded, forgetful, clone_of(recorded, "copy")):
@@ -179,3 +155,48 @@ def test_what_is_deleted_comes_back_from_the_cache(recorded, folder):
     shutil.rmtree(recorded.root / folder)
     recorded.run("dvc", "checkout")
     recorded.check_nothing_to_do()
+
+
+@pytest.mark.slow
+def test_an_abandoned_setting_goes_and_every_kept_branch_stays_whole(recorded):
+    main = recorded.runs()
+    recorded.git("checkout", "--quiet", "-b", "abandoned")
+    recorded.set_rates("fixed", [0.003, 0.05])
+    recorded.run("dvc", "repro")
+    recorded.commit("Too fast")
+    abandoned = recorded.planned() - main
+    assert abandoned
+
+    # The store that is recorded here has the runs of all three.
+    recorded.git("checkout", "--quiet", "-b", "rates", "main")
+    recorded.set_rates("learnable", [0.003, 0.02])
+    recorded.run("dvc", "repro")
+    recorded.commit("Other rates")
+    rates = recorded.planned()
+    assert recorded.runs() == main | rates | abandoned
+    keep = ("silent-gradients", "prune", "--keep", "main")
+    assert "needed by none: 0 runs" in recorded.run(*keep, "--keep", "abandoned")
+
+    contents = recorded.contents(".")
+    assert f"needed by none: {len(abandoned)} runs" in recorded.run(*keep)
+    assert recorded.contents(".") == contents
+    output = recorded.run(*keep, "--delete")
+    assert recorded.runs() == main | rates
+    assert "Nothing to be done" in recorded.run(*LITERAL)
+
+    # What it prints for DVC.
+    recorded.git("branch", "--delete", "--force", "abandoned")
+    lines = [line.strip() for line in output.splitlines() if line.startswith("  ")]
+    repro, commit, collect = (line for line in lines if line.startswith(("dvc ", "git commit")))
+    recorded.run("sh", "-c", repro)
+    recorded.run("sh", "-c", commit)
+    assert "Removed" in recorded.run("sh", "-c", f"{collect} --force")
+    assert "up to date" in recorded.run("dvc", "status")
+
+    for branch, runs in {"main": main, "rates": main | rates}.items():
+        recorded.git("checkout", "--quiet", branch)
+        recorded.run("dvc", "checkout")
+        assert recorded.runs() == runs
+        assert "Nothing to be done" in recorded.run(*LITERAL)
+        assert "up to date" in recorded.run("dvc", "status")
+        assert "needed by none: 0 runs" in recorded.run(*keep, "--delete")

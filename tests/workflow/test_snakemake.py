@@ -1,11 +1,13 @@
 """From params.yaml to the report with one command, and again with edits: what is trained, and what is not."""
 
+import html
 import json
 import os
 import re
 import shutil
 import statistics
 import sys
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -143,6 +145,49 @@ def test_the_plan_is_printed_in_words(finished):
     assert "  digits/learnable/reparameterization+silent: 2 runs of 2 epochs" in lines
 
 
+@pytest.mark.slow
+def test_the_report_holds_the_page(repository):
+    repository.run("snakemake", "--report", "report.zip")
+    with zipfile.ZipFile(repository.root / "report.zip") as archive:
+        names = archive.namelist()
+        (index,) = (name for name in names if name.endswith("report.html") and "/data/" not in name)
+        text = html.unescape(archive.read(index).decode())
+        data = [archive.read(name) for name in names if "/data/" in name]
+    assert '"Report"' in text
+    assert "variational autoencoders trained with silent gradients" in text.lower()
+    assert "settings, curves and digests of every run" in " ".join(text.split())
+    assert (repository.results / "report.html").read_bytes() in data
+    # Its parts one by one.
+    for folder, pattern, category in (("tables", "*.html", '"Tables"'), ("figures", "*.svg", '"Figures"')):
+        assert category in text
+        parts = list((repository.results / folder).glob(pattern))
+        assert parts
+        assert all(part.read_bytes() in data for part in parts)
+
+
+def test_the_report_is_one_page_too(repository):
+    repository.run("snakemake", "--report", "report.html")
+    text = (repository.root / "report.html").read_text()
+    assert '"Report"' in text
+    assert "train_pack" in text
+    # Nothing that a browser would fetch.
+    assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', text)
+
+
+@pytest.mark.slow
+def test_what_it_shows_is_of_one_plan_and_made_again_when_lost(repository):
+    folder = repository.results / "snakemake-report"
+    (first,) = folder.iterdir()
+    repository.configure(seeds=[0])
+    repository.run(*LITERAL)
+    (second,) = folder.iterdir()
+    assert first.name != second.name
+    assert (second / "report.html").read_bytes() == (repository.results / "report.html").read_bytes()
+    (second / "report.html").unlink()
+    assert "1 gather" in repository.run(*LITERAL)
+    assert "Nothing to be done" in repository.run(*LITERAL)
+
+
 # Has the selection of one group end after a manifest of the other group is written, and before that job has ended.
 SLOW_ENDS = """#!/bin/sh
 case "$*" in "select baselines digits/fixed"*)
@@ -162,7 +207,6 @@ def _run_with_slow_ends(repository, folder, round_):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_job_that_ends_while_a_selection_is_made_costs_no_job(tmp_path):
     repository = Repository.make(tmp_path / "repository", tiny=TINY, long=LONG)
     _run_with_slow_ends(repository, tmp_path / "bin", "baselines")
@@ -171,7 +215,6 @@ def test_a_job_that_ends_while_a_selection_is_made_costs_no_job(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_manifests_that_are_lost_all_come_back(repository, tmp_path):
     # The selections are there already, which must not hide that those of this round wait for one to be made again.
     packs = repository.contents("packs")

@@ -1,8 +1,8 @@
 """Python programs that start at once: forked off a process that has imported already what they import.
 
-Most of a short study is the start of its programs. ``running`` gives a folder of programs with their usual names; each
-is a few lines that ask the warm process for a child of its own, which works in their folder, in their environment and
-on their streams, and whose exit code is theirs.
+Most of a short study is the start of its programs. ``running`` makes a folder of programs with their usual names. Each
+is a few lines that have the warm process fork a child; the child works in the folder, in the environment and on the
+streams of its program, which ends with the child's exit code.
 """
 
 import importlib
@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 
 PROGRAMS = ("silent-gradients", "snakemake", "dvc")
@@ -63,22 +64,6 @@ def running(folder: Path) -> Iterator[Path]:
             server.terminate()
 
 
-def _become(program: str, arguments: list[str]) -> int:
-    sys.argv = [program, *arguments]
-    if program == "snakemake":
-        from snakemake.cli import main as snakemake
-
-        snakemake()  # reads sys.argv, which our plugin mends
-        return 0
-    if program == "dvc":
-        from dvc.cli import main as dvc
-
-        return int(dvc(arguments) or 0)
-    from silent_study.cli import main
-
-    return main(arguments)
-
-
 def _receive(connection: socket.socket) -> tuple[list[int], str, list[str], str, dict[str, str]]:
     length, streams, _flags, _address = socket.recv_fds(connection, 8, 3)
     document = b""
@@ -98,7 +83,10 @@ def _run(streams: list[int], program: str, arguments: list[str], folder: str, en
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        code = _become(program, arguments)
+        (entry,) = entry_points(group="console_scripts", name=program)
+        main = entry.load()
+        sys.argv = [program, *arguments]
+        code = main() or 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 (as the interpreter does at the end of a program)
@@ -111,7 +99,7 @@ def _run(streams: list[int], program: str, arguments: list[str], folder: str, en
 
 
 def serve(folder: Path) -> None:
-    """Fork a child for whoever asks, and tell how it ended."""
+    """Fork a child for each program that connects, and send the program its child's exit code."""
     for name in IMPORTED:
         importlib.import_module(name)
     tasks = len(list(Path("/proc/self/task").iterdir()))
