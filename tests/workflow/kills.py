@@ -52,13 +52,13 @@ SMALL = {
     # Long enough to be hit.
     "evaluation": TINY["evaluation"] | {"samples": 100, "variance_draws": 100},
     "experiments": {
-        "fixed": {"digits": section(["reparameterization"], grid={"learning_rate": [0.001, 0.003]}) | {"epochs": 12}}
+        "fixed": {"digits": section(["reparameterization"], grid={"learning_rate": [0.001, 0.003]}, epochs=12)}
     },
 }
 """A grid of two runs in one stack, a selection, a second seed, two evaluations, a report."""
 
 
-def _writes_a_checkpoint(repository: Repository, _trainer: Any) -> bool:
+def _writes_a_checkpoint(repository: "WarmRepository", _trainer: Any) -> bool:
     return any(
         next(folder.glob(f".{checkpoint.CURRENT}.*.tmp"), None) is not None
         or ((folder / checkpoint.PREVIOUS).exists() and not (folder / checkpoint.CURRENT).exists())
@@ -66,12 +66,12 @@ def _writes_a_checkpoint(repository: Repository, _trainer: Any) -> bool:
     )
 
 
-def _trains(repository: Repository, trainer: Any) -> bool:
+def _trains(repository: "WarmRepository", trainer: Any) -> bool:
     begun = next(repository.results.glob("store/*/*/*/*.partial/curve.jsonl"), None) is not None
     return begun and not _writes_a_checkpoint(repository, trainer)
 
 
-def _evaluates(repository: Repository, trainer: Any) -> bool:
+def _evaluates(repository: "WarmRepository", trainer: Any) -> bool:
     pack = PackSpec.from_json(json.loads(repository.argument_of(trainer, "--pack")))
     store = RunStore(repository.results / "store")
     return pack.evaluation is not None and all(store.is_finished(run.name) for run in pack.members)
@@ -91,7 +91,7 @@ class Place:
     command: tuple[str, ...]
     victim: tuple[str, ...]
     within: float
-    reached: Callable[[Repository, Any], bool] = lambda _repository, _process: True
+    reached: "Callable[[WarmRepository, Any], bool]" = lambda _repository, _process: True
 
 
 # In the order in which a study comes to them, as far as there is one.
@@ -131,6 +131,7 @@ class WarmRepository(Repository):
         return None
 
     def argument_of(self, process: Any, option: str) -> str:
+        """Return what follows an option on the command line of one of the repository's processes."""
         words: list[str] = json.loads((self.programs / "running" / str(process.pid)).read_text())
         return words[words.index(option) + 1]
 

@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,18 +35,9 @@ SEEDS = [0, 1]
 
 def section(methods: list[str], **more: Any) -> dict[str, Any]:
     """A section of a preset: small networks and two epochs."""
-    return {
-        "methods": methods,
-        "epochs": 2,
-        "batch_size": 128,
-        "latent_dim": 4,
-        "network": {
-            "architecture": "plain",
-            "encoder_channels": [2, 2, 2],
-            "decoder_channels": [2, 2, 2, 2, 2],
-        },
-        "snapshot_epochs": [2],
-        **more,
+    own = {"methods": methods, "epochs": 2, "batch_size": 128, "latent_dim": 4, "snapshot_epochs": [2], **more}
+    return own | {
+        "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2, 2, 2, 2, 2]}
     }
 
 
@@ -75,8 +65,7 @@ LONG = {
     "evaluation": TINY["evaluation"],
     "experiments": {
         "fixed": {
-            "digits": section(["reparameterization"], grid={"learning_rate": [0.003]})
-            | {"epochs": EPOCHS, "evaluate_every": 10}
+            "digits": section(["reparameterization"], grid={"learning_rate": [0.003]}, epochs=EPOCHS, evaluate_every=10)
         }
     },
 }
@@ -274,7 +263,13 @@ class Repository:
 
     def processes(self) -> list[Any]:
         """Processes that work in this repository."""
-        return list(_working_below(self.root))
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):  # it has ended, or is somebody else's
+                # The folder first, which takes a single system call: tests look many times a second.
+                if Path(process.cwd()).is_relative_to(self.root) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
 
     def process_of(self, *words: str) -> Any:
         """A process that runs a program, its name and first arguments given; None where there is none."""
@@ -286,11 +281,6 @@ class Repository:
             if (Path(program).name, *arguments)[: len(words)] == words:
                 return process
         return None
-
-    def argument_of(self, process: Any, option: str) -> str:
-        """What follows an option on the command line of one of its processes."""
-        words: list[str] = process.cmdline()
-        return words[words.index(option) + 1]
 
     def trainer(self) -> Any:
         """The process that trains; None where there is none."""
@@ -311,23 +301,3 @@ def wait_until(condition: Callable[[], Any], process: "subprocess.Popen[str] | N
             raise AssertionError(f"it ended too early: {process.communicate()[0]}")
         assert time.monotonic() < deadline, "nothing happened in ten minutes"
         time.sleep(0.005)
-
-
-@contextmanager
-def stopped(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Hold a process group still."""
-    os.killpg(process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGCONT)
-
-
-def _working_below(root: Path) -> Iterable[Any]:
-    for process in psutil.process_iter():
-        try:
-            # The folder first, which takes a call of the system alone: this is asked many times a second.
-            if Path(process.cwd()).is_relative_to(root) and process.status() != psutil.STATUS_ZOMBIE:
-                yield process
-        except psutil.Error:  # it has ended, or is somebody else's
-            continue

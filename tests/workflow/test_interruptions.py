@@ -2,13 +2,12 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
 from tests.workflow import warm
 from tests.workflow.kills import PLACES, kill_studies
-from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, stopped, wait_until
+from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, wait_until
 
 from silent_study.training import checkpoint
 
@@ -50,8 +49,11 @@ def press_control_c(repository, process):
 
 def send_another_workflow_away(repository, process):
     """Two workflows do not work in one repository at once."""
-    with stopped(process):
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
         output = repository.fail(*LITERAL)
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
     assert "no other Snakemake process" in output
     assert "clears the lock: snakemake --unlock" in output
 
@@ -63,17 +65,9 @@ def interrupt(repository, how, when, before=None):
     if before is not None:
         before(repository, process)
     how(repository, process)
-    wait_for_silence(repository)
+    wait_until(lambda: not repository.processes())  # the kernel may not be done with the killed ones yet
     # What the disk has is never more than an epoch behind what was trained.
     assert epochs_saved(repository) >= when - 1
-
-
-def wait_for_silence(repository):
-    """No process is left over once the kernel is done with the killed ones."""
-    deadline = time.monotonic() + 10
-    while (left := repository.processes()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left
 
 
 def unlock(repository):
