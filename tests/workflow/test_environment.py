@@ -76,7 +76,9 @@ def imported_modules(folder: Path) -> set[str]:
 )
 def test_what_is_imported_is_required(folder, extras):
     declared = names([*PROJECT["dependencies"], *(requirement for extra in extras for requirement in EXTRAS[extra])])
-    own = {"silent_gradients", "studies", "tests"} | {path.name for path in (ROOT / "src").glob("snakemake_*_plugin_*")}
+    own = {"silent_gradients", "silent_study", "docs", "studies", "tests"} | {
+        path.name for path in (ROOT / "src").glob("snakemake_*_plugin_*")
+    }
     own |= {script.stem for script in (ROOT / folder).glob("*.py")}
     # The tests run without the benchmarks' own extra: a package that is not installed counts by its name.
     distributions = packages_distributions()
