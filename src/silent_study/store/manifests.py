@@ -184,7 +184,7 @@ def evaluated_otherwise(store: RunStore, spec: PackSpec) -> bool:
 
 
 def _read_evaluation(folder: Path) -> Evaluation | None:
-    """Return the content of ``evaluation.json``; None where it is missing or no such thing."""
+    """Return the content of ``evaluation.json``; None if it is missing or not an evaluation."""
     try:
         document: Evaluation = read_json(folder / EVALUATION)
     except StoreError:

@@ -91,7 +91,7 @@ def take_step(
     noise: NoiseSource,
     state: State,
 ) -> Step:
-    """Call ``VAE.training_step`` as a phase asks for; ``alpha`` counts in a mixed phase alone."""
+    """Call ``VAE.training_step`` with the arguments of a phase; only a mixed phase uses ``alpha``."""
     weight: dict[str, float | Tensor] = {"no": 0.0, "alone": 1.0, "mixed": alpha}
     return vae.training_step(
         x, state=state, alpha=weight[phase.guided], frozen=phase.frozen, index=index, generator=noise
