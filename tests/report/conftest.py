@@ -16,7 +16,7 @@ from silent_study.report.claims import Claim, claims
 from silent_study.report.context import Context, Record
 from silent_study.report.gather import gather, tables_of
 from silent_study.report.grids import GridPoint, grid_points
-from silent_study.report.layout.printed import Table
+from silent_study.report.printed import Table
 from silent_study.settings import RunSettings
 from silent_study.store.runs import read_json
 

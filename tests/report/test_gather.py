@@ -57,7 +57,6 @@ def test_everything_is_there(gathered):
     names = {path.relative_to(gathered).as_posix() for path in gathered.rglob("*") if path.is_file()}
     stems = (
         "claims",
-        "equal-budgets",
         "grid",
         "table-1-gradient-variance",
         "table-2-fixed-variance",

@@ -1,14 +1,10 @@
-"""Grid points as a table, as maps, and at equal budgets."""
+"""Grid points as a table and as maps."""
 
 import itertools
-import math
-import statistics
 
 import pytest
-from tests.report.conftest import row
 
-from silent_study.report.grids import equal_budgets, grid, grid_maps
-from silent_study.report.statistics import expected_best
+from silent_study.report.grids import grid, grid_maps
 
 CELL = "digits/learnable/reinforce+silent"
 
@@ -96,57 +92,3 @@ def test_a_point_that_a_grid_lacks_is_a_gap(study):
     points = ((0.1, 0.1), (0.1, 0.2), (0.2, 0.2))
     (found,) = maps(study, [({"learning_rate": a, "weight_decay": b}, 2.0, False) for a, b in points])
     assert [[tile is None for tile in row] for _, row in found.rows] == [[False, False], [True, False]]
-
-
-@pytest.mark.parametrize("budget", [1, 2, 3, 4, 5])
-def test_the_expected_best_is_the_mean_over_all_draws(budget):
-    values = [3.2, 2.9, 3.0, 3.05, 2.95]
-    every = [min(draw) for draw in itertools.combinations(values, budget)]
-    assert expected_best(values, budget) == pytest.approx(statistics.fmean(every), rel=1e-14)
-
-
-def test_divergence_counts_where_a_draw_may_hold_nothing_else():
-    values = [3.0, math.inf, 2.0]
-    assert expected_best(values, 1) == math.inf
-    assert expected_best(values, 2) == pytest.approx((2.0 + 2.0 + 3.0) / 3)
-    assert expected_best(values, 3) == 2.0
-
-
-@pytest.mark.parametrize("budget", [0, 4])
-def test_a_budget_beyond_what_was_tried_is_refused(budget):
-    with pytest.raises(ValueError, match=f"a budget of 1 to 3, found {budget}"):
-        expected_best([1.0, 2.0, 3.0], budget)
-
-
-def budgets(study):
-    return equal_budgets(list(study.claims.values()), study.points, study.context)
-
-
-def test_the_method_that_tried_more_is_taken_down_to_the_other(study):
-    alone = CELL.removesuffix("+silent")
-    for cell, bounds in ((alone, {1e-3: 3.0, 3e-3: 3.2}), (CELL, {1e-3: 2.9, 2e-3: 3.1, 3e-3: 3.5})):
-        for rate, bpd in bounds.items():
-            study.add(cell, ("baselines" if cell == alone else "guided",), bpd=bpd, learning_rate=rate)
-    found = row(budgets(study))
-    assert (found["tried_first"], found["tried_second"], found["budget"]) == (3, 2, 2)
-    shift = 0.02  # the selection split's bounds, as the builder has them
-    assert (found["best_first"], found["best_second"]) == pytest.approx((2.9 + shift, 3.0 + shift))
-    assert found["expected_first"] == pytest.approx((2.9 + 2.9 + 3.1) / 3 + shift)
-    assert found["expected_second"] == pytest.approx(3.0 + shift)
-
-
-def test_configurations_of_another_fixed_variance_do_not_count(study):
-    silent, other = "digits/fixed/silent-bernoulli", "digits/fixed/reinforce"
-    for cell, bounds in ((silent, {0.01: 3.0, 0.1: 3.5}), (other, {0.01: 4.2, 0.1: 4.1})):
-        for variance, bpd in bounds.items():
-            rounds = ("baselines", "seeds") if variance == 0.01 else ("baselines",)
-            study.add(cell, rounds, bpd=bpd, variance=variance)
-    found = row(budgets(study))
-    assert (found["tried_first"], found["tried_second"]) == (1, 1)
-    assert found["best_second"] - found["best_first"] == pytest.approx(1.2)
-
-
-def test_methods_without_a_grid_have_no_row(study):
-    study.planned = (CELL, CELL.removesuffix("+silent"))
-    study.add(CELL, ("guided",))
-    assert budgets(study).empty

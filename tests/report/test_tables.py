@@ -11,10 +11,9 @@ import pytest
 from scipy import stats
 from tests.report.conftest import MISSING, row, variances
 
-from silent_study.report import tables
+from silent_study.report import printed, tables
 from silent_study.report.figures import draw
-from silent_study.report.layout import printed
-from silent_study.report.layout.printed import NOTHING, interval, monte_carlo, number, significant
+from silent_study.report.printed import NOTHING, interval, monte_carlo, number, significant
 
 TABLE_1, TABLE_2, TABLE_3, TABLE_4 = (
     "table-1-gradient-variance",

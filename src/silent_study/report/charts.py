@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -28,33 +28,18 @@ def matplotlib_defaults(settings: Any) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class LineStyle:
-    """How a line is drawn.
-
-    Attributes:
-        role: ``own`` for the chart's subject, else ``other``.
-        colour: The estimator's colour in the figures; empty for the page's own two.
-        dashes: Lengths of strokes and gaps in widths of the line; empty is solid.
-    """
+class Style(NamedTuple):
+    """How a line is drawn: ``own`` for the chart's subject, else ``other``; and its CSS, empty for the page's own."""
 
     role: str
-    colour: str = ""
-    dashes: tuple[float, ...] = ()
-
-    @property
-    def css(self) -> str:
-        """CSS of colour and dashes."""
-        dashes = " ".join(f"{2 * length:g}" for length in self.dashes) or "none"
-        return f"stroke: {self.colour}; stroke-dasharray: {dashes}" if self.colour else ""
+    css: str = ""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line of a chart with its label in the legend; ``points`` has rows of x and y."""
 
     label: str
-    style: LineStyle
+    style: Style
     points: pd.DataFrame
 
 
@@ -73,8 +58,8 @@ class Chart:
     label: str
     x_ticks: tuple[tuple[int, str], ...]
     y_ticks: tuple[tuple[int, str], ...]
-    lines: tuple[tuple[LineStyle, str], ...]
-    legend: tuple[tuple[LineStyle, str], ...]
+    lines: tuple[tuple[Style, str], ...]
+    legend: tuple[tuple[Style, str], ...]
 
 
 def thinned(curve: pd.DataFrame, column: str, count: int) -> pd.DataFrame:

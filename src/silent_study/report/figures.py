@@ -22,10 +22,10 @@ from silent_study.methods import GUIDANCE
 from silent_study.paper import published
 from silent_study.report import tables
 from silent_study.report.cells import Cell
-from silent_study.report.charts import SHOWN, LineStyle, matplotlib_defaults, thinned
+from silent_study.report.charts import SHOWN, matplotlib_defaults, thinned
 from silent_study.report.context import Context
 from silent_study.report.image_grids import GREY, reconstructions
-from silent_study.report.layout.printed import group_name
+from silent_study.report.printed import group_name
 from silent_study.settings import EXPERIMENTS
 
 # A colour that no palette has: the saved SVG has currentColor in its place.
@@ -143,13 +143,14 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
     return drawings
 
 
-def cell_styles(cells: Sequence[Cell], role: str) -> dict[str, LineStyle]:
-    """Return the style of each cell's curves by its name, with the colours and dashes of the figures."""
+def cell_styles(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return the CSS of each cell's curves by its name, with the colours and dashes of the figures."""
     styles = {}
     for _, members in _groups(cells):
         colours = _colours(members)
         for cell in members:
-            styles[cell.name] = LineStyle(role, colours[_estimator(cell)], tuple(_DASHES[cell.method.guidance]))
+            dashes = " ".join(f"{2 * length:g}" for length in _DASHES[cell.method.guidance]) or "none"
+            styles[cell.name] = f"stroke: {colours[_estimator(cell)]}; stroke-dasharray: {dashes}"
     return styles
 
 

@@ -17,10 +17,10 @@ from silent_study.report import figures, gathered, page, tables
 from silent_study.report.cells import Cell, cells
 from silent_study.report.claims import Claim, claims
 from silent_study.report.context import Context, Record
-from silent_study.report.grids import GridPoint, equal_budgets_table, grid_points, grid_table
-from silent_study.report.layout.measured import measured_tables
-from silent_study.report.layout.orderings import orderings
-from silent_study.report.layout.printed import Table, markdown
+from silent_study.report.grids import GridPoint, grid_points, grid_table
+from silent_study.report.measured import measured_tables
+from silent_study.report.orderings import orderings
+from silent_study.report.printed import Table, markdown
 from silent_study.settings import EXPERIMENTS
 from silent_study.store.files import write_bytes_atomically
 from silent_study.store.manifests import verified_runs
@@ -111,7 +111,6 @@ def tables_of(
     return [
         orderings(ordered, context),
         *measured_tables(found, context),
-        equal_budgets_table(ordered, points, context),
         grid_table(points, context),
     ]
 

@@ -1,4 +1,4 @@
-"""Hyperparameter grids: their points, the table and the maps of them, and methods compared at equal budgets."""
+"""Hyperparameter grids: their points, the table and the maps of them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,10 @@ import numpy as np
 import pandas as pd
 
 from silent_study.methods import METHODS
-from silent_study.report import tables
+from silent_study.report import printed, tables
 from silent_study.report.cells import rank, run_status
-from silent_study.report.claims import Claim
 from silent_study.report.context import Context, Record
-from silent_study.report.layout.printed import (
-    NOTHING,
-    Linked,
-    Part,
-    Table,
-    as_rows,
-    facts,
-    group_name,
-    grouped,
-    monte_carlo,
-    number,
-    setting,
-)
-from silent_study.report.statistics import expected_best
+from silent_study.report.printed import NOTHING, Linked, Part, Table, group_name, number
 
 # Bits/dim: smaller differences within a map hardly change the colour.
 _LEAST_SPAN = 0.05
@@ -131,92 +117,29 @@ def grid_table(points: Sequence[GridPoint], context: Context) -> Table:
     """Return the table of every configuration, best first."""
     data = grid(points, context)
     parts = []
-    for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
+    for (dataset, experiment), group in printed.grouped(data, "dataset", "experiment"):
         rows = [
             {
                 "Method": METHODS[experiment][row["method"]].label,
                 "Point": row["point"] or "the only one",
                 "Selected": "selected" if row["selected"] else "",
                 "BPD": Linked(number(row["selection_bpd"]), row["name"]),
-                "Monte-Carlo error": monte_carlo(row["monte_carlo_error"]),
+                "Monte-Carlo error": printed.monte_carlo(row["monte_carlo_error"]),
                 "KL": Linked(number(row["selection_kl"], 2), row["name"]),
                 "Split": row["split"] or NOTHING,
                 "Seed": str(row["seed"]),
                 "Epochs": str(row["epochs"]),
                 "Status": row["status"] if math.isfinite(row["selection_bpd"]) else Linked(row["status"], row["name"]),
             }
-            for row in as_rows(group)
+            for row in printed.as_rows(group)
         ]
         caption = f"{group_name(dataset, experiment, context)}: grid of {len(rows)} runs"
         parts.append(Part.of(caption, rows, 2, folded=True))
     notes = (
-        *facts(data, context),
+        *printed.facts(data, context),
         "Every configuration that was tried, best first by the BPD on the selection split; one seed each.",
     )
     return Table("grid", "Hyperparameter grids", notes, data, tuple(parts))
-
-
-def equal_budgets(found: Sequence[Claim], points: Sequence[GridPoint], context: Context) -> pd.DataFrame:
-    """Return both methods of each ordering of BPD at the smaller of their budgets, on the selection split.
-
-    A method with more hyperparameters tries more configurations and is selected among more. There is one row per
-    ordering whose two methods have a grid: configurations tried, each method's best of all, and the expected best of
-    as many as the other tried. With one seed, this shows how much of a difference the search may explain, not how
-    certain it is. In a grid over fixed variances, whose bounds are of different models, the configurations of the
-    selected variance count.
-    """
-    variance = {point.run.cell: point.run.settings["variance"] for point in points if point.selected}
-    tried: dict[str, list[float]] = {}
-    for point in points:
-        own = point.run.settings["variance"]
-        if variance.get(point.run.cell, own) == own:
-            tried.setdefault(point.run.cell, []).append(point.bpd)
-    rows = []
-    for claim in found:
-        first, second = (tried.get(cell.name, []) for cell in (claim.first, claim.second))
-        if claim.metric == "bpd" and first and second:
-            budget = min(len(first), len(second))
-            rows.append(
-                {
-                    **tables.compared(claim, context),
-                    "tried_first": len(first),
-                    "tried_second": len(second),
-                    "best_first": min(first),
-                    "best_second": min(second),
-                    "budget": budget,
-                    "expected_first": expected_best(first, budget),
-                    "expected_second": expected_best(second, budget),
-                    "expected": tables.expected(claim),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def equal_budgets_table(found: Sequence[Claim], points: Sequence[GridPoint], context: Context) -> Table:
-    """Return the table of the orderings of BPD at equal budgets."""
-    data = equal_budgets(found, points, context)
-    parts = []
-    for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
-        rows = [
-            {
-                "Ordering": " < ".join(METHODS[experiment][row[side]].label for side in ("first", "second")),
-                "Tried": f"{row['tried_first']} and {row['tried_second']}",
-                "Best of all": f"{number(row['best_first'])} and {number(row['best_second'])}",
-                "Equal budget": str(row["budget"]),
-                "Expected best": f"{number(row['expected_first'])} and {number(row['expected_second'])}",
-                "Difference": number(row["expected_first"] - row["expected_second"], sign=True),
-            }
-            for row in as_rows(group)
-        ]
-        parts.append(Part.of(f"{group_name(dataset, experiment, context)}: BPD at equal budgets", rows, 1, folded=True))
-    notes = (
-        f"Preset {context.preset}, protocol {context.protocol}.",
-        "BPD on the selection split, one seed. A method that tried more configurations is selected among more: the "
-        "expected best is that of as many as the other tried, drawn at random without replacement from all of its own. "
-        "Of a grid over fixed variances, the configurations of the selected one count.",
-        "A guided method takes over its baseline's learning rate; the baseline's trials of rates are the baseline's.",
-    )
-    return Table("equal-budgets", "Equal budgets", notes, data, tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -262,9 +185,9 @@ def _map(points: Sequence[GridPoint], context: Context) -> GridMap:
     heats = _heats(points)
     rows: dict[tuple[str, ...], dict[str, tuple[GridPoint, float]]] = {}
     for point in sorted(points, key=lambda point: [values[axis].index(point.axes[axis]) for axis in down]):
-        row = rows.setdefault(tuple(setting(point.axes[axis]) for axis in down), {})
-        row[setting(point.axes[across]) if across else ""] = (point, heats[point.run.name])
-    columns = tuple(map(setting, values[across])) if across else ("",)
+        row = rows.setdefault(tuple(printed.setting(point.axes[axis]) for axis in down), {})
+        row[printed.setting(point.axes[across]) if across else ""] = (point, heats[point.run.name])
+    columns = tuple(map(printed.setting, values[across])) if across else ("",)
     return GridMap(
         run.cell,
         METHODS[run.experiment][run.method].label,

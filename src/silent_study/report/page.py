@@ -21,8 +21,8 @@ from silent_study.report.claims import VERDICTS, Claim
 from silent_study.report.context import Context, Record
 from silent_study.report.figures import Drawing
 from silent_study.report.grids import GridPoint, grid_maps
-from silent_study.report.layout.printed import METRIC_LABELS, Table, group_name, number
-from silent_study.report.runs_pages import cell_pages, device_time, pairs
+from silent_study.report.printed import METRIC_LABELS, Table, group_name, number
+from silent_study.report.runs_pages import cell_pages
 from silent_study.settings import FLATTENED_TOLERANCE
 
 # What may stand in a quoted attribute's data address, besides letters and digits.
@@ -78,11 +78,8 @@ def render(
         grids=[table for table in tables if table.name == "grid"],
         anchors=anchors,
         maps={group: list(members) for group, members in maps},
-        pairs=pairs(cells, claims),
-        group_name=group_name,
         run_status=run_status,
         pages=pages,
-        time=device_time(records, context),
         side=SIDE,
         drawings=[(drawing, _source(drawing)) for drawing in drawings],
         diverged=[run for run in runs if run.diverged],

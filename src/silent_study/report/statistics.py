@@ -1,9 +1,9 @@
-"""Statistics over seeds and configurations: means with intervals, p-values, Holm's correction, expected minima."""
+"""Statistics over seeds: means with intervals, p-values and Holm's correction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,27 +70,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def mean_error(errors: Sequence[float]) -> float:
     """Return the Monte-Carlo error of a mean of independent values with given errors: ``sqrt(sum e^2) / n``."""
     return math.sqrt(sum(error**2 for error in errors)) / len(errors) if errors else math.nan
-
-
-def expected_best(values: Iterable[float], budget: int) -> float:
-    """Return the expected minimum of ``budget`` values drawn without replacement.
-
-    With ``b_1 <= .. <= b_n`` it is ``sum_i b_i C(n - i, m - 1) / C(n, m)`` for a budget of ``m`` (Dodge et al. 2019,
-    *Show Your Work*, with replacement).
-
-    Args:
-        values: Bits/dim of every configuration; infinite for a diverged one.
-        budget: Number of values drawn.
-
-    Returns:
-        The expectation; infinite where all values of a draw may be infinite.
-
-    Raises:
-        ValueError: The budget is not between 1 and the number of values.
-    """
-    ordered = sorted(values)
-    if not 1 <= budget <= len(ordered):
-        raise ValueError(f"expected a budget of 1 to {len(ordered)}, found {budget}")
-    draws = [math.comb(len(ordered) - rank, budget - 1) for rank in range(1, len(ordered) + 1)]
-    total = math.comb(len(ordered), budget)
-    return sum(value * count / total for value, count in zip(ordered, draws, strict=True) if count)

@@ -14,7 +14,6 @@ import pandas as pd
 
 from silent_study.paper import PUBLISHED_MSE, published
 from silent_study.report.cells import Cell, described, each_once, revision, run_status
-from silent_study.report.claims import Claim
 from silent_study.report.context import Context, Record
 from silent_study.report.statistics import mean_error, summarize
 from silent_study.settings import EXPERIMENTS
@@ -109,47 +108,6 @@ def gradient_variance(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
             row |= {key: described([entry[key] for entry in entries]) for key in ("images", "draws")}
             rows.append(row | {"status": cell.status})
     return pd.DataFrame(rows).astype({"epoch": "Int64"}) if rows else pd.DataFrame()
-
-
-def claim_table(found: Sequence[Claim], context: Context) -> pd.DataFrame:
-    """Return the paired differences on equal seeds, first minus second, with the verdicts on the orderings."""
-    return pd.DataFrame(
-        [
-            {
-                **compared(claim, context),
-                "metric": claim.metric,
-                "expected": expected(claim),
-                "basis": claim.basis,
-                "difference": claim.difference.mean,
-                "low": claim.difference.low,
-                "high": claim.difference.high,
-                "p": claim.p_value,
-                "p_holm": claim.adjusted,
-                "pairs": claim.difference.n,
-                "seeds_without_pair": claim.unpaired,
-                "published_difference": claim.published_difference,
-                "verdict": claim.verdict,
-            }
-            for claim in found
-        ]
-    )
-
-
-def compared(claim: Claim, context: Context) -> dict[str, str]:
-    """Return the columns that identify the two cells of a claim."""
-    return {
-        "preset": context.preset,
-        "protocol": context.protocol,
-        "dataset": claim.first.dataset,
-        "experiment": claim.first.experiment,
-        "first": claim.first.method.name,
-        "second": claim.second.method.name,
-    }
-
-
-def expected(claim: Claim) -> str:
-    """Return the expected sign of a claim's difference in words."""
-    return "lower" if claim.expected < 0 else "higher"
 
 
 def runs(records: Sequence[Record]) -> pd.DataFrame:

@@ -10,26 +10,10 @@ import pandas as pd
 
 from silent_study.methods import GUIDANCE, METHODS, Method
 from silent_study.paper import PUBLISHED_MSE, TABLE_1_NOTE
-from silent_study.report import tables
+from silent_study.report import printed, tables
 from silent_study.report.cells import Cell, described
 from silent_study.report.context import Context
-from silent_study.report.layout.printed import (
-    BEYOND,
-    DIGITS,
-    METRIC_LABELS,
-    NOTHING,
-    Linked,
-    Part,
-    Table,
-    as_rows,
-    facts,
-    group_name,
-    grouped,
-    interval,
-    monte_carlo,
-    number,
-    significant,
-)
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Linked, Part, Table, group_name, number
 from silent_study.settings import EXPERIMENTS
 
 _UNITS = (
@@ -61,7 +45,7 @@ _ABOUT_MSE = (
 _REDUCTION_LABELS = {"batch_mean": "batch mean", "per_image_mean": "per-image mean"}
 _ROW_NAMES = (("", "Posterior"), ("", "Estimator"))
 _FACTOR_ANALYSIS = ("Continuous", "Factor analysis")
-_COLUMNS = dict(zip(GUIDANCE, (*GUIDANCE[:2], f"{GUIDANCE[2]} ({BEYOND})"), strict=True))
+_COLUMNS = dict(zip(GUIDANCE, (*GUIDANCE[:2], f"{GUIDANCE[2]} ({printed.BEYOND})"), strict=True))
 
 Row = dict[Any, str]
 
@@ -76,7 +60,7 @@ def measured_tables(cells: Sequence[Cell], context: Context) -> Iterator[Table]:
         yield _by_guidance(stem, f"Table {place}: learnable variance, {name}", metric, cells, context)
     own = [cell for cell in cells if not EXPERIMENTS[cell.experiment].in_paper]
     if own:
-        title = f"{BEYOND.capitalize()}: log-linear precision"
+        title = f"{printed.BEYOND.capitalize()}: log-linear precision"
         yield _all_metrics("log-linear-precision", title, "log-linear", cells, context)
         table = _gradient_variances("log-linear-gradient-variance", f"{title}, gradient variance", own, context)
         yield from [table] if table.parts else []
@@ -86,17 +70,17 @@ def _gradient_variances(name: str, title: str, cells: Sequence[Cell], context: C
     """Return gradient variances by epoch, a part for each data set and experiment."""
     data = tables.gradient_variance(cells, context)
     parts = []
-    for (dataset, experiment), group in grouped(data, "dataset", "experiment"):
+    for (dataset, experiment), group in printed.grouped(data, "dataset", "experiment"):
         fixed, in_paper = EXPERIMENTS[experiment].fixed_variance, EXPERIMENTS[experiment].in_paper
         epochs = sorted({int(epoch) for epoch in group["epoch"].dropna()})
         rows: dict[bool, list[Row]] = {}
-        for (name_of_method, estimator), points in grouped(group, "method", "estimated_with"):
+        for (name_of_method, estimator), points in printed.grouped(group, "method", "estimated_with"):
             method = METHODS[experiment][name_of_method]
             row: Row = {("", "Posterior"): method.space, ("", "Method"): method.label_with(estimator)}
             for reduction in tables.REDUCTIONS:
                 values = dict(zip(points["epoch"], points[reduction], strict=True))
                 for epoch in epochs:
-                    text = significant(values.get(epoch, math.nan))
+                    text = printed.significant(values.get(epoch, math.nan))
                     key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
                     row[key] = Linked(text, f"{dataset}/{experiment}/{name_of_method}")
             lost = dataset == "mnist" and in_paper and not method.beyond
@@ -107,7 +91,7 @@ def _gradient_variances(name: str, title: str, cells: Sequence[Cell], context: C
             caption = f"{group_name(dataset, experiment, context, beyond)}: gradient variance by epoch"
             # The paper's table has the fixed variance alone.
             parts.append(Part.of(caption, lines, headers=2, folded=not fixed))
-    return Table(name, title, (*facts(data, context), _ABOUT_GRADIENT_VARIANCE, *notes), data, tuple(parts))
+    return Table(name, title, (*printed.facts(data, context), _ABOUT_GRADIENT_VARIANCE, *notes), data, tuple(parts))
 
 
 def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], context: Context) -> Table:
@@ -133,7 +117,7 @@ def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], 
     fixed = EXPERIMENTS[experiment].fixed_variance
     notes = [
         *([] if fixed else [_ABOUT_LOG_LINEAR]),
-        *facts(data, context),
+        *printed.facts(data, context),
         _UNITS,
         *([_ABOUT_MSE, _about_published(data)] if fixed else []),
         *_about_weighted(data, cells),
@@ -179,7 +163,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         reached = tables.factor_analysis(context, dataset, "learnable", metric)
         if not math.isnan(reached):
             row = compact.setdefault(_FACTOR_ANALYSIS, dict(zip(_ROW_NAMES, _FACTOR_ANALYSIS, strict=True)))
-            row[context.title(dataset), GUIDANCE[0]] = number(reached, DIGITS[metric])
+            row[context.title(dataset), GUIDANCE[0]] = number(reached, printed.DIGITS[metric])
     columns = [
         (context.title(dataset), text)
         for dataset in datasets
@@ -198,13 +182,15 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     for (dataset, beyond), lines in details.items():
         caption = f"{group_name(dataset, 'learnable', context, beyond)}: {label} in detail"
         parts.append(Part.of(caption, lines, 2, folded=True))
-    return Table(name, title, (*facts(data, context), *_about_guidance(data, cells, metric)), data, tuple(parts))
+    return Table(
+        name, title, (*printed.facts(data, context), *_about_guidance(data, cells, metric)), data, tuple(parts)
+    )
 
 
 def _by_method(data: pd.DataFrame, experiment: str) -> Iterator[tuple[str, Method, str, dict[str, dict[str, Any]]]]:
     """Yield data set, method, name and measurements by metric of each cell."""
-    for (dataset, name), group in grouped(data, "dataset", "method"):
-        rows = {row["metric"]: row for row in as_rows(group)}
+    for (dataset, name), group in printed.grouped(data, "dataset", "method"):
+        rows = {row["metric"]: row for row in printed.as_rows(group)}
         yield dataset, METHODS[experiment][name], f"{dataset}/{experiment}/{name}", rows
 
 
@@ -226,15 +212,15 @@ def _about_guidance(data: pd.DataFrame, cells: Sequence[Cell], metric: str) -> I
 
 def _printed(row: dict[str, Any], target: str, of_published: int | None = None) -> dict[str, str]:
     """Return a measurement as text by column; published values may have other digits than measured ones."""
-    digits = DIGITS.get(row["metric"], 3)
+    digits = printed.DIGITS.get(row["metric"], 3)
     return {
         "mean": Linked(number(row["measured"], digits), target),
         "sd": number(row["sd"], digits),
-        "95% interval": interval(row["low"], row["high"], row["seeds"], digits),
+        "95% interval": printed.interval(row["low"], row["high"], row["seeds"], digits),
         "published": number(row["published"], of_published or digits),
         "difference": number(row["difference"], digits, sign=True),
         "closed form": number(row["closed_form"], digits),
-        "Monte-Carlo error": monte_carlo(row["monte_carlo_error"]),
+        "Monte-Carlo error": printed.monte_carlo(row["monte_carlo_error"]),
     }
 
 

@@ -1,32 +1,24 @@
-"""The table of the orderings: differences on equal seeds."""
+"""The orderings as a table: differences on equal seeds with the verdicts on them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-from silent_study.report import tables
+import pandas as pd
+
+from silent_study.report import printed
 from silent_study.report.claims import Claim
 from silent_study.report.context import Context
-from silent_study.report.layout.printed import (
-    DIGITS,
-    METRIC_LABELS,
-    NOTHING,
-    Linked,
-    Part,
-    Table,
-    group_name,
-    interval,
-    number,
-    probability,
-)
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Linked, Part, Table, group_name, number
+from silent_study.words import counted
 
 
 def orderings(found: Sequence[Claim], context: Context) -> Table:
     """Return the verdict on each ordering, by data set and experiment; the paper's before ours."""
     groups: dict[tuple[bool, str, str], list[dict[str, str]]] = {}
     for claim in sorted(found, key=lambda claim: not claim.of_the_paper):
-        digits, difference = DIGITS.get(claim.metric, 3), claim.difference
+        digits, difference = printed.DIGITS.get(claim.metric, 3), claim.difference
         by_seed = ", ".join(number(value, digits, sign=True) for value in claim.differences) or NOTHING
         decided = not math.isnan(claim.adjusted) and claim.verdict != "undecided"
         groups.setdefault((not claim.of_the_paper, claim.first.dataset, claim.first.experiment), []).append(
@@ -36,10 +28,12 @@ def orderings(found: Sequence[Claim], context: Context) -> Table:
                 "Verdict": claim.verdict,
                 "Metric": METRIC_LABELS[claim.metric],
                 "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
-                "95% interval": interval(difference.low, difference.high, difference.n, digits, "pair", sign=True),
+                "95% interval": printed.interval(
+                    difference.low, difference.high, difference.n, digits, "pair", sign=True
+                ),
                 "Pairs": str(difference.n),
-                "p": probability(claim.p_value),
-                "p, Holm": probability(claim.adjusted),
+                "p": printed.probability(claim.p_value),
+                "p, Holm": printed.probability(claim.adjusted),
                 "After Holm": ("stands" if claim.survives else "does not stand") if decided else NOTHING,
                 "Published": number(claim.published_difference, digits, sign=True),
                 "Basis": claim.basis,
@@ -50,8 +44,31 @@ def orderings(found: Sequence[Claim], context: Context) -> Table:
         Part.of(f"{group_name(dataset, experiment, context, beyond)}: orderings on equal seeds", rows, headers=1)
         for (beyond, dataset, experiment), rows in groups.items()
     ]
-    data = tables.claim_table(found, context)
+    data = pd.DataFrame([_numbers(claim, context) for claim in found])
     return Table("claims", "Published orderings", tuple(_notes(found, context)), data, tuple(parts))
+
+
+def _numbers(claim: Claim, context: Context) -> dict[str, object]:
+    return {
+        "preset": context.preset,
+        "protocol": context.protocol,
+        "dataset": claim.first.dataset,
+        "experiment": claim.first.experiment,
+        "first": claim.first.method.name,
+        "second": claim.second.method.name,
+        "metric": claim.metric,
+        "expected": "lower" if claim.expected < 0 else "higher",
+        "basis": claim.basis,
+        "difference": claim.difference.mean,
+        "low": claim.difference.low,
+        "high": claim.difference.high,
+        "p": claim.p_value,
+        "p_holm": claim.adjusted,
+        "pairs": claim.difference.n,
+        "seeds_without_pair": claim.unpaired,
+        "published_difference": claim.published_difference,
+        "verdict": claim.verdict,
+    }
 
 
 def _notes(found: Sequence[Claim], context: Context) -> Iterator[str]:
@@ -108,6 +125,6 @@ def _notes(found: Sequence[Claim], context: Context) -> Iterator[str]:
     lost = sum(claim.unpaired for claim in found)
     if lost:
         yield (
-            f"{lost} {'seed' if lost == 1 else 'seeds'} had no pair, because one of the two runs diverged, is missing "
+            f"{counted(lost, 'seed')} had no pair, because one of the two runs diverged, is missing "
             "or has no such value."
         )
