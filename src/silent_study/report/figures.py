@@ -91,14 +91,9 @@ class Drawing:
 
 @matplotlib_defaults(_SETTINGS)
 def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
-    """Return every figure that the runs allow: reconstructions, curves, gradient variances, BPD against KL.
+    """Return the drawings of each data set and experiment: reconstructions, curves, gradient variances, BPD against KL.
 
-    Args:
-        cells: Cells of the plan, in its order, with the runs of their selected points.
-        context: The plan.
-
-    Returns:
-        Up to four drawings for each data set and experiment; one with nothing to show is left out.
+    A drawing with nothing to show is left out.
     """
     drawings = []
     for (dataset, experiment), members in _groups(cells):
@@ -214,11 +209,7 @@ def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str
 
 @matplotlib_defaults(_SETTINGS)
 def estimators_along_training(points: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return a plot of variance and bias of estimators by epoch of one run, as SVG; zeros are listed instead.
-
-    Args:
-        points: The points of a ``Comparison``.
-    """
+    """Return variance and bias by epoch of the points of a ``Comparison`` as an SVG; zeros are listed instead."""
     data = pd.DataFrame(list(points))
     kinds: Any = ((None, None), (3, 1.5), (1, 1))
     figure, (variance, bias) = _two_panels(2.9)

@@ -41,14 +41,7 @@ def render(
 ) -> str:
     """Return the page as HTML with everything in it: styles, figures and its one script.
 
-    Args:
-        cells: Cells of the plan with the runs of their selected points.
-        claims: The orderings that were checked.
-        tables: Tables in the page's order.
-        drawings: Figures in the page's order.
-        points: Every grid point.
-        records: Every run of every round.
-        context: The plan.
+    Tables and drawings are in the page's order; ``records`` are the runs of every round.
     """
     runs = each_once(records)
     papers = [claim for claim in claims if claim.of_the_paper]

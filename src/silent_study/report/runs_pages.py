@@ -63,14 +63,7 @@ class CellPage:
 def cell_pages(
     found: Sequence[Cell], orderings: Sequence[Claim], records: Iterable[Record], context: Context
 ) -> list[CellPage]:
-    """Return a page for each cell.
-
-    Args:
-        found: Cells of the plan with the runs of their selected points.
-        orderings: The claims, which decide what a cell is compared with.
-        records: Every run of every round.
-        context: The plan.
-    """
+    """Return a page for each cell with its runs of every round, drawn beside the cells that claims compare it with."""
     runs, styles = by_cell(records), cell_styles(found)
     pages = []
     for cell in found:

@@ -39,18 +39,8 @@ def measurements(cells: Sequence[Cell], context: Context, experiment: str, metri
 
     Table 2 is ``("fixed", ALL_METRICS)``, Table 3 ``("learnable", ["bpd"])``, Table 4 ``("learnable", ["kl"])``, the
     table of the log-linear precision ``("log-linear", ALL_METRICS)``. The metrics are followed by the
-    importance-weighted bound if BPD is one of them and a run was evaluated with it.
-
-    Args:
-        cells: Cells of the plan with their runs.
-        context: The plan.
-        experiment: ``fixed``, ``learnable`` or ``log-linear``.
-        metrics: Names of metrics, as in an evaluation.
-
-    Returns:
-        Mean over seeds, sd, interval, published value, difference to it, Monte-Carlo error of the mean, value of the
-        linear model with a known optimum (fixed variance: probabilistic PCA; otherwise factor analysis), and what the
-        numbers were made from.
+    importance-weighted bound if BPD is one of them and a run was evaluated with it. ``closed_form`` is the value of the
+    linear model with a known optimum (fixed variance: probabilistic PCA; otherwise factor analysis).
     """
     chosen = [cell for cell in cells if cell.experiment == experiment]
     weighted = "bpd" in metrics and any(cell.values(IMPORTANCE_WEIGHTED) for cell in chosen)
