@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +17,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from silent_study.methods import GUIDANCE
 from silent_study.paper import published
@@ -165,13 +165,14 @@ def learning_curves(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | 
     if data.empty:
         return None
 
-    def lines(axis: Axes, part: pd.DataFrame) -> None:
-        band: Any = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "linewidth": 0}, "linewidth": 1.4}
-        look: Any = {"hue": "estimator", "palette": colours, "style": "guidance", "dashes": _DASHES, "legend": False}
-        sns.lineplot(part, x="epoch", y="selection_bpd", ax=axis, **look, **band)
-
-    limits = float(data["selection_bpd"].min()), float(data["selection_bpd"].quantile(SHOWN))
-    return _panels(data, colours, lines, ("epoch", "BPD (selection split)"), limits)
+    band: Any = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "linewidth": 0}, "linewidth": 1.4}
+    plot = partial(sns.lineplot, x="epoch", y="selection_bpd", dashes=_DASHES, **band)
+    figure, axes = _panels(data, colours, plot, ("epoch", "BPD (selection split)"), sharey=True)
+    low, high = data["selection_bpd"].min(), data["selection_bpd"].quantile(SHOWN)
+    if high > low:
+        margin = 0.05 * (high - low)
+        next(iter(axes.values())).set_ylim(low - margin, high + margin)
+    return figure
 
 
 def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str, str]) -> Figure | None:
@@ -245,16 +246,14 @@ def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | N
     if not rows:
         return None
 
-    def scatter(axis: Axes, part: pd.DataFrame) -> None:
-        look: Any = {"hue": "estimator", "palette": colours, "style": "guidance", "markers": _MARKERS, "legend": False}
-        sns.scatterplot(part, x="kl", y="bpd", ax=axis, s=36, linewidth=0, alpha=0.85, **look)
-        for cell in cells:
-            pair = _published_pair(cell)
-            if pair is not None and cell.method.space == part["space"].iloc[0]:
-                axis.plot(*pair, "o" if cell.method.silent else "X", mec=GREY, mfc="none", ms=7, mew=1)
-
     data = pd.DataFrame(rows).sort_values(["space", "estimator", "guidance", "kl"], ignore_index=True)
-    return _panels(data, colours, scatter, ("KL (nats per image)", "BPD"), lines=False)
+    plot = partial(sns.scatterplot, x="kl", y="bpd", markers=_MARKERS, s=36, linewidth=0, alpha=0.85)
+    figure, axes = _panels(data, colours, plot, ("KL (nats per image)", "BPD"))
+    for cell in cells:
+        if (pair := _published_pair(cell)) is not None and cell.method.space in axes:
+            marker = "o" if cell.method.silent else "X"
+            axes[cell.method.space].plot(*pair, marker, mec=GREY, mfc="none", ms=7, mew=1)
+    return figure
 
 
 def _published_pair(cell: Cell) -> tuple[float, float] | None:
@@ -264,26 +263,25 @@ def _published_pair(cell: Cell) -> tuple[float, float] | None:
 
 
 def _panels(
-    data: pd.DataFrame,
-    colours: dict[str, str],
-    plot: Callable[[Axes, pd.DataFrame], None],
-    labels: tuple[str, str],
-    limits: tuple[float, float] | None = None,
-    lines: bool = True,
-) -> Figure:
-    """Draw one panel for each kind of posterior and one legend beside them."""
+    data: pd.DataFrame, colours: dict[str, str], plot: Callable[..., Any], labels: tuple[str, str], sharey: bool = False
+) -> tuple[Figure, dict[str, Axes]]:
+    """Draw a panel for each kind of posterior, which names it, and one legend beside them."""
+    estimators = [name for name in colours if (data["estimator"] == name).any()]
+    guidance = [name for name in _DASHES if (data["guidance"] == name).any()]
+    orders = {"hue_order": estimators, "style_order": guidance}
     spaces = [space for space in ("Continuous", "Discrete") if (data["space"] == space).any()]
-    handles = list(_legend(data, colours, lines))
-    figure = Figure(figsize=(3.0 * len(spaces) + 1.4, _height(len(handles))), layout="constrained")
-    axes = figure.subplots(1, len(spaces), sharey=lines, squeeze=False)
-    for axis, space in zip(axes[0], spaces, strict=True):
-        plot(axis, data[data["space"] == space])
-        axis.set(title=space, xlabel=labels[0], ylabel=labels[1] if axis is axes[0, 0] or not lines else "")
-        if limits is not None and limits[1] > limits[0]:
-            margin = 0.05 * (limits[1] - limits[0])
-            axis.set_ylim(limits[0] - margin, limits[1] + margin)
-    figure.legend(handles=handles, loc="outside right upper")
-    return figure
+    figure = Figure(figsize=(3.0 * len(spaces) + 1.4, _height(len(estimators + guidance) + 2)), layout="constrained")
+    axes = dict(zip(spaces, figure.subplots(1, len(spaces), sharey=sharey, squeeze=False)[0], strict=True))
+    for space, axis in axes.items():
+        part = data[data["space"] == space]
+        plot(part, hue="estimator", style="guidance", palette=colours, ax=axis, **orders)
+        axis.set(title=space, xlabel=labels[0], ylabel="" if sharey and space != spaces[0] else labels[1])
+        handles, names = axis.get_legend_handles_labels()
+        axis.get_legend().remove()
+    for handle in handles[-len(guidance) :]:
+        handle.set(color=_INK, markerfacecolor=_INK)
+    figure.legend(handles, names, loc="outside right upper")
+    return figure, axes
 
 
 def _two_panels(height: float) -> tuple[Figure, Any]:
@@ -303,21 +301,6 @@ def _finish(figure: Figure, labelled: Axes, zeros: Collection[str], what: str) -
 def _height(labels: int) -> float:
     """Return the inches that a legend of so many lines needs, and a plot at least."""
     return max(2.9, 0.4 + 0.19 * labels)
-
-
-def _legend(data: pd.DataFrame, colours: dict[str, str], lines: bool) -> Iterator[Line2D]:
-    def sample(label: str, colour: str, marker: str) -> Line2D:
-        look: dict[str, Any] = {"linestyle": "-"} if lines else {"linestyle": "none", "marker": marker, "markersize": 5}
-        return Line2D([], [], color=colour, label=label, **look)
-
-    for estimator in (name for name in colours if (data["estimator"] == name).any()):
-        yield sample(estimator, colours[estimator], "s")
-    for guidance in _DASHES:
-        if (data["guidance"] == guidance).any():
-            handle = sample(guidance, _INK, _MARKERS[guidance])
-            if lines and _DASHES[guidance]:
-                handle.set_dashes(_DASHES[guidance])
-            yield handle
 
 
 def _aesthetics(cell: Cell) -> dict[str, str]:
