@@ -34,36 +34,8 @@ def codes(latent_dim: int) -> Tensor:
     return torch.tensor(list(itertools.product((0.0, 1.0), repeat=latent_dim)), dtype=DOUBLE)
 
 
-def bernoulli_expectation(logits: Tensor, function: Function) -> Tensor:
-    """E of function(z), z_i ~ Bernoulli(sigmoid(logit_i)) for logits [B, k]: a sum over all 2^k codes."""
-    bits = codes(logits.shape[1])[:, None, :].expand(-1, len(logits), -1)
-    probabilities = torch.where(bits > 0, torch.sigmoid(logits), torch.sigmoid(-logits)).prod(-1)
-    values = function(bits)
-    return (probabilities.reshape(*probabilities.shape, *[1] * (values.ndim - 2)) * values).sum(0)
-
-
-def hermite(nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the standard normal law."""
-    points, weights = special.roots_hermitenorm(nodes)
-    return torch.from_numpy(points), torch.from_numpy(weights / weights.sum())
-
-
-def gaussian_expectation(parameters: Tensor, function: Function, nodes: int = 40) -> Tensor:
-    """E of function(z) for means and log variances [B, 2k]: a tensor product of Gauss-Hermite rules."""
-    mean, log_variance = parameters.chunk(2, dim=1)
-    points, weights = hermite(nodes)
-    grid = torch.cartesian_prod(*[points] * mean.shape[1]).reshape(-1, 1, mean.shape[1])
-    volume = torch.cartesian_prod(*[weights] * mean.shape[1]).reshape(-1, mean.shape[1]).prod(-1)
-    values = function(mean + torch.exp(log_variance / 2) * grid)
-    return (volume.reshape(-1, *[1] * (values.ndim - 1)) * values).sum(0)
-
-
 def expectation(family: str, parameters: Tensor, function: Function) -> Tensor:
-    """E of function(z) under the posterior family of that name."""
-    if family == "bernoulli":
-        return bernoulli_expectation(parameters, function)
-    if family == "gaussian":
-        return gaussian_expectation(parameters, function)
+    """E of function(z) under the posterior family of that name: a sum over all values, or a product of quadratures."""
     return block_expectation(*BLOCKS[family](parameters), function)
 
 
@@ -95,9 +67,22 @@ def counted(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     return values.expand(weights.shape)[..., None], weights
 
 
-def sign_blocks(logits: Tensor) -> tuple[Tensor, Tensor]:
-    weights = torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], 2)
-    return counted(torch.tensor([-1.0, 1.0], dtype=DOUBLE), weights)
+def two_values(low: float, high: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The blocks of variables with two values, from the logits of the high one."""
+
+    def blocks(logits: Tensor) -> tuple[Tensor, Tensor]:
+        weights = torch.stack([torch.sigmoid(-logits), torch.sigmoid(logits)], 2)
+        return counted(torch.tensor([low, high], dtype=DOUBLE), weights)
+
+    return blocks
+
+
+def gaussian_blocks(parameters: Tensor, nodes: int = 40) -> tuple[Tensor, Tensor]:
+    """Gauss-Hermite for means and log variances."""
+    points, weights = (torch.from_numpy(each) for each in special.roots_hermitenorm(nodes))
+    mean, log_variance = parameters.chunk(2, dim=1)
+    values = mean[..., None] + torch.exp(log_variance / 2)[..., None] * points
+    return values[..., None], (weights / weights.sum()).expand(values.shape)
 
 
 def binomial_blocks(logits: Tensor, trials: int) -> tuple[Tensor, Tensor]:
@@ -134,7 +119,9 @@ CLASSES, TRIALS = 3, 3
 """Classes of a group and largest count in the tests."""
 BLOCKS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "categorical": lambda logits: one_hot_blocks(logits, CLASSES),
-    "sign": sign_blocks,
+    "gaussian": gaussian_blocks,
+    "bernoulli": two_values(0, 1),
+    "sign": two_values(-1, 1),
     "binomial": lambda logits: binomial_blocks(logits, TRIALS),
     "poisson": poisson_blocks,
     "laplace": laplace_blocks,

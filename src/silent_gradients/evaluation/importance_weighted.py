@@ -13,10 +13,6 @@ from silent_gradients.evaluation.metrics import DECODED_PER_CHUNK, bits_per_dime
 from silent_gradients.vae import VAE
 
 
-class SamplesError(ValueError):
-    """An impossible number of samples."""
-
-
 @dataclass(frozen=True)
 class ImportanceWeighted:
     """The bound of K samples per image, averaged over images.
@@ -62,10 +58,10 @@ def importance_weighted(
         generator: Source of the samples.
 
     Raises:
-        SamplesError: ``samples`` is less than 1.
+        ValueError: ``samples`` is less than 1.
     """
     if samples < 1:
-        raise SamplesError(f"samples: expected 1 or more, got {samples}")
+        raise ValueError(f"samples: expected 1 or more, got {samples}")
     bounds, effective = [], []
     with evaluation_mode(vae):
         for chunk in x.split(max(1, DECODED_PER_CHUNK // samples)):

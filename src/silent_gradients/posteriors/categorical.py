@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import JointCumulants, Posterior, ShapeError, TiltedMoments
+from silent_gradients.posteriors.contract import JointCumulants, ShapeError, TiltedMoments, WithOption, families_of
 from silent_gradients.posteriors.tilting import tilted_groups
 
 
-class Categorical(Posterior):
+class Categorical(WithOption):
     """Independent groups of C latent variables of which one is 1 and the others are 0; the prior is uniform.
 
     ``parameters`` [B, k] are the logits, a group's side by side: k = G C. The variables of a group depend on each
@@ -34,19 +34,7 @@ class Categorical(Posterior):
     classes: ClassVar[int] = 2
     """C."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if not isinstance(cls.classes, int) or cls.classes < 2:
-            raise ValueError(f"classes: expected a whole number of 2 or more, got {cls.classes}")
-
-    @classmethod
-    def of(cls, classes: int) -> type[Categorical]:
-        """Return the family with C = ``classes``.
-
-        Raises:
-            ValueError: ``classes`` is not a whole number of 2 or more.
-        """
-        return type(f"{cls.__name__}{classes}", (cls,), {"classes": classes, "__module__": cls.__module__})
+    option, least = "classes", 2
 
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
@@ -150,3 +138,6 @@ class Categorical(Posterior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         return (self._checked(z) * self.log_probabilities.flatten(1)).sum(-1)
+
+
+__getattr__ = families_of(Categorical)

@@ -8,9 +8,11 @@ linear in k (paper, Section 3.1, Proposition 1 and Theorem 1). A family whose co
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -219,3 +221,43 @@ class Posterior(ABC):
     def has_tilted_moments(cls) -> bool:
         """Return whether the family has ``tilted_moments``."""
         return cls.tilted_moments is not Posterior.tilted_moments
+
+
+class WithOption(Posterior):
+    """A family with an option, a whole number that a class attribute holds.
+
+    Class attributes:
+        option: Name of the attribute.
+        least: Its least value.
+    """
+
+    option: ClassVar[str]
+    least: ClassVar[int]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        value = getattr(cls, cls.option, cls.least)
+        if not isinstance(value, int) or value < cls.least:
+            raise ValueError(f"{cls.option}: expected a whole number of {cls.least} or more, got {value}")
+
+    @classmethod
+    @functools.cache
+    def of(cls, number: int) -> type[Self]:
+        """Return the family with another value of the option, the same class for the same number.
+
+        Raises:
+            ValueError: The number is not whole, or too small.
+        """
+        return type(f"{cls.__name__}{number}", (cls,), {cls.option: number, "__module__": cls.__module__})
+
+
+def families_of(family: type[WithOption]) -> Callable[[str], type[WithOption]]:
+    """Return a module's ``__getattr__`` that finds the classes of ``of`` by their names, as pickle does."""
+
+    def find(name: str) -> type[WithOption]:
+        number = name.removeprefix(family.__name__)
+        if number == name or not number.isdecimal():
+            raise AttributeError(f"module {family.__module__!r} has no attribute {name!r}")
+        return family.of(int(number))
+
+    return find

@@ -14,8 +14,8 @@ from torch import nn
 from silent_gradients import Bernoulli, ConvolutionalDecoder, FixedVarianceDecoder, Gaussian, Standardization
 from silent_gradients.estimators import create
 from silent_gradients.evaluation import importance_weighted as module
-from silent_gradients.evaluation.importance_weighted import SamplesError, importance_weighted
-from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate
+from silent_gradients.evaluation.importance_weighted import importance_weighted
+from silent_gradients.evaluation.metrics import bits_per_dimension
 from silent_gradients.vae import VAE
 
 LEVELS, D = 17, 16
@@ -85,9 +85,6 @@ def test_the_bound_falls_with_the_samples_towards_the_likelihood(case):
         assert found[more] < found[more - 1] + 3 * math.hypot(errors[more], errors[more - 1])
     assert all(each > exact - 4 * error for each, error in zip(found, errors, strict=True))
     assert found[-1] - exact < 0.02 * (found[0] - exact) + 4 * errors[-1]
-    # One sample: the evidence lower bound.
-    elbo = evaluate(vae, x, LEVELS, "test", 20_000, seeded(9))
-    assert abs(found[0] - elbo.bpd) < 4 * math.hypot(errors[0], elbo.bpd_mc_error or 0.0)
 
 
 @pytest.mark.parametrize("family", [Bernoulli, Gaussian])
@@ -180,7 +177,7 @@ def test_saturated_posteriors_have_a_finite_bound(family, extreme):
 
 def test_the_number_of_samples_is_checked(tiny):
     vae, x = model(Bernoulli, FixedVarianceDecoder(2, D, 0.05), 2)
-    with pytest.raises(SamplesError, match="samples: expected 1 or more, got 0"):
+    with pytest.raises(ValueError, match="samples: expected 1 or more, got 0"):
         importance_weighted(vae, x, LEVELS, 0)
 
 

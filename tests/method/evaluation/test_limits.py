@@ -71,43 +71,6 @@ def test_terms_are_those_of_the_likelihood_and_the_exact_posterior(latent_dim, v
     _assert_terms(pca_limit(FIT, evaluated, LEVELS, latent_dim, variance), model, _dequantized(evaluated))
 
 
-@pytest.mark.parametrize(("latent_dim", "variance"), CASES)
-def test_limit_on_the_fitted_images_is_the_boxed_formula(latent_dim, variance):
-    values = np.sort(np.linalg.eigvalsh(np.cov(_dequantized(FIT).T, bias=True)))[::-1]
-    used = min(latent_dim, np.count_nonzero(values > variance))
-    bound = -0.5 * (
-        D * np.log(2 * np.pi)
-        + np.log(values[:used]).sum()
-        + (D - used) * np.log(variance)
-        + used
-        + values[used:].sum() / variance
-    )
-    limit = pca_limit(FIT, FIT, LEVELS, latent_dim, variance)
-    assert limit.bpd == pytest.approx(np.log2(LEVELS) - bound / (D * np.log(2)), rel=1e-10)
-    assert limit.kl == pytest.approx(0.5 * np.log(values[:used] / variance).sum(), rel=1e-9, abs=1e-12)
-    assert limit.expected_squared_error == pytest.approx(used * variance + values[used:].sum(), rel=1e-9)
-    assert limit.mean_decoded_squared_error == pytest.approx(
-        (variance**2 / values[:used]).sum() + values[used:].sum(), rel=1e-9
-    )
-
-
-@pytest.mark.parametrize("latent_dim", [1, 2, 4])
-@pytest.mark.parametrize("evaluated", [FIT, OTHER], ids=["same", "other"])
-def test_at_the_optimal_variance_the_model_is_that_of_scikit_learn(latent_dim, evaluated):
-    decomposition = pytest.importorskip("sklearn.decomposition")
-    x = _dequantized(FIT)
-    pca = decomposition.PCA(latent_dim, svd_solver="full").fit(x)
-    # scikit-learn divides by N - 1.
-    pca.explained_variance_ *= (len(x) - 1) / len(x)
-    pca.noise_variance_ *= (len(x) - 1) / len(x)
-    variance = Moments.of(FIT, LEVELS).optimal_variance(latent_dim)
-    assert variance == pytest.approx(pca.noise_variance_, rel=1e-10)
-    y = _dequantized(evaluated)
-    assert pca_limit(FIT, evaluated, LEVELS, latent_dim, variance).bpd == pytest.approx(
-        _bits(pca.score_samples(y), y), rel=1e-10
-    )
-
-
 @pytest.mark.parametrize("latent_dim", [0, 1, 3, 5])
 def test_no_other_variance_has_a_better_limit(latent_dim):
     best = Moments.of(FIT, LEVELS).optimal_variance(latent_dim)
@@ -123,20 +86,6 @@ def _factor_model(latent_dim: int) -> tuple[Real, Real, Real]:
 
 FLOOR = 1 / (12 * LEVELS**2)
 DIMENSIONS = [0, 1, 2, 3, 4, 6, 10]
-
-
-@pytest.mark.parametrize("latent_dim", [1, 2])
-@pytest.mark.parametrize("evaluated", [FIT, OTHER], ids=["same", "other"])
-def test_factor_analysis_is_that_of_scikit_learn(latent_dim, evaluated):
-    decomposition = pytest.importorskip("sklearn.decomposition")
-    x, y = _dequantized(FIT), _dequantized(evaluated)
-    known = decomposition.FactorAnalysis(latent_dim, tol=1e-12, max_iter=100_000, svd_method="lapack").fit(x)
-    # Its variances have no bound below; here none of them comes near it.
-    assert known.noise_variance_.min() > 1.01 * FLOOR
-    reached = _bits(known.score_samples(y), y)
-    found = factor_analysis_limit(FIT, evaluated, LEVELS, latent_dim).bpd
-    # Other images see the distance that is left to the maximum in the first order.
-    assert found == pytest.approx(reached, abs=1e-6 if evaluated is FIT else 2e-4)
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 3, 4])
@@ -203,15 +152,6 @@ def test_a_pixel_that_never_changes_costs_its_dequantization_noise_alone():
     assert limit.bpd == pytest.approx(0.5 * np.log2(2 * np.pi * np.e / 12), rel=1e-9)
     assert (limit.kl, limit.used_directions) == (0, 0)
     assert limit.expected_squared_error == pytest.approx(D * FLOOR, rel=1e-9)
-
-
-def test_a_true_factor_model_is_found():
-    generator = np.random.default_rng(3)
-    W, noise = generator.normal(size=(12, 3)), generator.uniform(0.2, 2.0, 12)
-    covariance = W @ W.T + np.diag(noise)
-    model = LinearModel.with_learnt_variances(Moments(np.zeros(12), covariance, LEVELS), 3)
-    assert model.noise == pytest.approx(noise, rel=1e-3)
-    assert model.deviance == pytest.approx(np.linalg.slogdet(covariance)[1] + 12, abs=1e-6)
 
 
 def test_impossible_arguments_are_refused():

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tests.method.evaluation.models import linear_vae, perturbed
+from tests.method.evaluation.models import perturbed
 from tests.method.reference import codes, seeded
 from torch import nn
 
 from silent_gradients import Bernoulli, FixedVarianceDecoder, Gaussian
 from silent_gradients.estimators import create
 from silent_gradients.evaluation import metrics as module
-from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import Metrics, bits_per_dimension, evaluate, evaluation_mode
 from silent_gradients.vae import VAE
 
@@ -101,6 +100,9 @@ def test_few_samples_agree_with_many_within_the_stated_error(tiny, cell):
     assert 0 < many.bpd_mc_error < few.bpd_mc_error < 0.05
     assert abs(few.bpd - many.bpd) < 4 * math.hypot(few.bpd_mc_error, many.bpd_mc_error)
     assert few.kl == pytest.approx(many.kl, rel=1e-5)
+    single = evaluate(vae, x, LEVELS, "test", 1, seeded(0))
+    assert single.bpd_mc_error is None
+    assert math.isfinite(single.bpd)
 
 
 @pytest.mark.parametrize("cell", ["learnable/reparameterization", "learnable/reinforce"])
@@ -111,13 +113,6 @@ def test_the_stated_error_is_that_of_repeated_evaluations(tiny, cell):
     stated = np.sqrt(np.mean([each.bpd_mc_error**2 for each in found if each.bpd_mc_error is not None]))
     # The standard deviation of 200 numbers is known to 5%; the values' tails are somewhat heavier than normal.
     assert spread == pytest.approx(stated, rel=0.25)
-
-
-def test_a_single_sample_has_no_stated_error(tiny):
-    vae, x = model(tiny, "learnable/reinforce")
-    found = evaluate(vae, x, LEVELS, "test", 1, seeded(0))
-    assert found.bpd_mc_error is None
-    assert math.isfinite(found.bpd)
 
 
 def test_discrete_models_are_evaluated_with_hard_bits(tiny, monkeypatch):
@@ -233,32 +228,3 @@ def test_evaluation_mode_is_undone_after_an_error_too(strided):
         fail()
     assert all(modes(vae))
     assert torch.is_grad_enabled()
-
-
-@pytest.mark.parametrize(("latent_dim", "variance"), [(1, 0.02), (3, 0.02), (3, 0.004), (9, 0.02)])
-def test_the_optimum_of_probabilistic_pca_reaches_its_limit(tiny, latent_dim, variance):
-    """The optimal linear autoencoder, written out, evaluates to the closed-form limit of the same images."""
-    images = tiny.prepared.train
-    D = 16
-    # Finitely many noises with the mean and covariance of uniform noise, which are all that a quadratic form sees.
-    noise = 0.5 + math.sqrt(D / 12) * np.concatenate([np.eye(D), -np.eye(D)])
-    x = ((images.reshape(-1, 1, D) + noise) / LEVELS).reshape(-1, D)
-    b = x.mean(0)
-    _, singular, directions = np.linalg.svd(x - b, full_matrices=False)
-    eigenvalues = singular**2 / len(x)
-    used = min(latent_dim, int((eigenvalues > variance).sum()))
-    W = np.zeros((D, latent_dim))
-    W[:, :used] = directions[:used].T * np.sqrt(eigenvalues[:used] - variance)
-    posterior_variance = np.ones(latent_dim)
-    posterior_variance[:used] = variance / eigenvalues[:used]
-    inverse = np.zeros((latent_dim, D))
-    inverse[:used] = W[:, :used].T / eigenvalues[:used, None]
-    vae = linear_vae(inverse, posterior_variance, W, b, variance).double()
-    limit = pca_limit(images, images, LEVELS, latent_dim, variance)
-    found = evaluate(vae, torch.from_numpy(x).view(-1, 1, 4, 4), LEVELS, "train", 1, seeded(0))
-    assert found.bpd == pytest.approx(limit.bpd, rel=1e-9)
-    assert found.kl == pytest.approx(limit.kl, rel=1e-9)
-    assert found.mse_mean_decoded == pytest.approx(limit.mean_decoded_squared_error, rel=1e-9)
-    assert limit.used_directions == used
-    sampled = evaluate(vae, torch.from_numpy(x).view(-1, 1, 4, 4), LEVELS, "train", 30, seeded(0))
-    assert sampled.mse_sampled == pytest.approx(limit.expected_squared_error, rel=0.02)
