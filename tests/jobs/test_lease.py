@@ -1,18 +1,20 @@
 """A device goes to one process at a time, and comes back whatever happens to that process."""
 
-import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from silent_study.jobs import lease as lease_module
 from silent_study.jobs.lease import Lease, LeaseError, acquire
+
+pytestmark = pytest.mark.usefixtures("machine")
 
 # Takes a lease, says which, and holds it until its standard input is closed.
 HOLDER = """
@@ -22,26 +24,6 @@ lease = acquire(threads={threads})
 print(lease.device, lease.name, "CVD=" + os.environ.get("CUDA_VISIBLE_DEVICES", "unset"), flush=True)
 sys.stdin.read()
 """
-
-BATCH_VARIABLES = (
-    "SLURM_JOB_ID",
-    "SLURM_STEP_ID",
-    "PBS_JOBID",
-    "LSB_JOBID",
-    "_CONDOR_SLOT",
-    "FLUX_JOB_ID",
-    "OAR_JOB_ID",
-)
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    for variable in (*BATCH_VARIABLES, "SILENT_GRADIENTS_DEVICES", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
-        # Set first, so that what `acquire` writes to os.environ is undone as well.
-        monkeypatch.setenv(variable, "")
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(lease_module.__file__).parents[2]))
 
 
 @pytest.fixture
@@ -116,58 +98,24 @@ def test_a_program_started_by_the_holder_does_not_hold_the_device(monkeypatch):
         child.kill()
 
 
-def test_never_two_holders_at_once(monkeypatch, tmp_path):
-    # Each writes when it began and ended; more processes than devices, none may overlap on one device.
-    program = """
-import time
-from silent_study.jobs.lease import acquire
-with acquire() as lease:
-    began = time.monotonic()
-    time.sleep(0.05)
-    print(lease.name, began, time.monotonic())
-"""
-    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0,1")
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for _ in range(6)
-    ]
-    spans: dict[str, list[tuple[float, float]]] = {"0": [], "1": []}
-    for process in processes:
-        name, began, ended = process.communicate()[0].split()
-        spans[name].append((float(began), float(ended)))
-
-    assert sum(map(len, spans.values())) == 6
-    for taken in spans.values():
-        taken.sort()
-        assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(taken))
-
-
 @pytest.mark.parametrize(
-    ("visible", "name"),
+    ("visible", "names"),
     [
-        ("4,6", "4"),
-        (" 2 , 3", "2"),
-        ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"),
-        ("MIG-3f9c2a,MIG-77aa", "MIG-3f9c2a"),
-        ("1,-1,2", "1"),
+        ("4,6", ["4", "6"]),
+        (" 2 , 3", ["2", "3"]),
+        ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"]),
+        ("MIG-3f9c2a,MIG-77aa", ["MIG-3f9c2a", "MIG-77aa"]),
+        ("1,-1,2", ["1"]),
     ],
 )
-def test_chooses_from_the_visible_devices(monkeypatch, tmp_path, visible, name):
+def test_chooses_from_the_visible_devices_in_turn(monkeypatch, tmp_path, visible, names):
     monkeypatch.setenv("PATH", str(tmp_path))  # without nvidia-smi indexes stay indexes
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-
-    with acquire() as lease:
-        assert (lease.device, lease.name) == ("cuda", name)
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == name
-
-
-def test_takes_the_next_device_of_the_subset(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    with acquire() as first:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-        with acquire() as second:
-            assert [first.name, second.name] == ["4", "6"]
+    with ExitStack() as held:
+        for name in names:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+            lease = held.enter_context(acquire())
+            assert (lease.device, lease.name) == ("cuda", name)
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == name
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles", "none"])
@@ -187,28 +135,17 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aa11-2222)
 """
 
 
-def provide_nvidia_smi(monkeypatch, folder: Path, script: str) -> None:
-    program = folder / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-
-
 @pytest.fixture
-def nvidia_smi(monkeypatch, tmp_path):
-    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{LISTING}END")
+def nvidia_smi(provide_nvidia_smi):
+    provide_nvidia_smi(f"cat <<'END'\n{LISTING}END")
 
 
 @pytest.mark.usefixtures("nvidia_smi")
 def test_asks_nvidia_smi_and_counts_the_parts_of_a_divided_gpu(monkeypatch):
-    leases = []
-    for _ in range(3):
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        leases.append(acquire())
-
-    assert [lease.name for lease in leases] == ["MIG-c7384736", "MIG-a28ad590", "GPU-aa11-2222"]
-    for lease in leases:
-        lease.release()
+    with ExitStack() as held:
+        for name in ("MIG-c7384736", "MIG-a28ad590", "GPU-aa11-2222"):
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+            assert held.enter_context(acquire()).name == name
 
 
 @pytest.mark.usefixtures("nvidia_smi")
@@ -236,28 +173,30 @@ def test_an_index_that_nvidia_smi_does_not_list_is_a_device_of_its_own(start):
         assert said(start(CUDA_VISIBLE_DEVICES=name)) == ["cuda", name, f"CVD={name}"]
 
 
+BROKEN = "echo 'NVML: mismatch'; exit 18"
+
+
 @pytest.mark.parametrize(
-    ("visible", "device", "said"),
-    [("3", ("cuda", "3"), "indexes are not translated to UUIDs: NVML: mismatch"), (None, ("cpu", "cpu-0"), "mismatch")],
+    ("script", "visible", "device", "message"),
+    [
+        (BROKEN, "3", ("cuda", "3"), "so that indexes are not translated to UUIDs: NVML: mismatch\n"),
+        (BROKEN, None, ("cpu", "cpu-0"), "so that no GPU is used: NVML: mismatch\n"),
+        (None, None, ("cpu", "cpu-0"), ""),
+    ],
 )
-def test_a_broken_driver_is_told_and_a_named_device_or_the_cpu_is_used(
-    monkeypatch, tmp_path, capsys, visible, device, said
+def test_without_a_driver_a_named_device_or_the_cpu_is_used(
+    monkeypatch, tmp_path, provide_nvidia_smi, capsys, script, visible, device, message
 ):
-    provide_nvidia_smi(monkeypatch, tmp_path, "echo 'NVML: mismatch'; exit 18")
+    if script is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        provide_nvidia_smi(script)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
     with acquire() as lease:
         assert (lease.device, lease.name) == device
-    assert said in capsys.readouterr().err
-
-
-def test_no_nvidia_smi_means_the_cpu(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    with acquire() as lease:
-        assert lease.device == "cpu"
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == (message and f"nvidia-smi is there but fails, {message}")
 
 
 @pytest.mark.parametrize(("cores", "threads", "slots"), [(8, 1, 8), (8, 3, 2), (2, 8, 1), (4, 2, 2)])
@@ -291,18 +230,12 @@ def test_steps_aside_under_a_batch_system(monkeypatch, tmp_path, variable, visib
 
 
 def test_the_processes_of_one_batch_job_share_its_devices_out(monkeypatch):
-    names = []
-    leases = []
-    for job in ("7", "7", "8"):
-        monkeypatch.setenv("SLURM_JOB_ID", job)
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-        leases.append(acquire())
-        names.append(leases[-1].name)
-
-    # Device 0 of job 8 may be another device than device 0 of job 7.
-    assert names == ["0", "1", "0"]
-    for lease in leases:
-        lease.release()
+    with ExitStack() as held:
+        # Device 0 of job 8 may be another device than device 0 of job 7.
+        for job, device in (("7", "0"), ("7", "1"), ("8", "0")):
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+            assert held.enter_context(acquire()).name == device
 
 
 def test_the_default_folder_is_this_users_own_whatever_tmpdir_is(monkeypatch, tmp_path):

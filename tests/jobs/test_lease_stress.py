@@ -16,12 +16,9 @@ import sys
 import time
 from collections import Counter
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from tests.jobs.test_lease import BATCH_VARIABLES, provide_nvidia_smi
 
-from silent_study.jobs import lease as lease_module
 from silent_study.jobs.lease import acquire
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -95,15 +92,6 @@ def physical(name):
     raise AssertionError(name)
 
 
-@pytest.fixture
-def environment(monkeypatch, tmp_path):
-    for variable in (*BATCH_VARIABLES, "SILENT_GRADIENTS_DEVICES", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
-        monkeypatch.setenv(variable, "")  # so that what `acquire` sets is undone
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(lease_module.__file__).parents[2]))
-
-
 def read_account(path):
     """Spans of time in which a device was certainly held, per device: (begin, end, process)."""
     entries = sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda entry: entry[1])
@@ -119,31 +107,24 @@ def read_account(path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_no_device_is_held_twice_and_none_stays_held(case, environment, monkeypatch, tmp_path):
+def test_no_device_is_held_twice_and_none_stays_held(case, machine, provide_nvidia_smi, monkeypatch, tmp_path):
     listing, told = CASES[case]
-    provide_nvidia_smi(monkeypatch, tmp_path, f"cat <<'END'\n{listing}END")
+    provide_nvidia_smi(f"cat <<'END'\n{listing}END")
     account = tmp_path / "account"
-    workflows = []
-    for number, devices in enumerate(told):
-        words = [JOB, account, number, AT_ONCE, JOBS]
-        workflows.append(
-            subprocess.Popen(
-                [sys.executable, "-c", WORKFLOW, *map(str, words)],
-                env=os.environ | ({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}),
-                start_new_session=True,
-            )
-        )
+
+    def start(number, devices):
+        words = map(str, (JOB, account, number, AT_ONCE, JOBS))
+        environment = os.environ | ({} if devices is None else {"CUDA_VISIBLE_DEVICES": devices})
+        command = [sys.executable, "-c", WORKFLOW, *words]
+        return subprocess.Popen(command, env=environment, start_new_session=True)
+
+    workflows = [start(number, devices) for number, devices in enumerate(told)]
     # The third workflow dies with all its jobs, as in a power cut of its container, and is started again.
     time.sleep(random.uniform(1, 2))
     died = time.monotonic()
     os.killpg(workflows[-1].pid, signal.SIGKILL)
     workflows[-1].wait()
-    again = subprocess.Popen(
-        [sys.executable, "-c", WORKFLOW, JOB, str(account), "3", str(AT_ONCE), str(JOBS)],
-        env=os.environ | ({} if told[-1] is None else {"CUDA_VISIBLE_DEVICES": told[-1]}),
-        start_new_session=True,
-    )
-    for workflow in (*workflows[:-1], again):
+    for workflow in (*workflows[:-1], start(3, told[-1])):
         assert workflow.wait(timeout=300) == 0
 
     entries, spans, lost = read_account(account)

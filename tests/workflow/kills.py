@@ -9,13 +9,10 @@ Its numbers must then be those of a study that nobody disturbed, bit for bit.
 Where a kill is to hit is drawn by lot, and so is the moment, and whether the process dies alone, as where memory runs
 out, or everything with it, as in a power cut. A process is halted before it is killed, so that what it was doing is
 looked up and not guessed.
-
-Programs are forked off a warm process (``warm.py``), without which nine tenths of the time would go into imports.
 """
 
 import argparse
 import json
-import os
 import random
 import re
 import sys
@@ -30,7 +27,6 @@ from subprocess import Popen
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from tests.workflow import warm
 from tests.workflow.repository import LITERAL, TINY, Repository, section, wait_until
 
 from silent_study.store.packs import PackSpec
@@ -58,7 +54,7 @@ SMALL = {
 """A grid of two runs in one stack, a selection, a second seed, two evaluations, a report."""
 
 
-def _writes_a_checkpoint(repository: "WarmRepository", _trainer: Any) -> bool:
+def _writes_a_checkpoint(repository: Repository, _trainer: Any) -> bool:
     return any(
         next(folder.glob(f".{checkpoint.CURRENT}.*.tmp"), None) is not None
         or ((folder / checkpoint.PREVIOUS).exists() and not (folder / checkpoint.CURRENT).exists())
@@ -66,13 +62,14 @@ def _writes_a_checkpoint(repository: "WarmRepository", _trainer: Any) -> bool:
     )
 
 
-def _trains(repository: "WarmRepository", trainer: Any) -> bool:
+def _trains(repository: Repository, trainer: Any) -> bool:
     begun = next(repository.results.glob("store/*/*/*/*.partial/curve.jsonl"), None) is not None
     return begun and not _writes_a_checkpoint(repository, trainer)
 
 
-def _evaluates(repository: "WarmRepository", trainer: Any) -> bool:
-    pack = PackSpec.from_json(json.loads(repository.argument_of(trainer, "--pack")))
+def _evaluates(repository: Repository, trainer: Any) -> bool:
+    words = trainer.cmdline()
+    pack = PackSpec.from_json(json.loads(words[words.index("--pack") + 1]))
     store = RunStore(repository.results / "store")
     return pack.evaluation is not None and all(store.is_finished(run.name) for run in pack.members)
 
@@ -91,49 +88,19 @@ class Place:
     command: tuple[str, ...]
     victim: tuple[str, ...]
     within: float
-    reached: "Callable[[WarmRepository, Any], bool]" = lambda _repository, _process: True
+    reached: Callable[[Repository, Any], bool] = lambda _repository, _process: True
 
 
 # In the order in which a study comes to them, as far as there is one.
 PLACES = {
     "training": Place(LITERAL, ("silent-gradients", "train"), 1.5, _trains),
     "checkpoint write": Place(LITERAL, ("silent-gradients", "train"), 1, _writes_a_checkpoint),
-    "select": Place(LITERAL, ("silent-gradients", "select"), 0.05),
+    "select": Place(LITERAL, ("silent-gradients", "select"), 3),
     "evaluation": Place(LITERAL, ("silent-gradients", "train"), 0.05, _evaluates),
-    "gather": Place(LITERAL, ("silent-gradients", "gather"), 1),
-    "snakemake": Place(LITERAL, ("snakemake",), 5),
-    "dvc": Place(REPRO, ("dvc",), 8),
+    "gather": Place(LITERAL, ("silent-gradients", "gather"), 8),
+    "snakemake": Place(LITERAL, ("snakemake",), 15),
+    "dvc": Place(REPRO, ("dvc",), 20),
 }
-
-
-@dataclass(frozen=True)
-class WarmRepository(Repository):
-    """A repository whose programs are forked off a warm process.
-
-    Attributes:
-        programs: Their folder.
-    """
-
-    programs: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        own = super().environment
-        return own | {"PATH": f"{self.programs}{os.pathsep}{own['PATH']}"}
-
-    def process_of(self, *words: str) -> Any:
-        for path in (self.programs / "running").iterdir():
-            with suppress(FileNotFoundError, ValueError, psutil.Error):  # it has just begun or ended
-                if tuple(json.loads(path.read_text())[: len(words)]) == words:
-                    process = psutil.Process(int(path.name))
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        return process
-        return None
-
-    def argument_of(self, process: Any, option: str) -> str:
-        """Return what follows an option on the command line of one of the repository's processes."""
-        words: list[str] = json.loads((self.programs / "running" / str(process.pid)).read_text())
-        return words[words.index(option) + 1]
 
 
 class NotGoneOn(Exception):
@@ -169,7 +136,7 @@ class Account:
 class Study:
     """A repository that is killed again and again; everything that happens to it is counted in ``account``."""
 
-    repository: WarmRepository
+    repository: Repository
     chance: random.Random
     account: Account
 
@@ -250,7 +217,7 @@ class Study:
                 except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):  # it has just ended
                     break
                 time.sleep(self.chance.uniform(0, 0.01))
-            time.sleep(0.005)
+            time.sleep(0.02)
         return None
 
 
@@ -263,16 +230,13 @@ def _is_halted(process: Any) -> bool:
     return True
 
 
-def kill_studies(
-    folder: Path, kills: int, seed: int, programs: Path, report: Callable[[str], None] = lambda _text: None
-) -> Account:
+def kill_studies(folder: Path, kills: int, seed: int, report: Callable[[str], None] = lambda _text: None) -> Account:
     """Kill studies ``kills`` times in all, each place as often as the others, and compare their numbers in the end.
 
     Args:
         folder: Where repositories are made.
         kills: Number of kills.
         seed: Of the places, the moments and the victims.
-        programs: See ``WarmRepository``.
         report: Called with a line on every study.
     """
     chance, account = random.Random(seed), Account()
@@ -284,8 +248,8 @@ def kill_studies(
     names = [order[number % len(order)] for number in range(kills)]
     chance.shuffle(names)
     while names:
-        root = prepared.copy(folder / f"study-{account.studies}").root
-        study = Study(WarmRepository(root, programs), chance, account)
+        root = folder / f"study-{account.studies}"
+        study = Study(prepared.copy(root), chance, account)
         account.studies += 1
         try:
             for name in _in_order(names[:KILLS_PER_STUDY], chance):
@@ -318,8 +282,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of places, moments and victims (default: %(default)s)")
     options = parser.parse_args()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, warm.running(Path(folder) / "programs") as programs:
-        account = kill_studies(Path(folder), options.kills, options.seed, programs, print)
+    with tempfile.TemporaryDirectory() as folder:
+        account = kill_studies(Path(folder), options.kills, options.seed, print)
     print(account.table())
     print(
         f"{account.hits.total()} kills in {account.studies} studies, {len(account.failures)} of them failed; "

@@ -5,7 +5,6 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from tests.workflow import warm
 from tests.workflow.kills import PLACES, kill_studies
 from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, wait_until
 
@@ -102,8 +101,7 @@ def test_ten_times_control_c(fresh, undisturbed):
 @pytest.mark.slow
 def test_a_study_killed_at_every_place_has_the_numbers_of_an_undisturbed_one(tmp_path):
     """``python -m tests.workflow.kills`` does the same in greater numbers."""
-    with warm.running(tmp_path / "programs") as programs:
-        account = kill_studies(tmp_path, 2 * len(PLACES), seed=0, programs=programs)
+    account = kill_studies(tmp_path, 2 * len(PLACES), seed=0)
 
     assert account.failures == []
     assert {name for name, _ in account.hits} == set(PLACES)
