@@ -113,13 +113,6 @@ def test_json_round_trip(run):
     assert isinstance(again.network.encoder_channels, tuple)
 
 
-@pytest.mark.parametrize("path", leaves(RUN), ids="/".join)
-def test_id_depends_on_every_field(path):
-    other = with_altered(RUN, path)
-    assert other != RUN
-    assert other.id != RUN.id
-
-
 def test_every_field_was_altered():
     names = {path[0] for path in leaves(RUN)}
     assert names == {field.name for field in dataclasses.fields(RunSettings)}
@@ -127,8 +120,8 @@ def test_every_field_was_altered():
     assert ("data", "sha256") in leaves(RUN)
 
 
-def test_all_single_alterations_have_different_ids():
-    ids = [with_altered(RUN, path).id for path in leaves(RUN)]
+def test_the_id_depends_on_every_field():
+    ids = [RUN.id, *(with_altered(RUN, path).id for path in leaves(RUN))]
     assert len(set(ids)) == len(ids)
 
 

@@ -58,14 +58,13 @@ TINY = {
 }
 """Everything that the workflow has, in the least of time: grids, an annealed method, several seeds."""
 
-EPOCHS = 60
 LONG = {
     "seeds": [0],
     "execution": {"workers": 1, "checkpoint_seconds": 0.001},
     "evaluation": TINY["evaluation"],
     "experiments": {
         "fixed": {
-            "digits": section(["reparameterization"], grid={"learning_rate": [0.003]}, epochs=EPOCHS, evaluate_every=10)
+            "digits": section(["reparameterization"], grid={"learning_rate": [0.003]}, epochs=60, evaluate_every=10)
         }
     },
 }

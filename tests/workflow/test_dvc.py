@@ -157,10 +157,3 @@ def test_a_round_without_runs_does_not_stop_it(tmp_path):
     repository = Repository.make(tmp_path / "repository", short=short)
     repository.run("dvc", "repro")
     assert "up to date" in repository.run("dvc", "status")
-
-
-@pytest.mark.slow
-def test_a_lost_run_does_not_pass_for_a_record(recorded):
-    record = recorded.results.joinpath("store", min(recorded.runs()), "record.json")
-    record.unlink()
-    assert "no finished run in" in recorded.fail("dvc", "repro")

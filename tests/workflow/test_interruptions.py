@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.workflow.kills import PLACES, kill_studies
-from tests.workflow.repository import EPOCHS, LITERAL, LONG, Repository, wait_until
+from tests.workflow.repository import LITERAL, LONG, Repository, wait_until
 
 from silent_study.training import checkpoint
 
@@ -85,17 +85,6 @@ def test_after_every_kind_of_interruption_the_same_command_goes_on(fresh, undist
 
     assert fresh.numbers() == undisturbed.numbers()
     assert fresh.runs() == undisturbed.runs()
-
-
-@pytest.mark.slow
-def test_ten_times_control_c(fresh, undisturbed):
-    """Kills in greater numbers are those of kills.py."""
-    for when in range(5, EPOCHS - 5, 5):
-        interrupt(fresh, press_control_c, when)
-
-    fresh.run(*LITERAL)
-
-    assert fresh.numbers() == undisturbed.numbers()
 
 
 @pytest.mark.slow
