@@ -8,8 +8,8 @@ out-of-date file takes as input, so that Snakemake runs the rule.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Workflow:
     def manifests_of(self, rounds: Iterable[Round]) -> list[Callable[[Any], list[str]]]:
         """Return an input function per round and group, so that each waits for its own selections alone."""
         return [
-            partial(self._manifests, round_, group)
+            lambda _, round_=round_, group=group: self.manifests(round_, group)  # type: ignore[misc]
             for group in self.plan.groups()
             for round_ in self.plan.rounds(group)
             if round_ in rounds
@@ -143,7 +143,10 @@ class Workflow:
 
     def last_selections(self) -> list[Callable[[Any], str]]:
         """Return an input function per group: the last selection of its grid."""
-        return [partial(self._last_selection, group) for group in self.plan.groups()]
+        return [
+            lambda _, group=group: self._selection_paths("seeds", group)[-1]  # type: ignore[misc]
+            for group in self.plan.groups()
+        ]
 
     def selected_from(self, wildcards: Any) -> list[str]:
         """Return the manifests that a selection waits for.
@@ -166,12 +169,6 @@ class Workflow:
         """Return the renewal of the marker of the gathered results if one of them, or a run, has changed since."""
         marker = self._marker()
         return [] if is_intact(marker, self.plan.results) else self._renewals([marker])
-
-    def _manifests(self, round_: Round, group: str, _wildcards: Any) -> list[str]:
-        return self.manifests(round_, group)
-
-    def _last_selection(self, group: str, _wildcards: Any) -> str:
-        return self._selection_paths("seeds", group)[-1]
 
     def _marker(self) -> Path:
         found = {
@@ -201,12 +198,10 @@ class Workflow:
         return self.plan.manifest(pack) if evaluated_otherwise(self._store, pack) else None
 
     def _renewals(self, outdated_files: Iterable[Path | None]) -> list[str]:
-        return [str(self.renewals / name) for name in _renewal_names(outdated_files)]
-
-
-def _renewal_names(outdated_files: Iterable[Path | None]) -> Iterator[str]:
-    for path in outdated_files:
-        if path is not None and path.exists():
-            # A renewal must not exist already. One that a kill left is older than the file which was made after it, and
-            # the time of that file is in the name of the next renewal.
-            yield f"{path.as_posix().replace('/', ',')}@{path.stat().st_mtime_ns}"
+        # A renewal must not exist already. One that a kill left is older than the file which was made after it, and the
+        # time of that file is in the name of the next renewal.
+        return [
+            str(self.renewals / f"{path.as_posix().replace('/', ',')}@{path.stat().st_mtime_ns}")
+            for path in outdated_files
+            if path is not None and path.exists()
+        ]

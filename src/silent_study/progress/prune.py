@@ -17,7 +17,6 @@ from rich.filesize import decimal
 from silent_study.params import load
 from silent_study.plan.plan import Plan, SelectionMissingError
 from silent_study.settings import SettingsError
-from silent_study.store.manifests import read_manifest
 from silent_study.store.packs import Round
 from silent_study.store.runs import RunStore, StoreError, read_json
 from silent_study.words import counted
@@ -263,7 +262,7 @@ def lines_for_dvc(keep: Sequence[str] = ()) -> str:
 def _named_runs(results: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield every manifest and every selection with the runs that it names."""
     for path in sorted(results.glob("packs/**/*.json")):
-        yield path, [member["name"] for member in read_manifest(path)["members"]]
+        yield path, [member["name"] for member in read_json(path)["members"]]
     for path in sorted(results.glob("selections/**/*.json")):
         yield path, [chosen["run"] for chosen in read_json(path)["cells"].values()]
 

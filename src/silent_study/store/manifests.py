@@ -32,12 +32,6 @@ def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> Manifest:
     return {"pack": spec.id, "round": spec.round, "group": spec.group, "members": members}
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Return the content of a manifest; raises what ``read_json`` raises."""
-    document: Manifest = read_json(path)
-    return document
-
-
 def verified_runs(
     store: RunStore, packs: Sequence[PackSpec], path_of: Callable[[PackSpec], Path]
 ) -> list[list[StoredRun]]:
@@ -69,7 +63,7 @@ def verified_runs(
 def _checked(store: RunStore, pack: PackSpec, path: Path) -> Iterator[StoredRun | StoreError]:
     """Yield each member, or what is wrong with it."""
     try:
-        stated = read_manifest(path)
+        stated: Manifest = read_json(path)
     except StoreError as error:
         yield error
         return
