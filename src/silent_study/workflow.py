@@ -32,12 +32,9 @@ RENEWALS = ".renewals"
 class Workflow:
     """Inputs, parameters and resources of the jobs of a study.
 
-    Args:
-        config: Content of params.yaml, with what ``snakemake --config`` sets over it.
-        wait_for: Called with the wildcards of a selection (``round``, ``group``, ``id``); raises while Snakemake has
-            yet to make it (``checkpoints.select.get``).
-        presets: Folder of the presets.
-        results: Folder of the results.
+    ``config`` is the content of params.yaml with what ``snakemake --config`` sets over it. ``wait_for`` is called with
+    the wildcards of a selection (``round``, ``group``, ``id``); it raises while Snakemake has yet to make it
+    (``checkpoints.select.get``).
 
     Raises:
         SettingsError: The settings are invalid; every line of the message names params.yaml.
@@ -85,7 +82,7 @@ class Workflow:
         own = [f"--settings={self.plan.params.own_set(dataset)}"] if dataset in data.sets else []
         return own + ([f"--mirror={data.mirror}"] if mirror and data.mirror else [])
 
-    def manifests(self, round_: Round, group: str) -> list[str]:
+    def manifests(self, round_: Round, group: str, _wildcards: object = None) -> list[str]:
         """Return the manifests of a group's round; with renewals where evaluations are by other settings."""
         packs = self.packs(round_, group).values()
         return [str(self.plan.manifest(pack)) for pack in packs] + self._renewals(map(self._outdated_manifest, packs))
@@ -162,8 +159,7 @@ class Workflow:
 
     def gathered(self) -> list[str]:
         """Return the marker of the gathered results, and its renewal if one of them, or a run, has changed since."""
-        marker = self._marker()
-        return [str(marker), *self.gathered_renewals()]
+        return [str(self._marker()), *self.gathered_renewals()]
 
     def gathered_renewals(self) -> list[str]:
         """Return the renewal of the marker of the gathered results if one of them, or a run, has changed since."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from silent_study.words import duration
 
-from . import packs
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -19,13 +18,9 @@ HEARTBEAT_SECONDS = 20.0
 
 
 class PlainDisplay:
-    """Lines on the standard error stream, for log files and pipes.
+    """Lines on the standard error stream, for log files and pipes."""
 
-    Attributes:
-        shows_progress: True if the progress is visible without lines about it.
-    """
-
-    shows_progress = False
+    shows_progress = False  # whether the progress is visible without lines about it
 
     def __init__(self, heartbeat: float = HEARTBEAT_SECONDS) -> None:
         self._heartbeat = heartbeat
@@ -45,9 +40,9 @@ class PlainDisplay:
 
     def _beat(self, progress: Progress) -> None:
         while not self._closed.wait(self._heartbeat):
-            for name, line, seconds in running_jobs(progress, time.time()):
-                if line:
-                    self.write(f"  {name}, {duration(seconds)}: {line}", "")
+            for job in list(progress.running.values()):
+                if line := job.newest_line:
+                    self.write(f"  {job.name}, {duration(time.time() - job.started)}: {line}", "")
 
 
 class TerminalDisplay(PlainDisplay):
@@ -96,27 +91,16 @@ class TerminalDisplay(PlainDisplay):
             return Group()
         now = time.time()
         jobs = Table.grid(padding=(0, 2))
-        for name, line, seconds in running_jobs(self._progress, now):
-            jobs.add_row(Text(name, style="cyan"), Text(line), Text(duration(seconds), style="dim"))
+        for job in list(self._progress.running.values()):
+            passed = Text(duration(now - job.started), style="dim")
+            jobs.add_row(Text(job.name, style="cyan"), Text(job.newest_line), passed)
+        parts = [f"{self._progress.done}/{self._progress.total} jobs"]
+        if self._progress.failed:
+            parts.append(f"{len(self._progress.failed)} failed")
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=30), summary(self._progress, now))
+        summary = ", ".join([*parts, times(self._progress, now)])
+        bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=30), summary)
         return Group(jobs, bar)
-
-
-def running_jobs(progress: Progress, now: float) -> list[tuple[str, str, float]]:
-    """Return name, newest log line (packs only) and seconds of each running job."""
-    return [
-        (job.name, packs.newest_line(job.log) if job.manifest and job.log else "", now - job.started)
-        for job in list(progress.running.values())
-    ]
-
-
-def summary(progress: Progress, now: float) -> str:
-    """Return jobs done and failed, time passed and the estimated time left."""
-    parts = [f"{progress.done}/{progress.total} jobs"]
-    if progress.failed:
-        parts.append(f"{len(progress.failed)} failed")
-    return ", ".join([*parts, times(progress, now)])
 
 
 def times(progress: Progress, now: float) -> str:

@@ -14,11 +14,11 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from silent_study.progress.logs import last_line
 from silent_study.words import duration
 
-from . import packs
 from .display import PlainDisplay, TerminalDisplay, times
-from .progress import Job, Progress
+from .progress import Job, Progress, pack_results
 
 _LOG_LINES = 20
 
@@ -156,7 +156,7 @@ class LogHandler(LogHandlerBase):
         line = job.name
         if job.manifest is not None:
             try:
-                line += f": {packs.describe(job.manifest)}"
+                line += f": {pack_results(job.manifest)}"
             except (OSError, ValueError, KeyError) as error:
                 line += f": finished, but its results cannot be read ({error!r})"
         if job.outputs:
@@ -180,7 +180,7 @@ class LogHandler(LogHandlerBase):
 
     def _fail(self, progress: Progress, record: Any) -> None:
         job = progress.fail(record.jobid) or _job(record)
-        if any(packs.newest_line(Path(log)).startswith("stopped") for log in record.log):
+        if any(last_line(Path(log)).startswith("stopped") for log in record.log):
             progress.stopped.add(record.jobid)
             self._ended = ""
             self._display.write(f"stopped {job.name}; the same command goes on", "yellow")

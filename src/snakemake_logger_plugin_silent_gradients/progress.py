@@ -1,64 +1,73 @@
 """The state of a running workflow, from Snakemake's events."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import packs
+from silent_study.progress.logs import last_line
+from silent_study.words import counted
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job that Snakemake has started.
-
-    Attributes:
-        rule: Name of its rule.
-        wildcards: Values of the rule's wildcards.
-        outputs: Output files.
-        started: Start, in seconds since the Unix epoch.
-        log: Log file.
-    """
+    """A job that Snakemake has started."""
 
     rule: str
-    wildcards: tuple[str, ...]
+    wildcards: tuple[str, ...]  # values
     outputs: tuple[Path, ...]
-    started: float
+    started: float  # in seconds since the Unix epoch
     log: Path | None = None
 
     @property
     def manifest(self) -> Path | None:
-        """The manifest that the job writes; None if it trains no pack."""
-        if self.rule != packs.RULE:
+        """The manifest that the job writes, ``<results>/packs/<round>/<group>/<pack id>.json``; None without a pack."""
+        if self.rule != "train_pack":
             return None
         return next((path for path in self.outputs if "packs" in path.parts[:-1]), None)
 
     @property
     def name(self) -> str:
         """Round and group of a pack, else the rule with its wildcards or, without them, its first output."""
-        if self.manifest is not None:
-            return packs.title(self.manifest)
-        return " ".join([self.rule, *(self.wildcards or map(str, self.outputs[:1]))])
+        if self.manifest is None:
+            return " ".join([self.rule, *(self.wildcards or map(str, self.outputs[:1]))])
+        round_, *group = self.manifest.parts[self.manifest.parts.index("packs") + 1 : -1]
+        return f"{round_} {'/'.join(group)}"
+
+    @property
+    def newest_line(self) -> str:
+        """The last line in the log of a pack's job, else ""."""
+        return last_line(self.log) if self.manifest and self.log else ""
+
+
+def pack_results(manifest: Path) -> str:
+    """Describe a finished pack: its runs, the diverged ones, and the best bound on the selection split.
+
+    Raises:
+        OSError: The manifest or the result of a member cannot be read.
+        ValueError: One of them is not JSON.
+        KeyError: One of them lacks a key.
+    """
+    members = json.loads(manifest.read_text())["members"]
+    store = Path(*manifest.parts[: manifest.parts.index("packs")]) / "store"
+    results = [json.loads((store / member["name"] / "result.json").read_text()) for member in members]
+    parts = [counted(len(results), "run")]
+    if diverged := sum(result["status"] == "diverged" for result in results):
+        parts.append(f"{diverged} diverged")
+    bounds = [result["selection"]["bpd"] for result in results if result["status"] != "diverged"]
+    return ", ".join([*parts, *([f"best {min(bounds):.3f} bits/dim"] if bounds else [])])
 
 
 @dataclass
 class Progress:
-    """Running jobs, number of finished jobs, and an estimate of the time left.
+    """Running jobs, number of finished jobs, and an estimate of the time left; jobs go by Snakemake's numbers."""
 
-    Attributes:
-        started: Start of the workflow, in seconds since the Unix epoch.
-        done: Number of finished jobs.
-        total: Number of jobs known to be needed; grows when a checkpoint adds jobs.
-        running: The running jobs by Snakemake's number.
-        failed: Numbers of the failed jobs, without those that succeeded when repeated.
-        stopped: Numbers of the failed jobs that stopped at a checkpoint and can continue.
-    """
-
-    started: float
+    started: float  # start of the workflow, in seconds since the Unix epoch
     done: int = 0
-    total: int = 0
+    total: int = 0  # of jobs known to be needed; grows when a checkpoint adds jobs
     running: dict[int, Job] = field(default_factory=dict)
-    failed: set[int] = field(default_factory=set)
-    stopped: set[int] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)  # without those that succeeded when repeated
+    stopped: set[int] = field(default_factory=set)  # the failed ones that stopped at a checkpoint and can continue
     _planned: Counter[str] = field(default_factory=Counter)
     # One thread appends while another reads, which a list allows.
     _finished: list[tuple[str, float]] = field(default_factory=list)

@@ -144,6 +144,7 @@ def test_a_misspelt_verb_or_choice_is_told_with_what_was_meant(capsys):
         (["evalute", "run"], "(did you mean 'evaluate'?)"),
         (["train", "--steps", "egaer"], "egaer"),
         (["plan", "--confg", "{}"], "--confg"),
+        (["report", "--opn"], "silent-gradients report: unrecognized arguments: --opn (did you mean '--open'?); see"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)

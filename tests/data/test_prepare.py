@@ -168,13 +168,3 @@ def test_a_disk_that_fills_up_is_told_and_leaves_what_was_there(tmp_path):
     full = f"{tmp_path}: its disk is full (No space left on device); free some, then the same command goes on"
     assert failures == [full, full]
     assert left == "['train.npy'] b'what was there before'"
-
-
-def test_digits_are_prepared_without_a_network(tmp_path):
-    pytest.importorskip("sklearn")
-    manifest = prepare("digits", tmp_path)
-    dequantize("digits", tmp_path)
-    data = PreparedData.open(tmp_path, SOURCES["digits"].sha256)
-    assert manifest["counts"] == {"train": 1437, "test": 360}
-    assert len(data.split("holdout", SOURCES["digits"].holdout).train) == 1200
-    assert data.noise.shape == (360, 1, 8, 8)

@@ -271,19 +271,6 @@ def test_damaged_files_are_named_with_both_digests_and_stay(tmp_path, damage, pl
 
 
 @pytest.mark.parametrize(
-    ("mirror", "message"),
-    [
-        ("nowhere", "mirror 'nowhere': there is no such folder"),
-        ("ftp://somewhere", r"mirror 'ftp://somewhere': expected a folder or an http\(s\):// address"),
-        ("file:///etc", "expected a folder or an http"),
-    ],
-)
-def test_a_mirror_that_is_none_is_refused(tmp_path, mirror, message):
-    with pytest.raises(DataError, match=message):
-        obtain("set", [form()], tmp_path / "raw", mirror)
-
-
-@pytest.mark.parametrize(
     ("mirror", "layout", "found"),
     [
         ("mirror", "mirror", "mirror/train: expected at {}/mirror/set/train"),

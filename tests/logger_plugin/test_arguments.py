@@ -57,7 +57,6 @@ def test_leaves_everything_else_alone(words):
 @pytest.mark.parametrize(("given_words", "expected"), REPAIRED)
 def test_only_what_snakemake_rejects_is_changed(given_words, expected):
     parser = get_argument_parser()
-
     with pytest.raises((ValueError, WorkflowError)):
         parser.parse_args(given_words.split())
     assert parser.parse_args(expected.split()).targets
@@ -65,7 +64,6 @@ def test_only_what_snakemake_rejects_is_changed(given_words, expected):
 
 def test_the_literal_command_means_what_it_says():
     arguments = get_argument_parser().parse_args(separate_targets(["--cores", "8", "--resources", "gpu=8", "all"]))
-
     assert list(arguments.targets) == ["all"]
     assert arguments.cores == 8
     assert arguments.resources["gpu"].value == 8
@@ -78,7 +76,6 @@ WORDS = st.lists(st.sampled_from(SAMPLED.split()), max_size=8)
 @given(WORDS)
 def test_nothing_is_lost_and_the_second_time_changes_nothing(words):
     once = separate_targets(words)
-
     assert sorted(set(once) - {"--"}) == sorted(set(words) - {"--"})
     assert len(once) - len(words) == (once.count("--") - words.count("--")) in (0, 1)
     assert separate_targets(once) == once
@@ -100,14 +97,11 @@ def test_needs_the_option_to_do_anything(words):
 def test_repairs_the_arguments_of_snakemake_alone_in_place(program, repaired):
     argv = [program, "--resources", "gpu=8", "all"]
     same = argv
-
     repair(argv)
-
     assert same == [program, "--resources", "gpu=8", *(["--"] if repaired else []), "all"]
 
 
 def test_copes_with_no_arguments_at_all():
     argv: list[str] = []
     repair(argv)
-
     assert argv == []

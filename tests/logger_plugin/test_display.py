@@ -28,7 +28,6 @@ def test_plain_lines_tell_what_the_packs_are_at(tmp_path, monkeypatch):
     display.watch(progress)
     wait_for(lambda: len(lines) > 1)
     display.close()
-
     assert lines[0].startswith("  seeds digits/fixed, ")
     assert lines[0].endswith(": [2/5] some run: epoch 7 of 60, 3.5000 bits/dim")
     assert not any("select" in line for line in lines)

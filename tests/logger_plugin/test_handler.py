@@ -91,7 +91,6 @@ def snakemake(workflow: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 def test_the_literal_command_runs_everything_and_then_nothing(workflow):
     first = snakemake(workflow, *LITERAL)
-
     assert first.returncode == 0, first.stderr
     assert re.search(r"^3 jobs: (?=.*1 train_pack)(?=.*1 report)", first.stderr, re.MULTILINE)
     assert re.search(
@@ -102,7 +101,6 @@ def test_the_literal_command_runs_everything_and_then_nothing(workflow):
     assert re.search(r"^\[\d/3\] report results/report\.html, \d\.\d s", first.stderr, re.MULTILINE)
     assert re.search(r"^3 of 3 jobs done, in \d\.\d s$", first.stderr, re.MULTILINE)
     assert len(first.stderr.splitlines()) < 10
-
     second = snakemake(workflow, *LITERAL)
     assert second.returncode == 0, second.stderr
     assert "Nothing to be done" in second.stderr
@@ -110,9 +108,7 @@ def test_the_literal_command_runs_everything_and_then_nothing(workflow):
 
 def test_a_failed_job_shows_the_end_of_its_log(workflow):
     (workflow / "report.sh").write_text("for i in $(seq 50); do echo line $i; done; exit 3\n")
-
     run = snakemake(workflow, *LITERAL)
-
     assert run.returncode == 1
     assert "FAILED report results/report.html (rule report" in run.stderr
     assert "  log: logs/report.log, last 20 of 50 lines:" in run.stderr
@@ -131,9 +127,7 @@ def test_a_failed_job_shows_the_end_of_its_log(workflow):
 @pytest.mark.slow
 def test_a_job_that_was_stopped_has_not_failed(workflow):
     (workflow / "report.sh").write_text("echo 'stopped; the same command goes on from the checkpoint'; exit 130\n")
-
     run = snakemake(workflow, *LITERAL)
-
     assert run.returncode == 1
     assert "stopped report results/report.html; the same command goes on" in run.stderr
     assert re.search(r"^1 of 3 jobs done, 1 stopped", run.stderr, re.MULTILINE)
@@ -143,9 +137,7 @@ def test_a_job_that_was_stopped_has_not_failed(workflow):
 @pytest.mark.slow
 def test_errors_come_through_however_quiet(workflow):
     (workflow / "report.sh").write_text("echo what went wrong; exit 1\n")
-
     run = snakemake(workflow, "--quiet", "all", "--cores", "2", "--", "results/report.html")
-
     assert run.returncode == 1
     assert "    what went wrong" in run.stderr
     assert "jobs done" not in run.stderr
@@ -166,9 +158,7 @@ def test_errors_come_through_however_quiet(workflow):
 )
 def test_what_is_wrong_is_shown(workflow, file, text, code, shown):
     (workflow / file).write_text(text)
-
     run = snakemake(workflow, *LITERAL)
-
     assert run.returncode == code, run.stderr
     assert shown in run.stderr
 
@@ -176,9 +166,7 @@ def test_what_is_wrong_is_shown(workflow, file, text, code, shown):
 def test_a_mistake_in_the_settings_is_a_line(workflow):
     raised = 'from silent_study.settings import SettingsError\nraise SettingsError("seeds: expected numbers")\n'
     (workflow / "Snakefile").write_text(raised)
-
     run = snakemake(workflow, *LITERAL)
-
     assert run.returncode == 1
     profile, *lines = run.stderr.splitlines()
     assert profile.startswith("Using workflow specific profile")
@@ -187,7 +175,6 @@ def test_a_mistake_in_the_settings_is_a_line(workflow):
 
 def test_a_dry_run_is_snakemakes_own(workflow):
     run = snakemake(workflow, "-n", *LITERAL)
-
     assert run.returncode == 0, run.stderr
     assert re.search(r"^train_pack +1$", run.stdout, re.MULTILINE)
     assert "reason: Missing output files: results/report.html" in run.stdout
@@ -208,7 +195,6 @@ def test_a_dry_run_is_snakemakes_own(workflow):
 )
 def test_other_commands_say_what_they_always_say(workflow, arguments, expected):
     run = snakemake(workflow, *arguments)
-
     assert expected in run.stdout + run.stderr
 
 
@@ -226,7 +212,6 @@ def test_a_terminal_shows_what_is_being_trained(workflow):
             break
         shown += part
     os.close(screen)
-
     assert process.wait(timeout=60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "seed=0-3f9c2a: epoch 7 of 9" in text

@@ -106,6 +106,19 @@ def in_words(before: dict[tuple[str, ...], Any], after: dict[tuple[str, ...], An
     return trained, rounds("jobs"), rounds("selections"), "yes" if ("report",) in changed else "no"
 
 
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"experiments": {"fixed": {"digits": {"weight_decay": 0.01, "batch_size": 64}}}}, ("none",) * 3 + ("no",)),
+        ({"seeds": [3, 0, 1]}, ("some", "baselines, guided, seeds", "baselines, guided", "yes")),
+    ],
+    ids=["settings written out", "another first seed"],
+)
+def test_an_edit_of_several_settings(presets, edit, words):
+    own = {"preset": "study"}
+    assert in_words(identities(Plan(resolve(own, presets))), identities(Plan(resolve(own | edit, presets)))) == words
+
+
 def test_every_key_has_a_row():
     assert list(TABLE) == keys(Params)
 

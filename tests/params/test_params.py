@@ -17,7 +17,7 @@ from silent_study import params
 from silent_study.data.errors import DataError
 from silent_study.methods import METHODS
 from silent_study.paper import PUBLISHED
-from silent_study.params.overlay import read_config, read_yaml, updated, with_nulls
+from silent_study.params.overlay import laid_over, read_config, read_yaml, with_nulls
 from silent_study.params.schema import Params
 from silent_study.plan.plan import ROUNDS, Plan
 from silent_study.settings import RunSettings, SettingsError
@@ -177,13 +177,6 @@ def test_keys_over_those_that_are_merged_stand_once(tmp_path):
     assert read_yaml(path) == {"a": {"b": 1, "c": 2}, "d": {"b": 3, "c": 2}, "e": {"b": 4, "c": 2}}
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(
-        SettingsError, match=r"nowhere\.yaml: cannot be read \(No such file.*; go to the folder of the clone"
-    ):
-        params.load(tmp_path / "nowhere.yaml")
-
-
 def test_a_preset_is_validated_like_the_rest(tmp_path):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({**PRESET, "sedes": [1]}))
     with pytest.raises(SettingsError, match=r"sedes: unknown key \(did you mean 'seeds'\?\)"):
@@ -325,7 +318,7 @@ def test_settings_of_one_call_mean_the_same_as_in_the_file(presets):
     of_the_call = with_nulls(snakemake.parse_config(text))
     read: dict[str, Any] = {}
     for word in text:
-        read = updated(read, read_config(word))
+        read = laid_over(read, read_config(word), removing=False)
     assert params.resolve(read, presets) == params.resolve(in_the_file, presets)
     assert params.resolve(of_the_call, presets) == params.resolve(in_the_file, presets)
 

@@ -13,7 +13,7 @@ import yaml
 
 from silent_study import params
 from silent_study.methods import METHODS
-from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Cell, Plan, SelectionMissingError
+from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan, SelectionMissingError
 from silent_study.progress.overview import overview
 from silent_study.store.runs import RECORD, RunStore, as_json
 
@@ -207,23 +207,6 @@ def test_guided_methods_train_at_their_baselines_rate(plan, selections):
     assert rates == {"reparameterization+silent": 0.001, "gumbel-softmax+silent": 0.001, "reinforce+silent": 0.003}
 
 
-@pytest.mark.parametrize(
-    ("experiment", "method", "expected"),
-    [
-        *(("fixed", method, {"learning_rate", "mean_rate", "variance"}) for method in (*SILENT, *BASELINES)),
-        *(("log-linear", method, {"learning_rate", "mean_rate", "precision_rate"}) for method in (*SILENT, *BASELINES)),
-        *(("learnable", method, {"learning_rate"}) for method in BASELINES),
-        *(("learnable", method, {"learning_rate", "mean_rate", "precision_rate", "cutoff_epoch"}) for method in SILENT),
-        *(
-            ("learnable", f"{method}+silent", {"mean_rate", "precision_rate", "annealing_rate", "cutoff_epoch"})
-            for method in BASELINES
-        ),
-    ],
-)
-def test_the_axes_of_a_method(experiment, method, expected):
-    assert set(Cell("digits", experiment, METHODS[experiment][method]).axes) == expected
-
-
 AXES = {
     "learning_rate": [0.001, 0.002, 0.003],
     "mean_rate": [0.01, 0.02],
@@ -381,41 +364,6 @@ def test_a_cell_that_diverged_everywhere_has_no_seeds(plan, selections):
     runs = runs_of(plan, "seeds", chosen)
     assert len(runs) == 39 - 3
     assert not any(run.cell == "digits/fixed/reinforce" for run in runs)
-
-
-def identities(plan: Plan) -> dict[str, Any]:
-    chosen = selection_of_first_points(plan)
-    found: dict[str, Any] = {round_: [pack.id for pack in plan.packs(round_, chosen)] for round_ in ROUNDS}
-    for group in plan.groups():
-        for round_ in plan.rounds(group)[:-1]:
-            found[f"select {group} {round_}"] = plan.selection_id(round_, group, chosen)
-    return found | {"plan": plan.id(chosen)}
-
-
-SELECTIONS = ("select digits/fixed baselines", "select digits/learnable baselines", "select digits/learnable guided")
-CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "nothing": ({}, set()),
-    "clock of the checkpoints": ({"execution": {"checkpoint_seconds": 5.0}}, set()),
-    "mirror": ({"data": {"mirror": "elsewhere"}}, set()),
-    "settings written out": (section("fixed", weight_decay=0.01, batch_size=64), set()),
-    "evaluation": ({"evaluation": {"samples": 17}}, {"seeds", "plan"}),
-    "one seed more": ({"seeds": [0, 1, 2, 3]}, {"seeds", "plan"}),
-    "another first seed": ({"seeds": [3, 0, 1]}, {"baselines", "guided", "seeds", *SELECTIONS, "plan"}),
-    "protocol": ({"protocol": "paper"}, {"baselines", "guided", "seeds", *SELECTIONS, "plan"}),
-    "rate of the guides": (
-        section("learnable", grid={"annealing_rate": [0.07]}),
-        {"guided", "seeds", "select digits/learnable guided", "plan"},
-    ),
-    "rule of selection": (section("fixed", shared_axes=[]), {"select digits/fixed baselines"}),
-    "baselines": (section("fixed", epochs=61), {"baselines", "seeds", "select digits/fixed baselines", "plan"}),
-    "jobs": ({"execution": {"workers": 3}}, {"baselines", "guided", "seeds", *SELECTIONS, "plan"}),
-}
-
-
-@pytest.mark.parametrize(("own", "expected"), CHANGES.values(), ids=CHANGES.keys())
-def test_identities_change_when_and_only_when_they_should(make, plan, own, expected):
-    before, after = identities(plan), identities(make(own))
-    assert {name for name in before if before[name] != after[name]} == expected
 
 
 def test_the_plan_knows_its_presets_name(study, plan, selections, tmp_path):

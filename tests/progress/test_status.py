@@ -20,6 +20,7 @@ from silent_study.cli import main
 from silent_study.jobs.pace import PACE, Pace, Steps, architecture
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
+from silent_study.progress.logs import last_line
 from silent_study.progress.status import Failure, status
 from silent_study.progress.status_view import view
 from silent_study.store.runs import RunStore
@@ -217,6 +218,18 @@ def test_a_crash_before_the_command_line_runs_is_a_failure(plan):
     error = "ModuleNotFoundError: No module named 'torch'"
     write(log_of(first), f"Traceback (most recent call last):\n  File ...\n{error}\n")
     assert [failure.error for failure in status(plan, Path("logs")).failures] == [error]
+
+
+def test_the_last_line_of_a_log_is_its_last_whole_one(tmp_path):
+    log = tmp_path / "pack.log"
+    assert last_line(log) == ""
+    for content, line in (
+        ("[1/3] cut sho", ""),
+        ("[1/3] trained a\n[2/3] trained b\n[3/3] cut sho", "[2/3] trained b"),
+        ("".join(f"line {number}\n" for number in range(100_000)), "line 99999"),
+    ):
+        log.write_text(content)
+        assert last_line(log) == line
 
 
 def test_a_job_that_has_just_been_started_is_not_taken_for_a_planned_one(plan):

@@ -27,12 +27,9 @@ _EXPECTED = {
 
 
 def report(error: Exception, verb: str, *, shown: bool) -> int:
-    """Print an error to the standard error stream and return the exit code.
+    """Print an error of a verb to the standard error stream and return the exit code.
 
-    Args:
-        error: The error.
-        verb: The verb that failed.
-        shown: Show the traceback; so does the environment variable ``SILENT_GRADIENTS_TRACEBACK``.
+    The traceback is ``shown`` on request, also where the environment variable ``SILENT_GRADIENTS_TRACEBACK`` asks.
     """
     shown = shown or os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
     message = _expected(error)

@@ -174,7 +174,7 @@ def study_folder() -> Path:
 
 def own_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that lie over the preset: params.yaml with ``--config``, or ``--settings``."""
-    from silent_study.params.overlay import read_config, read_yaml, updated
+    from silent_study.params.overlay import laid_over, read_config, read_yaml
 
     if options.settings is not None:
         own = read_json_object(options.settings, "--settings")
@@ -182,7 +182,7 @@ def own_settings(options: argparse.Namespace) -> dict[str, Any]:
         path = Path("params.yaml")
         own = read_yaml(path) if path.exists() or not options.config else {}
     for word in options.config:
-        own = updated(own, read_config(word))
+        own = laid_over(own, read_config(word), removing=False)
     return own
 
 

@@ -25,13 +25,7 @@ def dequantize(images: Tensor, levels: int, generator: torch.Generator) -> Tenso
     Each x lies strictly inside its level's interval ``(y / levels, (y + 1) / levels)``, so that
     ``-log p(y) <= -E log p(x) + D log(levels)`` holds.
 
-    Args:
-        images: Levels, uint8, any shape.
-        levels: Number of grey levels.
-        generator: Source of u, on the images' device.
-
-    Returns:
-        float32, of the images' shape and on their device.
+    Images are uint8 of any shape; the result is float32 of that shape. ``generator`` is on the images' device.
     """
     noise = torch.rand(images.shape, generator=generator, device=images.device, dtype=torch.float32)
     return with_noise(images, levels, noise)
@@ -63,15 +57,10 @@ def pixel_statistics(train: Images, levels: int) -> tuple[NDArray[np.float64], N
 
 
 class DeviceBatches:
-    """A whole data set on one device, and its batches.
+    """A whole data set, levels uint8 ``[N, C, H, W]``, on one device, and its batches.
 
     A data loader's workers, copies and synchronisations cost more than a small network's step; the whole set as uint8
     fits the device instead (ImageNet at 32x32: 3.9 GB).
-
-    Args:
-        images: Levels, uint8 ``[N, C, H, W]``.
-        levels: Number of grey levels.
-        device: Device of the images and of the batches.
     """
 
     def __init__(self, images: Images, levels: int, device: torch.device | str) -> None:

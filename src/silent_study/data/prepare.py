@@ -36,10 +36,8 @@ from silent_study.data.source import Source
 from silent_study.data.sources import source_named
 from silent_study.store.files import atomic_file
 
-RAW = Path("data/raw")
-"""Folder for downloaded raw files, in the layout of a mirror."""
-PREPARED = Path("data/prepared")
-"""Folder of the prepared data sets; each has a folder of its name."""
+RAW = Path("data/raw")  # downloaded raw files, in the layout of a mirror
+PREPARED = Path("data/prepared")  # each prepared data set has a folder of its name there
 
 
 def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> Obtained:
@@ -55,14 +53,9 @@ def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> 
 def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> Manifest:
     """Write ``train.npy``, ``test.npy`` (uint8 ``[N, C, H, W]``) and, last, ``manifest.json`` into a folder.
 
-    A folder that already holds this version of the data set undamaged is left as it is. Missing raw files are
-    downloaded. Images are copied batch by batch: memory holds at most the images of the largest raw file.
-
-    Args:
-        data: Name of a registered data set, or any source.
-        folder: Folder to write to; made if missing.
-        mirror: Folder or address with the raw files.
-        raw: Folder to download to.
+    A folder that already holds this version of the data set undamaged is left as it is. Missing raw files are taken
+    from the mirror, a folder or an address, or downloaded to ``raw``. Images are copied batch by batch: memory holds at
+    most the images of the largest raw file.
 
     Raises:
         DataError: The data set is unknown, could not be obtained, or differs from its source's description; or the
@@ -97,11 +90,8 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
 def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
     """Write ``noise.npy``, the dequantization noise of every evaluation, and then ``noise.json`` into a folder.
 
-    Undamaged files of this noise are left as they are. Training draws fresh noise for each batch instead.
-
-    Args:
-        data: Name of a registered data set, or any source.
-        folder: Folder of the data set, which need not be prepared yet; made if missing.
+    Undamaged files of this noise are left as they are. The data set need not be prepared yet. Training draws fresh
+    noise for each batch instead.
 
     Raises:
         DataError: The data set is unknown, or the disk is full.
@@ -143,28 +133,28 @@ def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[Images
 
     A memory map would end the process on a full disk instead of raising an error.
     """
+
+    def other_data(expected: str, found: object) -> DataError:
+        return DataError(
+            f"{source.name}, {split} images: expected {expected}, found {found}; the raw data are not those of this "
+            "source: get them anew"
+        )
+
     expected = (source.train if split == "train" else source.test, *source.shape)
     _write_header(file, np.dtype("u1"), expected)
     count = 0
     for images in pieces:
         if images.dtype != np.uint8 or images.shape[1:] != source.shape:
-            raise _not_this_source(source, split, f"uint8 images of {source.shape}", f"{images.dtype} {images.shape}")
+            raise other_data(f"uint8 images of {source.shape}", f"{images.dtype} {images.shape}")
         if images.size and images.max() >= source.levels:
-            raise _not_this_source(source, split, f"levels 0 to {source.levels - 1}", str(images.max()))
+            raise other_data(f"levels 0 to {source.levels - 1}", images.max())
         count += len(images)
         file.write(np.ascontiguousarray(images).reshape(-1).data)
     if count != expected[0]:
-        raise _not_this_source(source, split, f"{expected[0]} images", str(count))
+        raise other_data(f"{expected[0]} images", count)
     file.flush()
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-
-
-def _not_this_source(source: Source, split: Split, expected: str, found: str) -> DataError:
-    return DataError(
-        f"{source.name}, {split} images: expected {expected}, found {found}; the raw data are not those of this "
-        "source: get them anew"
-    )

@@ -20,10 +20,8 @@ from silent_study.settings import Protocol, digest
 from silent_study.store.files import sha256_of
 from silent_study.store.runs import write_json
 
-Images = NDArray[np.uint8]
-"""Images of integer grey levels, ``[N, C, H, W]``."""
-Noise = NDArray[np.float32]
-"""Dequantization noise in ``[0, 1)``, ``[M, C, H, W]``."""
+Images = NDArray[np.uint8]  # integer grey levels, [N, C, H, W]
+Noise = NDArray[np.float32]  # of dequantization, in [0, 1), [M, C, H, W]
 
 TRAIN, TEST, MANIFEST = "train.npy", "test.npy", "manifest.json"
 NOISE, NOISE_MANIFEST = "noise.npy", "noise.json"
@@ -77,18 +75,11 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class PreparedData:
-    """A prepared data set, its arrays read-only and mapped from their files; ``open`` makes it.
-
-    Attributes:
-        train: Training images, uint8 ``[N, C, H, W]``.
-        test: Test images, likewise.
-        noise: Dequantization noise of evaluations, float32 ``[M, C, H, W]`` in ``[0, 1)``.
-        manifest: The content of ``manifest.json``.
-    """
+    """A prepared data set, its arrays read-only and mapped from their files; ``open`` makes it."""
 
     train: Images
     test: Images
-    noise: Noise
+    noise: Noise  # of evaluations
     manifest: Manifest
 
     @classmethod
@@ -243,27 +234,22 @@ def noise_manifest_of(folder: Path) -> NoiseManifest:
 def write_manifest(folder: Path, description: Description, arrays_sha256: str) -> Manifest:
     """Write ``manifest.json`` for the arrays in a folder; ``arrays_sha256`` is their ``arrays_digest``."""
     files = {file: sha256_of(folder / file) for file in (TRAIN, TEST)}
-    entries = {**description, "arrays_sha256": arrays_sha256, "files": files}
-    manifest: Manifest = _write_sealed(folder / MANIFEST, entries)
+    manifest: Any = sealed({**description, "arrays_sha256": arrays_sha256, "files": files})
+    write_json(folder / MANIFEST, manifest)
     return manifest
 
 
 def write_noise_manifest(folder: Path, name: str, shape: tuple[int, ...]) -> NoiseManifest:
     """Write ``noise.json`` for the evaluation noise ``[M, C, H, W]`` in a folder."""
     entries = {"name": name, "seed": EVALUATION_NOISE_SEED, "shape": list(shape), "sha256": sha256_of(folder / NOISE)}
-    manifest: NoiseManifest = _write_sealed(folder / NOISE_MANIFEST, entries)
+    manifest: Any = sealed(entries)
+    write_json(folder / NOISE_MANIFEST, manifest)
     return manifest
 
 
 def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest with the digest of its entries under ``seal``, which reveals a later change."""
     return {**entries, "seal": digest(dict(entries))}
-
-
-def _write_sealed(path: Path, entries: Mapping[str, Any]) -> Any:
-    manifest = sealed(entries)
-    write_json(path, manifest)
-    return manifest
 
 
 def _open_array(path: Path, expected: str | None, remedy: str) -> Any:

@@ -41,18 +41,13 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file as its publisher distributes it.
+    """A file as its publisher distributes it."""
 
-    Attributes:
-        path: Path below a mirror, e.g. ``MNIST/raw/t10k-images-idx3-ubyte.gz``.
-        digest: ``sha256:`` or ``md5:`` and the digest of its bytes, or ``arrays:`` and its ``npz_digest``, since the
-            bytes of an npz depend on the versions that wrote it. None for an archive whose members have digests.
-        urls: Addresses to download it from, in this order.
-    """
-
-    path: str
+    path: str  # below a mirror, e.g. ``MNIST/raw/t10k-images-idx3-ubyte.gz``
+    # ``sha256:`` or ``md5:`` and the digest of its bytes, or ``arrays:`` and its ``npz_digest``, since the bytes of an
+    # npz depend on the versions that wrote it. None for an archive whose members have digests.
     digest: str | None
-    urls: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()  # to download it from, in this order
 
 
 @dataclass(frozen=True)
@@ -60,10 +55,8 @@ class Form:
     """One way in which a data set is distributed."""
 
     read: Read
-    files: tuple[RawFile, ...] = ()
-    """The files that are read; empty for data that come with a package."""
-    archives: tuple[RawFile, ...] = ()
-    """Archives to unpack missing files from."""
+    files: tuple[RawFile, ...] = ()  # that are read; empty for data that come with a package
+    archives: tuple[RawFile, ...] = ()  # to unpack missing files from
 
 
 class Obtained(NamedTuple):
@@ -96,8 +89,8 @@ def obtain(
     Args:
         name: Data set, for messages.
         forms: Its forms, the preferred one first.
-        folder: Folder for downloaded files.
-        mirror: A folder or an ``http(s)://`` address with the files under their forms' paths.
+        folder: For downloaded files.
+        mirror: A folder or an ``http(s)://`` address.
         hint: Returns a remark on a folder without the files, e.g. which data set it holds instead.
 
     Raises:

@@ -14,7 +14,16 @@ from silent_study.data.source import Source
 from silent_study.data.sources import source_named
 from silent_study.params.checks import check, check_all_keys
 from silent_study.params.errors import validated
-from silent_study.params.overlay import at, check_names, dotted, known_datasets, over_preset, read_yaml, substituted
+from silent_study.params.overlay import (
+    at,
+    check_names,
+    dotted,
+    known_datasets,
+    over_preset,
+    read_yaml,
+    sections,
+    substituted,
+)
 from silent_study.params.schema import DataParams, OwnImagesParams, Params, source_in
 from silent_study.settings import SettingsError
 from silent_study.words import did_you_mean
@@ -23,11 +32,7 @@ __all__ = ["Params", "load", "mirror_of", "overrides_in_force", "resolve", "sour
 
 
 def load(path: Path = Path("params.yaml"), presets: Path | None = None) -> Params:
-    """Read params.yaml and its preset.
-
-    Args:
-        path: The file.
-        presets: Folder of the presets; by default the one beside ``path``.
+    """Read params.yaml and its preset, by default from the folder ``presets`` beside it.
 
     Raises:
         SettingsError: As ``resolve``; or the file is missing or is not YAML.
@@ -58,22 +63,16 @@ def overrides_in_force(own: Mapping[str, Any], presets: Path) -> dict[str, Any]:
     """Return the preset's overrides that still apply in the sections that ``own`` changes, by dotted name."""
     merged = _over_its_preset(own, presets)
     found: dict[str, Any] = {}
-    for experiment, datasets in (own.get("experiments") or {}).items():
-        for dataset, section in (datasets or {}).items():
-            where = f"experiments.{experiment}.{dataset}.overrides."
-            in_force = dotted(at(merged, "experiments", experiment, dataset, "overrides") or {}, where)
-            set_here = dotted(at(section, "overrides") or {}, where)
-            found |= {name: value for name, value in in_force.items() if name not in set_here}
+    for experiment, dataset, section in sections(own):
+        where = f"experiments.{experiment}.{dataset}.overrides."
+        in_force = dotted(at(merged, "experiments", experiment, dataset, "overrides") or {}, where)
+        set_here = dotted(section.get("overrides") or {}, where)
+        found |= {name: value for name, value in in_force.items() if name not in set_here}
     return found
 
 
 def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
-    """Return a data set that the settings may define, without validating the values of the other settings.
-
-    Args:
-        name: The data set.
-        own: The content of params.yaml.
-        presets: Folder of the presets.
+    """Return a data set that ``own`` may define, without validating the values of the other settings.
 
     Raises:
         SettingsError: A key is unknown, the data set's entry is invalid, or its images cannot be read.
@@ -90,10 +89,6 @@ def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
 
 def mirror_of(own: Mapping[str, Any], presets: Path) -> str | None:
     """Return the mirror of raw files (``data.mirror``), without validating the values of the other settings.
-
-    Args:
-        own: The content of params.yaml.
-        presets: Folder of the presets.
 
     Raises:
         SettingsError: A key is unknown, or the mirror is neither a path nor an address.

@@ -7,7 +7,7 @@ from typing import Any
 
 from silent_study.methods import METHODS, Method
 from silent_study.params.errors import check_keys, require_known
-from silent_study.params.overlay import at
+from silent_study.params.overlay import sections
 from silent_study.params.schema import ExperimentParams, GridParams, Params, with_overrides
 from silent_study.settings import ARCHITECTURES, SettingsError
 from silent_study.words import did_you_mean
@@ -16,12 +16,10 @@ from silent_study.words import did_you_mean
 def check_all_keys(document: Mapping[str, Any]) -> None:
     """Check the names of all keys, before later errors, such as a missing value, hide a misspelt one."""
     check_keys(Params, document)
-    experiments = document.get("experiments")
-    for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
-        for dataset in datasets if isinstance(datasets, Mapping) else ():
-            overrides = at(datasets, dataset, "overrides")
-            for method, override in overrides.items() if isinstance(overrides, Mapping) else ():
-                check_keys(ExperimentParams, override, f"experiments.{experiment}.{dataset}.overrides.{method}")
+    for experiment, dataset, section in sections(document):
+        overrides = section.get("overrides")
+        for method, override in overrides.items() if isinstance(overrides, Mapping) else ():
+            check_keys(ExperimentParams, override, f"experiments.{experiment}.{dataset}.overrides.{method}")
 
 
 def check(params: Params) -> None:

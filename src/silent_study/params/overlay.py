@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,48 +113,43 @@ def with_nulls(value: Any) -> Any:
     return None if value == "null" else value
 
 
-def updated(below: Any, above: Any) -> Any:
-    """Merge mappings key by key; everything else, null included, replaces what stands ``below``."""
+def laid_over(below: Any, above: Any, *, removing: bool = True) -> Any:
+    """Merge mappings key by key; everything else ``above`` replaces what stands ``below``.
+
+    Null above a mapping removes it or, without ``removing``, stays, to remove one of a document below both.
+    """
     if not isinstance(below, Mapping) or not isinstance(above, Mapping):
         return above
-    return {**below, **{key: updated(below.get(key), value) for key, value in above.items()}}
-
-
-def laid_over(below: Any, above: Any) -> Any:
-    """Lay ``above`` over ``below`` as ``updated`` does, except that null removes a mapping."""
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
-    removed = {key for key, value in above.items() if value is None and isinstance(below.get(key), Mapping)}
-    merged = {**below, **{key: laid_over(below.get(key), value) for key, value in above.items()}}
+    removed = {
+        key for key, value in above.items() if removing and value is None and isinstance(below.get(key), Mapping)
+    }
+    merged = {**below, **{key: laid_over(below.get(key), value, removing=removing) for key, value in above.items()}}
     return {key: value for key, value in merged.items() if key not in removed}
+
+
+def sections(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield experiment, data set and content of every section of a document, whose other parts may be malformed."""
+    experiments = document.get("experiments")
+    for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
+        for dataset, section in datasets.items() if isinstance(datasets, Mapping) else ():
+            if isinstance(section, Mapping):
+                yield experiment, dataset, section
 
 
 def over_preset(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Lay own settings over a preset, where they also replace the preset's ``overrides`` of methods, key by key."""
-
-    def section(experiment: str, dataset: str, below: Any) -> Any:
-        above, overrides = at(own, "experiments", experiment, dataset), at(below, "overrides")
-        if not isinstance(above, Mapping) or not isinstance(overrides, Mapping):
-            return below
-        methods = above.get("methods")
-        if isinstance(methods, list):  # the preset's overrides of other methods would be of none
-            overrides = {
-                method: values
-                for method, values in overrides.items()
-                if method in methods or method in (above.get("overrides") or ())
-            }
-        return {**below, "overrides": {method: _without(values, above) for method, values in overrides.items()}}
-
-    experiments = preset.get("experiments")
-    if isinstance(experiments, Mapping):
-        sections = {
-            name: {dataset: section(name, dataset, below) for dataset, below in datasets.items()}
-            if isinstance(datasets, Mapping)
-            else datasets
-            for name, datasets in experiments.items()
-        }
-        preset = {**preset, "experiments": sections}
     merged: dict[str, Any] = laid_over(preset, own)
+    for experiment, dataset, above in sections(own):
+        below, set_here = at(preset, "experiments", experiment, dataset, "overrides"), above.get("overrides", {})
+        if isinstance(below, Mapping) and isinstance(set_here, Mapping):
+            methods = above.get("methods")
+            kept = {
+                method: _without(values, above)
+                for method, values in below.items()
+                # The preset's overrides of methods that are not listed would be of none.
+                if not isinstance(methods, list) or method in methods or method in set_here
+            }
+            merged["experiments"][experiment][dataset]["overrides"] = laid_over(kept, set_here)
     return merged
 
 

@@ -75,30 +75,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Training:
-    """A run that a round needs.
-
-    Attributes:
-        round: The round.
-        cell: Name of the cell.
-        candidates: The run; while a selection that it depends on is missing, the runs that it may be.
-        known: False while such a selection is missing.
-        repeated: True if an earlier round needs the same run, whichever of the candidates it will be.
-    """
+    """A run that a round needs."""
 
     round: Round
-    cell: str
-    candidates: Sequence[RunSettings]
-    known: bool
-    repeated: bool
+    cell: str  # name
+    candidates: Sequence[RunSettings]  # the run; while a selection is missing, the runs that it may be
+    known: bool  # False while such a selection is missing
+    repeated: bool  # whether an earlier round needs the same run, whichever of the candidates it will be
 
 
 class Plan:
-    """The runs, packs and selections that the settings lead to.
-
-    Args:
-        params: Validated settings.
-        results: Folder of the results.
-    """
+    """The runs, packs and selections that validated settings lead to, with their paths in a folder of results."""
 
     def __init__(self, params: Params, results: Path = Path("results")) -> None:
         self.params = params
@@ -317,12 +304,7 @@ class Plan:
         return self.results / "selections" / group / f"{round_}-{self.selection_id(round_, group, selections)}.json"
 
     def selected(self, round_: Round, group: str, selections: Selections) -> Selections:
-        """Read the selection of a group's grid round.
-
-        Args:
-            round_: The grid round.
-            group: The group.
-            selections: Selections of the rounds before.
+        """Read the selection of a group's grid round; ``selections`` are those of the rounds before.
 
         Raises:
             SelectionMissingError: It has not been made yet.

@@ -19,6 +19,11 @@ def tail(path: Path) -> list[str]:
         return []
 
 
+def last_line(path: Path) -> str:
+    """Return the last complete line of a file, or "" if there is none yet."""
+    return next(reversed(tail(path)), "")
+
+
 def error_in(log: Sequence[str], verb: str) -> str:
     """Return the error in the log of ``silent-gradients <verb>``; "" if there is none."""
     for line in log:

@@ -31,25 +31,15 @@ class RevisionError(StoreError):
 
 @dataclass(frozen=True)
 class Revision:
-    """A state of the repository whose runs are kept.
+    """A state of the repository whose runs are kept."""
 
-    Attributes:
-        name: The working tree, or the names of a commit.
-        runs: Names of the runs that it needs.
-        note: A remark for the user.
-    """
-
-    name: str
-    runs: frozenset[str]
-    note: str = ""
+    name: str  # the working tree, or the names of a commit
+    runs: frozenset[str]  # names
+    note: str = ""  # for the user
 
 
 def kept_revisions(results: Path, keep: Sequence[str] = ()) -> list[Revision]:
-    """Return the working tree, HEAD and the revisions ``keep``, each with the runs that it needs.
-
-    Args:
-        results: Folder of the results, with the selections that decide the later rounds.
-        keep: Further revisions, as git understands them.
+    """Return the working tree, HEAD and the revisions ``keep`` (in git's words), each with the runs that it needs.
 
     Raises:
         RevisionError: Git cannot read its checkout, a name is unknown, or the runs of a revision are not known.
@@ -168,21 +158,13 @@ def _run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @dataclass(frozen=True)
 class Pruning:
-    """The runs that are removed and the runs that are kept.
-
-    Attributes:
-        results: Folder of the results.
-        revisions: The kept revisions.
-        kept: Bytes by name of the runs in the store that a kept revision needs, finished or not.
-        runs: Bytes by name of the runs in the store that none needs.
-        stale: Manifests of packs, and selections, that name a run which no kept revision needs.
-    """
+    """The runs in the store that are removed and the runs that are kept, finished or not."""
 
     results: Path
     revisions: tuple[Revision, ...]
-    kept: Mapping[str, int]
-    runs: Mapping[str, int]
-    stale: tuple[Path, ...]
+    kept: Mapping[str, int]  # bytes by name of the runs that a kept revision needs
+    runs: Mapping[str, int]  # bytes by name of the runs that none needs
+    stale: tuple[Path, ...]  # manifests of packs, and selections, that name a run which no kept revision needs
 
     @classmethod
     def of(cls, results: Path, keep: Sequence[str] = ()) -> Pruning:
@@ -243,8 +225,7 @@ class Pruning:
 def lines_for_dvc(keep: Sequence[str] = ()) -> str:
     """Return the commands that take removed runs out of DVC's cache; "" where DVC has recorded nothing.
 
-    Args:
-        keep: The kept revisions that may have no branch or tag.
+    The kept revisions ``keep`` may have no branch or tag.
     """
     if not Path(LOCK).exists():
         return ""

@@ -28,6 +28,8 @@ State = Literal["planned", "running", "stopped", "finished", "diverged"]
 """A ``stopped`` run has a folder and no process; the workflow continues it."""
 
 JobState = Literal["planned", "running", "stopped", "failed", "done"]
+"""The log of a ``failed`` job ends with an error; the process of a ``stopped`` one was interrupted or killed; a
+``running`` one may wait for a device."""
 
 CHECKPOINT = "checkpoint.pt"
 STARTING_SECONDS = 30.0
@@ -36,35 +38,20 @@ STARTING_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class RunStatus:
-    """The state of a run.
+    """The state of a run; speed and time left are of running runs, ages of running and stopped ones."""
 
-    Attributes:
-        name: Name in the store.
-        state: See ``State``.
-        epochs: Epochs to train.
-        epoch: Epochs trained.
-        share: Steps done over all steps.
-        bpd: Newest bits/dim on the selection split; before the first evaluation, the training bound.
-        images_per_second: Speed over the last minute (running only).
-        seconds_left: Wall time to the end at this speed (running only).
-        seconds: Time spent.
-        checkpoint_age: Seconds since the newest checkpoint (running and stopped only); None before the first.
-        silent_for: Seconds since progress.json was last written (running and stopped only).
-        evaluated: True if the run has the evaluation of a selected run.
-    """
-
-    name: str
+    name: str  # in the store
     state: State
-    epochs: int
-    epoch: int = 0
-    share: float = 0.0
-    bpd: float | None = None
-    images_per_second: float | None = None
-    seconds_left: float | None = None
-    seconds: float = 0.0
-    checkpoint_age: float | None = None
-    silent_for: float | None = None
-    evaluated: bool = False
+    epochs: int  # to train
+    epoch: int = 0  # epochs trained
+    share: float = 0.0  # steps done over all steps
+    bpd: float | None = None  # newest on the selection split; before the first evaluation, the training bound
+    images_per_second: float | None = None  # over the last minute
+    seconds_left: float | None = None  # wall time to the end at this speed
+    seconds: float = 0.0  # spent
+    checkpoint_age: float | None = None  # seconds since the newest checkpoint; None before the first
+    silent_for: float | None = None  # seconds since progress.json was last written
+    evaluated: bool = False  # whether it has the evaluation of a selected run
 
     @property
     def cell(self) -> str:
@@ -79,26 +66,15 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """The state of a pack's job.
-
-    Attributes:
-        round: Round of the pack.
-        group: Group of the pack.
-        id: Id of the pack.
-        state: ``failed`` if the log ends with an error; ``stopped`` if the process was interrupted or killed;
-            ``running`` also while it waits for a device.
-        log: Path of the log; None where there is none.
-        news: Last line of the log.
-        runs: Names of the runs.
-    """
+    """The state of a pack's job."""
 
     round: Round
     group: str
     id: str
     state: JobState
-    log: str | None
-    news: str
-    runs: tuple[str, ...]
+    log: str | None  # path; None where there is none
+    news: str  # last line of the log
+    runs: tuple[str, ...]  # names
 
     @property
     def title(self) -> str:
@@ -108,44 +84,26 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Failure:
-    """A job whose last attempt failed.
+    """A job whose last attempt failed."""
 
-    Attributes:
-        job: Round and group, or verb and data set.
-        log: Path of the log.
-        error: Last error in the log.
-    """
-
-    job: str
-    log: str
-    error: str
+    job: str  # round and group, or verb and data set
+    log: str  # path
+    error: str  # the last one in the log
 
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a plan.
-
-    Attributes:
-        preset: Name of the preset.
-        protocol: Protocol of the evaluation.
-        jobs: Every known job, in the order of the plan.
-        runs: Every run of these jobs, by name.
-        failures: Jobs whose last attempt failed: trainings, data, selections and the report.
-        to_come: Upper bound, by round and cell, of the runs that depend on a missing selection.
-        spent_hours: Hours of training spent, summed over jobs.
-        left_hours: Upper bound of the hours left, likewise; None where it is not known.
-        report: True if the report is the plan's.
-    """
+    """The state of a plan."""
 
     preset: str
     protocol: str
-    jobs: tuple[JobStatus, ...]
-    runs: Mapping[str, RunStatus]
-    failures: tuple[Failure, ...]
-    to_come: Mapping[tuple[Round, str], int]
-    spent_hours: float
-    left_hours: float | None
-    report: bool
+    jobs: tuple[JobStatus, ...]  # every known one, in the order of the plan
+    runs: Mapping[str, RunStatus]  # of these jobs, by name
+    failures: tuple[Failure, ...]  # of trainings, data, selections and the report
+    to_come: Mapping[tuple[Round, str], int]  # upper bound, by round and cell, of runs that wait for a selection
+    spent_hours: float  # of training, summed over jobs
+    left_hours: float | None  # upper bound, likewise; None where it is not known
+    report: bool  # whether the report is the plan's
 
     def count(self) -> Counter[State]:
         """Count the runs by state."""
@@ -179,12 +137,7 @@ class Status:
 
 
 def status(plan: Plan, logs: Path) -> Status:
-    """Read the state of everything that the plan needs.
-
-    Args:
-        plan: The plan.
-        logs: Folder of the workflow's logs.
-    """
+    """Read the state of everything that the plan needs; ``logs`` is the folder of the workflow's logs."""
     store, now, trainings = RunStore(plan.results / "store"), time.time(), list(plan.trainings())
     runs: dict[str, RunStatus] = {}
     jobs: list[JobStatus] = []

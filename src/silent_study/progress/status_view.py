@@ -17,12 +17,7 @@ QUIET_SECONDS = 120.0
 
 
 def view(status: Status, *, every_cell: bool = False) -> RenderableType:
-    """Return a status as lines and tables.
-
-    Args:
-        status: The status.
-        every_cell: Show every cell, also where all runs of a group are done or to come.
-    """
+    """Return a status as lines and tables; ``every_cell`` also of groups whose runs are all done or to come."""
     parts: list[RenderableType] = [Text(_summary(status), style="bold"), Text(_hours(status))]
     if running := [run for run in status.runs.values() if run.state == "running"]:
         parts += [Text(), _running(running)]

@@ -81,7 +81,7 @@ def test_an_npz_without_images_is_refused(tmp_path, arrays, message):
     path = tmp_path / "val_data.npz"
     np.savez(path, **arrays)
     with pytest.raises(DataError, match=message):
-        read_npz_batch(io.BytesIO(path.read_bytes()), path)
+        read_npz_batch(path.read_bytes(), path)
 
 
 NAMES = [*(f"train_data_batch_{number}" for number in range(1, 11)), "val_data"]

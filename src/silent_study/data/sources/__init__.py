@@ -16,15 +16,7 @@ SOURCES: dict[str, Source] = {source.name: source for source in (DIGITS, MNIST, 
 
 
 def source_named(name: str, others: Sequence[str] = ()) -> Source:
-    """Return the source of a name.
-
-    Args:
-        name: Data set.
-        others: Names of data sets outside the registry, for the message.
-
-    Raises:
-        DataError: There is none; the message lists the known names.
-    """
+    """Return the source of a name; raises ``DataError`` that lists the known names and ``others``."""
     if name not in SOURCES:
         known = sorted({*SOURCES, *others})
         raise DataError(f"unknown data set {name!r}{did_you_mean(name, known)}: expected one of {', '.join(known)}")

@@ -1,18 +1,19 @@
 """ImageNet at 32x32 pixels in the layout of Chrabaszcz et al. (2017), and Tiny ImageNet in the same layout.
 
-A batch holds ``data``, uint8 ``[n, 3072]``: channel by channel (red, green, blue), rows first. There are ten batches of
-training images and one of validation images, which is the test set here.
+A batch holds ``data``, uint8 ``[n, 3072]``: channel by channel (red, green, blue), rows first; so does one of CIFAR-10.
+There are ten batches of training images and one of validation images, which is the test set here.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,10 @@ _STAND_IN_ARRAYS = {
     "train_data_batch_10": "513d9f3183c018d8c041b4655ff3fbaf472feb3b05af9cf9277742aea5226f3b",
     "val_data": "ee50b6fdb80df30bba57d4df7afb9cf89e435b5522af3e5166d35bc0985a6fa1",
 }
+_NPZ_ARCHIVES: dict[Split, tuple[str, str]] = {
+    "train": ("Imagenet32_train_npz.zip", "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc"),
+    "test": ("Imagenet32_val_npz.zip", "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a"),
+}
 # numpy 2 renamed this module; pickles name either.
 _OLD_CORE, _CORE = "numpy.core.", "numpy._core."
 
@@ -98,14 +103,14 @@ def unpickle_batch(path: Path) -> Images:
     return _images(batch.get("data") if isinstance(batch, dict) else None, path)
 
 
-def read_npz_batch(file: IO[bytes], path: Path) -> Images:
-    """Read an npz batch, uint8 ``[n, 3, 32, 32]``; ``path`` names it in messages.
+def read_npz_batch(content: bytes, path: Path) -> Images:
+    """Read the content of an npz batch, uint8 ``[n, 3, 32, 32]``; ``path`` names it in messages.
 
     Raises:
         DataError: It is no npz, or holds no batch.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             data = arrays["data"] if "data" in arrays.files else None
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: expected an npz batch of images, but {error}") from error
@@ -113,9 +118,9 @@ def read_npz_batch(file: IO[bytes], path: Path) -> Images:
 
 
 def _images(data: Any, path: Path) -> Images:
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (int(np.prod(_SHAPE)),):
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (math.prod(_SHAPE),):
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else "none"
-        raise DataError(f"{path}: expected data of uint8 (n, {int(np.prod(_SHAPE))}), found {found}")
+        raise DataError(f"{path}: expected data of uint8 (n, {math.prod(_SHAPE)}), found {found}")
     images: Images = data.reshape(-1, *_SHAPE)
     return images
 
@@ -126,27 +131,19 @@ def _read_pickles(root: Path, split: Split) -> Iterator[Images]:
 
 
 def _read_npz_archives(root: Path, split: Split) -> Iterator[Images]:
-    path = root / _NPZ_ARCHIVES[split]
+    path = root / _OFFICIAL / _NPZ_ARCHIVES[split][0]
     with zipfile.ZipFile(path) as archive:
         entries = {PurePosixPath(name).name: name for name in archive.namelist()}
         for name in _BATCHES[split]:
             if f"{name}.npz" not in entries:
                 raise DataError(f"{path}: expected {name}.npz in it, found none")
-            # numpy seeks, which is slow in an archive's member.
-            yield read_npz_batch(io.BytesIO(archive.read(entries[f"{name}.npz"])), path / f"{name}.npz")
+            yield read_npz_batch(archive.read(entries[f"{name}.npz"]), path / f"{name}.npz")
 
 
 def _read_stand_in(root: Path, split: Split) -> Iterator[Images]:
     for name in _BATCHES[split]:
         path = root / _STAND_IN / f"{name}.npz"
-        with path.open("rb") as file:
-            yield read_npz_batch(file, path)
-
-
-_NPZ_ARCHIVES: dict[Split, str] = {
-    "train": f"{_OFFICIAL}/Imagenet32_train_npz.zip",
-    "test": f"{_OFFICIAL}/Imagenet32_val_npz.zip",
-}
+        yield read_npz_batch(path.read_bytes(), path)
 
 
 def _what_a_mirror_holds_instead(folder: Path) -> str | None:
@@ -191,17 +188,9 @@ IMAGENET32 = Source(
         ),
         Form(
             _read_npz_archives,
-            (
-                RawFile(
-                    _NPZ_ARCHIVES["train"],
-                    "sha256:94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc",
-                    (f"{_SERVER}/Imagenet32_train_npz.zip",),
-                ),
-                RawFile(
-                    _NPZ_ARCHIVES["test"],
-                    "sha256:013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a",
-                    (f"{_SERVER}/Imagenet32_val_npz.zip",),
-                ),
+            tuple(
+                RawFile(f"{_OFFICIAL}/{name}", f"sha256:{sha256}", (f"{_SERVER}/{name}",))
+                for name, sha256 in _NPZ_ARCHIVES.values()
             ),
         ),
     ),

@@ -34,10 +34,8 @@ from silent_study.store.runs import write_json
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-"""Endings of the files that are read as images."""
-PAIRS = (("train", "test"), ("x_train", "x_test"))
-"""Names of an npz file's arrays, where it has a split of its own."""
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")  # of files read as images
+PAIRS = (("train", "test"), ("x_train", "x_test"))  # arrays of an npz file that has a split of its own
 DEFAULT_TEST = 0.1
 _SPLITS: tuple[Split, Split] = ("train", "test")
 _WHOLE = "all"
@@ -126,16 +124,11 @@ def _others(words: str, names: Sequence[str]) -> str:
 
 
 def own_source(name: str, own: OwnImages, raw: Path, prepared: Path) -> Source:
-    """Return the source of a user's own images.
+    """Return the source of a user's own images; ``own`` is their entry in the settings.
 
     Prints, where it reads the images, which files were read and skipped, the shape, the levels, and the test images
-    that equal a training image; otherwise ``prepare`` prints it.
-
-    Args:
-        name: Data set.
-        own: Its entry in the settings.
-        raw: Folder of the raw files, which keeps a record of what was read.
-        prepared: Folder of the prepared data set, which is used where the images no longer exist.
+    that equal a training image; otherwise ``prepare`` prints it. The folder ``raw`` keeps a record of what was read.
+    The ``prepared`` data set is used where the images no longer exist.
 
     Raises:
         DataError: Images are missing, cannot be read, or do not form a data set. The message names all such files.
@@ -314,11 +307,8 @@ def _split(parts: Mapping[str, Sequence[str]], own: OwnImages) -> dict[Split, Se
 
     The order of the training images looks random: it is that of a digest of the seed and of each image's name. Unlike
     a generator's permutation it is the same in every version of every library, and an image that is added leaves the
-    order of the others as it was.
-
-    Args:
-        parts: Names under ``train`` and ``test``, or all of them under ``all``, whose last ones become the test set.
-        own: The settings.
+    order of the others as it was. ``parts`` has names under ``train`` and ``test``, or all of them under ``all``, whose
+    last ones become the test set.
     """
     names = sorted(
         parts.get(_WHOLE, parts.get("train", ())),
