@@ -255,9 +255,15 @@ class RunSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON-ready data; ``from_json`` reads them back."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        document = dataclasses.asdict(self)
-        return json.loads(json.dumps({key: value for key, value in document.items() if value != defaults[key]}))
+        return json.loads(json.dumps(self._document()))
+
+    def _document(self) -> dict[str, Any]:
+        values = ((field, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {
+            field.name: vars(value) if dataclasses.is_dataclass(value) else value
+            for field, value in values
+            if value != field.default
+        }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> RunSettings:
@@ -272,7 +278,7 @@ class RunSettings:
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that change with any setting, with the data and with ``NUMERICS_VERSION``."""
-        document = {"settings": self.to_json(), "numerics_version": NUMERICS_VERSION}
+        document = {"settings": self._document(), "numerics_version": NUMERICS_VERSION}
         return digest(document)[:12]
 
 

@@ -390,6 +390,37 @@ def test_paths_carry_ids(plan, selections):
     assert path == Path(f"results/selections/{group}/guided-{plan.selection_id('guided', group, selections)}.json")
 
 
+def test_no_run_is_made_only_to_be_counted(make, monkeypatch):
+    """Known runs are made once; of those that wait for a selection, one for every length."""
+    made, run = [], Plan.run
+
+    def counted(plan, cell, point, seed):
+        made.append(cell)
+        return run(plan, cell, point, seed)
+
+    monkeypatch.setattr(Plan, "run", counted)
+    rates = [0.001 + 0.0001 * number for number in range(30)]
+    plan = make({"seeds": list(range(40)), **section("learnable", grid={"learning_rate": rates})})
+    text = overview(plan)
+    known = 5 * 2 + 3 * 30 + 2 * 30 * 2  # with a fixed variance; learnable without and with two cut-offs
+    assert f"baselines: {known} runs" in text
+    assert "seeds: at most 520 runs in 13 cells" in text
+    assert len(made) <= known + 4 * len(plan.cells())
+    overview(plan)
+    assert len(made) <= known + 8 * len(plan.cells())
+
+
+def test_a_plan_is_made_anew_where_the_settings_or_the_data_change(make, plan, monkeypatch):
+    assert plan.renewed(make().params) is plan
+    other = make({"seeds": [7]}).params
+    assert plan.renewed(other).params is other
+    changed = make().params
+    monkeypatch.setitem(
+        changed.sources, "digits", dataclasses.replace(changed.sources["digits"], arrays_sha256="0" * 64)
+    )
+    assert plan.renewed(changed).params is changed
+
+
 def test_the_overview_counts_what_is_done_and_what_is_to_come(make, selections, tmp_path):
     plan = make(results=tmp_path)
     lines = overview(plan).splitlines()

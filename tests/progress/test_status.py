@@ -21,7 +21,7 @@ from silent_study.jobs.pace import PACE, Pace, Steps, architecture
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
 from silent_study.progress.logs import last_line
-from silent_study.progress.status import Failure, status
+from silent_study.progress.status import Failure, StatusReader, status
 from silent_study.progress.status_view import view
 from silent_study.store.runs import RunStore
 
@@ -272,6 +272,26 @@ def test_json_has_everything(plan, capsys):
     assert document["to_come"] == [{"round": "seeds", "cell": cell, "at_most": 2} for cell in CELLS]
     assert [len(document[key]) for key in ("runs", "jobs", "failures")] == [6, 3, 0]
     assert document["runs"][0]["bpd"] == 3.25
+
+
+def test_a_later_look_reads_no_finished_run_again(plan, monkeypatch):
+    first, *_ = jobs_of(plan)
+    finish(plan, first.members[0], 3.25, 100.0)
+    reader, reads, unverified = StatusReader(Path("logs")), [], RunStore.unverified
+
+    def counted(store, name):
+        reads.append(name)
+        return unverified(store, name)
+
+    monkeypatch.setattr(RunStore, "unverified", counted)
+    before = reader.read(plan)
+    assert reader.read(plan).runs == before.runs
+    assert reads == [first.members[0].name]
+    finish(plan, first.members[1], 3.0, 50.0)
+    record = RunStore(plan.results / "store").folder(first.members[0].name) / "record.json"
+    os.utime(record, ns=(1, 1))  # of another training
+    write(record.parent / "result.json", {"status": "diverged", "epochs": 4, "selection": None})
+    assert [reader.read(plan).runs[run.name].state for run in first.members] == ["diverged", "finished"]
 
 
 def test_watching_ends_with_ctrl_c(plan, capsys, monkeypatch):

@@ -107,10 +107,11 @@ def _status(options: argparse.Namespace) -> int:
     silent-gradients status --watch  # until Ctrl-C
     silent-gradients status --json | jq .left_hours
     """
-    from silent_study.progress.status import status
+    from silent_study.progress.status import StatusReader
 
+    reader, plan = StatusReader(options.logs), load_plan(options)
     if options.json:
-        print(json.dumps(status(load_plan(options), options.logs).to_json(), indent=1))
+        print(json.dumps(reader.read(plan).to_json(), indent=1))
         return 0
     from rich.console import Console, RenderableType
     from rich.live import Live
@@ -118,7 +119,9 @@ def _status(options: argparse.Namespace) -> int:
     from silent_study.progress.status_view import view
 
     def now() -> RenderableType:
-        return view(status(load_plan(options), options.logs), every_cell=options.cells)
+        nonlocal plan
+        plan = plan.renewed(load_plan(options).params)
+        return view(reader.read(plan), every_cell=options.cells)
 
     console = Console(highlight=False)
     if not console.is_terminal:

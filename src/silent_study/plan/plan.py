@@ -8,14 +8,17 @@ points with every seed. A point's run with the first seed is the same run in its
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 from silent_study.methods import METHODS, Method
-from silent_study.params.schema import ExperimentParams, Params
+from silent_study.params.schema import Params
 from silent_study.settings import (
     EXPERIMENTS,
     DataSettings,
@@ -54,8 +57,12 @@ class Cell:
     """Data set x experiment x method."""
 
     dataset: str
-    experiment: Experiment
     method: Method
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment, which the method is of."""
+        return self.method.experiment
 
     @property
     def name(self) -> str:
@@ -75,13 +82,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Training:
-    """A run that a round needs."""
+    """A run that a round needs; while a selection is missing, several that may be equally long."""
 
     round: Round
     cell: str  # name
-    candidates: Sequence[RunSettings]  # the run; while a selection is missing, the runs that it may be
+    candidates: Sequence[RunSettings]  # the run; while a selection is missing, one of every length that it may have
     known: bool  # False while such a selection is missing
-    repeated: bool  # whether an earlier round needs the same run, whichever of the candidates it will be
+    repeated: bool  # whether an earlier round needs the same run, whichever it will be
+    count: int = 1
 
 
 class Plan:
@@ -90,19 +98,28 @@ class Plan:
     def __init__(self, params: Params, results: Path = Path("results")) -> None:
         self.params = params
         self.results = results
-
-    def cells(self) -> list[Cell]:
-        """Return every cell, in the order of the settings."""
-        return [
-            Cell(dataset, experiment, METHODS[experiment][method])
-            for experiment, datasets in self.params.experiments.items()
+        self._section = cache(lambda cell: params.for_method(cell.experiment, cell.dataset, cell.method.name))
+        self._common = cache(self._settings_of)
+        self._packs: dict[tuple[Round, str, str], list[PackSpec]] = {}
+        self._cells = [
+            Cell(dataset, METHODS[experiment][method])
+            for experiment, datasets in params.experiments.items()
             for dataset, section in datasets.items()
             for method in section.methods
         ]
 
+    def renewed(self, params: Params) -> Plan:
+        """Return this plan, with the runs that it has made, if it is that of the settings and data; else theirs."""
+        digests = [{name: source.sha256 for name, source in each.sources.items()} for each in (params, self.params)]
+        return self if params == self.params and digests[0] == digests[1] else Plan(params, self.results)
+
+    def cells(self) -> list[Cell]:
+        """Return every cell, in the order of the settings."""
+        return list(self._cells)
+
     def datasets(self) -> list[str]:
         """Return the data sets that some cell uses."""
-        return sorted({cell.dataset for cell in self.cells()})
+        return sorted({cell.dataset for cell in self._cells})
 
     def own_datasets(self) -> list[str]:
         """Return the data sets that some cell uses and that are a user's own images."""
@@ -110,7 +127,7 @@ class Plan:
 
     def groups(self) -> list[str]:
         """Return every ``data set/experiment``, in the order of the settings."""
-        return list(dict.fromkeys(cell.group for cell in self.cells()))
+        return list(dict.fromkeys(cell.group for cell in self._cells))
 
     def rounds(self, group: str) -> list[Round]:
         """Return the rounds in which a group has packs."""
@@ -123,13 +140,13 @@ class Plan:
 
     def shared_axes(self, group: str) -> list[str]:
         """Return the axes whose value is selected jointly over the methods of a group."""
-        return self._section(next(cell for cell in self.cells() if cell.group == group)).shared_axes
+        return self._section(next(cell for cell in self._cells if cell.group == group)).shared_axes
 
     def cells_of(self, round_: Round, group: str | None = None) -> list[Cell]:
         """Return the cells with packs in a round, of all groups or of one."""
         return [
             cell
-            for cell in self.cells()
+            for cell in self._cells
             if group in (None, cell.group)
             and (round_ == "seeds" or (cell.method.baseline is not None) == (round_ == "guided"))
         ]
@@ -139,7 +156,7 @@ class Plan:
         grid = self._section(cell).grid
         fixed: Point = {}
         if cell.method.baseline is not None:
-            baseline = Cell(cell.dataset, cell.experiment, METHODS[cell.experiment][cell.method.baseline])
+            baseline = Cell(cell.dataset, METHODS[cell.experiment][cell.method.baseline])
             chosen = self._selected(selections, baseline)["point"]
             fixed = {"learning_rate": chosen["learning_rate"]}
         names = cell.axes
@@ -175,7 +192,7 @@ class Plan:
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
         """Return the resolved settings of one run."""
-        section, source, method = self._section(cell), self.params.sources[cell.dataset], cell.method
+        section, method, experiment = self._section(cell), cell.method, EXPERIMENTS[cell.experiment]
         learning_rate = point["learning_rate"]
         assert learning_rate is not None  # the grid's schema has no null there
 
@@ -198,13 +215,23 @@ class Plan:
                 guide=section.guide,
                 log_term=section.log_term,
             )
-        experiment = EXPERIMENTS[cell.experiment]
-        copied: dict[str, Any] = {name: getattr(section, name) for name in _COPIED}
         return RunSettings(
-            **copied,
-            experiment=cell.experiment,
-            method=method.name,
-            data=DataSettings(
+            **self._common(cell),
+            silent=silent,
+            variance=point["variance"] if experiment.fixed_variance else None,
+            seed=seed,
+            learning_rate=learning_rate,
+            mean_rate=rate("mean_rate") if "mean_rate" in experiment.axes else None,
+            precision_rate=rate("precision_rate") if "precision_rate" in experiment.axes else None,
+        )
+
+    def _settings_of(self, cell: Cell) -> dict[str, Any]:
+        """Return the settings that all runs of a cell share."""
+        section, source, method = self._section(cell), self.params.sources[cell.dataset], cell.method
+        return {name: getattr(section, name) for name in _COPIED} | {
+            "experiment": cell.experiment,
+            "method": method.name,
+            "data": DataSettings(
                 name=source.name,
                 sha256=source.sha256,
                 shape=source.shape,
@@ -212,22 +239,16 @@ class Plan:
                 protocol=self.params.protocol,
                 holdout=0 if self.params.protocol == "paper" else section.holdout or source.holdout,
             ),
-            posterior=method.posterior,
-            network=NetworkSettings(
+            "posterior": method.posterior,
+            "network": NetworkSettings(
                 section.network.architecture,
                 tuple(section.network.encoder_channels),
-                () if experiment.linear else tuple(section.network.decoder_channels),
+                () if EXPERIMENTS[cell.experiment].linear else tuple(section.network.decoder_channels),
             ),
-            estimator=method.estimator,
-            estimator_options=section.options_of(method),
-            silent=silent,
-            variance=point["variance"] if experiment.fixed_variance else None,
-            seed=seed,
-            learning_rate=learning_rate,
-            mean_rate=rate("mean_rate") if "mean_rate" in experiment.axes else None,
-            precision_rate=rate("precision_rate") if "precision_rate" in experiment.axes else None,
-            snapshot_epochs=tuple(section.snapshot_epochs),
-        )
+            "estimator": method.estimator,
+            "estimator_options": section.options_of(method),
+            "snapshot_epochs": tuple(section.snapshot_epochs),
+        }
 
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:
         """Return the runs of a cell's grid, each with its first point: several points may lead to one run."""
@@ -244,13 +265,25 @@ class Plan:
         Raises:
             SelectionMissingError: ``selections`` lacks what this round depends on.
         """
-        groups: dict[str, list[RunSettings]] = {}
-        for cell in self.cells_of(round_, group):
-            groups.setdefault(cell.group, []).extend(self._runs_of(cell, round_, selections))
-        evaluation = self.params.evaluation.resolved() if round_ == "seeds" else None
         return [
-            PackSpec(round_, name, members, evaluation) for name, runs in groups.items() for members in self._cut(runs)
+            pack
+            for name in (self.groups() if group is None else [group])
+            for pack in self._packs_of(round_, name, selections)
         ]
+
+    def _packs_of(self, round_: Round, group: str, selections: Selections) -> list[PackSpec]:
+        """Make the packs of a group's round once for all callers: a study may have thousands of runs."""
+        cells = self.cells_of(round_, group)
+        chosen = {} if round_ == "baselines" else {name: selections.get(name) for name in self._names_in(group)}
+        key = (round_, group, json.dumps(chosen, sort_keys=True))
+        if key not in self._packs:
+            runs = [run for cell in cells for run in self._runs_of(cell, round_, selections)]
+            evaluation = self.params.evaluation.resolved() if round_ == "seeds" else None
+            self._packs[key] = [PackSpec(round_, group, members, evaluation) for members in self._cut(runs)]
+        return self._packs[key]
+
+    def _names_in(self, group: str) -> list[str]:
+        return [cell.name for cell in self._cells if cell.group == group]
 
     def known_packs(self, round_: Round, group: str) -> list[PackSpec] | None:
         """Return the packs of a group's round; None while a selection that it depends on is missing."""
@@ -261,19 +294,35 @@ class Plan:
 
     def trainings(self) -> Iterator[Training]:
         """Yield every run that the rounds need, cell by cell, as far as it is known."""
-        earlier: set[str] = set()
         for round_ in ROUNDS:
-            packs = {group: self.known_packs(round_, group) for group in self.groups()}
-            for cell in self.cells_of(round_):
-                known = packs[cell.group]
-                if known is None:
-                    possible = self.possible_runs(cell, round_)
-                else:
-                    possible = [[run] for pack in known for run in pack.members if run.cell == cell.name]
-                for candidates in possible:
-                    names = {run.name for run in candidates}
-                    yield Training(round_, cell.name, candidates, known is not None, names <= earlier)
-                    earlier |= names
+            for group in self.groups():
+                packs = self.known_packs(round_, group)
+                if packs is None:
+                    for cell in self.cells_of(round_, group):
+                        yield from self._to_come(cell, round_)
+                    continue
+                for run in (run for pack in packs for run in pack.members):
+                    # A point's run with the first seed is also in its grid.
+                    repeated = round_ == "seeds" and run.seed == self.params.seeds[0]
+                    yield Training(round_, run.cell, [run], known=True, repeated=repeated)
+
+    def _to_come(self, cell: Cell, round_: Round) -> Iterator[Training]:
+        """Yield the runs that a round may need of a cell, before anything is selected, without making each of them."""
+        grid = {axis: list(dict.fromkeys(values)) for axis, values in self._section(cell).grid}
+        first = {axis: values[0] for axis, values in grid.items()}
+        # The time of a run depends on these axes alone.
+        axes = [axis for axis in ("annealing_rate", "cutoff_epoch") if axis in cell.axes]
+        runs = [
+            self.run(cell, first | dict(zip(axes, values, strict=True)), self.params.seeds[0])
+            for values in product(*(grid[axis] for axis in axes))
+        ]
+        if round_ == "seeds":
+            yield Training(round_, cell.name, runs, known=False, repeated=True)
+            yield Training(round_, cell.name, runs, known=False, repeated=False, count=len(self.params.seeds) - 1)
+        else:
+            count = math.prod(len(grid[axis]) for axis in cell.axes if axis not in axes)
+            for run in runs:
+                yield Training(round_, cell.name, [run], known=False, repeated=False, count=count)
 
     def _runs_of(self, cell: Cell, round_: Round, selections: Selections) -> list[RunSettings]:
         if round_ != "seeds":
@@ -338,9 +387,6 @@ class Plan:
         # Titles of own images are settings; titles of the package's data sets are source code.
         own = [[self.params.sources[name].title, self.params.sources[name].version] for name in self.own_datasets()]
         return digest([*made_of, own] if own else made_of)[:12]
-
-    def _section(self, cell: Cell) -> ExperimentParams:
-        return self.params.for_method(cell.experiment, cell.dataset, cell.method.name)
 
     def _selected(self, selections: Selections, cell: Cell) -> Mapping[str, Any]:
         if cell.name not in selections:

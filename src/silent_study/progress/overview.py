@@ -18,7 +18,10 @@ def overview(plan: Plan) -> str:
     store, trainings, to_train = RunStore(plan.results / "store"), list(plan.trainings()), False
     for round_ in ROUNDS:
         known = [each for each in trainings if each.round == round_ and each.known]
-        unknown = Counter(each.cell for each in trainings if each.round == round_ and not each.known)
+        unknown = Counter[str]()
+        for each in trainings:
+            if each.round == round_ and not each.known:
+                unknown[each.cell] += each.count
         if known or not unknown:
             packs = sum(len(plan.known_packs(round_, group) or ()) for group in plan.groups())
             done = sum(store.is_finished(each.candidates[0].name) for each in known)
@@ -26,9 +29,11 @@ def overview(plan: Plan) -> str:
                 f"{round_}: {counted(len(known), 'run')} in {counted(packs, 'pack')}{_how_far(done, len(known))}"
             )
             to_train = to_train or done < len(known)
-        for cell, runs in Counter(each.cell for each in known).items():
-            epochs = next(each.candidates[0].epochs for each in known if each.cell == cell)
-            lines.append(f"  {cell}: {counted(runs, 'run')} of {counted(epochs, 'epoch')}")
+        of_cells = Counter((each.cell, each.candidates[0].epochs) for each in known)
+        lines += [
+            f"  {cell}: {counted(runs, 'run')} of {counted(epochs, 'epoch')}"
+            for (cell, epochs), runs in of_cells.items()
+        ]
         if unknown:
             runs_at_most = counted(unknown.total(), "more run" if known else "run")
             cells = counted(len(unknown), "cell")
@@ -57,13 +62,14 @@ def _hours(plan: Plan, trainings: Iterable[Training], to_train: bool) -> Iterato
     seconds: dict[str, list[float | None]] = {cell.name: [] for cell in plan.cells()}
     for each in trainings:
         if not each.repeated:
-            if all(store.is_finished(run.name) for run in each.candidates):
-                done[each.cell] += 1
+            if each.known and store.is_finished(each.candidates[0].name):
+                done[each.cell] += each.count
             else:
-                left[each.cell] += 1
-                seconds[each.cell].append(longest(each.candidates, pace.training))
+                left[each.cell] += each.count
+                seconds[each.cell] += [longest(each.candidates, pace.training)] * each.count
         if each.round == "seeds":
-            seconds[each.cell].append(longest(each.candidates, lambda run: pace.evaluation(run, evaluation)))
+            evaluated = longest(each.candidates, lambda run: pace.evaluation(run, evaluation))
+            seconds[each.cell] += [evaluated] * each.count
     yield f"at most, on {pace.hardware} (torch {pace.torch}), one job at a time:"
     for cell, own in seconds.items():
         yield f"  {cell}: {_work(left[cell], done[cell], own)}"

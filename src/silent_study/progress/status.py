@@ -11,7 +11,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,54 +138,80 @@ class Status:
 
 def status(plan: Plan, logs: Path) -> Status:
     """Read the state of everything that the plan needs; ``logs`` is the folder of the workflow's logs."""
-    store, now, trainings = RunStore(plan.results / "store"), time.time(), list(plan.trainings())
-    runs: dict[str, RunStatus] = {}
-    jobs: list[JobStatus] = []
-    for round_ in ROUNDS:
-        for group in plan.groups():
-            for pack in plan.known_packs(round_, group) or ():
-                for member in pack.members:
-                    if member.name not in runs:
-                        runs[member.name] = _run(store, member, now)
-                jobs.append(_job(plan, store, pack, [runs[member.name] for member in pack.members], logs, now))
-    return Status(
-        preset=plan.params.preset,
-        protocol=plan.params.protocol,
-        jobs=tuple(jobs),
-        runs=runs,
-        failures=tuple(_failures(plan, jobs, logs)),
-        to_come=Counter((each.round, each.cell) for each in trainings if not each.known),
-        spent_hours=sum(run.seconds for run in runs.values()) / 3600,
-        left_hours=_left_hours(plan, trainings, runs),
-        report=is_current(plan),
-    )
+    return StatusReader(logs).read(plan)
 
 
-def _run(store: RunStore, settings: RunSettings, now: float) -> RunStatus:
-    name, epochs = settings.name, settings.epochs
-    # Twice: another process may rename its folder in between.
-    for _ in range(2):
-        if store.is_finished(name):
-            with suppress(StoreError, KeyError, TypeError):  # damaged, or just removed
-                run = store.unverified(name)
-                return RunStatus(
-                    name,
-                    "diverged" if run.diverged else "finished",
-                    epochs,
-                    epoch=run.result["epochs"],
-                    share=1.0,
-                    bpd=run.metrics("selection").get("bpd"),
-                    images_per_second=run.provenance["images_per_second"],
-                    seconds=run.provenance["seconds"],
-                    evaluated=(run.folder / EVALUATION).exists(),
-                )
-        folder = store.working_folder(name)
-        if folder.is_dir():
-            found = _unfinished(store, settings, folder, now)
-            # A run that ends meanwhile releases its lock after its folder is renamed.
-            if found.state == "running" or folder.is_dir():
-                return found
-    return RunStatus(name, "planned", epochs)
+class StatusReader:
+    """Reads the state of a plan again and again; the results of a finished run are read once.
+
+    Args:
+        logs: Folder of the workflow's logs.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._finished: dict[str, tuple[int, RunStatus]] = {}  # by name, with the time of the run's record
+
+    def read(self, plan: Plan) -> Status:
+        """Read the present state."""
+        store, now, trainings = RunStore(plan.results / "store"), time.time(), list(plan.trainings())
+        runs: dict[str, RunStatus] = {}
+        jobs: list[JobStatus] = []
+        for round_ in ROUNDS:
+            for group in plan.groups():
+                for pack in plan.known_packs(round_, group) or ():
+                    for member in pack.members:
+                        if member.name not in runs:
+                            runs[member.name] = self._run(store, member, now)
+                    jobs.append(
+                        _job(plan, store, pack, [runs[member.name] for member in pack.members], self._logs, now)
+                    )
+        to_come = Counter[tuple[Round, str]]()
+        for each in trainings:
+            if not each.known:
+                to_come[each.round, each.cell] += each.count
+        return Status(
+            preset=plan.params.preset,
+            protocol=plan.params.protocol,
+            jobs=tuple(jobs),
+            runs=runs,
+            failures=tuple(_failures(plan, jobs, self._logs)),
+            to_come=to_come,
+            spent_hours=sum(run.seconds for run in runs.values()) / 3600,
+            left_hours=_left_hours(plan, trainings, runs),
+            report=is_current(plan),
+        )
+
+    def _run(self, store: RunStore, settings: RunSettings, now: float) -> RunStatus:
+        name, epochs = settings.name, settings.epochs
+        # Twice: another process may rename its folder in between.
+        for _ in range(2):
+            if (recorded := store.finished_at(name)) is not None:
+                evaluated = (store.folder(name) / EVALUATION).exists()
+                if (known := self._finished.get(name)) and known[0] == recorded:
+                    return known[1] if known[1].evaluated == evaluated else replace(known[1], evaluated=evaluated)
+                with suppress(StoreError, KeyError, TypeError):  # damaged, or just removed
+                    run = store.unverified(name)
+                    found = RunStatus(
+                        name,
+                        "diverged" if run.diverged else "finished",
+                        epochs,
+                        epoch=run.result["epochs"],
+                        share=1.0,
+                        bpd=run.metrics("selection").get("bpd"),
+                        images_per_second=run.provenance["images_per_second"],
+                        seconds=run.provenance["seconds"],
+                        evaluated=evaluated,
+                    )
+                    self._finished[name] = recorded, found
+                    return found
+            folder = store.working_folder(name)
+            if folder.is_dir():
+                found = _unfinished(store, settings, folder, now)
+                # A run that ends meanwhile releases its lock after its folder is renamed.
+                if found.state == "running" or folder.is_dir():
+                    return found
+        return RunStatus(name, "planned", epochs)
 
 
 def _unfinished(store: RunStore, settings: RunSettings, folder: Path, now: float) -> RunStatus:
@@ -309,5 +335,5 @@ def _left_hours(plan: Plan, trainings: Iterable[Training], runs: Mapping[str, Ru
         seconds = longest(each.candidates, training)
         if seconds is None:
             return None
-        total += seconds * (1 - begun.share if begun is not None else 1)
+        total += each.count * seconds * (1 - begun.share if begun is not None else 1)
     return total / 3600

@@ -202,6 +202,13 @@ class RunStore:
         """Return True if a run was sealed; its files are not checked."""
         return (self.folder(name) / RECORD).exists()
 
+    def finished_at(self, name: str) -> int | None:
+        """Return when a run was sealed, in nanoseconds since the Unix epoch; None for an unfinished one."""
+        try:
+            return (self.folder(name) / RECORD).stat().st_mtime_ns
+        except OSError:
+            return None
+
     def size(self, name: str) -> int:
         """Return the bytes of a run's files, finished or not."""
         size = 0
