@@ -24,6 +24,7 @@ from silent_study.settings import SettingsError
 from silent_study.store.manifests import evaluated_otherwise, seems_done
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import RunStore, StoreError
+from silent_study.store.stale import check_code
 
 RENEWALS = ".renewals"
 """Name of the folder of the renewals below the results."""
@@ -38,6 +39,7 @@ class Workflow:
 
     Raises:
         SettingsError: The settings are invalid; every line of the message names params.yaml.
+        StoreError: Other source code than the present one trained or evaluated a run of the plan.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Workflow:
             self.plan = Plan(params.resolve(own, presets), results)
         except SettingsError as error:
             raise SettingsError("\n".join(f"params.yaml: {line}" for line in str(error).splitlines())) from None
+        check_code(RunStore(results / "store"), self.plan.all_known_packs())
         self.settings = json.dumps(own, sort_keys=True)
         self.execution = self.plan.params.execution
         self.renewals = results / RENEWALS

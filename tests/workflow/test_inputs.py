@@ -121,7 +121,7 @@ def test_a_manifest_is_renewed_where_an_evaluation_is_by_other_settings(study):
     select(study)
     pack, wildcards = pack_of(study, "seeds")
     assert study.gpus(wildcards) == 1
-    evaluation = dict.fromkeys(("report", "reconstructions_sha256"))
+    evaluation = dict.fromkeys(("report", "reconstructions_sha256", "code"))
     write(
         f"results/store/{pack.members[0].name}/evaluation.json",
         evaluation | {"asked": "", "settings": {}, "sha256": ""},

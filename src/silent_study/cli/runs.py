@@ -13,6 +13,7 @@ from silent_study.cli.parsing import add_verb, given_path, leased_device, positi
 from silent_study.settings import SettingsError, read_json_object
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore, open_run, write_json
+from silent_study.store.stale import check_code
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +99,7 @@ def _train(options: argparse.Namespace) -> int:
 
     pack, store = _read_pack(options.pack), RunStore(options.store)
     with store.locked(pack.lock):
+        check_code(store, [pack])
         done = manifest_if_done(store, pack)
         if done is not None:  # no wait for a device
             write_json(options.manifest, done)

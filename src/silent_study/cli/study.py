@@ -21,7 +21,9 @@ from silent_study.cli.parsing import (
 )
 from silent_study.settings import SettingsError
 from silent_study.store.packs import Round
-from silent_study.store.runs import RunStore, StoreError, write_json
+from silent_study.store.runs import ACCEPTED, RunStore, StoreError, write_json
+from silent_study.store.stale import accept, check_code, remove, stale_message, stale_runs
+from silent_study.words import counted
 
 if TYPE_CHECKING:
     from silent_study.cli.parsing import Verbs
@@ -58,6 +60,11 @@ def add_verbs(verbs: Verbs) -> None:
     select.add_argument("round", choices=get_args(Round)[:2], help="the round of the grid: %(choices)s")
     select.add_argument("group", metavar="DATASET/EXPERIMENT", help="data set and experiment, as in params.yaml")
     select.add_study(several=False)
+
+    add_verb(verbs, _retrain).add_study()
+    accept = add_verb(verbs, _accept)
+    accept.add_study()
+    accept.add_argument("--reason", required=True, help="why the change does not change numbers; kept in the store")
 
     add_verb(verbs, _gather).add_study()
 
@@ -184,6 +191,7 @@ def _select(options: argparse.Namespace) -> int:
     from silent_study.plan.selection import select
 
     plan = load_plan(options)
+    check_code(RunStore(options.results / "store"), plan.all_known_packs())
     if options.round not in plan.rounds(options.group):
         with_round = [group for group in plan.groups() if options.round in plan.rounds(group)]
         raise SettingsError(f"{options.group}: no group with a round {options.round}; known: {', '.join(with_round)}")
@@ -201,6 +209,37 @@ def _select(options: argparse.Namespace) -> int:
     return 0
 
 
+def _retrain(options: argparse.Namespace) -> int:
+    """Remove the runs that other source code made; the workflow then makes them again.
+
+    Remove the runs of params.yaml that other source code than the present one trained or evaluated, with the manifests
+    and selections that name them; the workflow then makes them again. DVC's cache keeps what it recorded of them.
+
+    silent-gradients retrain && snakemake --cores 8 --resources gpu=8 all
+    """
+    plan = load_plan(options)
+    stale = stale_runs(RunStore(options.results / "store"), plan.all_known_packs())
+    left_alone = remove(options.results, stale)
+    for name in left_alone:
+        print(f"{name}: left alone, a process is training it; stop that process and call this again")
+    print(f"removed: {counted(len(stale) - len(left_alone), 'run')} of other source code; now run the workflow again")
+    return 1 if left_alone else 0
+
+
+def _accept(options: argparse.Namespace) -> int:
+    """Keep the runs that other source code made, as equal to those of the present code.
+
+    silent-gradients accept --reason "renamed a variable"
+    """
+    plan, store = load_plan(options), RunStore(options.results / "store")
+    stale = stale_runs(store, plan.all_known_packs())
+    if not options.reason.strip():
+        raise SettingsError("--reason: expected why the change does not change numbers, got nothing")
+    accept(store, stale, options.reason)
+    print(f"accepted: {counted(len(stale), 'run')} of other source code, recorded in {store.root / ACCEPTED}")
+    return 0
+
+
 def _gather(options: argparse.Namespace) -> int:
     """Verify every run and write tables, figures and the report.
 
@@ -210,7 +249,9 @@ def _gather(options: argparse.Namespace) -> int:
     from silent_study.report.gather import gather_results
 
     over_preset = {key: value for key, value in own_settings(options).items() if key != "preset"}
-    report = gather_results(load_plan(options), dotted(over_preset))
+    plan = load_plan(options)
+    check_code(RunStore(options.results / "store"), plan.all_known_packs())
+    report = gather_results(plan, dotted(over_preset))
     print(f"report: {report}")
     return 0
 
@@ -230,6 +271,8 @@ def _report(options: argparse.Namespace) -> int:
     if not page.is_file():
         raise StoreError(f"{page}: not written yet; run: snakemake --cores all --resources gpu=8 all")
     print(f"report: {page}")
+    if stale := stale_message(stale_runs(RunStore(options.results / "store"), plan.all_known_packs())):
+        print(stale)
     if not is_current(plan):
         print(
             "it is not up to date with the settings, source and runs; run: snakemake --cores all --resources gpu=8 all"

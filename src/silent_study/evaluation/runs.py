@@ -23,6 +23,7 @@ from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.settings import EvaluationSettings, RunSettings, SettingsError
 from silent_study.store import documents
+from silent_study.store.code import evaluation_code
 from silent_study.store.files import atomic_file, sha256_of
 from silent_study.store.manifests import evaluation_digest, evaluation_id, kept_evaluation
 from silent_study.store.runs import (
@@ -179,6 +180,7 @@ def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> docume
         "train": None,
         "limit": None,
         "gradient_variance": [],
+        "code": evaluation_code(settings.estimator),
         "reconstructions_sha256": None,
         "sha256": "",
     }

@@ -18,11 +18,13 @@ from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.evaluation.runs import OpenRun, evaluate_selected
 from silent_study.settings import EvaluationSettings, RunSettings
+from silent_study.store.code import evaluation_code, training_code
 from silent_study.store.documents import Manifest
 from silent_study.store.manifests import is_usable, keep_best_weights, manifest, print_outcome
 from silent_study.store.packs import PackSpec
 from silent_study.store.provenance import provenance
 from silent_study.store.runs import (
+    CODE,
     PROGRESS,
     PROVENANCE,
     RESULT,
@@ -33,6 +35,7 @@ from silent_study.store.runs import (
     StoreError,
     write_json,
 )
+from silent_study.store.stale import check_code
 from silent_study.training import checkpoint
 from silent_study.training.loop import Interrupted, Trainer, train
 from silent_study.training.stack import cut_into_stacks
@@ -104,6 +107,11 @@ class _Job:
             from silent_study.training.events import CurveEvents
 
             self.curve_events = CurveEvents
+        # Digests of the source as it is now: an edit during the training does not change what is imported.
+        self.code = {run.name: training_code(run.estimator) for run in self.spec.members}
+        for run in self.spec.members:
+            evaluation_code(run.estimator)
+        check_code(self.store, [self.spec])
         first = self.spec.members[0]
         self.prepared = PreparedData.open(self.data_folder, first.data.sha256)
         self.data = RunData.load(self.prepared, first, self.device)
@@ -154,7 +162,10 @@ class _Job:
             for each in reports:
                 each(trainer)
 
-        return Trainer(settings, self.data, self.store.working_folder(settings.name), self.device, report=report)
+        folder = self.store.working_folder(settings.name)
+        if not self.store.has_checkpoint(settings.name):
+            write_json(folder / CODE, self.code[settings.name])
+        return Trainer(settings, self.data, folder, self.device, report=report)
 
     def evaluate(self, runs: Sequence[StoredRun], evaluation: EvaluationSettings) -> None:
         """Evaluate the runs, in the order of the members."""

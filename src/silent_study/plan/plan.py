@@ -292,6 +292,10 @@ class Plan:
         except SelectionMissingError:
             return None
 
+    def all_known_packs(self) -> list[PackSpec]:
+        """Return the packs of all rounds and groups, but those that depend on a missing selection."""
+        return [pack for round_ in ROUNDS for group in self.groups() for pack in self.known_packs(round_, group) or ()]
+
     def trainings(self) -> Iterator[Training]:
         """Yield every run that the rounds need, cell by cell, as far as it is known."""
         for round_ in ROUNDS:

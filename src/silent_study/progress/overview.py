@@ -9,6 +9,7 @@ from silent_study.jobs.pace import PACE, Pace
 from silent_study.plan.plan import ROUNDS, Plan, Training
 from silent_study.settings import RunSettings
 from silent_study.store.runs import RunStore
+from silent_study.store.stale import stale_message, stale_runs
 from silent_study.words import counted
 
 
@@ -41,7 +42,8 @@ def overview(plan: Plan) -> str:
             to_train = True
     if not to_train:
         lines.append("nothing to train: every run is done")
-    return "\n".join([*lines, *_hours(plan, trainings, to_train)])
+    stale = stale_message(stale_runs(store, plan.all_known_packs()))
+    return "\n".join([*lines, *_hours(plan, trainings, to_train), *([stale] if stale else [])])
 
 
 def _how_far(done: int, runs: int) -> str:

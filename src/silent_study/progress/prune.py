@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from rich.filesize import decimal
 from silent_study.params import load
 from silent_study.plan.plan import Plan, SelectionMissingError
 from silent_study.settings import SettingsError
+from silent_study.store.manifests import naming_runs
 from silent_study.store.packs import Round
 from silent_study.store.runs import RunStore, StoreError, read_json
 from silent_study.words import counted
@@ -183,7 +184,7 @@ class Pruning:
             revisions,
             {name: size for name, size in sizes.items() if name in needed},
             {name: size for name, size in sizes.items() if name not in needed},
-            tuple(path for path, named in _named_runs(results) if not needed.issuperset(named)),
+            tuple(path for path, named in naming_runs(results) if not needed.issuperset(named)),
         )
 
     def overview(self) -> str:
@@ -238,14 +239,6 @@ def lines_for_dvc(keep: Sequence[str] = ()) -> str:
         "  dvc gc --workspace --all-branches --all-tags --all-experiments",
     ]
     return "\n".join(lines)
-
-
-def _named_runs(results: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield every manifest and every selection with the runs that it names."""
-    for path in sorted(results.glob("packs/**/*.json")):
-        yield path, [member["name"] for member in read_json(path)["members"]]
-    for path in sorted(results.glob("selections/**/*.json")):
-        yield path, [chosen["run"] for chosen in read_json(path)["cells"].values()]
 
 
 def _runs(sizes: Mapping[str, int]) -> str:

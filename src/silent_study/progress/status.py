@@ -22,7 +22,8 @@ from silent_study.progress.overview import longest
 from silent_study.report.gathered import is_current, marker_of
 from silent_study.settings import RunSettings
 from silent_study.store.packs import PackSpec, Round
-from silent_study.store.runs import CURVE, EVALUATION, PROGRESS, RunStore, StoreError, read_json
+from silent_study.store.runs import CHECKPOINTS, CURVE, EVALUATION, PROGRESS, RunStore, StoreError, read_json
+from silent_study.store.stale import stale_message, stale_runs
 
 State = Literal["planned", "running", "stopped", "finished", "diverged"]
 """A ``stopped`` run has a folder and no process; the workflow continues it."""
@@ -31,7 +32,6 @@ JobState = Literal["planned", "running", "stopped", "failed", "done"]
 """The log of a ``failed`` job ends with an error; the process of a ``stopped`` one was interrupted or killed; a
 ``running`` one may wait for a device."""
 
-CHECKPOINT = "checkpoint.pt"
 STARTING_SECONDS = 30.0
 """Age up to which an empty log is that of a job that is starting."""
 
@@ -104,6 +104,7 @@ class Status:
     spent_hours: float  # of training, summed over jobs
     left_hours: float | None  # upper bound, likewise; None where it is not known
     report: bool  # whether the report is the plan's
+    stale: str  # what other source code than the present one trained or evaluated, and the ways on; "" if nothing
 
     def count(self) -> Counter[State]:
         """Count the runs by state."""
@@ -180,6 +181,7 @@ class StatusReader:
             spent_hours=sum(run.seconds for run in runs.values()) / 3600,
             left_hours=_left_hours(plan, trainings, runs),
             report=is_current(plan),
+            stale=stale_message(stale_runs(store, plan.all_known_packs())),
         )
 
     def _run(self, store: RunStore, settings: RunSettings, now: float) -> RunStatus:
@@ -227,7 +229,7 @@ def _unfinished(store: RunStore, settings: RunSettings, folder: Path, now: float
         images_per_second=progress.get("images_per_second") if running else None,
         seconds_left=progress.get("seconds_left") if running else None,
         seconds=progress.get("seconds", 0.0),
-        checkpoint_age=_age(folder / CHECKPOINT, now),
+        checkpoint_age=_age(folder / CHECKPOINTS[0], now),
         silent_for=_age(folder / PROGRESS, now),
     )
 

@@ -25,6 +25,8 @@ def view(status: Status, *, every_cell: bool = False) -> RenderableType:
     for job in status.jobs:
         if job.state == "running" and in_training.isdisjoint(job.runs):
             parts.append(Text(f"{job.title}: {job.news or 'starting'}", style="cyan"))
+    if status.stale:
+        parts.append(Text(f"\n{status.stale}", style="bold red"))
     for failure in status.failures:
         parts.append(Text(f"\nFAILED {failure.job}: {failure.error}\n  log: {failure.log}", style="bold red"))
     for job in status.jobs:

@@ -83,6 +83,7 @@ class Evaluation(TypedDict):
     train: Metrics | None
     limit: dict[str, float] | None  # ``silent_gradients.evaluation.limits.Limit``; null where no limit is known
     gradient_variance: list[GradientVariance]  # one entry per snapshot
+    code: Code  # of the evaluation
     reconstructions_sha256: str | None  # of ``reconstructions.npz``
     sha256: str  # of all other entries
 
@@ -92,6 +93,21 @@ class Source(TypedDict):
 
     revision: str | None
     modified: bool | None
+
+
+class Code(TypedDict):
+    """``code.json``: the source code that a run depends on, as digests of its content, see ``store/code.py``."""
+
+    digest: str  # 16 hexadecimal digits; the files that definitions stand in do not matter
+    files: dict[str, str]  # such digits by file of the packages, of the definitions in it
+
+
+class Acceptance(TypedDict):
+    """An entry of ``accepted.json``: source codes that a user has declared to compute the same numbers."""
+
+    codes: list[str]  # digests
+    reason: str
+    accepted: str  # when, ISO 8601
 
 
 class Provenance(TypedDict):

@@ -32,6 +32,18 @@ def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> Manifest:
     return {"pack": spec.id, "round": spec.round, "group": spec.group, "members": members}
 
 
+def naming_runs(results: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the path of every manifest and every selection below the results, with the names of the runs in it.
+
+    Raises:
+        StoreError: One of them cannot be read.
+    """
+    for path in sorted(results.glob("packs/**/*.json")):
+        yield path, [member["name"] for member in read_json(path)["members"]]
+    for path in sorted(results.glob("selections/**/*.json")):
+        yield path, [chosen["run"] for chosen in read_json(path)["cells"].values()]
+
+
 def verified_runs(
     store: RunStore, packs: Sequence[PackSpec], path_of: Callable[[PackSpec], Path]
 ) -> list[list[StoredRun]]:
@@ -109,7 +121,7 @@ def seems_done(store: RunStore, spec: PackSpec) -> bool:
 
 
 def _seems_evaluated(folder: Path, evaluation: EvaluationSettings | None) -> bool:
-    found = _read_evaluation(folder)
+    found = read_evaluation(folder)
     return (
         found is not None
         and evaluation is not None
@@ -147,7 +159,7 @@ def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> Evaluatio
     path = run.folder / EVALUATION
     if not path.exists():
         return None
-    found = _read_evaluation(run.folder)
+    found = read_evaluation(run.folder)
     if found is None or found["sha256"] != evaluation_digest(found):
         raise StoreError(f"{path}: altered")
     pictures = run.folder / RECONSTRUCTIONS
@@ -172,18 +184,18 @@ def evaluated_otherwise(store: RunStore, spec: PackSpec) -> bool:
     The store keeps one evaluation of a run: after an edit of the settings that is taken back, it is that of the edit.
     """
     return spec.evaluation is not None and any(
-        (found := _read_evaluation(store.folder(run.name))) is not None and found["settings"] != asdict(spec.evaluation)
+        (found := read_evaluation(store.folder(run.name))) is not None and found["settings"] != asdict(spec.evaluation)
         for run in spec.members
     )
 
 
-def _read_evaluation(folder: Path) -> Evaluation | None:
+def read_evaluation(folder: Path) -> Evaluation | None:
     """Return the content of ``evaluation.json``; None if it is missing or not an evaluation."""
     try:
         document: Evaluation = read_json(folder / EVALUATION)
     except StoreError:
         return None
-    needed = {"asked", "settings", "report", "reconstructions_sha256", "sha256"}
+    needed = {"asked", "settings", "report", "reconstructions_sha256", "code", "sha256"}
     return document if isinstance(document, dict) and needed <= set(document) else None
 
 

@@ -8,15 +8,16 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import UTC, datetime
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from silent_study.settings import NUMERICS_VERSION, RunSettings, SettingsError
-from silent_study.store.documents import CurveEntry, Evaluation, Identity, Provenance, Result
+from silent_study.store.documents import Acceptance, Code, CurveEntry, Evaluation, Identity, Provenance, Result
 from silent_study.store.files import sha256_of, write_text_atomically
 from silent_study.store.locks import is_locked, locked, try_lock
 
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD, SETTINGS, CURVE, RESULT = "record.json", "settings.json", "curve.jsonl", "result.json"
-PROVENANCE, WEIGHTS = "provenance.json", "weights.pt"
+PROVENANCE, CODE, WEIGHTS = "provenance.json", "code.json", "weights.pt"
 EVALUATION, RECONSTRUCTIONS = "evaluation.json", "reconstructions.npz"
+CHECKPOINTS = ("checkpoint.pt", "checkpoint-previous.pt")
+"""The newest checkpoint of a run in training, and the one before it."""
+ACCEPTED = "accepted.json"
+"""Name of the file, at the top of a store, of the source codes that were accepted as equal."""
 PROGRESS = "progress.json"
 """State of a run in training, rewritten every few seconds; a finished run has none."""
 UNFINISHED = ".partial"
@@ -59,6 +64,19 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def read_unchanged(path: Path) -> Any:
+    """Read a JSON file as ``read_json`` does, once as long as it does not change; the content must not be changed."""
+    try:
+        return _read_at(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+@cache
+def _read_at(path: Path, _changed: int) -> Any:
+    return read_json(path)
 
 
 @dataclass(frozen=True)
@@ -122,6 +140,12 @@ class StoredRun:
     def provenance(self) -> Provenance:
         """Content of ``provenance.json``."""
         document: Provenance = read_json(self.folder / PROVENANCE)
+        return document
+
+    @cached_property
+    def code(self) -> Code:
+        """Content of ``code.json``."""
+        document: Code = read_json(self.folder / CODE)
         return document
 
     @cached_property
@@ -208,6 +232,47 @@ class RunStore:
             return (self.folder(name) / RECORD).stat().st_mtime_ns
         except OSError:
             return None
+
+    def code_of(self, name: str) -> Code | None:
+        """Return the code of which a run is that is finished or has a checkpoint; None if there is no such run.
+
+        Raises:
+            StoreError: The code is not recorded, or the file is damaged.
+        """
+        if self.is_finished(name):
+            folder = self.folder(name)
+        elif self.has_checkpoint(name):
+            folder = self.working_folder(name)
+        else:
+            return None
+        code: Code = read_unchanged(folder / CODE)
+        return code
+
+    def has_checkpoint(self, name: str) -> bool:
+        """Return True if a run in training can be resumed."""
+        return any((self.working_folder(name) / file).exists() for file in CHECKPOINTS)
+
+    def accepted(self) -> list[Acceptance]:
+        """Return the source codes that were accepted as equal.
+
+        Raises:
+            StoreError: The file is damaged.
+        """
+        path = self.root / ACCEPTED
+        return read_json(path)["accepted"] if path.exists() else []
+
+    def accept(self, codes: Iterable[str], reason: str) -> None:
+        """Record that source codes compute the same numbers, for a reason that the user gives."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        entry: Acceptance = {"codes": sorted(codes), "reason": reason, "accepted": now}
+        write_json(self.root / ACCEPTED, {"accepted": [*self.accepted(), entry]})
+
+    def equal_codes(self, digest: str) -> set[str]:
+        """Return the digests of the codes that are accepted as equal to a code, itself included."""
+        equal, accepted = {digest}, [set(entry["codes"]) for entry in self.accepted()]
+        while joined := set[str]().union(*(codes for codes in accepted if codes & equal)) - equal:
+            equal |= joined
+        return equal
 
     def size(self, name: str) -> int:
         """Return the bytes of a run's files, finished or not."""

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from silent_study.store.files import write_bytes_atomically
+from silent_study.store.runs import CHECKPOINTS
 
-CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint-previous.pt"
+CURRENT, PREVIOUS = CHECKPOINTS
 _DIGEST_BYTES = 32
 
 

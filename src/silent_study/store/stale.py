@@ -1,0 +1,126 @@
+"""Runs that other source code than the present one trained or evaluated: find them, accept them, or remove them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from silent_study.store.code import evaluation_code, training_code
+from silent_study.store.documents import Code
+from silent_study.store.manifests import naming_runs, read_evaluation
+from silent_study.store.packs import PackSpec
+from silent_study.store.runs import CODE, EVALUATION, RECONSTRUCTIONS, RunStore, StoreError
+from silent_study.words import counted
+
+SHOWN_FILES = 5
+"""Most changed files that a message names."""
+
+UNRECORDED: Code = {"digest": "unrecorded", "files": {}}
+"""The code of what does not name its code."""
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A run, finished or not, that other source code trained, or evaluated, than would do it now."""
+
+    run: str
+    part: Literal["trained", "evaluated"]
+    found: Code
+    present: Code
+
+    @property
+    def changed(self) -> set[str]:
+        """The files that differ."""
+        return {file for file, _ in self.found["files"].items() ^ self.present["files"].items()}
+
+
+def stale_runs(store: RunStore, packs: Iterable[PackSpec]) -> list[Stale]:
+    """Compare the code of the members of packs that are in a store with the present code."""
+    return list(_stale(store, packs))
+
+
+def _stale(store: RunStore, packs: Iterable[PackSpec]) -> Iterator[Stale]:
+    equal: dict[str, set[str]] = {}
+    packs = list(packs)
+    members = {run.name: run for pack in packs for run in pack.members}
+    evaluated = {run.name for pack in packs if pack.evaluation is not None for run in pack.members}
+    for name, run in members.items():
+        found: list[tuple[Literal["trained", "evaluated"], Code, Code]] = []
+        if (code := _code_of(store, name)) is not None:
+            found.append(("trained", code, training_code(run.estimator)))
+        if name in evaluated and (evaluation := read_evaluation(store.folder(name))) is not None:
+            found.append(("evaluated", evaluation["code"], evaluation_code(run.estimator)))
+        for part, code, present in found:
+            digest = present["digest"]
+            if digest not in equal:
+                equal[digest] = store.equal_codes(digest)
+            if code["digest"] not in equal[digest]:
+                yield Stale(name, part, code, present)
+                break
+
+
+def _code_of(store: RunStore, name: str) -> Code | None:
+    """Return the code of a run; None if the store has nothing of it, or if its verification will find it damaged."""
+    try:
+        return store.code_of(name)
+    except StoreError:
+        damaged = store.is_finished(name) and (store.folder(name) / CODE).exists()
+        return None if damaged else UNRECORDED
+
+
+def stale_message(stale: Sequence[Stale]) -> str:
+    """Return what is stale, the files that changed and the two ways on; "" if nothing is."""
+    if not stale:
+        return ""
+    parts = Counter(each.part for each in stale)
+    what = " and ".join(f"{counted(runs, 'run')} {part}" for part, runs in sorted(parts.items(), reverse=True))
+    files = sorted(set().union(*(each.changed for each in stale if each.found is not UNRECORDED)))
+    more = [f"{len(files) - SHOWN_FILES} more"] if len(files) > SHOWN_FILES else []
+    where = ", ".join(files[:SHOWN_FILES] + more) or "which these runs do not name"
+    return (
+        f"{what} by other source code than the present one ({where})\n"
+        "to train them again, first: silent-gradients retrain\n"
+        'to keep them, if the change does not change numbers: silent-gradients accept --reason "..."'
+    )
+
+
+def check_code(store: RunStore, packs: Iterable[PackSpec]) -> None:
+    """Compare as ``stale_runs`` does.
+
+    Raises:
+        StoreError: Other source code trained or evaluated one of the runs.
+    """
+    if stale := stale_runs(store, packs):
+        raise StoreError(stale_message(stale))
+
+
+def accept(store: RunStore, stale: Iterable[Stale], reason: str) -> None:
+    """Record that the codes of stale runs compute the same numbers as the present ones."""
+    for codes in sorted({(each.found["digest"], each.present["digest"]) for each in stale}):
+        store.accept(codes, reason)
+
+
+def remove(results: Path, stale: Sequence[Stale]) -> list[str]:
+    """Remove stale trainings and evaluations, so that the workflow makes them again.
+
+    Manifests of packs and selections that name the runs go first: after a kill, the same call continues.
+
+    Returns:
+        The names of runs that were left alone because a process is training them.
+    """
+    store, runs = RunStore(results / "store"), {each.run for each in stale}
+    for path, named in list(naming_runs(results)):
+        if not runs.isdisjoint(named):
+            path.unlink(missing_ok=True)
+    left_alone = []
+    for each in stale:
+        if each.part == "trained":
+            if not store.remove(each.run):
+                left_alone.append(each.run)
+        else:
+            for file in (EVALUATION, RECONSTRUCTIONS):
+                (store.folder(each.run) / file).unlink(missing_ok=True)
+    return left_alone
