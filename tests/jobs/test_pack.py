@@ -109,6 +109,7 @@ def test_where_a_run_came_from(tiny, store):
     provenance = json.loads((folders(store, pack)[0] / "provenance.json").read_text())
     assert provenance["versions"]["torch"] == torch.__version__
     assert (provenance["device"], provenance["threads"]) == ("cpu", torch.get_num_threads())
+    assert provenance["float32"].keys() == {"products", "convolutions", "NVIDIA_TF32_OVERRIDE"}
     assert provenance["seconds"] > 0
     # 72 training images, 2 epochs; seconds are rounded.
     assert provenance["images_per_second"] == pytest.approx(144 / provenance["seconds"], rel=0.05)

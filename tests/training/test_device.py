@@ -1,6 +1,9 @@
 """Shorter arithmetic where it is asked for, in training alone."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -107,6 +110,21 @@ def test_linear_layers_of_networks_use_tf32_on_a_gpu_and_nothing_else_does():
     network.eval()
     assert max(error(differentiated(network, x))) < 1e-5
     torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("override", ["", "1"])
+def test_float32_is_float32_whatever_the_environment_sets(override):
+    code = """
+import torch
+from silent_study.training.device import FLOAT32_BACKENDS, configure_torch
+print(torch.backends.cuda.matmul.fp32_precision)
+configure_torch()
+print({backend.fp32_precision for backend in FLOAT32_BACKENDS}, torch.backends.cuda.matmul.allow_tf32)
+"""
+    environment = os.environ | {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": override, "NVIDIA_TF32_OVERRIDE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["tf32" if override else "none", "{'ieee'} False"]
+    assert "NVIDIA_TF32_OVERRIDE=0" in done.stderr
 
 
 def test_tf32_is_on_inside_alone():

@@ -1,7 +1,7 @@
 """An edited estimator: every program notices, and two commands lead on; a comment changes nothing."""
 
 import pytest
-from tests.workflow.repository import LITERAL, TINY, Repository
+from tests.workflow.repository import LITERAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -45,4 +45,3 @@ def test_runs_of_an_edited_estimator_are_trained_again_or_accepted(finished, tmp
     assert all("reparameterization" in path for path in trained)
     assert len([path for path in before if "reparameterization" in path]) == len(trained)
     repository.run(*LITERAL, "--dry-run")
-    assert TINY

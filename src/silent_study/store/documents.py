@@ -120,6 +120,7 @@ class Provenance(TypedDict):
     device: str  # ``cpu`` or ``cuda``
     hardware: str  # name of the device
     threads: int  # CPU threads that torch used
+    float32: dict[str, str | None]  # how torch computed it outside the parts that the run's precision shortens
     versions: dict[str, str]  # by package
     source: Source
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -12,6 +13,9 @@ from silent_study.store.documents import Provenance, Source
 
 if TYPE_CHECKING:
     import torch
+
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+"""Environment variable with which NVIDIA's libraries use TF32, or not, whatever torch asks them for."""
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -36,6 +40,11 @@ def provenance(started: datetime, seconds: float, images: int, device: torch.dev
         "device": device.type,
         "hardware": hardware_of(device),
         "threads": torch.get_num_threads(),
+        "float32": {
+            "products": torch.backends.cuda.matmul.fp32_precision,
+            "convolutions": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+            TF32_OVERRIDE: os.environ.get(TF32_OVERRIDE),
+        },
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "source": source_revision(),
     }

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from silent_gradients.networks import tf32
 from silent_study.settings import Precision
+from silent_study.store.provenance import TF32_OVERRIDE
 
-_CUDNN = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+_BACKENDS: Any = torch.backends
+_CUDNN = _BACKENDS.cudnn.conv
+FLOAT32_BACKENDS = (
+    *(_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn),
+    *(_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn),
+)
+"""The parts of torch that can compute float32 in a shorter type."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -23,8 +33,18 @@ def configure_torch(threads: int = 1) -> None:
     torch.set_num_threads(threads)
     # Saturated posteriors are full of denormal numbers, which are several times slower.
     torch.set_flush_denormal(True)
-    # By default PyTorch computes convolutions in TF32; here ``RunSettings.precision`` decides.
-    _CUDNN.fp32_precision = "ieee"
+    # ``RunSettings.precision`` decides. PyTorch's default is TF32 for convolutions, and for matrix products as well
+    # where TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set, as in NVIDIA's containers.
+    torch.set_float32_matmul_precision("highest")
+    for backend in FLOAT32_BACKENDS:
+        backend.fp32_precision = "ieee"
+    if TF32_OVERRIDE in os.environ:
+        print(
+            f"{TF32_OVERRIDE}={os.environ[TF32_OVERRIDE]}: NVIDIA's libraries may use TF32 where a run's settings do "
+            "not, or the reverse; unset it for the arithmetic that the settings name",
+            file=sys.stderr,
+            flush=True,
+        )
     # A run's shapes never change, so that trying cuDNN's algorithms pays.
     torch.backends.cudnn.benchmark = True
 
