@@ -12,11 +12,12 @@ from tests.data.conftest import PIXELS
 from tests.tiny import damage
 
 from silent_study.data.errors import DataError
-from silent_study.data.prepare import dequantize, prepare
+from silent_study.data.prepare import dequantize, outdated, prepare
 from silent_study.data.prepared import EVALUATION_NOISE_SEED, PreparedData, evaluation_noise
 from silent_study.data.raw import Form
 from silent_study.data.sources import SOURCES
 from silent_study.settings import digest
+from silent_study.store.code import reading_code
 from silent_study.store.files import sha256_of
 
 
@@ -37,6 +38,7 @@ def test_prepare_writes_the_arrays_and_says_what_they_are(tiny, tmp_path):
         "sha256": tiny.sha256,
         "arrays_sha256": tiny.arrays_sha256,
         "files": {file: sha256_of(folder / file) for file in ("train.npy", "test.npy")},
+        "reader": reading_code()["digest"],
     }
     assert seal == digest(manifest)
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "test.npy", "train.npy"]
@@ -86,6 +88,30 @@ def test_another_version_is_prepared_again(tiny, reader, tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "tiny", dataclasses.replace(tiny, version="worded anew"))
     assert prepare("tiny", tmp_path)["version"] == "worded anew"
     assert len(reader.roots) == 4
+
+
+def test_what_other_code_prepared_is_out_of_date_and_prepared_again(tiny, reader, tmp_path, monkeypatch):
+    prepare("tiny", tmp_path), dequantize("tiny", tmp_path)
+    assert outdated(tmp_path, tiny) == []
+    for module in ("prepare", "prepared"):
+        monkeypatch.setattr(f"silent_study.data.{module}.reading_code", lambda: {"digest": "edited", "files": {}})
+    assert outdated(tmp_path, tiny) == [tmp_path / "manifest.json", tmp_path / "noise.json"]
+    prepare("tiny", tmp_path), dequantize("tiny", tmp_path)
+    assert outdated(tmp_path, tiny) == []
+    assert len(reader.roots) == 4
+    reader.pixels[0] ^= 1  # as the edit would have it
+    monkeypatch.setattr("silent_study.data.prepare.reading_code", lambda: {"digest": "again", "files": {}})
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match="expected arrays with sha256"):
+        prepare("tiny", tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_damaged_manifest_is_out_of_date_and_a_missing_one_is_not(tiny, tmp_path):
+    prepare("tiny", tmp_path), dequantize("tiny", tmp_path)
+    _cut(tmp_path / "manifest.json")
+    (tmp_path / "noise.json").unlink()
+    assert outdated(tmp_path, tiny) == [tmp_path / "manifest.json"]
 
 
 def _floats(_root, _split):

@@ -32,11 +32,11 @@ def folder(tmp_path):
     np.save(path / "test.npy", PIXELS[6:])
     sha256 = arrays_digest("tiny", 17, PIXELS[:6], PIXELS[6:])
     manifest = {"name": "tiny", "title": "Tiny", "version": "made here", "levels": 17, "shape": [1, 2, 3]}
-    manifest |= {"counts": {"train": 6, "test": 3}, "sha256": sha256, "arrays_sha256": sha256}
+    manifest |= {"counts": {"train": 6, "test": 3}, "sha256": sha256, "arrays_sha256": sha256, "reader": "0"}
     manifest |= {"files": {file: sha256_of(path / file) for file in ("train.npy", "test.npy")}}
     (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     np.save(path / "noise.npy", NOISE)
-    noise = {"name": "tiny", "seed": 3, "shape": [3, 1, 2, 3], "sha256": sha256_of(path / "noise.npy")}
+    noise = {"name": "tiny", "seed": 3, "shape": [3, 1, 2, 3], "sha256": sha256_of(path / "noise.npy"), "reader": "0"}
     (path / "noise.json").write_text(json.dumps(sealed(noise)))
     return path
 
@@ -98,7 +98,8 @@ def test_a_sealed_manifest_of_other_arrays_is_refused(folder, file):
 
 def test_the_noise_of_another_data_set_is_refused(folder):
     np.save(folder / "noise.npy", NOISE.reshape(3, 2, 1, 3))
-    manifest = {"name": "other", "seed": 3, "shape": [3, 2, 1, 3], "sha256": sha256_of(folder / "noise.npy")}
+    manifest = {"name": "other", "seed": 3, "shape": [3, 2, 1, 3]}
+    manifest |= {"sha256": sha256_of(folder / "noise.npy"), "reader": "0"}
     (folder / "noise.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(DataError, match="expected the noise of tiny, found that of other"):
         PreparedData.open(folder)

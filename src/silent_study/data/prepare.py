@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +34,7 @@ from silent_study.data.prepared import (
 from silent_study.data.raw import Obtained, Split, obtain
 from silent_study.data.source import Source
 from silent_study.data.sources import source_named
+from silent_study.store.code import reading_code
 from silent_study.store.files import atomic_file
 
 RAW = Path("data/raw")  # downloaded raw files, in the layout of a mirror
@@ -53,9 +54,9 @@ def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> 
 def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> Manifest:
     """Write ``train.npy``, ``test.npy`` (uint8 ``[N, C, H, W]``) and, last, ``manifest.json`` into a folder.
 
-    A folder that already holds this version of the data set undamaged is left as it is. Missing raw files are taken
-    from the mirror, a folder or an address, or downloaded to ``raw``. Images are copied batch by batch: memory holds at
-    most the images of the largest raw file.
+    A folder that holds this version of the data set undamaged, by this code, is left as it is. Missing raw files are
+    taken from the mirror, a folder or an address, or downloaded to ``raw``. Images are copied batch by batch: memory
+    holds at most the images of the largest raw file.
 
     Raises:
         DataError: The data set is unknown, could not be obtained, or differs from its source's description; or the
@@ -68,7 +69,7 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
         print(f"{source.name}: {note}", file=sys.stderr, flush=True)
     with suppress(DataError):  # absent, damaged or of another version: it is prepared anew
         present = open_arrays(folder, source.sha256)[2]
-        if description.items() <= present.items():
+        if description.items() <= present.items() and present["reader"] == reading_code()["digest"]:
             return present
 
     obtained = download(source, raw, mirror)
@@ -90,8 +91,8 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
 def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
     """Write ``noise.npy``, the dequantization noise of every evaluation, and then ``noise.json`` into a folder.
 
-    Undamaged files of this noise are left as they are. The data set need not be prepared yet. Training draws fresh
-    noise for each batch instead.
+    Undamaged files of this noise, by this code, are left as they are. The data set need not be prepared yet. Training
+    draws fresh noise for each batch instead.
 
     Raises:
         DataError: The data set is unknown, or the disk is full.
@@ -101,7 +102,8 @@ def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
     shape = (source.test, *source.shape)
     with suppress(DataError):  # absent or damaged: it is written anew
         _, noise = open_noise(folder)
-        if (noise["name"], noise["seed"], noise["shape"]) == (source.name, EVALUATION_NOISE_SEED, list(shape)):
+        expected = (source.name, EVALUATION_NOISE_SEED, list(shape), reading_code()["digest"])
+        if (noise["name"], noise["seed"], noise["shape"], noise["reader"]) == expected:
             return noise
     with enough_space(folder, 4 * math.prod(shape)), atomic_file(folder / NOISE) as file:
         _write_header(file, np.dtype("<f4"), shape)
@@ -111,16 +113,19 @@ def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
 
 
 def outdated(folder: Path, source: Source) -> list[Path]:
-    """Manifests in a folder that are of other data than the source's, or describe them otherwise."""
-    found = []
-    # Absent or damaged ones are the matter of whoever reads the folder.
-    with suppress(DataError):
-        manifest = manifest_of(folder)
-        if not source.description.items() <= manifest.items():
-            found.append(folder / MANIFEST)
-    with suppress(DataError):
-        if noise_manifest_of(folder)["shape"] != [source.test, *source.shape]:
-            found.append(folder / NOISE_MANIFEST)
+    """Return the manifests in a folder that are damaged, of other data than the source's or by other code."""
+    expected: dict[str, tuple[Callable[[Path], Mapping[str, Any]], dict[str, Any]]] = {
+        MANIFEST: (manifest_of, dict(source.description)),
+        NOISE_MANIFEST: (noise_manifest_of, {"shape": [source.test, *source.shape]}),
+    }
+    reader, found = {"reader": reading_code()["digest"]}, []
+    for name, (read, entries) in expected.items():
+        try:
+            current = (entries | reader).items() <= read(folder).items()
+        except DataError:
+            current = not (folder / name).exists()
+        if not current:
+            found.append(folder / name)
     return found
 
 

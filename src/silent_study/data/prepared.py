@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from silent_study.data.errors import DataError
 from silent_study.settings import Protocol, digest
+from silent_study.store.code import reading_code
 from silent_study.store.files import sha256_of
 from silent_study.store.runs import write_json
 
@@ -51,16 +52,18 @@ class Manifest(Description):
 
     arrays_sha256: str
     files: dict[str, str]
+    reader: str  # digest of the code that prepared it, see ``store.code.reading_code``
     seal: str
 
 
 class NoiseManifest(TypedDict):
-    """``noise.json``: ``shape`` is ``[M, C, H, W]``, ``sha256`` the file's, ``seal`` as in ``Manifest``."""
+    """``noise.json``: ``shape`` is ``[M, C, H, W]``, ``sha256`` the file's; other entries as in ``Manifest``."""
 
     name: str
     seed: int
     shape: list[int]
     sha256: str
+    reader: str
     seal: str
 
 
@@ -234,15 +237,16 @@ def noise_manifest_of(folder: Path) -> NoiseManifest:
 def write_manifest(folder: Path, description: Description, arrays_sha256: str) -> Manifest:
     """Write ``manifest.json`` for the arrays in a folder; ``arrays_sha256`` is their ``arrays_digest``."""
     files = {file: sha256_of(folder / file) for file in (TRAIN, TEST)}
-    manifest: Any = sealed({**description, "arrays_sha256": arrays_sha256, "files": files})
+    made = {"arrays_sha256": arrays_sha256, "files": files, "reader": reading_code()["digest"]}
+    manifest: Any = sealed({**description, **made})
     write_json(folder / MANIFEST, manifest)
     return manifest
 
 
 def write_noise_manifest(folder: Path, name: str, shape: tuple[int, ...]) -> NoiseManifest:
     """Write ``noise.json`` for the evaluation noise ``[M, C, H, W]`` in a folder."""
-    entries = {"name": name, "seed": EVALUATION_NOISE_SEED, "shape": list(shape), "sha256": sha256_of(folder / NOISE)}
-    manifest: Any = sealed(entries)
+    made = {"sha256": sha256_of(folder / NOISE), "reader": reading_code()["digest"]}
+    manifest: Any = sealed({"name": name, "seed": EVALUATION_NOISE_SEED, "shape": list(shape), **made})
     write_json(folder / NOISE_MANIFEST, manifest)
     return manifest
 
