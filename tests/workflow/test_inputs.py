@@ -10,6 +10,7 @@ from tests.workflow.repository import section
 
 from silent_study.data.prepared import sealed
 from silent_study.settings import SettingsError
+from silent_study.store.code import reading_code
 from silent_study.store.runs import StoreError
 from silent_study.workflow import Workflow
 
@@ -104,7 +105,7 @@ def test_a_pack_that_the_settings_do_not_have_is_an_error(study):
 def test_prepared_data_of_another_version_are_renewed(study):
     assert len(study.prepared("digits")) == 5  # missing files need no renewal
     source = study.plan.params.sources["digits"]
-    more = {"arrays_sha256": "", "files": {}}
+    more = {"arrays_sha256": "", "files": {}, "reader": reading_code()["digest"]}
     path = write("data/prepared/digits/manifest.json", sealed({**source.description, **more}))
     assert study.data_renewals("digits", "manifest.json") == []
     path = write("data/prepared/digits/manifest.json", sealed({**source.description, "version": "0", **more}))
