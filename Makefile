@@ -10,34 +10,42 @@ CORES ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || e
 WORKERS ?= 2
 
 VENV := .venv
-BIN := $(CURDIR)/$(VENV)/bin
-INSTALLED := $(VENV)/installed
+BIN := $(VENV)/bin
+COMMA := ,
+# $(call install,EXTRAS): install the project with these extras, show what is downloaded, and touch the target.
+install = $(PIP) -c constraints.txt -e '.[$(1)]' 2>&1 \
+  | tee $(VENV)/install.log \
+  | { grep --line-buffered -oE '(Downloading|Using cached) .*[0-9]{2}(\.[0-9])? [MG]B\)|^Installing collected packages|^ERROR.*' || true; } \
+  || { tail -n 20 $(VENV)/install.log; echo "The installation failed; all of its output: $(VENV)/install.log"; exit 1; }; \
+  touch $@
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile --progress-bar off
 # Writes the generated tables of the documents: their pages call functions of docs/tables.py.
 COG := $(BIN)/cog -P -I . -p "from docs import tables" --verbosity=1
 GENERATED := docs/results.md docs/results/*.md docs/hidden-settings.md docs/reliability.md \
     docs/command-line.md docs/architecture.md
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Snakemake and its jobs find the programs of the environment first.
-export PATH := $(BIN):$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup quickstart test test-slow lint format tables notebooks docs reference clean
+.PHONY: help setup setup-tests quickstart test test-slow lint format tables notebooks docs reference clean
 
 help: ## List the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
-setup: $(INSTALLED) ## Make .venv with everything that the workflow and the tests need
+setup: $(VENV)/workflow ## Make .venv with everything that the workflow needs
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(VENV)/workflow: pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, not {sys.version}")'
 	@echo "Making $(VENV) (the download is about 3 GB, most of it torch for GPUs)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile --progress-bar off \
-	    -c constraints.txt -e '.[workflow,dev,slurm,docs]' 2>&1 \
-	  | tee $(VENV)/install.log \
-	  | { grep --line-buffered -oE '(Downloading|Using cached) .*[0-9]{2}(\.[0-9])? [MG]B\)|^Installing collected packages|^ERROR.*' || true; } \
-	  || { tail -n 20 $(VENV)/install.log; echo "The installation failed; all of its output: $(VENV)/install.log"; exit 1; }
-	@touch $@
+	@$(call install,workflow)
+
+setup-tests: $(VENV)/tests ## Add what tests, linters and the site need
+
+$(VENV)/tests: $(VENV)/workflow
+	@echo "Adding what the tests need"
+	@$(call install,workflow$(COMMA)dev$(COMMA)slurm$(COMMA)docs)
 
 quickstart: setup ## Run the whole workflow as params.yaml says: data, training, tables, figures, report
 	@start=$$(date +%s); \
@@ -46,13 +54,13 @@ quickstart: setup ## Run the whole workflow as params.yaml says: data, training,
 	seconds=$$(( $$(date +%s) - start )); \
 	echo "Done in $$(( seconds / 60 )) min $$(( seconds % 60 )) s. The report: results/report.html"
 
-test: setup ## Run the tests, without those that take long or need a GPU
+test: setup-tests ## Run the tests, without those that take long or need a GPU
 	$(PYTEST)
 
-test-slow: setup ## Run the tests that take long
+test-slow: setup-tests ## Run the tests that take long
 	$(PYTEST) -m "slow and not gpu"
 
-lint: setup ## Check style, types and the workflow's form
+lint: setup-tests ## Check style, types and the workflow's form
 	ruff check
 	ruff format --check
 	mypy
@@ -61,23 +69,23 @@ lint: setup ## Check style, types and the workflow's form
 	snakemake --lint
 	$(COG) --check --check-fail-msg="A page differs from what its tables come to: make tables" $(GENERATED)
 
-format: setup ## Put the source into the form that lint asks for
+format: setup-tests ## Put the source into the form that lint asks for
 	ruff check --fix
 	ruff format
 	snakefmt Snakefile workflow
 
-docs: setup ## Build the site of the documents into site/
+docs: setup-tests ## Build the site of the documents into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The site: site/index.html"
 
-reference: setup ## Write the page of the settings (docs/settings.md) anew
+reference: setup-tests ## Write the page of the settings (docs/settings.md) anew
 	$(BIN)/python -m docs.settings_reference > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
 
-tables: setup ## Write the tables of the documents anew from measured/
+tables: setup-tests ## Write the tables of the documents anew from measured/
 	$(COG) -r $(GENERATED)
 
-notebooks: setup ## Execute the notebooks of the documents and store their outputs
+notebooks: setup-tests ## Execute the notebooks of the documents and store their outputs
 	$(BIN)/python -m tests.docs.notebooks
 
 clean: ## Remove .venv and what the tools left; data and results stay

@@ -189,6 +189,14 @@ def test_what_it_shows_is_of_one_plan_and_made_again_when_lost(repository):
 
 
 # Has the selection of one group end after a manifest of the other group is written, and before that job has ended.
+@pytest.mark.slow
+def test_no_activation_is_needed(repository):
+    shutil.rmtree(repository.root / "data" / "prepared")
+    snakemake = Path(sys.executable).with_name("snakemake")
+    repository.run("env", "PATH=/usr/bin:/bin", str(snakemake), "--cores", "1", "data")
+    assert (repository.root / "data" / "prepared" / "digits" / "noise.npy").exists()
+
+
 SLOW_ENDS = """#!/bin/sh
 case "$*" in "select baselines digits/fixed"*)
     until ls results/packs/{round}/digits/learnable/*.json > /dev/null 2>&1; do sleep 0.1; done;; esac
