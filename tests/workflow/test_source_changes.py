@@ -18,7 +18,7 @@ def rewrite(repository, old, new):
 
 def test_runs_of_an_edited_estimator_are_trained_again_or_accepted(finished, tmp_path):
     repository = finished.copy(tmp_path / "repository")
-    rewrite(repository, FORMULA, f"{FORMULA}  # the paper's Eq. 2")
+    rewrite(repository, "@register", "# a comment\n@register")
     repository.check_nothing_to_do()
     before, numbers = repository.curve_times(), repository.numbers()
 
