@@ -11,7 +11,16 @@ from silent_study.settings import EvaluationSettings, RunSettings, digest
 from silent_study.store.documents import Evaluation, Manifest, Member
 from silent_study.store.files import sha256_of
 from silent_study.store.packs import PackSpec, Round
-from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, WEIGHTS, RunStore, StoredRun, StoreError, read_json
+from silent_study.store.runs import (
+    EVALUATION,
+    RECONSTRUCTIONS,
+    WEIGHTS,
+    RunStore,
+    StoredRun,
+    StoreError,
+    read_json,
+    read_unchanged,
+)
 
 SHOWN_PROBLEMS = 10
 """Number of problems listed in an error: as many lines as Snakemake's display shows of a job's log."""
@@ -192,7 +201,7 @@ def evaluated_otherwise(store: RunStore, spec: PackSpec) -> bool:
 def read_evaluation(folder: Path) -> Evaluation | None:
     """Return the content of ``evaluation.json``; None if it is missing or not an evaluation."""
     try:
-        document: Evaluation = read_json(folder / EVALUATION)
+        document: Evaluation = read_unchanged(folder / EVALUATION)
     except StoreError:
         return None
     needed = {"asked", "settings", "report", "reconstructions_sha256", "code", "sha256"}

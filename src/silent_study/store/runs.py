@@ -69,13 +69,15 @@ def read_json(path: Path) -> Any:
 def read_unchanged(path: Path) -> Any:
     """Read a JSON file as ``read_json`` does, once as long as it does not change; the content must not be changed."""
     try:
-        return _read_at(path, path.stat().st_mtime_ns)
+        found = path.stat()
+        # A file that is written beside and renamed is another inode, even within a tick of the clock.
+        return _read_once(path, (found.st_ino, found.st_size, found.st_mtime_ns))
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
 
 
 @cache
-def _read_at(path: Path, _changed: int) -> Any:
+def _read_once(path: Path, _state: tuple[int, int, int]) -> Any:
     return read_json(path)
 
 
