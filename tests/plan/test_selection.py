@@ -13,7 +13,7 @@ from tests.tiny import write_study
 
 from silent_study import params
 from silent_study.plan.plan import Plan
-from silent_study.plan.selection import select
+from silent_study.plan.selection import check_selections, select
 from silent_study.store.documents import Selection
 from silent_study.store.manifests import manifest
 from silent_study.store.runs import RunStore, StoreError, write_json
@@ -93,6 +93,25 @@ def test_each_cell_gets_its_least_bound(tmp_path, seed):
     assert document["round"] == "baselines"
     assert document["id"] == plan.selection_id("baselines", "digits/fixed", {})
     assert set(document["cells"]) == {cell.name for cell in plan.cells_of("baselines")}
+
+
+def test_a_selection_edited_by_hand_is_found(tmp_path):
+    plan = make_plan(tmp_path, "fixed", FIXED_GRID, [], FIXED_METHODS)
+    store = write_results(plan, "baselines", {}, lambda run: run.learning_rate)
+    path = plan.selection_path("baselines", "digits/fixed", {})
+    document = select(plan, store, "baselines", "digits/fixed", {})
+    runs = {run.name: store.verified(run.name, run.id) for pack in plan.packs("baselines", {}) for run in pack.members}
+    write_json(path, document)
+    check_selections(plan, runs)
+    chosen = document["cells"]["digits/fixed/reinforce"]
+    chosen["point"] = chosen["point"] | {"learning_rate": max(FIXED_GRID["learning_rate"])}
+    write_json(path, document)
+    with pytest.raises(StoreError, match=r"digits/fixed/reinforce: .*not .*delete it"):
+        check_selections(plan, runs)
+    del document["cells"]["digits/fixed/reinforce"]
+    write_json(path, document)
+    with pytest.raises(StoreError, match="delete it"):
+        check_selections(plan, runs)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -13,10 +13,10 @@ from tests.tiny import write_study
 from silent_study import params
 from silent_study.cli import main
 from silent_study.plan.plan import ROUNDS, Plan
-from silent_study.progress import prune as pruning
 from silent_study.progress.prune import Pruning, RevisionError, kept_revisions, lines_for_dvc
 from silent_study.report.gathered import marker_of
 from silent_study.settings import SettingsError
+from silent_study.store.manifests import naming_runs
 from silent_study.store.runs import RunStore
 
 RESULTS = Path("results")
@@ -323,7 +323,7 @@ def test_after_a_kill_nothing_names_a_removed_run_and_the_same_command_goes_on(r
         patch.setattr(RunStore, "remove", killed)
         with pytest.raises(Killed):
             Pruning.of(RESULTS).delete()
-    assert not [name for _, named in pruning._named_runs(RESULTS) for name in named if name in gone]
+    assert not [name for _, named in naming_runs(RESULTS) for name in named if name in gone]
     assert len(goes()) == 4 - removed
     Pruning.of(RESULTS).delete()
     assert files() == before

@@ -137,6 +137,7 @@ def write_run(
             "epochs_to_threshold": None if diverged else epochs_to_threshold,
             "threshold_bpd": 3.0,
         },
+        "code": {"digest": revision, "files": {}},
         "provenance": {
             "source": {"revision": revision, "modified": False},
             "versions": {"torch": "2.15.0", "numpy": "2.4.6"},

@@ -18,7 +18,10 @@ def test_a_status_names_everything_that_limits_the_numbers(study):
     study.add(CELL, seed=1, diverged_epoch=5)
     study.add(CELL, seed=2, flattened=False, revision="b" * 16)
     (found,) = study.cells
-    assert found.status == "diverged (2 of 3, epochs 5, 17); not flattened (1 of 3); source revisions differ"
+    assert (
+        found.status
+        == "diverged (2 of 3, epochs 5, 17); not flattened (1 of 3); source code differs, accepted as equal"
+    )
     assert [run.seed for run in found.evaluated] == [2]
 
 

@@ -172,7 +172,7 @@ def test_hostile_names_are_text_and_runs_of_several_revisions_are_flagged(study,
     html = (tmp_path / "report.html").read_text()
     assert html.count("<script") == 1
     assert "&lt;script&gt;" in html
-    for text in ("Made by 2 source revisions", "c0ffee0000", "source revisions differ"):
+    for text in ("Made by 2 source revisions", "c0ffee0000", "source code differs, accepted as equal"):
         assert text in Page(html).words
 
 

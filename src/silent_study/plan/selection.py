@@ -11,7 +11,7 @@ from silent_study.plan.plan import Cell, Plan, Point, Selections
 from silent_study.store.documents import Selected, Selection
 from silent_study.store.manifests import verified_runs
 from silent_study.store.packs import Round
-from silent_study.store.runs import RunStore, StoredRun
+from silent_study.store.runs import RunStore, StoredRun, StoreError
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,27 @@ class TriedPoint:
     run: StoredRun
 
 
-def tried_points(plan: Plan, store: RunStore, round_: Round, group: str, selections: Selections) -> list[TriedPoint]:
-    """Return every grid point of a group's round with its verified run; several points may share a run."""
-    packs = plan.packs(round_, selections, group)
-    runs = {run.name: run for members in verified_runs(store, packs, plan.manifest) for run in members}
-    return [
-        TriedPoint(cell, point, runs[plan.run(cell, point, plan.params.seeds[0]).name])
-        for cell in plan.cells_of(round_, group)
-        for point in plan.points(cell, selections)
-    ]
+def check_selections(plan: Plan, runs: Mapping[str, StoredRun]) -> None:
+    """Compare every selection of a plan with what its rule selects of the verified runs, by name.
+
+    Raises:
+        StoreError: A selection differs, as after an edit by hand; the message names the cells and points.
+    """
+    for group in plan.groups():
+        found: dict[str, Mapping[str, Any]] = {}
+        for round_ in plan.rounds_before("seeds", group):
+            stated, expected = plan.selected(round_, group, found), _chosen(plan, runs, round_, group, found)
+            wrong = [cell for cell in expected if stated.get(cell) != expected[cell]]
+            if wrong or len(stated) != len(expected):
+                path = plan.selection_path(round_, group, found)
+                points = [
+                    f"{cell}: {stated.get(cell, {}).get('point')}, not {expected[cell]['point']}" for cell in wrong
+                ]
+                raise StoreError(
+                    f"{path}: not what the runs of the grid lead to ({'; '.join(points) or 'other cells'}); delete it: "
+                    "the workflow makes it again"
+                )
+            found |= stated
 
 
 def select(plan: Plan, store: RunStore, round_: Round, group: str, selections: Selections) -> Selection:
@@ -43,7 +55,20 @@ def select(plan: Plan, store: RunStore, round_: Round, group: str, selections: S
     Returns:
         The selection; a cell without a finished run has the status ``diverged`` and its first point.
     """
-    tried = tried_points(plan, store, round_, group, selections)
+    packs = plan.packs(round_, selections, group)
+    runs = {run.name: run for members in verified_runs(store, packs, plan.manifest) for run in members}
+    cells = _chosen(plan, runs, round_, group, selections)
+    return {"round": round_, "group": group, "id": plan.selection_id(round_, group, selections), "cells": cells}
+
+
+def _chosen(
+    plan: Plan, runs_by_name: Mapping[str, StoredRun], round_: Round, group: str, selections: Selections
+) -> dict[str, Selected]:
+    tried = [
+        TriedPoint(cell, point, runs_by_name[plan.run(cell, point, plan.params.seeds[0]).name])
+        for cell in plan.cells_of(round_, group)
+        for point in plan.points(cell, selections)
+    ]
     shared = _select_shared(plan.shared_axes(group), tried)
     cells: dict[str, Selected] = {}
     for cell in plan.cells_of(round_, group):
@@ -59,7 +84,7 @@ def select(plan: Plan, store: RunStore, round_: Round, group: str, selections: S
             "configurations": len(runs),
             "diverged": sum(run.diverged for run in runs.values()),
         }
-    return {"round": round_, "group": group, "id": plan.selection_id(round_, group, selections), "cells": cells}
+    return cells
 
 
 def _agrees(point: Point, shared: Mapping[str, Any]) -> bool:

@@ -67,8 +67,8 @@ class Cell:
         ]
         if total < self.planned_seeds:
             parts.append(f"{total} of {self.planned_seeds} seeds run")
-        if len({revision(run) for run in self.runs}) > 1:
-            parts.append("source revisions differ")
+        if len({run.code["digest"] for run in self.runs}) > 1:
+            parts.append("source code differs, accepted as equal")
         return "; ".join(parts) or "complete"
 
     def values(self, metric: str) -> dict[int, float]:

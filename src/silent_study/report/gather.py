@@ -13,6 +13,7 @@ import pandas as pd
 from silent_study.data.prepare import PREPARED
 from silent_study.evaluation.known_limits import kept_factor_analysis
 from silent_study.plan.plan import ROUNDS, Plan, Selections
+from silent_study.plan.selection import check_selections
 from silent_study.report import figures, gathered, page, tables
 from silent_study.report.cells import Cell, cells
 from silent_study.report.claims import Claim, claims
@@ -38,10 +39,11 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
     """Write everything that people and machines read of the results and return the page's path.
 
     Raises:
-        StoreError: A run is missing, altered or foreign.
+        StoreError: A run is missing, altered or foreign, or a selection is not what the grid leads to.
     """
     selections = plan.selections("seeds")
     records = list(_records(plan, selections))
+    check_selections(plan, {record.name: record for record in records})
     marker = gathered.marker_of(plan, selections)
     for stale in marker.parent.glob("*.json"):
         stale.unlink()
