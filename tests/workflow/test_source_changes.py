@@ -19,7 +19,7 @@ def rewrite(repository, old, new):
 def test_runs_of_an_edited_estimator_are_trained_again_or_accepted(finished, tmp_path):
     repository = finished.copy(tmp_path / "repository")
     rewrite(repository, "@register", "# a comment\n@register")
-    repository.check_nothing_to_do()
+    assert "Nothing to be done" in repository.run(*LITERAL, "--dry-run")
     before, numbers = repository.curve_times(), repository.numbers()
 
     rewrite(repository, FORMULA, f"1.5 * {FORMULA}")
