@@ -222,7 +222,8 @@ def _retrain(options: argparse.Namespace) -> int:
     left_alone = remove(options.results, stale)
     for name in left_alone:
         print(f"{name}: left alone, a process is training it; stop that process and call this again")
-    print(f"removed: {counted(len(stale) - len(left_alone), 'run')} of other source code; now run the workflow again")
+    removed = len({each.run for each in stale}) - len(left_alone)
+    print(f"removed: what other source code made of {counted(removed, 'run')}; now run the workflow again")
     return 1 if left_alone else 0
 
 
@@ -236,7 +237,8 @@ def _accept(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         raise SettingsError("--reason: expected why the change does not change numbers, got nothing")
     accept(store, stale, options.reason)
-    print(f"accepted: {counted(len(stale), 'run')} of other source code, recorded in {store.root / ACCEPTED}")
+    runs = counted(len({each.run for each in stale}), "run")
+    print(f"accepted: {runs} of other source code, recorded in {store.root / ACCEPTED}")
     return 0
 
 

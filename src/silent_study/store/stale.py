@@ -59,7 +59,6 @@ def _stale(store: RunStore, packs: Iterable[PackSpec]) -> Iterator[Stale]:
                 equal[digest] = store.equal_codes(digest)
             if code["digest"] not in equal[digest]:
                 yield Stale(name, part, code, present)
-                break
 
 
 def _code_of(store: RunStore, name: str) -> Code | None:
@@ -75,7 +74,9 @@ def stale_message(stale: Sequence[Stale]) -> str:
     """Return what is stale, the files that changed and the two ways on; "" if nothing is."""
     if not stale:
         return ""
-    parts = Counter(each.part for each in stale)
+    # Whatever trained a run otherwise also evaluated it otherwise.
+    part_of = {each.run: each.part for each in sorted(stale, key=lambda each: each.part)}
+    parts = Counter(part_of.values())
     what = " and ".join(f"{counted(runs, 'run')} {part}" for part, runs in sorted(parts.items(), reverse=True))
     files = sorted(set().union(*(each.changed for each in stale if each.found is not UNRECORDED)))
     more = [f"{len(files) - SHOWN_FILES} more"] if len(files) > SHOWN_FILES else []
@@ -115,12 +116,8 @@ def remove(results: Path, stale: Sequence[Stale]) -> list[str]:
     for path, named in list(naming_runs(results)):
         if not runs.isdisjoint(named):
             path.unlink(missing_ok=True)
-    left_alone = []
-    for each in stale:
-        if each.part == "trained":
-            if not store.remove(each.run):
-                left_alone.append(each.run)
-        else:
-            for file in (EVALUATION, RECONSTRUCTIONS):
-                (store.folder(each.run) / file).unlink(missing_ok=True)
-    return left_alone
+    trained = {each.run for each in stale if each.part == "trained"}
+    for run in runs - trained:
+        for file in (EVALUATION, RECONSTRUCTIONS):
+            (store.folder(run) / file).unlink(missing_ok=True)
+    return sorted(run for run in trained if not store.remove(run))
