@@ -99,8 +99,8 @@ def test_errors_that_were_foreseen_are_their_message(here, fails, capsys, kind):
         (OSError(errno.EACCES, "Permission denied", "results/pace.json"), "results/pace.json: Permission denied"),
         (OSError(errno.EROFS, "Read-only file system", "a", None, "b"), "b: Read-only file system"),
         (
-            OSError(errno.ENOSPC, "No space left on device"),
-            "No space left on device; make room and repeat the command: finished work is kept",
+            OSError(errno.ENOSPC, "No space left on device", "results/pace.json"),
+            "results/pace.json: No space left on device; make room and repeat the command: finished work is kept",
         ),
         (OSError("a message alone"), "a message alone"),
         (
@@ -113,6 +113,14 @@ def test_errors_that_were_foreseen_are_their_message(here, fails, capsys, kind):
 def test_errors_of_the_machine_say_what_to_do(here, fails, capsys, error, line):
     assert fails(error) == 1
     assert capsys.readouterr().err == f"silent-gradients report: {line}\n"
+
+
+def test_errors_of_the_system_without_a_file_are_no_bare_words(here, fails, capsys):
+    assert fails(OSError(errno.EINVAL, "Invalid argument")) == 70
+    assert "unexpected OSError: [Errno 22] Invalid argument; its traceback is in" in capsys.readouterr().err
+    assert fails(OSError(errno.ENOSPC, "No space left on device")) == 1
+    error = capsys.readouterr().err
+    assert re.search(rf"No space left on device \({Path.cwd()}: \d+ bytes free, .*\); make room and repeat", error)
 
 
 def test_a_missing_module_of_this_package_is_a_defect(here, fails):

@@ -1,6 +1,7 @@
 """A full disk and an altered checkpoint, met by the training command as a job runs it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ NUMBERS = ("curve.jsonl", "result.json", "settings.json")
 
 @pytest.fixture
 def pack(tiny):
-    return pack_of(tiny.settings("learnable/reinforce+silent", epochs=40, evaluate_every=20, snapshot_epochs=()))
+    return pack_of(tiny.settings("learnable/reinforce+silent", epochs=40, evaluate_every=20, snapshot_epochs=(40,)))
 
 
 @pytest.fixture
@@ -79,9 +80,13 @@ def _may_mount():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not _may_mount(), reason="the system lets this user mount nothing")
-def test_a_full_disk_loses_no_checkpoint(train, tmp_path, pack, undisturbed):
-    """A file system of its own with room for one checkpoint and not for two, which is then made larger."""
-    size = (stopped(train, tmp_path / "measured", pack) / checkpoint.CURRENT).stat().st_size
+@pytest.mark.parametrize("file", [checkpoint.CURRENT, "snapshot-40.pt", "weights.pt"])
+def test_a_full_disk_loses_no_checkpoint(train, tmp_path, pack, undisturbed, file):
+    """A file system of its own without room for one of the larger files, which is then made larger."""
+    saved = (stopped(train, tmp_path / "measured", pack) / checkpoint.CURRENT).stat().st_size
+    weights = (tmp_path / "undisturbed" / pack.members[0].name / "weights.pt").stat().st_size
+    # What else a run writes is less than the rest.
+    room = {checkpoint.CURRENT: saved * 7 // 4, "snapshot-40.pt": weights, "weights.pt": weights * 7 // 4}[file]
     store = tmp_path / "full"
     store.mkdir()
     script = """
@@ -92,9 +97,10 @@ mount -o remount,size=64m "$STORE"
 "$@"; echo "second: $?" >&2
 cp -r "$STORE" "$STORE-after"
 """
-    room = size * 7 // 4  # what else a run writes is less than the rest
+    # Without checkpoints the other files are the first that do not fit.
+    command = [*train(store), *([] if file == checkpoint.CURRENT else ["--checkpoint-seconds=1000"])]
     run = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", store, str(room), *train(store)],
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", store, str(room), *command],
         check=True,
         capture_output=True,
         text=True,
@@ -102,10 +108,50 @@ cp -r "$STORE" "$STORE-after"
     )
 
     first, _, second = run.stderr.partition("first: 1\n")
-    assert "No space left on device" in first
+    assert re.search(rf"/{file}: No space left on device \(\d+ bytes needed, \d+ bytes free\); make room", first)
     assert "Traceback" not in first
     kept, succeeded, _ = second.partition("second: 0\n")
-    (left,) = kept.split()
-    assert Path(left).name == checkpoint.PREVIOUS
+    assert [Path(left).name for left in kept.split()] == [checkpoint.PREVIOUS] * (file == checkpoint.CURRENT)
     assert succeeded
     assert numbers(Path(f"{store}-after"), pack) == undisturbed
+
+
+SHIM = """
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int lacks(const char *what) { const char *all = getenv("LACKS"); return all && strstr(all, what); }
+int flock(int fd, int op) { if (lacks("flock")) { errno = ENOSYS; return -1; } return syscall(SYS_flock, fd, op); }
+int fsync(int fd) {
+    struct stat is;
+    if (lacks("fsync") && fstat(fd, &is) == 0 && S_ISDIR(is.st_mode)) { errno = EINVAL; return -1; }
+    return syscall(SYS_fsync, fd);
+}
+"""
+
+
+@pytest.fixture
+def on_a_disk_without(tmp_path, monkeypatch):
+    """A function after which programs find a disk that lacks ``flock`` or ``fsync`` of folders, as Lustre or CIFS."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "shim.c").write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "shim.so", tmp_path / "shim.c"], check=True)
+    return lambda what: os.environ | {"LD_PRELOAD": str(tmp_path / "shim.so"), "LACKS": what}
+
+
+def test_a_disk_that_cannot_sync_folders_will_do(train, tmp_path, pack, undisturbed, on_a_disk_without):
+    store = tmp_path / "no-fsync"
+    subprocess.run(train(store), check=True, env=on_a_disk_without("fsync"))
+    assert numbers(store, pack) == undisturbed
+
+
+def test_a_disk_without_locks_is_named_with_what_to_do(train, tmp_path, on_a_disk_without):
+    run = subprocess.run(train(tmp_path / "no-lock"), env=on_a_disk_without("flock"), capture_output=True, text=True)
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"silent-gradients train: {tmp_path}/no-lock/.locks/")
+    assert "this disk has no file locks (Function not implemented); use a folder on another disk" in line

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.tiny import damage, pack_of, terminate_in_training, train_arguments
 from silent_study import cli
 from silent_study.cli.exits import TIME_LIMIT
 from silent_study.data.errors import DataError
+from silent_study.jobs import pack as pack_module
 from silent_study.jobs.pack import EpochReport, TrainingOptions
 from silent_study.jobs.stopping import StopSignal, TimeLimit
 from silent_study.settings import EvaluationSettings
@@ -167,6 +169,45 @@ def test_a_diverged_member_does_not_stop_the_others(tiny, store, capsys):
     assert tiny.run(pack, store) == manifest
 
 
+@pytest.mark.parametrize("stack", [1, 3])
+@pytest.mark.parametrize("step", ["compute", "end_step", "snapshot", "evaluate"])
+def test_a_failing_member_is_named_and_the_others_are_done(tiny, store, trained, monkeypatch, step, stack):
+    pack = seeds(grid(tiny, "learnable/reinforce", rates=(1e-3, 2e-3, 3e-3), snapshot_epochs=(2,)))
+    failing = pack.members[1]
+    undisturbed = tiny.run(pack, RunStore(store.root.parent / "undisturbed"), stack=stack)
+
+    def fail_for(settings, original):
+        def call(*arguments, **options):
+            given = arguments[0]
+            if getattr(given, "settings", given) in (settings, settings.to_json()):
+                raise RuntimeError("this estimator has a mistake")
+            return original(*arguments, **options)
+
+        return call
+
+    owner, name = {"evaluate": (pack_module, "evaluate_selected")}.get(step, (Trainer, step))
+    if step == "compute" and stack > 1:
+        name = "update"  # a stack's step ends in that of each of its runs
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail_for(failing, getattr(owner, name)))
+        with pytest.raises(
+            ExceptionGroup, match=f"1 of 3 runs failed: {re.escape(failing.name)}; all others"
+        ) as caught:
+            tiny.run(pack, store, stack=stack)
+    (error,) = caught.value.exceptions
+    assert (str(error), error.__notes__) == ("this estimator has a mistake", [failing.name])
+    others = [pack.members[0], pack.members[2]]
+    assert all((store.folder(run.name) / EVALUATION).exists() for run in others)
+    assert not (store.folder(failing.name) / EVALUATION).exists()
+    # Mended, the same command does what is left.
+    trained.clear()
+    manifest = tiny.run(pack, store, stack=stack)
+    assert [member["id"] for member in manifest["members"]] == [run.id for run in pack.members]
+    if stack == 1:  # smaller stacks round differently
+        assert manifest == undisturbed
+    assert trained == ([] if step == "evaluate" else [failing.name])
+
+
 def test_seeds_are_evaluated_and_keep_their_weights(tiny, store, trained):
     baselines = grid(tiny, "learnable/reinforce")
     tiny.run(baselines, store)
@@ -294,6 +335,21 @@ def test_a_terminated_job_goes_on_to_the_result_of_an_undisturbed_one(tiny, tmp_
     ]
     assert len(weights) == 2
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_command_names_the_failing_runs_last(tiny, command_line, monkeypatch, capsys):
+    pack = grid(tiny, "learnable/reinforce", rates=(1e-3, 2e-3))
+
+    def begin(self):
+        raise DataError("no such image") if self.settings.learning_rate == 1e-3 else KeyError("a mistake")
+
+    monkeypatch.setattr(Trainer, "begin", begin)
+    assert cli.main(command_line(tiny, pack, "failing")) == 70
+    first, second, last = capsys.readouterr().err.splitlines()[-3:]
+    names = [run.name for run in pack.members]
+    assert first == f"silent-gradients train: {names[0]}: no such image"
+    assert second.startswith(f"silent-gradients train: {names[1]}: unexpected KeyError: 'a mistake'; its traceback")
+    assert last == f"silent-gradients train: 2 of 2 runs failed: {', '.join(names)}; all others are done and kept"
 
 
 def test_a_time_limit_leaves_time_for_what_may_come():

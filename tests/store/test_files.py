@@ -1,5 +1,6 @@
 """Atomic writes: whole or not there, and nothing left beside."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -36,18 +37,31 @@ def test_a_new_file_gets_the_mode_that_open_would_give(tmp_path):
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_failure_before_the_rename_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("step", [(os, "fsync"), (Path, "replace")])
+def test_a_failure_before_the_rename_leaves_the_old_file_and_names_it(tmp_path, monkeypatch, step, code):
     path = tmp_path / "x"
     path.write_text("old")
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(*step, fail)
+    room = "" if code == errno.EIO else r" \(3 bytes needed, \d+ bytes free\)"
+    with pytest.raises(OSError, match=f"{os.strerror(code)}{room}: '{path}'") as caught:
         files.write_text_atomically(path, "new")
+    assert (caught.value.errno, caught.value.filename) == (code, str(path))
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_appended_text_names_its_file_too(tmp_path):
+    path = tmp_path / "curve"
+    for line in ("σ\n", "τ\n"):
+        files.append_text(path, line)
+    assert path.read_text("utf-8") == "σ\nτ\n"
+    with pytest.raises(OSError, match=r"No space left on device \(4 bytes needed, \d+ bytes free\): '/dev/full'"):
+        files.append_text(Path("/dev/full"), "full")
 
 
 def test_sha256_matches_hashlib(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -32,6 +33,10 @@ def report(error: Exception, verb: str, *, shown: bool) -> int:
     The traceback is ``shown`` on request, also where the environment variable ``SILENT_GRADIENTS_TRACEBACK`` asks.
     """
     shown = shown or os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+    if isinstance(error, ExceptionGroup):  # of runs: each with its name as a note
+        code = max(report(each, verb, shown=shown) for each in error.exceptions)
+        print(f"silent-gradients {verb}: {error.message}", file=sys.stderr)
+        return code
     message = _expected(error)
     code = UNEXPECTED if message is None else FAILURE
     if message is None:
@@ -43,7 +48,8 @@ def report(error: Exception, verb: str, *, shown: bool) -> int:
             message += f"; its traceback is in {kept}"
     if shown:
         traceback.print_exception(error, file=sys.stderr)
-    print(f"silent-gradients {verb}: {message}", file=sys.stderr)
+    about = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    print(f"silent-gradients {verb}: {about}{message}", file=sys.stderr)
     return code
 
 
@@ -67,14 +73,20 @@ def _expected(error: Exception) -> str | None:
     return None
 
 
-def _of_file(error: OSError) -> str:
-    if error.strerror is None:
-        return str(error)
+def _of_file(error: OSError) -> str | None:
+    """Return the message of an error of the system; None for one that names no file, whose words would not help."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     named = error.filename2 or error.filename
-    message = f"{os.fsdecode(named)}: {error.strerror}" if isinstance(named, str | bytes) else error.strerror
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        message += "; make room and repeat the command: finished work is kept"
-    return message
+    if error.strerror is None:
+        return str(error) or None
+    if isinstance(named, str | bytes):
+        message = f"{os.fsdecode(named)}: {error.strerror}"
+    elif full:
+        rooms = {folder: shutil.disk_usage(folder).free for folder in (str(Path.cwd()), tempfile.gettempdir())}
+        message = f"{error.strerror} ({', '.join(f'{folder}: {free} bytes free' for folder, free in rooms.items())})"
+    else:
+        return None
+    return f"{message}; make room and repeat the command: finished work is kept" if full else message
 
 
 def _saved_traceback(error: Exception, verb: str) -> Path | None:

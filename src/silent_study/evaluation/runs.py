@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from silent_study.data.prepared import PreparedData
 from silent_study.settings import EvaluationSettings, RunSettings, SettingsError
 from silent_study.store import documents
 from silent_study.store.code import evaluation_code
-from silent_study.store.files import atomic_file, sha256_of
+from silent_study.store.files import sha256_of, write_bytes_atomically
 from silent_study.store.manifests import evaluation_digest, evaluation_id, kept_evaluation
 from silent_study.store.runs import (
     EVALUATION,
@@ -198,8 +199,9 @@ def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> docume
             with_deviation=settings.variance is None,
             generator=generator(0, "evaluation", opened.device),
         )
-        with atomic_file(run.folder / RECONSTRUCTIONS) as file:
-            np.savez_compressed(file, **pictures)  # type: ignore[arg-type]
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
+        write_bytes_atomically(run.folder / RECONSTRUCTIONS, buffer.getvalue())
         document["reconstructions_sha256"] = sha256_of(run.folder / RECONSTRUCTIONS)
         if vae.estimator is not None:
             images = data.selection[: evaluation.variance_images]

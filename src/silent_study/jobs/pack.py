@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sys
 import time
@@ -12,14 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
 from silent_study.evaluation.runs import OpenRun, evaluate_selected
 from silent_study.settings import EvaluationSettings, RunSettings
 from silent_study.store.code import evaluation_code, training_code
 from silent_study.store.documents import Manifest
+from silent_study.store.files import write_bytes_atomically
 from silent_study.store.manifests import is_usable, keep_best_weights, manifest, print_outcome
 from silent_study.store.packs import PackSpec
 from silent_study.store.provenance import provenance
@@ -40,9 +40,11 @@ from silent_study.training import checkpoint
 from silent_study.training.loop import Interrupted, Trainer, train
 from silent_study.training.stack import cut_into_stacks
 from silent_study.training.steps import Stepper
-from silent_study.words import duration
+from silent_study.words import counted, duration
 
 if TYPE_CHECKING:
+    import torch
+
     from silent_study.training.events import CurveEvents
 
 REPORT_SECONDS = 5.0
@@ -80,6 +82,8 @@ def run_pack(
 
     Raises:
         Interrupted: ``stop`` returned True; everything done so far is kept.
+        ExceptionGroup: Members failed, each with an exception whose note is its name; the others are done and kept.
+        OSError: The disk is full.
         DataError: The prepared data set is missing or altered.
         SettingsError: ``options.tensorboard`` is set, and the package is not installed.
     """
@@ -87,6 +91,7 @@ def run_pack(
     runs = job.train()
     if spec.evaluation is not None:
         job.evaluate(runs, spec.evaluation)
+    job.raise_failures()
     return manifest(spec, runs if spec.round == "seeds" else keep_best_weights(store, runs))
 
 
@@ -112,19 +117,52 @@ class _Job:
         for run in self.spec.members:
             evaluation_code(run.estimator)
         check_code(self.store, [self.spec])
+        self.failures: dict[str, Exception] = {}  # by name of the run
         first = self.spec.members[0]
         self.prepared = PreparedData.open(self.data_folder, first.data.sha256)
         self.data = RunData.load(self.prepared, first, self.device)
 
     def train(self) -> list[StoredRun]:
-        """Train the members that the store lacks; return all members in order."""
+        """Train the members that the store lacks; return all members in order, but those that failed."""
         members, size = self.spec.members, self.options.stack
         if self.options.streams:
             groups = [list(members[start : start + size]) for start in range(0, len(members), size)]
         else:
             groups = cut_into_stacks(members, size, self.device)
-        runs = {run.name: run for group in groups for run in self._train_group(group)}
-        return [runs[settings.name] for settings in members]
+        runs = {run.name: run for group in groups for run in self._train_isolated(group)}
+        return [runs[settings.name] for settings in members if settings.name in runs]
+
+    def _train_isolated(self, group: Sequence[RunSettings]) -> list[StoredRun]:
+        """Train a group; if that fails, each of its runs by itself, and keep the error of each that fails then."""
+        try:
+            return self._train_group(group)
+        except Exception as error:  # noqa: BLE001 - raised once the others are trained
+            self._raise_if_common(error)
+            if len(group) == 1:
+                self._fail(group[0], error)
+                return []
+            print(f"{len(group)} runs failed together ({error!r}); training each by itself", file=sys.stderr)
+        return [run for settings in group for run in self._train_isolated([settings])]
+
+    @staticmethod
+    def _raise_if_common(error: Exception) -> None:
+        """Raise an error that would meet the other runs, too: a request to stop, a full disk."""
+        if isinstance(error, Interrupted) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+
+    def _fail(self, settings: RunSettings, error: Exception) -> None:
+        error.add_note(settings.name)
+        self.failures[settings.name] = error
+        print(f"FAILED {settings.name}: {error!r}", file=sys.stderr, flush=True)
+
+    def raise_failures(self) -> None:
+        """Raise the errors of the members that failed, if there are any."""
+        if self.failures:
+            total, names = len(self.spec.members), ", ".join(self.failures)
+            raise ExceptionGroup(
+                f"{len(self.failures)} of {counted(total, 'run')} failed: {names}; all others are done and kept",
+                list(self.failures.values()),
+            )
 
     def _train_group(self, group: Sequence[RunSettings]) -> list[StoredRun]:
         """Train the runs of a group side by side, but those that the store has; return all."""
@@ -168,12 +206,18 @@ class _Job:
         return Trainer(settings, self.data, folder, self.device, report=report)
 
     def evaluate(self, runs: Sequence[StoredRun], evaluation: EvaluationSettings) -> None:
-        """Evaluate the runs, in the order of the members."""
-        for number, (run, settings) in enumerate(zip(runs, self.spec.members, strict=True), 1):
+        """Evaluate the runs, in the order of the members; keep the error of each that fails."""
+        members = {settings.name: settings for settings in self.spec.members}
+        for run in runs:
             if self.stop():
                 raise Interrupted
-            print(f"[{number}/{len(runs)}] evaluating {run.name}", flush=True)
-            evaluate_selected(OpenRun(run, settings, self.prepared, self.data, self.device), evaluation)
+            settings = members[run.name]
+            print(f"[{self._number(settings)}/{len(members)}] evaluating {run.name}", flush=True)
+            try:
+                evaluate_selected(OpenRun(run, settings, self.prepared, self.data, self.device), evaluation)
+            except Exception as error:  # noqa: BLE001 - raised once the others are evaluated
+                self._raise_if_common(error)
+                self._fail(settings, error)
 
 
 class EpochReport:
@@ -218,7 +262,7 @@ def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: Stored
     write_json(working / RESULT, result)
     write_json(working / PROVENANCE, provenance(started, trainer.seconds, images, trainer.device))
     if result["status"] == "finished":
-        torch.save(trainer.snapshot(), working / WEIGHTS)
+        write_bytes_atomically(working / WEIGHTS, checkpoint.serialized(trainer.snapshot()))
     else:
         for path in working.glob("snapshot-*.pt"):
             path.unlink()

@@ -1,9 +1,14 @@
-"""Files that are either complete or absent: atomic writes and digests, with the standard library alone."""
+"""Files that are either complete or absent: atomic writes and digests, with the standard library alone.
+
+Every error of the disk names its file: the system leaves the name out where writing, flushing or closing fails.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,47 +17,82 @@ from typing import BinaryIO
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def named_errors(path: Path, size: int | None = None) -> Iterator[None]:
+    """Name ``path`` in every OSError of the block that names no file; for a full disk also how much room there is.
+
+    Args:
+        path: The file that the block works on.
+        size: Bytes to be written, if known.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason, full = error.strerror or str(error), error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.filename is not None and not full:
+            raise
+        if full:
+            needed = "" if size is None else f"{size} bytes needed, "
+            reason = f"{reason} ({needed}{shutil.disk_usage(path.parent).free} bytes free)"
+        raise OSError(error.errno, reason, str(path)) from error
+
+
+@contextmanager
+def atomic_file(path: Path, *, size: int | None = None, lasting: bool = True) -> Iterator[BinaryIO]:
     """Open a file that replaces ``path`` when the block ends: readers see the old file or the new one, never a part.
 
     Missing parent folders are made. The new file keeps the mode of the one it replaces, or gets the usual one of the
     process's umask. If the block raises, the old file is untouched and nothing is left beside it.
 
+    Args:
+        path: The file.
+        size: Bytes to be written, if known, for the error on a full disk.
+        lasting: Flush the file to the disk, so that it outlives a power cut.
+
     Yields:
         The open file, whose ``name`` is its path until then.
 
     Raises:
-        OSError: The folder cannot be written to.
+        OSError: The folder cannot be written to, or the disk is full; it names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        # By name, not by descriptor: a caller may read the file back before it is renamed.
-        os.close(descriptor)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
-    _sync_folder(path.parent)
+    with named_errors(path, size):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+        temporary = Path(name)
+        try:
+            # By name, not by descriptor: a caller may read the file back before it is renamed.
+            os.close(descriptor)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                if lasting:
+                    os.fsync(file.fileno())
+            temporary.chmod(mode)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink()
+            raise
+        if lasting:
+            _sync_folder(path.parent)
 
 
-def write_bytes_atomically(path: Path, data: bytes) -> None:
+def write_bytes_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Write ``data`` to ``path``; see ``atomic_file``."""
-    with atomic_file(path) as file:
+    with atomic_file(path, size=len(data), lasting=lasting) as file:
         file.write(data)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str, *, lasting: bool = True) -> None:
     """Write ``text`` as UTF-8, its line ends as they are, to ``path``; see ``atomic_file``."""
-    write_bytes_atomically(path, text.encode("utf-8"))
+    write_bytes_atomically(path, text.encode("utf-8"), lasting=lasting)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append ``text`` as UTF-8 to a file; an OSError names it."""
+    data = text.encode("utf-8")
+    with named_errors(path, len(data)), path.open("ab") as file:
+        file.write(data)
 
 
 def sha256_of(path: Path) -> str:
@@ -79,5 +119,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # File systems that cannot sync a folder (Lustre, CIFS, some FUSE) reject it; they keep renames by themselves.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)

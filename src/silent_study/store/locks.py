@@ -83,6 +83,6 @@ def _flock(descriptor: int, path: Path, operation: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        reason = f"this disk has no file locks ({error.strerror}); use a folder on another disk"
-        raise OSError(error.errno, reason, str(path)) from error
+        reason = f"this disk has no file locks ({error.strerror}); use a folder on another disk, or mount it with locks"
+        raise OSError(error.errno, f"{reason} (Lustre: -o flock)", str(path)) from error
     return True

@@ -21,14 +21,22 @@ class CheckpointError(RuntimeError):
     """A checkpoint file is damaged; the message names the file."""
 
 
-def save(folder: Path, state: dict[str, Any]) -> None:
-    """Save ``state`` (tensors, numbers, strings, lists, dictionaries) as the folder's newest checkpoint.
+def serialized(state: dict[str, Any]) -> bytes:
+    """Return ``state`` (tensors, numbers, strings, lists, dictionaries) as the content of a file of ``torch.save``.
 
-    The last checkpoint becomes the second last, where ``newest`` finds it if the disk is full.
+    Files are written from memory: on a full disk ``torch.save`` into a file fails with an error of its archive.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    payload = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Save ``state`` as the folder's newest checkpoint; for its content see ``serialized``.
+
+    The last checkpoint becomes the second last, where ``newest`` finds it if the disk is full.
+    """
+    payload = serialized(state)
     current = folder / CURRENT
     if current.exists():
         current.replace(folder / PREVIOUS)

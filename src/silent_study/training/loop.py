@@ -21,6 +21,7 @@ from silent_gradients.vae import VAE, Step
 from silent_study.data.batches import RunData
 from silent_study.settings import FLATTENED_TOLERANCE, RunSettings
 from silent_study.store.documents import CurveEntry, Metrics, Progress, Result
+from silent_study.store.files import append_text, write_bytes_atomically, write_text_atomically
 from silent_study.store.runs import CURVE, PROGRESS, snapshot_file
 from silent_study.training import checkpoint
 from silent_study.training.build import build_optimizers, build_vae, silent_schedule
@@ -145,7 +146,7 @@ class Trainer:
         saved = checkpoint.newest(self.folder)
         if saved is not None:
             self._restore(saved)
-        (self.folder / CURVE).write_text("".join(_line(entry) for entry in self.curve))
+        write_text_atomically(self.folder / CURVE, "".join(_line(entry) for entry in self.curve), lasting=False)
         self.write_progress(time.monotonic())
         self.report(self)
 
@@ -160,10 +161,7 @@ class Trainer:
             "seconds_left": self.seconds_left,
             "seconds": self.seconds,
         }
-        # Replaced as a whole, but not flushed to the disk: after a power cut nobody needs it.
-        written = self.folder / f".{PROGRESS}.tmp"
-        written.write_text(json.dumps(document))
-        written.replace(self.folder / PROGRESS)
+        write_text_atomically(self.folder / PROGRESS, json.dumps(document), lasting=False)
 
     @property
     def seconds_left(self) -> float | None:
@@ -240,10 +238,9 @@ class Trainer:
         self.epoch += 1
         frozen = self.schedule is not None and self.schedule.frozen(self.epoch - 1)
         self.curve.append(self._curve_entry(self.sums, 0.0 if frozen else self.alpha, frozen))
-        with (self.folder / CURVE).open("a") as file:
-            file.write(_line(self.curve[-1]))
+        append_text(self.folder / CURVE, _line(self.curve[-1]))
         if self.diverged_epoch is None and self.epoch in self.settings.snapshot_epochs:
-            torch.save(self.snapshot(), self.folder / snapshot_file(self.epoch))
+            write_bytes_atomically(self.folder / snapshot_file(self.epoch), checkpoint.serialized(self.snapshot()))
         self.report(self)
 
     def _curve_entry(self, sums: _Sums, alpha: float, frozen: bool) -> CurveEntry:
