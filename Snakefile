@@ -49,5 +49,11 @@ rule all:
         lambda _: study.gathered(),
 
 
+onstart:
+    # Jobs of a cluster are cancelled by Snakemake's executor.
+    if workflow.is_main_process and workflow.local_exec:
+        stop_jobs_on_signals()
+
+
 onsuccess:
     shutil.rmtree(study.renewals, ignore_errors=True)

@@ -25,13 +25,16 @@ def strided(tmp_path_factory):
     return TinyStudy.make(tmp_path_factory.mktemp("strided"), (3, 32, 32), "strided", 32, 8)
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
 @pytest.fixture
 def cpu_command(tmp_path, monkeypatch):
     """Let a command in this process see the CPU alone, and undo its settings of torch and its signal handlers."""
     monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
     monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     torch.set_flush_denormal(False)
     for number, handler in handlers.items():

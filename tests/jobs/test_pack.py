@@ -387,7 +387,7 @@ def test_a_pack_that_stops_at_its_time_limit_says_so_and_goes_on(tiny, tmp_path,
 def test_on_a_cpu_streams_are_one_run_after_another(tiny, command_line, monkeypatch):
     asked: list[TrainingOptions] = []
 
-    def run_pack(_spec, _store, _data, _device, options, _stop):
+    def run_pack(_spec, _store, _data, _device, options, *_):
         asked.append(options)
         return {}
 
@@ -398,14 +398,37 @@ def test_on_a_cpu_streams_are_one_run_after_another(tiny, command_line, monkeypa
     assert asked == [TrainingOptions(stack=1), TrainingOptions(stack=2)]
 
 
-def test_the_second_signal_does_not_wait(command_line):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_only_ctrl_c_after_a_request_does_not_wait(cpu_command, number):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
     stop = StopSignal()
     assert not stop()
-    os.kill(os.getpid(), signal.SIGTERM)
+    for sent in (number, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        os.kill(os.getpid(), sent)
     assert stop()
-    assert stop.number == signal.SIGTERM
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_that_snakemake_forwards_too_is_one_request(cpu_command):
+    stop = StopSignal()
+    for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGUSR1):
+        os.kill(os.getpid(), number)
+    assert stop.number == signal.SIGINT
+
+
+def test_nohup_is_respected(cpu_command):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopSignal()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop()
+
+
+def test_an_evaluation_is_interrupted_at_once(cpu_command):
+    stop = StopSignal()
+    with pytest.raises(KeyboardInterrupt), stop.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.number == signal.SIGTERM
 
 
 def test_a_run_tells_its_epoch_every_now_and_then(tiny, tmp_path, monkeypatch, capsys):

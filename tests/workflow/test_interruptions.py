@@ -57,9 +57,9 @@ def send_another_workflow_away(repository, process):
     assert "clears the lock: snakemake --unlock" in output
 
 
-def interrupt(repository, how, when, before=None):
-    """Start the literal command and interrupt it when ``when`` epochs are trained, just after ``before``."""
-    process = repository.start(*LITERAL)
+def interrupt(repository, how, when, before=None, command=LITERAL):
+    """Start a command and interrupt it when ``when`` epochs are trained, just after ``before``."""
+    process = repository.start(*command)
     wait_until(lambda: repository.epochs_trained() >= when and repository.trainer(), process)
     if before is not None:
         before(repository, process)
@@ -85,6 +85,49 @@ def test_after_every_kind_of_interruption_the_same_command_goes_on(fresh, undist
 
     assert fresh.numbers() == undisturbed.numbers()
     assert fresh.runs() == undisturbed.runs()
+
+
+REPRO = ("dvc", "repro")
+IN_BACKGROUND = ("sh", "-c", 'trap "" INT; exec "$@"', "sh", *LITERAL)
+"""As the shell of a script starts a command with ``&``: it ignores SIGINT."""
+
+SIGNALLED = [
+    (IN_BACKGROUND, ("snakemake",), signal.SIGINT),
+    *((LITERAL, whom, number) for number in (signal.SIGTERM, signal.SIGHUP) for whom in (("snakemake",), None)),
+    *((REPRO, None, number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+    *((REPRO, ("dvc",), number) for number in (signal.SIGTERM, signal.SIGHUP)),
+    *((LITERAL, ("silent-gradients", "train"), number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+]
+
+
+def send(repository, command, whom, number, when):
+    """Send a signal to a process, or to the whole group, and check what it left."""
+
+    def how(repository, process):
+        victim = process.pid if whom is None else repository.process_of(*whom).pid
+        (os.killpg if whom is None else os.kill)(victim, number)
+        output, code = repository.finish(process)
+        assert code != 0
+        if whom == ("snakemake",):
+            assert "stopped baselines digits/fixed; the same command goes on" in output
+            assert "jobs done, 1 stopped" in output
+
+    interrupt(repository, how, when, command=command)
+    assert not any((repository.root / ".snakemake" / "locks").glob("*"))  # whoever comes next needs no --unlock
+
+
+def test_a_signal_to_snakemake_in_the_background_stops_its_jobs(fresh, undisturbed):
+    send(fresh, *SIGNALLED[0], 10)
+    fresh.run(*LITERAL)
+    assert fresh.numbers() == undisturbed.numbers()
+
+
+@pytest.mark.slow
+def test_signals_stop_everything_and_the_same_command_goes_on(fresh, undisturbed):
+    for number, case in enumerate(SIGNALLED[1:]):
+        send(fresh, *case, 4 + 4 * number)
+    fresh.run(*LITERAL)
+    assert fresh.numbers() == undisturbed.numbers()
 
 
 @pytest.mark.slow

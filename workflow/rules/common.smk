@@ -1,5 +1,8 @@
+from silent_study.jobs.stopping import exit_on_signals, stop_jobs_on_signals
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS
 from silent_study.workflow import Workflow
+
+exit_on_signals()
 
 # Every decision of the rules is a method of this object, and none of them writes.
 study = Workflow(config, lambda **wildcards: checkpoints.select.get(**wildcards))

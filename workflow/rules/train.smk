@@ -20,7 +20,8 @@ rule train_pack:
         steps=study.execution.steps,
         options=lambda _: study.pack_options(),
     shell:
-        "silent-gradients train --pack {params.pack:q} --data $(dirname {input.data[0]:q}) --manifest {output:q}"
+        # exec: a signal to the process group must not end a shell that waits for the training to save a checkpoint.
+        "exec silent-gradients train --pack {params.pack:q} --data $(dirname {input.data[0]:q}) --manifest {output:q}"
         " --checkpoint-seconds {params.checkpoint_seconds} --stack {params.stack} --steps {params.steps:q}"
         " {params.options:q} > {log:q} 2>&1"
 

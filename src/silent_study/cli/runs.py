@@ -144,6 +144,7 @@ def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace)
                 tensorboard=options.tensorboard,
             ),
             lambda: signalled() or limit(),
+            signalled.at_once,
         )
     except (Interrupted, KeyboardInterrupt) as reason:
         goes_on = "the same command goes on from the checkpoint"

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,6 +69,7 @@ def run_pack(
     device: torch.device,
     options: TrainingOptions,
     stop: Callable[[], bool] = lambda: False,
+    evaluating: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Manifest:
     """Train the members that the store lacks, evaluate where asked, and return the pack's manifest.
 
@@ -79,6 +80,7 @@ def run_pack(
         device: Device that trains and evaluates.
         options: How to train.
         stop: Called after every step and before every evaluation; True saves a checkpoint and ends the pack.
+        evaluating: Called for a context around every evaluation, which may be interrupted: it has nothing to save.
 
     Raises:
         Interrupted: ``stop`` returned True; everything done so far is kept.
@@ -87,7 +89,7 @@ def run_pack(
         DataError: The prepared data set is missing or altered.
         SettingsError: ``options.tensorboard`` is set, and the package is not installed.
     """
-    job = _Job(spec, store, data_folder, device, options, stop)
+    job = _Job(spec, store, data_folder, device, options, stop, evaluating)
     runs = job.train()
     if spec.evaluation is not None:
         job.evaluate(runs, spec.evaluation)
@@ -105,6 +107,7 @@ class _Job:
     device: torch.device
     options: TrainingOptions
     stop: Callable[[], bool]
+    evaluating: Callable[[], AbstractContextManager[None]]
 
     def __post_init__(self) -> None:
         self.curve_events: type[CurveEvents] | None = None
@@ -214,7 +217,8 @@ class _Job:
             settings = members[run.name]
             print(f"[{self._number(settings)}/{len(members)}] evaluating {run.name}", flush=True)
             try:
-                evaluate_selected(OpenRun(run, settings, self.prepared, self.data, self.device), evaluation)
+                with self.evaluating():
+                    evaluate_selected(OpenRun(run, settings, self.prepared, self.data, self.device), evaluation)
             except Exception as error:  # noqa: BLE001 - raised once the others are evaluated
                 self._raise_if_common(error)
                 self._fail(settings, error)
