@@ -8,7 +8,10 @@ out-of-date file takes as input, so that Snakemake runs the rule.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +24,38 @@ from silent_study.params.overlay import with_nulls
 from silent_study.plan.plan import Plan, Selections
 from silent_study.report.gathered import is_intact, marker_of
 from silent_study.settings import SettingsError
-from silent_study.store.manifests import evaluated_otherwise, seems_done
+from silent_study.store.manifests import SNAKEMAKE_VARIABLE, evaluated_otherwise, is_damaged, seems_done
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import RunStore, StoreError
 from silent_study.store.stale import check_code
 
 RENEWALS = ".renewals"
 """Name of the folder of the renewals below the results."""
+
+
+MACHINE_OPTIONS = frozenset({"--cores", "-c", "--jobs", "-j", "--profile", "--workflow-profile"})
+LONG_OPTIONS = frozenset({"--configfile", "--configfiles", "--config", "--resources"})
+KEPT_OPTIONS = MACHINE_OPTIONS | LONG_OPTIONS | {"--snakefile", "-s"}
+
+
+def command_again(words: Sequence[str]) -> str:
+    """Return a command line of Snakemake for other targets: the same machine, profiles and settings.
+
+    Args:
+        words: A command line of Snakemake, without the program.
+    """
+    kept, names, left = [], set[str](), 0
+    for word in words:
+        if word == "--":
+            break
+        if word.startswith("-"):
+            name = word.partition("=")[0] if word.startswith("--") else word[:2]
+            names |= {name} & MACHINE_OPTIONS
+            left = 0 if name not in KEPT_OPTIONS else len(words) if name in LONG_OPTIONS else 1 + (word == name)
+        if left > 0:
+            kept.append(word)
+            left -= 1
+    return shlex.join(["snakemake", *kept, *([] if names else ["--cores", "all", "--resources", "gpu=8"])])
 
 
 class Workflow:
@@ -55,11 +83,14 @@ class Workflow:
         except SettingsError as error:
             raise SettingsError("\n".join(f"params.yaml: {line}" for line in str(error).splitlines())) from None
         check_code(RunStore(results / "store"), self.plan.all_known_packs())
+        os.environ[SNAKEMAKE_VARIABLE] = command_again(sys.argv[1:])  # for the messages of jobs
         self.settings = json.dumps(own, sort_keys=True)
         self.execution = self.plan.params.execution
         self.renewals = results / RENEWALS
         self._wait_for = wait_for
         self._store = RunStore(results / "store")
+        self._damaged: dict[tuple[str, int], bool] = {}
+        self._selection_files: dict[Path, Path] = {}
         self._pace = Pace.read(results / PACE, self.plan.params.sources)
         # Laid out once for all jobs of a round. An exception of a selection to come is not kept.
         self.packs = cache(self._packs)
@@ -127,7 +158,8 @@ class Workflow:
 
     def gpus(self, wildcards: Any) -> int:
         """Return the GPUs of a pack's job: 0 if nothing is left to train, so that the job waits for no device."""
-        return 0 if seems_done(self._store, self.pack(wildcards)) else 1
+        pack = self.pack(wildcards)
+        return 0 if seems_done(self._store, pack) and not self._is_damaged(pack) else 1
 
     def runtime(self, wildcards: Any) -> int:
         """Return the minutes that a scheduler grants a pack's job."""
@@ -155,7 +187,7 @@ class Workflow:
         9.27 may lose the jobs after a checkpoint whose output exists and is to be made again.
         """
         manifests = self.manifests(wildcards.round, wildcards.group)
-        selected = self.plan.selection_path(
+        selected = self._selection_path(
             wildcards.round, wildcards.group, self.selections(wildcards.round, wildcards.group)
         )
         return [path for path in manifests if Path(path).exists()] if selected.exists() else manifests
@@ -182,19 +214,35 @@ class Workflow:
         """Return the selections before a round of a group, by cell; raises while Snakemake has yet to make one."""
         found: dict[str, Mapping[str, Any]] = {}
         for round_ in self.plan.rounds_before(upto, group):
-            self._wait_for(round=round_, group=group, id=self.plan.selection_id(round_, group, found))
+            path = self._selection_path(round_, group, found)
+            self._wait_for(round=round_, group=group, id=path.stem.removeprefix(f"{round_}-"))
             found |= self.plan.selected(round_, group, found)
         return found
 
     def _selection_paths(self, upto: Round, group: str) -> list[str]:
         found = self.selections(upto, group)
-        return [str(self.plan.selection_path(round_, group, found)) for round_ in self.plan.rounds_before(upto, group)]
+        return [str(self._selection_path(round_, group, found)) for round_ in self.plan.rounds_before(upto, group)]
+
+    def _selection_path(self, round_: Round, group: str, selections: Selections) -> Path:
+        """Return the path of a selection, the same for the whole call of Snakemake, which may repair a damaged one."""
+        usual = self.plan.selection_file(round_, group, selections)
+        return self._selection_files.setdefault(usual, self.plan.selection_path(round_, group, selections))
 
     def _outdated(self, dataset: str) -> list[Path]:
         return outdated(PREPARED / dataset, self.plan.params.sources[dataset])
 
     def _outdated_manifest(self, pack: PackSpec) -> Path | None:
-        return self.plan.manifest(pack) if evaluated_otherwise(self._store, pack) else None
+        outdated = evaluated_otherwise(self._store, pack) or self._is_damaged(pack)
+        return self.plan.manifest(pack) if outdated else None
+
+    def _is_damaged(self, pack: PackSpec) -> bool:
+        path = self.plan.manifest(pack)
+        if not path.exists():
+            return False
+        key = (pack.id, path.stat().st_mtime_ns)
+        if key not in self._damaged:
+            self._damaged[key] = is_damaged(self._store, pack, path)
+        return self._damaged[key]
 
     def _renewals(self, outdated_files: Iterable[Path | None]) -> list[str]:
         # A renewal must not exist already. One that a kill left is older than the file which was made after it, and the

@@ -1,10 +1,12 @@
 """Dry runs and the verbs that report change no file, whatever state a study is in; the same command repairs it."""
 
 import json
+import os
 import re
 
 import pytest
-from tests.workflow.repository import LITERAL
+from tests.tiny import damage
+from tests.workflow.repository import LITERAL, RATES
 
 from silent_study.data.prepared import sealed
 from silent_study.report.gathered import marker_of
@@ -82,6 +84,36 @@ def halt_half_way(repository):
     folder.rename(f"{folder}.partial")
 
 
+def flip_weights(repository):
+    """Without a trace in the time at which they were written."""
+    path = repository.run_folder("digits/learnable/reparameterization", seed=1) / "weights.pt"
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    damage(path)
+    os.utime(path, ns=times)
+
+
+def lose_an_evaluation(repository):
+    (repository.run_folder("digits/learnable/reparameterization", seed=1) / "evaluation.json").unlink()
+
+
+def flip_a_result(repository):
+    damage(repository.run_folder("digits/fixed/reparameterization", learning_rate=RATES[0], seed=0) / "result.json")
+
+
+def flip_arrays(repository):
+    damage(repository.root / "data" / "prepared" / "digits" / "train.npy")
+
+
+def truncate_a_selection(repository):
+    (path,) = repository.results.glob("selections/digits/learnable/baselines-*.json")
+    path.write_text(path.read_text()[:100])
+
+
+def damage_results(repository):
+    for change in (flip_weights, lose_an_evaluation, flip_a_result, flip_arrays, truncate_a_selection):
+        change(repository)
+
+
 def shorten_the_plan(repository):
     """Other settings, which are taken back: their dry run must not spoil the marker of these."""
     repository.configure(seeds=[0])
@@ -123,6 +155,7 @@ def test_asking_leaves_the_tree_as_it_is(repository, change):
     ("change", "jobs"),
     [
         (damage_everything, None),
+        (damage_results, None),
         *(
             pytest.param(*state, marks=pytest.mark.slow)
             for state in [
@@ -133,6 +166,11 @@ def test_asking_leaves_the_tree_as_it_is(repository, change):
                 (prepare_other_data, {"renew": 2, "prepare": 1, "dequantize": 1, "train_pack": 5}),
                 (evaluate_by_other_settings, {"renew": 1, "train_pack": 1, "gather": 1}),
                 (halt_half_way, {"train_pack": 1, "gather": 1}),
+                (flip_weights, {"renew": 1, "train_pack": 1, "gather": 1}),
+                (lose_an_evaluation, {"renew": 1, "train_pack": 1, "gather": 1}),
+                (flip_a_result, None),
+                (flip_arrays, {"renew": 1, "prepare": 1, "train_pack": 5}),
+                (truncate_a_selection, {"select": 1}),
             ]
         ),
     ],
@@ -140,11 +178,15 @@ def test_asking_leaves_the_tree_as_it_is(repository, change):
 def test_the_same_command_repairs_it(repository, change, jobs):
     names = ("metrics.json", "runs.csv", "tables", "packs", "selections")
     results = repository.contents(*names) | repository.numbers()
+    prepared = {path: path.read_bytes() for path in (repository.root / "data/prepared/digits").glob("*.npy")}
     change(repository)
     if jobs is not None:
         assert jobs_of(repository.run(*LITERAL, "--dry-run")) == jobs
     repository.run(*LITERAL)
     assert "Nothing to be done" in repository.run(*LITERAL, "--dry-run")
-    assert repository.contents(*names) | repository.numbers() == results
+    found = repository.contents(*names) | repository.numbers()
+    # A repaired selection has a copy under the name that took its place.
+    assert {path: content for path, content in found.items() if not path.endswith("-1.json")} == results
+    assert {path: path.read_bytes() for path in prepared} == prepared
     assert (repository.results / "report.html").exists()
     assert not (repository.results / ".renewals").exists()

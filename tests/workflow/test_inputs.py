@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from silent_study.data.prepared import sealed
 from silent_study.settings import SettingsError
 from silent_study.store.code import reading_code
 from silent_study.store.runs import StoreError
-from silent_study.workflow import Workflow
+from silent_study.workflow import Workflow, command_again
 
 PRESET = {
     "seeds": [0],
@@ -132,6 +133,39 @@ def test_a_manifest_is_renewed_where_an_evaluation_is_by_other_settings(study):
     (renewal,) = study.pack_renewals(wildcards)
     assert str(path.stat().st_mtime_ns) in renewal
     assert study.manifests("seeds", GROUP) == [str(path), renewal]
+
+
+def test_a_damaged_selection_stays_and_another_name_takes_its_place(study, waiting):
+    usual = select(study)
+    content = usual.read_text()
+    usual.write_text(content[:-9])
+    with pytest.raises(Waits):
+        study.manifests("seeds", GROUP)
+    other = usual.with_name(f"{usual.stem}-1.json")
+    assert f"baselines-{waiting[-1]['id']}.json" == other.name
+    other.write_text(content)
+    assert study.selections_before(SimpleNamespace(round="seeds", group=GROUP)) == [str(other)]
+    usual.write_text(content)
+    # The same file until Snakemake's end, and the usual one from then on.
+    assert study.selections_before(SimpleNamespace(round="seeds", group=GROUP)) == [str(other)]
+    assert study.plan.selection_path("baselines", GROUP, {}) == usual
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("-n all", "snakemake --cores all --resources gpu=8"),
+        ("--cores 8 --resources gpu=8 -- all", "snakemake --cores 8 --resources gpu=8"),
+        ("--cores 8 all", "snakemake --cores 8"),
+        ("--profile profiles/slurm --force all", "snakemake --profile profiles/slurm"),
+        (
+            "--configfile 'my params.yaml' --config preset=digits -j1",
+            "snakemake --configfile 'my params.yaml' --config preset=digits -j1",
+        ),
+    ],
+)
+def test_a_command_for_other_targets_keeps_profile_and_settings(words, expected):
+    assert command_again(shlex.split(words)) == expected
 
 
 def test_a_marker_is_renewed_where_it_is_damaged(study):

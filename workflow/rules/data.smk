@@ -17,9 +17,10 @@ rule prepare:
         ancient("data/raw/{dataset}.json"),
         lambda w: study.data_renewals(w.dataset, "manifest.json"),
     output:
-        "data/prepared/{dataset}/manifest.json",
         "data/prepared/{dataset}/train.npy",
         "data/prepared/{dataset}/test.npy",
+        # Last: Snakemake touches outputs in this order, and arrays that are newer than their manifest are read again.
+        "data/prepared/{dataset}/manifest.json",
     log:
         "logs/prepare/{dataset}.log",
     conda:
@@ -34,8 +35,8 @@ rule dequantize:
     input:
         lambda w: study.data_renewals(w.dataset, "noise.json"),
     output:
-        "data/prepared/{dataset}/noise.json",
         "data/prepared/{dataset}/noise.npy",
+        "data/prepared/{dataset}/noise.json",
     log:
         "logs/dequantize/{dataset}.log",
     conda:

@@ -198,7 +198,8 @@ def _select(options: argparse.Namespace) -> int:
     selections = plan.selections(options.round, options.group)
     document = select(plan, RunStore(options.results / "store"), options.round, options.group, selections)
     path = plan.selection_path(options.round, options.group, selections)
-    write_json(path, document)
+    for file in {path, plan.selection_file(options.round, options.group, selections)}:  # a damaged one is repaired
+        write_json(file, document)
     for cell, chosen in document["cells"].items():
         point = ", ".join(f"{axis} {'null' if value is None else value}" for axis, value in chosen["point"].items())
         tried, bpd = chosen["configurations"], chosen["bpd"]

@@ -35,7 +35,7 @@ from silent_study.data.raw import Obtained, Split, obtain
 from silent_study.data.source import Source
 from silent_study.data.sources import source_named
 from silent_study.store.code import reading_code
-from silent_study.store.files import atomic_file
+from silent_study.store.files import atomic_file, touched
 
 RAW = Path("data/raw")  # downloaded raw files, in the layout of a mirror
 PREPARED = Path("data/prepared")  # each prepared data set has a folder of its name there
@@ -113,19 +113,27 @@ def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
 
 
 def outdated(folder: Path, source: Source) -> list[Path]:
-    """Return the manifests in a folder that are damaged, of other data than the source's or by other code."""
-    expected: dict[str, tuple[Callable[[Path], Mapping[str, Any]], dict[str, Any]]] = {
-        MANIFEST: (manifest_of, dict(source.description)),
-        NOISE_MANIFEST: (noise_manifest_of, {"shape": [source.test, *source.shape]}),
-    }
+    """Return the manifests in a folder that are damaged, or of other or altered data, or by other code.
+
+    Arrays are read only if they were touched after their manifest. Files that are missing are not looked for.
+    """
+    shape = [source.test, *source.shape]
+    asked: list[tuple[str, list[str], dict[str, Any], Callable[[], Mapping[str, Any]], Callable[[], object]]] = [
+        (MANIFEST, [TRAIN, TEST], dict(source.description), lambda: manifest_of(folder), lambda: open_arrays(folder)),
+        (NOISE_MANIFEST, [NOISE], {"shape": shape}, lambda: noise_manifest_of(folder), lambda: open_noise(folder)),
+    ]
     reader, found = {"reader": reading_code()["digest"]}, []
-    for name, (read, entries) in expected.items():
+    for name, arrays, expected, read, verify in asked:
+        manifest, files = folder / name, [folder / array for array in arrays]
+        if not manifest.exists():
+            continue
         try:
-            current = (entries | reader).items() <= read(folder).items()
+            if all(path.exists() for path in files) and max(map(touched, files)) > touched(manifest):
+                verify()
+            if not (expected | reader).items() <= read().items():
+                found.append(manifest)
         except DataError:
-            current = not (folder / name).exists()
-        if not current:
-            found.append(folder / name)
+            found.append(manifest)
     return found
 
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import pairwise, product
+from itertools import chain, count, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -352,25 +352,32 @@ class Plan:
         packs = [pack.id for pack in self.packs(round_, selections, group)]
         return digest([round_, packs, self.shared_axes(group)])[:12]
 
-    def selection_path(self, round_: Round, group: str, selections: Selections) -> Path:
-        """Return the path of the selection of a group's grid round."""
+    def selection_file(self, round_: Round, group: str, selections: Selections) -> Path:
+        """Return the usual path of the selection of a group's grid round."""
         return self.results / "selections" / group / f"{round_}-{self.selection_id(round_, group, selections)}.json"
+
+    def selection_path(self, round_: Round, group: str, selections: Selections) -> Path:
+        """Return the path of the selection of a group's grid round, which is whole if it exists.
+
+        A damaged file stays where it is, since laying out the graph of jobs removes nothing; the first free name with a
+        number takes its place.
+        """
+        usual = self.selection_file(round_, group, selections)
+        names = chain([usual.name], (f"{usual.stem}-{number}.json" for number in count(1)))
+        paths = map(usual.with_name, names)
+        return next(path for path in paths if not path.exists() or _read_selection(path) is not None)
 
     def selected(self, round_: Round, group: str, selections: Selections) -> Selections:
         """Read the selection of a group's grid round; ``selections`` are those of the rounds before.
 
         Raises:
-            SelectionMissingError: It has not been made yet.
-            StoreError: The file is damaged.
+            SelectionMissingError: It has not been made yet, or its file is damaged.
         """
         path = self.selection_path(round_, group, selections)
-        if not path.exists():
+        found = _read_selection(path)
+        if found is None:
             raise SelectionMissingError(f"{path}: not made yet; run: snakemake --cores all {path}")
-        try:
-            selection: Selection = read_json(path)
-            return selection["cells"]
-        except (StoreError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: cannot be read ({error}); delete it: the workflow makes it again") from error
+        return found["cells"]
 
     def selections(self, upto: Round, group: str | None = None) -> dict[str, Mapping[str, Any]]:
         """Read the selections that a round depends on, of all groups or of one.
@@ -397,3 +404,12 @@ class Plan:
             round_ = "baselines" if cell.method.baseline is None else "guided"
             raise SelectionMissingError(f"{cell.group}: the selection of the {round_} round has not been made yet")
         return selections[cell.name]
+
+
+def _read_selection(path: Path) -> Selection | None:
+    """Return the content of a selection; None if it is missing or damaged."""
+    try:
+        selection: Selection = read_json(path)
+    except StoreError:
+        return None
+    return selection if isinstance(selection, dict) and isinstance(selection.get("cells"), dict) else None

@@ -105,6 +105,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_unaltered(path: Path, sha256: str, since: int = 0) -> bool:
+    """Return True if a file exists and has a digest; one that was not touched after ``since`` (ns) is not read."""
+    return path.is_file() and (touched(path) <= since or sha256_of(path) == sha256)
+
+
+def touched(path: Path) -> int:
+    """Return when a file was last written, replaced or renamed, in ns: setting its time back does not hide that."""
+    status = path.stat()
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
 def _umask() -> int:
     # The only portable way to read the umask is to set it; mkstemp would otherwise leave every file private.
     mask = os.umask(0o022)

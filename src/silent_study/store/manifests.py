@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import get_args
 
 from silent_study.settings import EvaluationSettings, RunSettings, digest
 from silent_study.store.documents import Evaluation, Manifest, Member
-from silent_study.store.files import sha256_of
+from silent_study.store.files import is_unaltered, sha256_of, touched
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import (
     EVALUATION,
@@ -21,6 +22,9 @@ from silent_study.store.runs import (
     read_json,
     read_unchanged,
 )
+
+SNAKEMAKE_VARIABLE = "SILENT_GRADIENTS_SNAKEMAKE"
+"""Environment variable in which a job finds Snakemake's command line with the user's profile and settings."""
 
 SHOWN_PROBLEMS = 10
 """Number of problems listed in an error: as many lines as Snakemake's display shows of a job's log."""
@@ -77,40 +81,52 @@ def verified_runs(
         problems[SHOWN_PROBLEMS:] = [f"... and {more} more"]
     # Round after round: a pack of seeds keeps and evaluates what a grid's pack may just be training again.
     by_round = [" ".join(str(path_of(pack)) for pack in wrong if pack.round == round_) for round_ in get_args(Round)]
-    commands = [f"snakemake --cores all --resources gpu=8 --force -- {paths}" for paths in by_round if paths]
+    snakemake = os.environ.get(SNAKEMAKE_VARIABLE, "snakemake --cores all --resources gpu=8")
+    commands = [f"{snakemake} --force -- {paths}" for paths in by_round if paths]
     raise StoreError("\n".join([*problems, f"remake what is missing or wrong with: {' && '.join(commands)}"]))
 
 
-def _checked(store: RunStore, pack: PackSpec, path: Path) -> Iterator[StoredRun | StoreError]:
+def is_damaged(store: RunStore, pack: PackSpec, path: Path) -> bool:
+    """Return True if a pack's manifest at ``path``, or a file of its runs, is not as it was when it was written.
+
+    Only files that were touched after the manifest are read, so that it can be called whenever Snakemake starts.
+    """
+    return any(isinstance(each, StoreError) for each in _checked(store, pack, path, touched(path)))
+
+
+def _checked(store: RunStore, pack: PackSpec, path: Path, since: int = 0) -> Iterator[StoredRun | StoreError]:
     """Yield each member, or what is wrong with it."""
     try:
         stated: Manifest = read_json(path)
+        same = stated["pack"] == pack.id and [each["id"] for each in stated["members"]] == [r.id for r in pack.members]
     except StoreError as error:
         yield error
         return
-    if stated["pack"] != pack.id or [each["id"] for each in stated["members"]] != [run.id for run in pack.members]:
+    except (KeyError, TypeError):
+        same = False
+    if not same:
         yield StoreError(f"{path}: it lists other runs than the plan asks for")
         return
     for settings, member in zip(pack.members, stated["members"], strict=True):
         try:
-            yield _verified(store, settings, member)
+            yield _verified(store, settings, member, since)
         except StoreError as error:
             yield error
 
 
-def _verified(store: RunStore, settings: RunSettings, member: Member) -> StoredRun:
-    run = store.verified(settings.name, settings.id)
+def _verified(store: RunStore, settings: RunSettings, member: Member, since: int) -> StoredRun:
+    run = store.verified(settings.name, settings.id, since)
     if not run.answers_to(member["result_sha256"]):
         raise StoreError(f"{run.name}: its result is not the one that its pack's manifest names")
     expected = member["evaluation_sha256"]
     if expected is None:
         return run
     path = run.folder / EVALUATION
-    if not path.exists() or sha256_of(path) != expected:
+    if not is_unaltered(path, expected, since):
         raise StoreError(f"{path}: missing, or not the evaluation that its pack's manifest names")
     pictures = run.folder / RECONSTRUCTIONS
     named = None if run.evaluation is None else run.evaluation["reconstructions_sha256"]
-    if named is not None and (not pictures.exists() or sha256_of(pictures) != named):
+    if named is not None and not is_unaltered(pictures, named, since):
         raise StoreError(f"{pictures}: missing, or not those that {EVALUATION} names")
     return run
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from silent_study.settings import NUMERICS_VERSION, RunSettings, SettingsError
 from silent_study.store.documents import Acceptance, Code, CurveEntry, Evaluation, Identity, Provenance, Result
-from silent_study.store.files import sha256_of, write_text_atomically
+from silent_study.store.files import is_unaltered, sha256_of, write_text_atomically
 from silent_study.store.locks import is_locked, locked, try_lock
 
 if TYPE_CHECKING:
@@ -330,8 +330,8 @@ class RunStore:
             raise StoreError(f"{name}: no finished run in {folder}")
         return StoredRun(name, folder, _read_record(folder / RECORD))
 
-    def verified(self, name: str, run_id: str) -> StoredRun:
-        """Return a finished run, every file of which is as it was sealed.
+    def verified(self, name: str, run_id: str, since: int = 0) -> StoredRun:
+        """Return a finished run, every file of which is as it was sealed; for ``since`` see ``files.is_unaltered``.
 
         Raises:
             StoreError: The run is missing or is another one than ``run_id``, or one of its files is altered or missing.
@@ -343,10 +343,9 @@ class RunStore:
         if identity != _identity(name, run_id, identity["files"], identity["replaces"]):
             raise StoreError(f"{folder / RECORD}: its entries contradict each other")
         for file, expected in identity["files"].items():
-            path = folder / file
-            found = sha256_of(path) if path.is_file() else None
-            if found != expected:
-                raise StoreError(f"{path}: expected sha256 {expected}, found {found or 'no file'}")
+            if not is_unaltered(path := folder / file, expected, since):
+                found = sha256_of(path) if path.is_file() else "no file"
+                raise StoreError(f"{path}: expected sha256 {expected}, found {found}")
         settings = RunSettings.from_json(run.settings)
         if settings.id != run_id:
             raise StoreError(f"{folder / SETTINGS}: its settings are not those of run {run_id}")
