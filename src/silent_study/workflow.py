@@ -33,6 +33,9 @@ RENEWALS = ".renewals"
 """Name of the folder of the renewals below the results."""
 
 
+LIMITED_RETRIES = 24
+"""Times that a training which stops at ``execution.time_limit`` is continued by the same call of Snakemake."""
+
 MACHINE_OPTIONS = frozenset({"--cores", "-c", "--jobs", "-j", "--profile", "--workflow-profile"})
 LONG_OPTIONS = frozenset({"--configfile", "--configfiles", "--config", "--resources"})
 KEPT_OPTIONS = MACHINE_OPTIONS | LONG_OPTIONS | {"--snakefile", "-s"}
@@ -155,6 +158,11 @@ class Workflow:
         """Return the options of ``silent-gradients train`` that are not set in every study."""
         optional = {"--time-limit": self.execution.time_limit, "--tensorboard": self.execution.tensorboard}
         return [f"{option}={value}" for option, value in optional.items() if value]
+
+    @property
+    def retries(self) -> int | None:
+        """Times that a training is begun again: many if it stops by itself at a time limit, else those of the profile."""
+        return None if self.execution.time_limit is None else LIMITED_RETRIES
 
     def gpus(self, wildcards: Any) -> int:
         """Return the GPUs of a pack's job: 0 if nothing is left to train, so that the job waits for no device."""

@@ -67,7 +67,8 @@ class Slurm:
     def jobs(self) -> list[dict[str, str]]:
         """Every job that SLURM knows of, finished ones too, by the fields of ``scontrol``."""
         lines = self.ask("scontrol", "show", "job", "--oneliner").splitlines()
-        return [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+        jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+        return [job for job in jobs if job]  # an empty queue is a sentence
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from silent_study.data.prepared import sealed
 from silent_study.settings import SettingsError
 from silent_study.store.code import reading_code
 from silent_study.store.runs import StoreError
-from silent_study.workflow import Workflow, command_again
+from silent_study.workflow import LIMITED_RETRIES, Workflow, command_again
 
 PRESET = {
     "seeds": [0],
@@ -176,6 +176,12 @@ def test_a_marker_is_renewed_where_it_is_damaged(study):
     write(marker, {})
     assert study.gathered() == [marker, *study.gathered_renewals()]
     assert len(study.gathered_renewals()) == 1
+
+
+def test_a_training_that_stops_at_a_time_limit_is_continued():
+    limited = Workflow({"preset": "small", "execution": {"time_limit": 5}}, lambda **_: None)
+    assert limited.retries == LIMITED_RETRIES > 2
+    assert Workflow({"preset": "small"}, lambda **_: None).retries is None
 
 
 def test_options_of_jobs_are_left_out_where_they_are_not_set(folder):

@@ -123,6 +123,15 @@ def test_a_signal_to_snakemake_in_the_background_stops_its_jobs(fresh, undisturb
 
 
 @pytest.mark.slow
+def test_a_time_limit_ends_jobs_and_not_the_workflow(fresh, undisturbed):
+    """A third of a minute, of which the reserve for a checkpoint is half."""
+    fresh.configure("long", execution={"time_limit": 0.3})
+    output = fresh.run(*LITERAL)
+    assert "stopped baselines digits/fixed; the same command goes on" in output
+    assert fresh.numbers() == undisturbed.numbers()
+
+
+@pytest.mark.slow
 def test_signals_stop_everything_and_the_same_command_goes_on(fresh, undisturbed):
     for number, case in enumerate(SIGNALLED[1:]):
         send(fresh, *case, 4 + 4 * number)

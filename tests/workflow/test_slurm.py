@@ -6,6 +6,7 @@ On Debian or Ubuntu, as root: ``apt-get install --no-install-recommends slurm-wl
 import importlib.util
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ pytestmark = [
 ]
 
 # This Slurm keeps no accounts, of which its status is asked by default.
-WORKFLOW = ("snakemake", "--profile", "profiles/slurm", "--latency-wait", "10")
+WORKFLOW = ("snakemake", "--profile", "profiles/slurm", "--latency-wait", "10", "--retries", "0")
 NO_ACCOUNTS = (
     *("--slurm-no-account", "--slurm-status-command", "squeue"),
     *("--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2"),
@@ -105,7 +106,8 @@ def test_a_job_that_the_cluster_ended_goes_on_from_its_checkpoint(cluster, tmp_p
 
     output, code = repository.finish(process)
     assert code == 1
-    assert "FAILED baselines digits/fixed" in output
+    # The training may have written that it stopped before Slurm killed it.
+    assert re.search("(FAILED|stopped) baselines digits/fixed", output)
     assert trainings(cluster)[number]["JobState"] == state
     (unfinished,) = repository.results.glob("store/*/*/*/*.partial")
     saved = checkpoint.newest(unfinished)["epoch"]

@@ -29,6 +29,10 @@ rule gather:
         "logs/gather/{id}.log",
     conda:
         "../../environment.yml"
+    resources:
+        # Factor analysis of a large data set with a thousand latent variables takes most of an hour.
+        runtime=480,
+        mem_mb=16000,
     params:
         config=lambda _: study.settings,
     shell:

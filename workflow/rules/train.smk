@@ -9,6 +9,7 @@ rule train_pack:
         "logs/packs/{round}/{group}/{id}.log",
     conda:
         "../../environment.yml"
+    retries: study.retries
     resources:
         gpu=study.gpus,
         runtime=study.runtime,
