@@ -50,6 +50,8 @@ rule all:
 
 
 onstart:
+    if workflow.is_main_process:
+        prepare_start(study)
     # Jobs of a cluster are cancelled by Snakemake's executor.
     if workflow.is_main_process and workflow.local_exec:
         stop_jobs_on_signals()

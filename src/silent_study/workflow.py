@@ -1,8 +1,8 @@
 """The study as the rules of Snakemake see it: inputs, parameters and resources of every job.
 
-Nothing here writes: Snakemake evaluates rules in dry runs, too. A file that exists and is out of date is therefore
-never removed. Instead its **renewal** is listed beside it, a file that does not exist yet and that the rule of the
-out-of-date file takes as input, so that Snakemake runs the rule.
+Nothing here writes but ``prepare_start``: Snakemake evaluates rules in dry runs, too. A file that exists and is out of
+date is therefore never removed. Instead its **renewal** is listed beside it, a file that does not exist yet and that
+the rule of the out-of-date file takes as input, so that Snakemake runs the rule.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from silent_study.data.prepare import PREPARED, outdated
 from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN
 from silent_study.jobs.pace import PACE, Pace, memory_megabytes, runtime_minutes
 from silent_study.params.overlay import with_nulls
-from silent_study.plan.plan import Plan, Selections
+from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.report.gathered import is_intact, marker_of
 from silent_study.settings import SettingsError
+from silent_study.store.files import mend_times
 from silent_study.store.manifests import SNAKEMAKE_VARIABLE, evaluated_otherwise, is_damaged, seems_done
 from silent_study.store.packs import PackSpec, Round
+from silent_study.store.recorded import take_recorded
 from silent_study.store.runs import RunStore, StoreError
 from silent_study.store.stale import check_code
+from silent_study.words import counted
 
 RENEWALS = ".renewals"
 """Name of the folder of the renewals below the results."""
@@ -161,7 +164,7 @@ class Workflow:
 
     @property
     def retries(self) -> int | None:
-        """Times that a training is begun again: many if it stops by itself at a time limit, else those of the profile."""
+        """Times that a training is begun again: many if it stops by itself at a time limit, else as in the profile."""
         return None if self.execution.time_limit is None else LIMITED_RETRIES
 
     def gpus(self, wildcards: Any) -> int:
@@ -199,6 +202,24 @@ class Workflow:
             wildcards.round, wildcards.group, self.selections(wildcards.round, wildcards.group)
         )
         return [path for path in manifests if Path(path).exists()] if selected.exists() else manifests
+
+    def lacks_runs(self) -> bool:
+        """Return True if a run is to be trained, or may be, once a point is selected."""
+        packs = [self.plan.known_packs(round_, group) for group in self.plan.groups() for round_ in ROUNDS]
+        return any(own is None or not all(seems_done(self._store, pack) for pack in own) for own in packs)
+
+    def possible_runs(self, names: Iterable[str]) -> dict[str, str]:
+        """Return ids by name: those of the given names that a round may ask for."""
+        asked = set(names)
+        cells = {name.rpartition("/")[0] for name in asked}
+        return {
+            run.name: run.id
+            for cell in self.plan.cells()
+            if cell.name in cells
+            for candidates in self.plan.possible_runs(cell, "seeds")
+            for run in candidates
+            if run.name in asked
+        }
 
     def gathered(self) -> list[str]:
         """Return the marker of the gathered results, and its renewal if one of them, or a run, has changed since."""
@@ -260,3 +281,13 @@ class Workflow:
             for path in outdated_files
             if path is not None and path.exists()
         ]
+
+
+def prepare_start(study: Workflow) -> None:
+    """Do before the first job what no dry run may do: mend times, and take runs that other revisions recorded."""
+    results = study.plan.results
+    inputs = [PREPARED, PREPARED.with_name("raw"), *(results / name for name in ("packs", "selections", RENEWALS))]
+    if mended := mend_times(inputs):
+        print(f"{counted(mended, 'file')} dated in the future: given the present time", file=sys.stderr)
+    if study.lacks_runs():
+        take_recorded(RunStore(results / "store"), study.possible_runs)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,35 @@ def test_appended_text_names_its_file_too(tmp_path):
     assert path.read_text("utf-8") == "σ\nτ\n"
     with pytest.raises(OSError, match=r"No space left on device \(4 bytes needed, \d+ bytes free\): '/dev/full'"):
         files.append_text(Path("/dev/full"), "full")
+
+
+def test_files_dated_in_the_future_are_given_the_present_time(tmp_path):
+    paths = [tmp_path / "a" / name for name in ("old", "ahead", "link")]
+    paths[0].parent.mkdir()
+    for path in paths[:2]:
+        path.touch()
+    paths[2].symlink_to("nowhere")
+    os.utime(paths[0], (1e9, 1e9))
+    ahead = time.time() + 1000
+    os.utime(paths[1], (ahead, ahead))
+    assert files.mend_times([tmp_path, tmp_path / "none"]) == 1
+    assert (paths[0].stat().st_mtime, paths[1].stat().st_mtime < ahead - 900) == (1e9, True)
+    assert files.mend_times([tmp_path]) == 0
+
+
+def test_only_files_that_were_touched_since_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    path.write_text("whole")
+    digest, since = files.sha256_of(path), files.touched(path)
+    assert files.is_unaltered(path, digest)
+    assert files.is_unaltered(path, "another digest", since)
+    modified = path.stat().st_mtime_ns
+    time.sleep(0.02)
+    path.write_text("harm!")
+    os.utime(path, ns=(modified, modified))  # as if nothing had happened
+    assert not files.is_unaltered(path, digest, since)
+    path.unlink()
+    assert not files.is_unaltered(path, digest, since)
 
 
 def test_sha256_matches_hashlib(tmp_path):

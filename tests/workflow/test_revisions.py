@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -104,6 +105,32 @@ def test_settings_of_another_branch_give_its_results_whatever_snakemake_remember
         repository.configure()
         repository.run(*LITERAL)
         assert repository.contents(*NUMBERS) == main
+
+
+@pytest.mark.slow
+def test_a_run_that_another_branch_recorded_is_taken_and_not_trained(recorded):
+    main = recorded.runs()
+    recorded.git("checkout", "--quiet", "-b", "longer")
+    recorded.configure(experiments={"learnable": {"digits": {"epochs": 3}}})
+    recorded.run("dvc", "repro")
+    recorded.commit("One more epoch")
+    theirs = {name: (recorded.results / "store" / name / "provenance.json").read_bytes() for name in recorded.runs()}
+    recorded.git("checkout", "--quiet", "main")
+    recorded.run("dvc", "checkout")
+    assert recorded.runs() == main
+
+    recorded.configure(experiments={"learnable": {"digits": {"epochs": 3}}})
+    output = recorded.run(*LITERAL)
+
+    assert re.search(r"\d runs of longer taken as DVC recorded them", output)
+    assert recorded.runs() >= recorded.planned()
+    for name in recorded.planned():
+        assert (recorded.results / "store" / name / "provenance.json").read_bytes() == theirs[name]
+    # A run that is lost altogether, of the branch itself.
+    lost = recorded.run_folder("digits/fixed/reparameterization", seed=1)
+    shutil.rmtree(lost)
+    recorded.run(*LITERAL)
+    assert (lost / "provenance.json").read_bytes() == theirs[lost.relative_to(recorded.results / "store").as_posix()]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import re
 import shutil
 import statistics
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -111,6 +112,18 @@ def test_one_more_rate_trains_its_runs_alone_and_one_less_none(repository):
     assert repository.runs() == before | new
     assert repository.contents(*TABLES) == tables
     assert {name: time for name, time in repository.curve_times().items() if name in times} == times
+
+
+@pytest.mark.slow
+def test_inputs_that_are_dated_in_the_future_do_no_harm(repository):
+    """As files have them that were copied from a machine whose clock is ahead."""
+    tomorrow = time.time() + 86_400
+    for path in [*repository.root.glob("data/**/*"), *repository.results.glob("**/*")]:
+        os.utime(path, (tomorrow, tomorrow))
+    repository.set_rates("fixed", [*RATES, 0.03])
+    output = repository.run(*LITERAL)
+    assert re.search(r"\d+ files dated in the future: given the present time", output)
+    assert "Nothing to be done" in repository.run(*LITERAL, "--dry-run")
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in CHECKOUT.glob("presets/*.yaml")))

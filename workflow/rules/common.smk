@@ -1,6 +1,6 @@
 from silent_study.jobs.stopping import exit_on_signals, stop_jobs_on_signals
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS
-from silent_study.workflow import Workflow
+from silent_study.workflow import Workflow, prepare_start
 
 exit_on_signals()
 

@@ -288,7 +288,7 @@ class RunStore:
 
     def remove(self, name: str) -> bool:
         """Remove a run, finished or not; if another process is writing it, return False and leave it alone."""
-        descriptor = try_lock(self._lock_file(name))
+        descriptor = try_lock(self.lock_file(name))
         if descriptor is None:
             return False
         try:
@@ -304,7 +304,7 @@ class RunStore:
 
         The kernel releases the lock when its holder ends.
         """
-        return locked(self._lock_file(name), f"{name}: another process is training it; waiting for it")
+        return locked(self.lock_file(name), f"{name}: another process is training it; waiting for it")
 
     def is_locked(self, name: str) -> bool:
         """Return True while a process holds the lock of this name; see ``locks.is_locked``."""
@@ -313,7 +313,7 @@ class RunStore:
     def _lock_path(self, name: str) -> Path:
         return self.root / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
 
-    def _lock_file(self, name: str) -> Path:
+    def lock_file(self, name: str) -> Path:
         """Return the path of a lock, in a folder that exists."""
         path = self._lock_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)

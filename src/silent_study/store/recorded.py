@@ -1,0 +1,99 @@
+"""Runs that other revisions recorded with DVC, so that a change of branches trains nothing twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from silent_study.store.locks import try_lock
+from silent_study.store.runs import RECORD, UNFINISHED, RunStore, StoreError
+from silent_study.words import counted
+
+LOCK = "dvc.lock"
+
+
+def take_recorded(store: RunStore, wanted: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
+    """Copy runs that the store lacks from DVC's cache or remote, as far as a branch, a tag or HEAD recorded them.
+
+    Does nothing where the working folder is no repository of DVC's.
+
+    Args:
+        store: Store below the working folder.
+        wanted: Returns ids by name: those of the given names that are asked for.
+    """
+    for revision, commit in _recording_revisions(store.root).items():
+        try:
+            _take(store, commit, revision, wanted)
+        except Exception as error:  # noqa: BLE001 - of git, of the cache or of any kind of remote
+            # The runs can be trained as well.
+            print(f"what {revision} recorded with DVC cannot be read, so it is not reused: {error}", file=sys.stderr)
+
+
+def _recording_revisions(folder: Path) -> dict[str, str]:
+    """Return commits by name of a revision, one for every recorded content of a folder."""
+    if not Path(".dvc").is_dir():
+        return {}
+    import yaml
+
+    listing = _git("for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads", "refs/tags", "refs/remotes")
+    found: dict[str, tuple[str, str]] = {}
+    for name, commit in [("HEAD", "HEAD"), *(line.split() for line in listing.splitlines())]:
+        stages = (yaml.safe_load(_git("show", f"{commit}:./{LOCK}")) or {}).get("stages", {})
+        for out in (out for stage in stages.values() for out in stage.get("outs", ())):
+            if out["path"] == folder.as_posix():
+                found.setdefault(out.get("md5", ""), (name, commit))
+    return dict(found.values())
+
+
+def _git(*arguments: str) -> str:
+    """Return what git prints; "" where it fails, as for a revision without the file."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout
+
+
+def _take(store: RunStore, commit: str, revision: str, wanted: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
+    from dvc.api import DVCFileSystem
+
+    files = DVCFileSystem(str(Path.cwd()), rev=commit)
+    root = f"/{_git('rev-parse', '--show-prefix').strip()}{store.root.as_posix()}"
+    runs: dict[str, list[str]] = {}
+    for path in files.find(root):
+        name, _, file = path.removeprefix(f"{root}/").rpartition("/")
+        runs.setdefault(name, []).append(file)
+    missing = [name for name, own in runs.items() if RECORD in own and not store.is_finished(name)]
+    taken = [
+        name
+        for name, run_id in wanted(missing).items()
+        if _copied(store, files, f"{root}/{name}", runs[name], name, run_id)
+    ]
+    if taken:
+        print(f"{counted(len(taken), 'run')} of {revision} taken as DVC recorded them", file=sys.stderr, flush=True)
+
+
+def _copied(store: RunStore, files: Any, source: str, names: list[str], name: str, run_id: str) -> bool:
+    """Copy a run beside its place, verify it and rename it; return False if another process is training it."""
+    final = store.folder(name)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = try_lock(store.lock_file(name))
+    if descriptor is None:
+        return False
+    try:
+        with tempfile.TemporaryDirectory(dir=store.root, prefix=".taken-", suffix=UNFINISHED) as folder:
+            beside = RunStore(Path(folder))
+            beside.folder(name).mkdir(parents=True)
+            for file in names:
+                files.get_file(f"{source}/{file}", str(beside.folder(name) / file))
+            beside.verified(name, run_id)
+            beside.folder(name).rename(final)
+        shutil.rmtree(store.working_folder(name), ignore_errors=True)
+    except StoreError as error:
+        print(f"{error}; not taken", file=sys.stderr)
+        return False
+    finally:
+        os.close(descriptor)
+    return True
