@@ -7,9 +7,9 @@ rule train_pack:
         "results/packs/{round}/{group}/{id}.json",
     log:
         "logs/packs/{round}/{group}/{id}.log",
+    retries: study.retries
     conda:
         "../../environment.yml"
-    retries: study.retries
     resources:
         gpu=study.gpus,
         runtime=study.runtime,
