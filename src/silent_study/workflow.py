@@ -89,7 +89,6 @@ class Workflow:
         except SettingsError as error:
             raise SettingsError("\n".join(f"params.yaml: {line}" for line in str(error).splitlines())) from None
         check_code(RunStore(results / "store"), self.plan.all_known_packs())
-        os.environ[SNAKEMAKE_VARIABLE] = command_again(sys.argv[1:])  # for the messages of jobs
         self.settings = json.dumps(own, sort_keys=True)
         self.execution = self.plan.params.execution
         self.renewals = results / RENEWALS
@@ -285,6 +284,7 @@ class Workflow:
 
 def prepare_start(study: Workflow) -> None:
     """Do before the first job what no dry run may do: mend times, and take runs that other revisions recorded."""
+    os.environ[SNAKEMAKE_VARIABLE] = command_again(sys.argv[1:])  # for the messages of jobs
     results = study.plan.results
     inputs = [PREPARED, PREPARED.with_name("raw"), *(results / name for name in ("packs", "selections", RENEWALS))]
     if mended := mend_times(inputs):

@@ -6,6 +6,7 @@ import errno
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -154,6 +155,7 @@ class _Job:
             raise error
 
     def _fail(self, settings: RunSettings, error: Exception) -> None:
+        traceback.clear_frames(error.__traceback__)  # which hold the run's tensors
         error.add_note(settings.name)
         self.failures[settings.name] = error
         print(f"FAILED {settings.name}: {error!r}", file=sys.stderr, flush=True)
