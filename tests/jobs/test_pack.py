@@ -169,6 +169,14 @@ def test_a_diverged_member_does_not_stop_the_others(tiny, store, capsys):
     assert tiny.run(pack, store) == manifest
 
 
+def test_the_weights_of_a_run_in_a_stack_are_its_own_alone(tiny, store):
+    pack = seeds(grid(tiny, "learnable/reinforce", rates=(1e-3, 2e-3, 3e-3), epochs=1, snapshot_epochs=()))
+    tiny.run(pack, store, stack=3)
+    tiny.run(pack, alone := RunStore(store.root.parent / "alone"))
+    sizes = [(each.folder(pack.members[0].name) / "weights.pt").stat().st_size for each in (store, alone)]
+    assert sizes[0] == sizes[1]
+
+
 @pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("step", ["compute", "end_step", "snapshot", "evaluate"])
 def test_a_failing_member_is_named_and_the_others_are_done(tiny, store, trained, monkeypatch, step, stack):

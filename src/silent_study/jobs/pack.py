@@ -145,7 +145,7 @@ class _Job:
             if len(group) == 1:
                 self._fail(group[0], error)
                 return []
-            print(f"{len(group)} runs failed together ({error!r}); training each by itself", file=sys.stderr)
+            print(f"{len(group)} runs failed together ({error}); training each by itself", file=sys.stderr)
         return [run for settings in group for run in self._train_isolated([settings])]
 
     @staticmethod
@@ -158,7 +158,7 @@ class _Job:
         traceback.clear_frames(error.__traceback__)  # which hold the run's tensors
         error.add_note(settings.name)
         self.failures[settings.name] = error
-        print(f"FAILED {settings.name}: {error!r}", file=sys.stderr, flush=True)
+        print(f"FAILED {settings.name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     def raise_failures(self) -> None:
         """Raise the errors of the members that failed, if there are any."""

@@ -279,7 +279,8 @@ class Trainer:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the weights and the estimator's state, which evaluations read."""
-        return {"vae": self.vae.state_dict(), "state": self.state}
+        # Copies: of a view, torch.save writes all that it is a view of, here the weights of a whole stack.
+        return {"vae": {name: value.clone() for name, value in self.vae.state_dict().items()}, "state": self.state}
 
     def save(self) -> None:
         """Save a checkpoint."""
