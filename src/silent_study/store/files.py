@@ -29,7 +29,7 @@ def named_errors(path: Path, size: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         reason, full = error.strerror or str(error), error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if error.filename is not None and not full:
+        if error.filename is not None and (not full or "bytes free" in reason):
             raise
         if full:
             needed = "" if size is None else f"{size} bytes needed, "
