@@ -13,6 +13,7 @@ from typing import Any
 
 from silent_study.store.locks import try_lock
 from silent_study.store.runs import RECORD, UNFINISHED, RunStore, StoreError
+from silent_study.store.stale import is_evaluated_now, is_trained_now, remove_evaluation
 from silent_study.words import counted
 
 LOCK = "dvc.lock"
@@ -88,7 +89,12 @@ def _copied(store: RunStore, files: Any, source: str, names: list[str], name: st
             beside.folder(name).mkdir(parents=True)
             for file in names:
                 files.get_file(f"{source}/{file}", str(beside.folder(name) / file))
-            beside.verified(name, run_id)
+            run = beside.verified(name, run_id)
+            if not is_trained_now(store, run):
+                print(f"{name}: other source code trained it; not taken", file=sys.stderr)
+                return False
+            if not is_evaluated_now(store, run):
+                remove_evaluation(run.folder)
             beside.folder(name).rename(final)
         shutil.rmtree(store.working_folder(name), ignore_errors=True)
     except StoreError as error:

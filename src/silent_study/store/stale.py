@@ -12,7 +12,7 @@ from silent_study.store.code import evaluation_code, training_code
 from silent_study.store.documents import Code
 from silent_study.store.manifests import naming_runs, read_evaluation
 from silent_study.store.packs import PackSpec
-from silent_study.store.runs import CODE, EVALUATION, RECONSTRUCTIONS, RunStore, StoreError
+from silent_study.store.runs import CODE, EVALUATION, RECONSTRUCTIONS, RunStore, StoredRun, StoreError
 from silent_study.words import counted
 
 SHOWN_FILES = 5
@@ -70,6 +70,19 @@ def _code_of(store: RunStore, name: str) -> Code | None:
         return None if damaged else UNRECORDED
 
 
+def is_trained_now(store: RunStore, run: StoredRun) -> bool:
+    """Return True if the present code, or one that a store accepts as equal, trained a run, of whichever store."""
+    code = run.code if (run.folder / CODE).exists() else UNRECORDED
+    return code["digest"] in store.equal_codes(training_code(run.settings["estimator"])["digest"])
+
+
+def is_evaluated_now(store: RunStore, run: StoredRun) -> bool:
+    """Return True if such code evaluated a run, or if it has no evaluation."""
+    evaluation = read_evaluation(run.folder)
+    equal = store.equal_codes(evaluation_code(run.settings["estimator"])["digest"])
+    return evaluation is None or evaluation["code"]["digest"] in equal
+
+
 def stale_message(stale: Sequence[Stale]) -> str:
     """Return what is stale, the files that changed and the two ways on; "" if nothing is."""
     if not stale:
@@ -104,6 +117,12 @@ def accept(store: RunStore, stale: Iterable[Stale], reason: str) -> None:
         store.accept(codes, reason)
 
 
+def remove_evaluation(folder: Path) -> None:
+    """Remove the files of an evaluation from the folder of a run."""
+    for file in (EVALUATION, RECONSTRUCTIONS):
+        (folder / file).unlink(missing_ok=True)
+
+
 def remove(results: Path, stale: Sequence[Stale]) -> list[str]:
     """Remove stale trainings and evaluations, so that the workflow makes them again.
 
@@ -118,6 +137,5 @@ def remove(results: Path, stale: Sequence[Stale]) -> list[str]:
             path.unlink(missing_ok=True)
     trained = {each.run for each in stale if each.part == "trained"}
     for run in runs - trained:
-        for file in (EVALUATION, RECONSTRUCTIONS):
-            (store.folder(run) / file).unlink(missing_ok=True)
+        remove_evaluation(store.folder(run))
     return sorted(run for run in trained if not store.remove(run))
