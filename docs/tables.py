@@ -19,17 +19,15 @@ import pandas as pd
 import yaml
 
 from silent_study.methods import METHODS, Method
-from silent_study.paper import PUBLISHED
-from silent_study.report.statistics import Summary, summarize
+from silent_study.paper import PUBLISHED, THRESHOLD_BPD
+from silent_study.report.cells import has_collapsed, length, unequal
+from silent_study.report.claims import EPOCHS, FAMILIES, OURS, Arm, Comparison, adjusted_by_family
+from silent_study.report.statistics import summarize
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "measured"
 SOURCE = ROOT / "src"
 METRICS = {"bpd": "bits/dim", "kl": "KL", "mse_sampled_clamped": "squared error", "epochs_to_threshold": "epochs"}
-FEWEST_PAIRS = 6
-"""Below this number of pairs no ordering is called reproduced without "so far"."""
-_THRESHOLD = 6.73
-"""Bits/dim of the paper's Figure 2."""
 SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "tiny_imagenet32": "Tiny ImageNet", "digits": "digits"}
 
 CHANGED_FIXED = tuple(
@@ -93,9 +91,12 @@ def values(study: str, name: str, metric: str) -> pd.Series:
     return cell(study, name)["epochs_to_threshold" if metric == "epochs_to_threshold" else f"report_{metric}"].dropna()
 
 
-def collapsed(study: str, name: str) -> pd.Series:
-    """Return whether each evaluated run of a cell has no active latent unit, by seed."""
-    return values(study, name, "active_units") == 0
+def collapsed(study: str, name: str) -> dict[int, bool]:
+    """Return whether each evaluated run of a cell has collapsed, by seed."""
+    kept = cell(study, name).filter(["report_active_units", "report_kl"]).rename(columns=lambda name: name[7:])
+    kept = kept.dropna(how="all")
+    rows: list[dict[str, Any]] = kept.to_dict("records")  # type: ignore[assignment]
+    return {seed: has_collapsed(row) for seed, row in zip(kept.index, rows, strict=True)}
 
 
 def _method(experiment: str, name: str) -> Method:
@@ -127,17 +128,37 @@ def interval(value: float, low: float, high: float, metric: str, sign: bool = Fa
     return f"{value:{plus}.{digits}f} [{low:{plus}.{digits}f}, {high:{plus}.{digits}f}]"
 
 
-def paired(study: str, first: str, second: str, metric: str, without_collapse: bool = False) -> Summary:
-    """Summarize the differences of two cells on equal seeds, on request without pairs in which a run collapsed."""
-    differences = (values(study, first, metric) - values(study, second, metric)).dropna()
-    if without_collapse:
-        differences = differences[~(collapsed(study, first) | collapsed(study, second))[differences.index]]
-    return summarize([float(value) for value in differences])
+def compare(study: str, first: str, second: str, metric: str, expected: int = -1, size: float = math.nan) -> Comparison:
+    """Return the comparison of two cells on equal seeds, as the report makes it from the runs themselves."""
+    return Comparison(_arm(study, first, metric), _arm(study, second, metric), expected, size)
 
 
-def unequal(study: str, first: str, second: str) -> bool:
-    """Return True if two cells were trained for unequal numbers of epochs."""
-    return set(cell(study, first)["setting.epochs"]) != set(cell(study, second)["setting.epochs"])
+def _arm(study: str, name: str, metric: str) -> Arm:
+    found, read = cell(study, name), values(study, name, metric)
+    kept = found.reindex(columns=["setting.epochs", "setting.batch_size", "setting.data.holdout"])
+    return Arm(
+        dict(zip(read.index, read, strict=True)),
+        collapsed(study, name),
+        set(found.index),
+        {length(*row) for row in kept.itertuples(index=False)},
+        raster(study, name) if metric == EPOCHS else 0.0,
+    )
+
+
+def compare_claim(study: str, claim: Any) -> Comparison:
+    """Return the comparison of an ordering of a study."""
+    first, second = (f"{claim.dataset}/{claim.experiment}/{name}" for name in (claim.first, claim.second))
+    expected = -1 if claim.expected == "lower" else 1
+    return compare(study, first, second, claim.metric, expected, published(study, claim))
+
+
+@cache
+def _adjusted(study: str) -> dict[Any, float]:
+    """Return the p-values of a study's orderings, by their place, after Holm's correction within their families."""
+    families = [OURS if claim.basis == OURS else FAMILIES[claim.metric] for claim in claims(study)]
+    p_values = [compare_claim(study, claim).p_value for claim in claims(study)]
+    adjusted = adjusted_by_family(list(zip(families, p_values, strict=True)))
+    return {claim.Index: value for claim, value in zip(claims(study), adjusted, strict=True)}
 
 
 def raster(study: str, name: str) -> float:
@@ -148,40 +169,21 @@ def raster(study: str, name: str) -> float:
 def published(study: str, claim: Any) -> float:
     """Return the published difference; ``nan`` without one, or where it is about another threshold than the study's."""
     cells_of_claim = cell(study, f"{claim.dataset}/{claim.experiment}/{claim.first}")
-    if claim.metric == "epochs_to_threshold" and set(cells_of_claim["setting.threshold_bpd"]) != {_THRESHOLD}:
+    if claim.metric == EPOCHS and set(cells_of_claim["setting.threshold_bpd"]) != {THRESHOLD_BPD}:
         return math.nan
     return float(claim.published_difference)
 
 
 def verdict(study: str, claim: Any) -> str:
-    """Judge an ordering by its sign, by its size, and by whether the baseline is comparable.
-
-    ``not comparable``: a run of the baseline collapsed. ``undecided``: the interval contains 0, or there is one pair.
-    ``contradicted``: the interval lies on the other side. ``reproduced``: it is clear of 0 and contains the published
-    difference. ``same direction``: it is clear of 0; "other size" where it does not contain the published difference.
-    """
-    first, second = (f"{claim.dataset}/{claim.experiment}/{name}" for name in (claim.first, claim.second))
-    if claim.pairs < 2:
+    """Judge an ordering as the report does; beside a collapsed baseline stands the difference of the other pairs."""
+    found = compare_claim(study, claim)
+    if found.difference.n < 2:
         return "one seed"
-    if lost := int(collapsed(study, second).sum()):
-        text = f"not comparable: collapsed {lost} of {len(collapsed(study, second))}"
-        rest = paired(study, first, second, claim.metric, without_collapse=True)
-        if rest.n < 2:
-            return text
-        return f"{text}; others {interval(rest.mean, rest.low, rest.high, claim.metric)}"
-    # A difference of two numbers read on a raster is uncertain by the raster itself.
-    slack = raster(study, first) if claim.metric == "epochs_to_threshold" else 0.0
-    low, high = claim.low - slack, claim.high + slack
-    if low <= 0 <= high:
-        return "undecided"
-    if (high < 0) != (claim.expected == "lower"):
-        return "contradicted"
-    size = published(study, claim)
-    if math.isnan(size):
-        return "same direction"
-    if not low <= size <= high:
-        return "same direction, other size"
-    return "reproduced" if claim.pairs >= FEWEST_PAIRS else "reproduced so far"
+    if found.verdict != "not comparable":
+        return found.verdict
+    text = f"not comparable: collapsed {found.baseline.lost} of {len(found.baseline.collapsed)}"
+    rest = found.conditional
+    return text if rest.n < 2 else f"{text}; others {interval(rest.mean, rest.low, rest.high, claim.metric)}"
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
@@ -194,14 +196,19 @@ def ordering(study: str, claim: Any, metric: bool = True) -> str:
     """Return an ordering in words, marked where the two were trained for unequal numbers of epochs."""
     first, second = (f"{claim.dataset}/{claim.experiment}/{name}" for name in (claim.first, claim.second))
     side = "below" if claim.expected == "lower" else "above"
-    title = f"{label(first)} {side} {label(second)}{' †' if unequal(study, first, second) else ''}"
+    title = f"{label(first)} {side} {label(second)}{_dagger(compare_claim(study, claim))}"
     return f"{title}, {METRICS[claim.metric]}" if metric else title
+
+
+def _dagger(found: Comparison) -> str:
+    """Return the mark of a comparison of different numbers of steps."""
+    return " †" if any(found.steps) else ""
 
 
 def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd",)) -> None:
     """Print the paper's orderings on a data set in some metrics, the columns of each study side by side.
 
-    A difference is bold where it stands after Holm's correction over all orderings of its study.
+    A difference is bold where it stands after Holm's correction over the orderings of its family in its study.
     """
     lines: dict[str, list[str]] = {}
     any_published = False
@@ -215,8 +222,9 @@ def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd",)) ->
                     line[0], any_published = number(size, claim.metric), True
                 if not claim.pairs:
                     continue
-                text = interval(claim.difference, claim.low, claim.high, claim.metric)
-                line[1 + 2 * place] = f"**{text}**" if claim.p_holm < 0.05 else text
+                found = compare_claim(study, claim).difference
+                text = interval(found.mean, found.low, found.high, claim.metric)
+                line[1 + 2 * place] = f"**{text}**" if _adjusted(study)[claim.Index] < 0.05 else text
                 line[2 + 2 * place] = verdict(study, claim)
     unit = f", {METRICS[metrics[0]]}" if len(metrics) == 1 else ""
     header = [f"first minus second{unit}", "published"]
@@ -244,6 +252,7 @@ def cells(*studies: str, dataset: str, experiment: str, metrics: Sequence[str] =
             columns.append(["" if value is None else f"{value:.{digits}f}" for value in have])
         for study in studies:
             found = []
+            trained = dict(zip(chosen, unequal([_arm(study, name, metric).lengths for name in chosen]), strict=True))
             for name in chosen:
                 key = (*name.split("/"), metric)
                 row = rows(study).loc[key] if key in rows(study).index else None
@@ -251,7 +260,8 @@ def cells(*studies: str, dataset: str, experiment: str, metrics: Sequence[str] =
                     found.append("")
                     continue
                 text = interval(row["measured"], row["low"], row["high"], metric)
-                lost = int(collapsed(study, name).sum())
+                text += f" ({trained[name]})" if trained[name] else ""
+                lost = sum(collapsed(study, name).values())
                 diverged = int(cell(study, name)["status"].str.contains("diverged").sum())
                 total = len(cell(study, name))
                 text += f"; collapsed {lost} of {total}" if lost and metric == "bpd" else ""
@@ -287,37 +297,44 @@ def _rounded(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def rescues(group: str, pairs: Sequence[tuple[str, str]], *studies: str, nats: float = 5.0) -> None:
-    """Print how many runs end with a KL under some nats, and the gain with and without the pairs of such runs."""
+def rescues(group: str, pairs: Sequence[tuple[str, str]], *studies: str) -> None:
+    """Print how many runs collapse, and the gain in bits/dim with and without the pairs of such runs."""
     lines = []
     for study in studies:
         for first, second in ((f"{group}/{one}", f"{group}/{other}") for one, other in pairs):
-            gains = (values(study, second, "bpd") - values(study, first, "bpd")).dropna()
-            low = [values(study, name, "kl") < nats for name in (second, first)]
-            every, rest = (summarize([float(gain) for gain in some]) for some in (gains, gains[~(low[0] | low[1])]))
-            texts = [
-                "" if found.n < 2 else interval(found.mean, found.low, found.high, "bpd") for found in (every, rest)
-            ]
-            counts = [f"{int(some.sum())} of {len(some)}" for some in low]
-            lines.append([f"`{study}`", label(second), *counts, texts[0], texts[1], str(rest.n)])
-    under = f"under {nats:g} nats"
-    table(["study", "baseline", f"baseline {under}", f"guided {under}", "gain, all pairs", "other pairs", "n"], lines)
+            found = compare(study, first, second, "bpd")
+            every, rest = found.difference, found.conditional
+            texts = ["" if some.n < 2 else interval(-some.mean, -some.high, -some.low, "bpd") for some in (every, rest)]
+            counts = [f"{arm.lost} of {len(arm.collapsed)}" for arm in (found.baseline, found.method)]
+            lines.append(
+                [
+                    f"`{study}`",
+                    f"{label(second)}{_dagger(found)}",
+                    *counts,
+                    f"{found.mcnemar_p:.3f}",
+                    texts[0],
+                    texts[1],
+                    str(rest.n),
+                ]
+            )
+    header = ["study", "baseline", "baseline collapsed", "guided collapsed", "p (McNemar)", "gain, all pairs"]
+    table([*header, "gain, neither collapsed (conditional)", "n"], lines)
 
 
 def differences(study: str, group: str, *pairs: tuple[str, str]) -> None:
     """Print paired differences in bits/dim that the paper does not order, and what limits them."""
     lines = []
     for names in ((f"{group}/{first}", f"{group}/{second}") for first, second in pairs):
-        found = paired(study, *names, "bpd")
+        compared = compare(study, *names, "bpd")
+        found = compared.difference
         side, notes = "undecided", [f"n = {found.n}"]
-        if unequal(study, *names):
-            epochs = [str(int(cell(study, name)["setting.epochs"].iloc[0])) for name in names]
-            notes.append(f"epochs {' and '.join(epochs)}")
+        if any(compared.steps):
+            notes.append(" and ".join(compared.steps))
         elif found.low > 0 or found.high < 0:
             side = "below" if found.mean < 0 else "above"
-        lost = [collapsed(study, name) for name in names]
-        if any(some.any() for some in lost):
-            notes.append(f"collapsed {' and '.join(f'{int(some.sum())} of {len(some)}' for some in lost)}")
+        arms = (compared.method, compared.baseline)
+        if any(arm.lost for arm in arms):
+            notes.append(f"collapsed {' and '.join(f'{arm.lost} of {len(arm.collapsed)}' for arm in arms)}")
         title = " minus ".join(label(name) for name in names)
         lines.append([title, interval(found.mean, found.low, found.high, "bpd"), side, ", ".join(notes)])
     table(["difference, bits/dim", "mean [95 %]", "first is", "notes"], lines)
@@ -336,7 +353,9 @@ def overview(experiment: str, metric: str = "bpd") -> None:
                 title = f"{label(f'{claim.dataset}/{experiment}/{claim.first}')} {side} "
                 title += label(f"{claim.dataset}/{experiment}/{claim.second}")
                 columns[title] = None
-                short = verdict(study, claim).partition(";")[0].partition(":")[0]
+                short = verdict(study, claim).partition(";")[0].partition(":")[0] + _dagger(compare_claim(study, claim))
+                size = published(study, claim)
+                short += "" if math.isnan(size) else f" (paper {number(size, metric)})"
                 lines.setdefault((study, claim.dataset), {})[title] = short
     table(
         ["study", *columns],

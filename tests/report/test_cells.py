@@ -25,9 +25,10 @@ def test_a_status_names_everything_that_limits_the_numbers(study):
     assert [run.seed for run in found.evaluated] == [2]
 
 
-def test_a_run_without_an_active_unit_has_collapsed(study):
-    for seed, active in enumerate((0, 3, 0)):
-        study.add(CELL, seed=seed, active_units=active)
+def test_a_run_that_says_next_to_nothing_of_an_image_has_collapsed(study):
+    # Saturated at one code, with all of its KL; near to the prior, in every unit a little.
+    for seed, (active, kl) in enumerate(((0, 138.6), (3, 5.0), (14, 4.99))):
+        study.add(CELL, seed=seed, active_units=active, kl=kl)
     (found,) = study.cells
     assert found.status == "collapsed (2 of 3)"
     assert [run.seed for run in found.collapsed] == [0, 2]

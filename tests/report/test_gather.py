@@ -1,5 +1,6 @@
 """Everything that is written: complete, honest, offline, safe and the same twice."""
 
+import html
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ import yaml
 from tests.report.conftest import FIXED, LEARNABLE, MISSING, Study
 
 from silent_study.report import page
+from silent_study.report.claims import VERDICTS
 from silent_study.report.gather import gather
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "col"}
@@ -47,6 +49,11 @@ class Page(HTMLParser):
     @property
     def words(self):
         return re.sub(r"\s+", " ", "".join(self.text))
+
+
+def html_of(folder, start, end="</ul>"):
+    """The part of the page between two strings."""
+    return (folder / "report.html").read_text().partition(start)[2].partition(end)[0]
 
 
 def page_of(folder):
@@ -85,43 +92,53 @@ def test_two_gatherings_give_the_same_bytes_in_any_order(whole, tmp_path, gather
 
 
 def test_every_number_of_the_tables_is_in_the_page_and_leads_to_its_cell_or_run(gathered):
-    html = (gathered / "report.html").read_text()
+    text = (gathered / "report.html").read_text()
     for name in ("table-2-fixed-variance", "table-3-bits-per-dimension", "table-4-kl-divergence"):
         frame = pd.read_csv(gathered / "tables" / f"{name}.csv")
         frame = frame[frame["metric"].isin({"bpd", "kl"}) & frame["measured"].notna()]
         assert len(frame) >= 7
-        (section,) = re.findall(rf'<section id="{name}".*?</section>', html, re.DOTALL)
+        (section,) = re.findall(rf'<section id="{name}".*?</section>', text, re.DOTALL)
         for entry in frame.to_dict("records"):
             places = 2 if entry["metric"] == "kl" else 3
             cell = re.escape(f"digits/{entry['experiment']}/{entry['method']}")
             assert re.search(rf'<a href="#{cell}">{entry["measured"]:.{places}f}', section)
             assert f"[{entry['low']:.{places}f}, {entry['high']:.{places}f}]" in section
-    text = " ".join(page_of(gathered).text)
+    words = " ".join(page_of(gathered).text)
     for variance in pd.read_csv(gathered / "tables" / "table-1-gradient-variance.csv")["batch_mean"]:
-        assert f"{variance:.3g}" in text
+        assert f"{variance:.3g}" in words
     for entry in pd.read_csv(gathered / "tables" / "grid.csv").to_dict("records"):
         # On the map, and in the list.
-        assert len(re.findall(rf'<a href="#{re.escape(entry["name"])}">{entry["selection_bpd"]:.3f}', html)) == 2
+        assert len(re.findall(rf'<a href="#{re.escape(entry["name"])}">{entry["selection_bpd"]:.3f}', text)) == 2
 
 
 def test_the_page_gives_its_verdict_first(gathered):
     text = page_of(gathered).words
     claims = pd.read_csv(gathered / "tables" / "claims.csv")
-    counts, decided = claims["verdict"].value_counts(), claims[claims["verdict"].isin(["holds", "fails"])]
-    lead = f"Of {len(claims)} orderings of the paper, by its numbers or its text, {counts['holds']} hold"
-    standing = f"{(decided['p_holm'] < 0.05).sum()} of these {len(decided)} decisions"
-    family = f"Holm, {claims['p_holm'].notna().sum()} orderings"
+    primary = claims[claims["family"] == "bits/dim"]
+    counts = primary["verdict"].value_counts()
+    lead = f"Of {len(primary)} orderings of the paper in bits/dim "
+    lead += ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
     # What came out of it, in words: an item for each ordering of bits/dim with an interval, the decided ones first.
-    of_bits = claims[(claims["metric"] == "bpd") & (claims["pairs"] > 1)]
-    (html,) = re.findall(r'<ul class="headlines">(.*?)</ul>', (gathered / "report.html").read_text())
-    items = re.findall("<li>(.*?)</li>", html)
-    assert [re.split("[,;]", item.split("): ")[1])[0] for item in items] == sorted(
-        of_bits["verdict"], key=["holds", "fails", "undecided"].index
-    )
-    size = f"{of_bits[of_bits['verdict'] == 'holds']['difference'].abs().iloc[0]:.3f} ["
-    for expected in (lead, f"{counts['not measured']} could not be measured", standing, family, size, "12 of 13"):
+    items = [html.unescape(item) for item in re.findall("<li>(.*?)</li>", html_of(gathered, '<ul class="headlines">'))]
+    shown = primary[primary["pairs"] > 1]
+    verdicts = [max((name for name in VERDICTS if item.split("): ")[-1].startswith(name)), key=len) for item in items]
+    assert verdicts == sorted(shown["verdict"], key=list(VERDICTS).index)
+    for entry in shown.to_dict("records"):
+        size = f"{entry['difference']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}] bits/dim (digits, "
+        assert any(size.replace("-", "−") in item for item in items)
+    # Each family with its verdicts, and how many stand after its own correction.
+    table = html_of(gathered, '<table class="summary">', "</table>")
+    cells = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", each) for each in table.split("<tr>")[1:]]
+    rows = {name: values for name, *values in cells}
+    assert list(rows) == ["Family", "bits/dim", "squared error", "speed", "KL"]
+    for family, members in claims.groupby("family"):
+        verdicts, standing = rows[family][:-1], rows[family][-1]
+        found = members["verdict"].value_counts()
+        assert verdicts == [str(found.get(verdict, 0)) for verdict in rows["Family"][:-1]]
+        decided = members["verdict"].str.contains("direction|reproduced|contradicted")
+        assert standing == str((decided & (members["p_holm"] < 0.05)).sum())
+    for expected in (lead, "12 of 13", "digits/learnable/gumbel-softmax+silent: not run"):
         assert text.index(expected) < text.index("Table 1")
-    assert "digits/learnable/gumbel-softmax+silent: not run" in text
 
 
 def test_the_page_needs_nothing_from_elsewhere(gathered):
@@ -234,10 +251,10 @@ def test_the_page_counts_our_claims_apart_from_the_papers(study, tmp_path):
     for ending, bpd, slope in (("+silent", 2.0, 1.01), ("+sampled", 2.2, 1)):
         study.add_seeds(f"digits/learnable/reinforce{ending}", [bpd + slope * seed for seed in range(3)])
     study.gather(tmp_path)
-    html = (tmp_path / "report.html").read_text()
-    assert "This plan has no two cells that the paper orders." in html
-    assert "below a sampled one on equal seeds: holds <b>1</b> time." in html
-    assert "REINFORCE + SG &lt; REINFORCE + sampled guide" in html
+    text = page_of(tmp_path).words
+    assert "This plan has no two cells that the paper orders." in text
+    assert "Family same direction stand ours 1" in re.sub(r"\s+", " ", " ".join(page_of(tmp_path).text))
+    assert "REINFORCE + SG < REINFORCE + sampled guide" in text
 
 
 def test_a_table_by_itself_has_the_numbers_of_the_page_and_no_links(gathered):

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from tests.report.conftest import row
 
 from silent_study.report.grids import grid, grid_maps
 
@@ -86,6 +87,40 @@ def test_axes_that_go_together_are_one_and_the_rest_are_rows(study):
     assert tiles["0.01", "0.1", "none"].text == "diverged (epoch 2)"
     assert tiles["0.01", "0.1", "10"].text == "2.130"
     assert [names for names, tile in tiles.items() if tile.selected] == [("0.001", "0.05", "5")]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "edges"),
+    [
+        ((0.01, 0.05, 5), ""),
+        ((0.001, 0.05, 5), "learning_rate, silent.mean_rate"),
+        ((0.1, 0.02, 2), "learning_rate, silent.annealing_rate, silent.cutoff_epoch, silent.mean_rate"),
+        ((0.01, 0.05, None), "silent.cutoff_epoch"),
+    ],
+)
+def test_a_point_selected_at_the_edge_of_its_grid_is_marked(study, chosen, edges):
+    every = itertools.product((0.001, 0.01, 0.1), (0.1, 0.05, 0.02), (None, 5, 2))
+    points = []
+    for rate, annealing, cutoff in every:
+        changes = {"learning_rate": rate, "silent__mean_rate": rate, "silent__annealing_rate": annealing}
+        points.append((changes | {"silent__cutoff_epoch": cutoff}, 2.0, (rate, annealing, cutoff) == chosen))
+    maps(study, points)
+    study.add(CELL.removesuffix("+silent"))
+    frame = table(study)
+    assert row(frame[frame["edge"] != ""])["edge"] == edges if edges else set(frame["edge"]) == {""}
+    marks = f"REINFORCE + SG at the edge of {edges}; " if edges else ""
+    laid_out = study.tables
+    assert set(laid_out["claims"].data["marks"]) == {f"{marks}seed 0 selected and is reported"}
+    shown = laid_out["grid"].parts[0].frame
+    assert ("At the edge of" in shown) == bool(edges)
+    study.gather(study.store.parent)
+    assert ("★ edge" in (study.store.parent / "report.html").read_text()) == bool(edges)
+
+
+@pytest.mark.parametrize("points", [[({}, 2.0, True)], [({"guide": "log-linear"}, 2.0, True), ({}, 2.1, False)]])
+def test_a_grid_of_one_value_or_of_words_has_no_edge(study, points):
+    maps(study, [({f"silent__{name}": value for name, value in changes.items()}, *rest) for changes, *rest in points])
+    assert set(table(study)["edge"]) == {""}
 
 
 def test_a_point_that_a_grid_lacks_is_a_gap(study):

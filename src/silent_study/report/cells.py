@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from silent_study.methods import METHODS, Method
 from silent_study.report.context import Context, Record
 from silent_study.settings import EXPERIMENTS
+
+COLLAPSED_KL = 5.0
+"""Nats per image: a posterior that is closer to the prior has collapsed."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,14 @@ class Cell:
 
     @property
     def collapsed(self) -> tuple[Record, ...]:
-        """The evaluated runs without an active latent unit: the latent variables carry no information on an image."""
-        return tuple(run for run in self.evaluated if run.metrics("report").get("active_units") == 0)
+        """The evaluated runs that have collapsed, see ``has_collapsed``."""
+        return tuple(run for run in self.evaluated if has_collapsed(run.metrics("report")))
+
+    @property
+    def lengths(self) -> set[tuple[str, ...]]:
+        """What decides the number of steps of the runs, see ``length``."""
+        settings = [run.settings for run in self.runs]
+        return {length(each["epochs"], each["batch_size"], each["data"]["holdout"]) for each in settings}
 
     @property
     def status(self) -> str:
@@ -145,6 +155,45 @@ def revision(run: Record) -> str:
 def device(run: Record) -> str:
     """Return the kind of device and its name."""
     return f"{run.provenance['device']}, {run.provenance['hardware']}"
+
+
+def has_collapsed(metrics: Mapping[str, Any]) -> bool:
+    """Return True if a run's latent variables carry next to no information on an image.
+
+    Either its KL is under ``COLLAPSED_KL``, or no latent unit is active: a saturated posterior is the same for every
+    image, however large its KL.
+
+    Args:
+        metrics: The evaluation of the run; a metric that it lacks decides nothing.
+    """
+    return metrics.get("active_units") == 0 or metrics.get("kl", math.inf) < COLLAPSED_KL
+
+
+def length(epochs: float, batch_size: float, holdout: float) -> tuple[str, ...]:
+    """Return what decides the number of steps of a run on a data set, in words."""
+    return f"{epochs:.0f} epochs", f"batches of {batch_size:.0f}", f"{holdout:.0f} images set aside"
+
+
+def unequal(lengths: Sequence[Set[tuple[str, ...]]]) -> list[str]:
+    """Return what the numbers of steps of several methods on a data set differ by, for each in words.
+
+    They are empty where all are equal, and for a method without a run.
+    """
+    texts = [[" / ".join(sorted(set(words))) for words in zip(*each, strict=True)] for each in lengths]
+    differing = [place for place, words in enumerate(zip(*filter(None, texts), strict=True)) if len(set(words)) > 1]
+    return [", ".join(text[place] for place in differing) if text else "" for text in texts]
+
+
+def unequal_steps(found: Iterable[Cell]) -> dict[str, str]:
+    """Return by cell what its number of steps differs by from other cells of its data set and experiment, in words."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        groups.setdefault((cell.dataset, cell.experiment), []).append(cell)
+    return {
+        cell.name: words
+        for members in groups.values()
+        for cell, words in zip(members, unequal([cell.lengths for cell in members]), strict=True)
+    }
 
 
 def described(values: Sequence[Any]) -> str:

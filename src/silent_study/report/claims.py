@@ -1,47 +1,192 @@
-"""The paper's orderings and our own, tested on equal seeds: methods with the silent gradient against those without."""
+"""The paper's orderings and our own, compared on equal seeds, with the verdicts on them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from silent_study.paper import PUBLISHED_MSE, published
-from silent_study.report.cells import Cell
-from silent_study.report.statistics import CONFIDENCE, Summary, holm, p_value, summarize
+from silent_study.paper import PUBLISHED_MSE, THRESHOLD_BPD, published
+from silent_study.report.cells import Cell, has_collapsed, unequal
+from silent_study.report.statistics import CONFIDENCE, Summary, holm, mcnemar_p, sign_flip_p, summarize
 from silent_study.settings import EXPERIMENTS
 
-VERDICTS = ("holds", "fails", "undecided", "not measured")
+FEWEST_PAIRS = 6
+"""Below this number of pairs an ordering is reproduced "so far" at most, and there is no sign-flip test."""
+
+VERDICTS = {
+    "reproduced": "good",
+    "reproduced so far": "good",
+    "same direction, other size": "good",
+    "same direction": "good",
+    "contradicted": "bad",
+    "undecided": "open",
+    "not comparable": "open",
+    "not measured": "open",
+}
+"""The verdicts in the order of the report, and how it colours them."""
+
+DECIDED = frozenset(verdict for verdict, colour in VERDICTS.items() if colour != "open")
+
+EPOCHS = "epochs_to_threshold"
+FAMILIES = {"bpd": "bits/dim", "kl": "KL", PUBLISHED_MSE: "squared error", EPOCHS: "speed"}
+"""The family of an ordering of the paper by its metric: bits/dim is the primary one, the others are secondary."""
+PRIMARY = FAMILIES["bpd"]
 OURS = "ours"
-"""Basis of a claim that the paper does not make."""
+"""Basis and family of a claim that the paper does not make."""
 
 _FIXED_VARIANCE = {"silent-gaussian": ("reparameterization",), "silent-bernoulli": ("gumbel-softmax", "reinforce")}
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One ordering between two methods and its test on equal seeds.
+class Arm:
+    """The runs of one method in a comparison.
 
     Attributes:
-        first: Cell with the silent gradient.
-        second: Cell that it is compared with.
+        values: The compared metric by seed.
+        collapsed: By seed, whether an evaluated run has collapsed.
+        seeds: Seeds of all runs.
+        lengths: What decides the number of steps of each run, see ``cells.length``.
+        raster: Epochs between two evaluations if the metric is an epoch read off a curve, else 0.
+    """
+
+    values: Mapping[int, float]
+    collapsed: Mapping[int, bool] = field(default_factory=dict)
+    seeds: Set[int] = frozenset()
+    lengths: Set[tuple[str, ...]] = frozenset()
+    raster: float = 0.0
+
+    @property
+    def lost(self) -> int:
+        """Number of collapsed runs."""
+        return sum(self.collapsed.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method and its baseline on equal seeds, and the verdict on an expected sign of their differences.
+
+    Attributes:
+        method: The method that is expected to be lower or higher.
+        baseline: The method that it is compared with.
+        expected: -1 if the method is expected to be lower, +1 if higher.
+        published_difference: Method minus baseline as published; ``nan`` without.
+    """
+
+    method: Arm
+    baseline: Arm
+    expected: int
+    published_difference: float
+
+    @cached_property
+    def differences(self) -> dict[int, float]:
+        """Method minus baseline by seed, of the seeds for which both have the metric."""
+        paired = sorted(self.method.values.keys() & self.baseline.values.keys())
+        return {seed: self.method.values[seed] - self.baseline.values[seed] for seed in paired}
+
+    @property
+    def unpaired(self) -> int:
+        """Number of seeds for which one of the two or both lack the metric."""
+        return len(self.method.seeds | self.baseline.seeds) - len(self.differences)
+
+    @property
+    def difference(self) -> Summary:
+        """Summary of the differences; of epochs with the uncertainty of the rasters on which they were read."""
+        return summarize(list(self.differences.values()), self._rasters)
+
+    @property
+    def conditional(self) -> Summary:
+        """Summary of the differences of the pairs in which neither run collapsed: conditional on the outcome."""
+        return summarize([value for seed, value in self.differences.items() if not self._lost(seed)], self._rasters)
+
+    @property
+    def p_value(self) -> float:
+        """Student's two-sided p-value; of epochs the larger one of that with missing pairs counted against."""
+        return max(summarize(values, self._rasters).p for values in self._counted)
+
+    @property
+    def sign_flip_p(self) -> float:
+        """P-value of the exact sign-flip test, as ``p_value``; ``nan`` below ``FEWEST_PAIRS`` pairs."""
+        enough = len(self.differences) >= FEWEST_PAIRS
+        return max(sign_flip_p(values, self._rasters) for values in self._counted) if enough else math.nan
+
+    @property
+    def mcnemar_p(self) -> float:
+        """P-value of McNemar's exact test that the runs of both collapse equally often; ``nan`` without pairs."""
+        both = self.method.collapsed.keys() & self.baseline.collapsed.keys()
+        outcomes = [(self.method.collapsed[seed], self.baseline.collapsed[seed]) for seed in both]
+        return mcnemar_p(outcomes.count((True, False)), outcomes.count((False, True))) if outcomes else math.nan
+
+    @property
+    def steps(self) -> tuple[str, str]:
+        """What the numbers of steps of the two differ by, in words; empty if they are equal or one has no run."""
+        method, baseline = unequal([self.method.lengths, self.baseline.lengths])
+        return method, baseline
+
+    @property
+    def verdict(self) -> str:
+        """One of ``VERDICTS``, by sign, size and baseline.
+
+        ``not comparable``: a run of the baseline collapsed, which the published one did not. ``undecided``: the
+        interval contains zero, or there is one pair. ``contradicted``: it lies on the other side. ``reproduced``: it
+        lies on the expected side and contains the published difference; ``so far`` below ``FEWEST_PAIRS`` pairs.
+        ``same direction``: it lies there; ``other size`` if it does not contain the published difference.
+
+        A missing pair of a number of epochs is counted against the ordering, with the largest of the differences.
+        """
+        if not self.differences:
+            return "not measured"
+        if self.baseline.lost:
+            return "not comparable"
+        if self._sides(self.difference)[1] < 0:
+            return "contradicted"
+        if not all(self._sides(summarize(values, self._rasters))[0] > 0 for values in self._counted):
+            return "undecided"
+        if math.isnan(self.published_difference):
+            return "same direction"
+        if not self.difference.low <= self.published_difference <= self.difference.high:
+            return "same direction, other size"
+        return "reproduced" if len(self.differences) >= FEWEST_PAIRS else "reproduced so far"
+
+    @property
+    def _rasters(self) -> tuple[float, float]:
+        return self.method.raster, self.baseline.raster
+
+    @property
+    def _counted(self) -> list[list[float]]:
+        """The differences, and those with missing pairs counted against the ordering, where that is to be done."""
+        values = list(self.differences.values())
+        if not (values and self.unpaired and any(self._rasters)):
+            return [values]
+        against = -self.expected * max(map(abs, values))
+        return [values, values + [against] * self.unpaired]
+
+    def _lost(self, seed: int) -> bool:
+        return self.method.collapsed.get(seed, False) or self.baseline.collapsed.get(seed, False)
+
+    def _sides(self, found: Summary) -> tuple[float, float]:
+        """Return the ends of an interval, the expected side upwards."""
+        ends = self.expected * found.low, self.expected * found.high
+        return min(ends), max(ends)
+
+
+@dataclass(frozen=True)
+class Claim(Comparison):
+    """One ordering between two cells of the plan and its test.
+
+    Attributes:
+        first: Cell with the silent gradient, the method of the comparison.
+        second: Cell of the baseline.
         metric: Name of the compared metric.
-        expected: -1 if the first is expected to be lower, +1 if higher.
         basis: Source of the expectation: ``published numbers``, ``text`` if the paper has no such numbers, or ``ours``.
-        published_difference: First minus second as published; ``nan`` without.
-        differences: First minus second of each paired seed, in the order of the seeds.
-        unpaired: Number of seeds for which one of the two or both lack the metric.
-        adjusted: P-value of the difference after Holm's correction over the claims of its family: the paper's, or ours.
+        adjusted: P-value of the difference after Holm's correction over the claims of its family.
     """
 
     first: Cell
     second: Cell
     metric: str
-    expected: int
     basis: str
-    published_difference: float
-    differences: tuple[float, ...]
-    unpaired: int
     adjusted: float = math.nan
 
     @property
@@ -50,30 +195,14 @@ class Claim:
         return self.basis != OURS
 
     @property
-    def difference(self) -> Summary:
-        """Summary of the paired differences."""
-        return summarize(self.differences)
-
-    @property
-    def verdict(self) -> str:
-        """One of ``VERDICTS``: ``holds`` or ``fails`` if the 95% interval lies on one side of zero.
-
-        One pair has no interval and is ``undecided``.
-        """
-        if not self.differences:
-            return "not measured"
-        ends = self.expected * self.difference.low, self.expected * self.difference.high
-        return "holds" if min(ends) > 0 else "fails" if max(ends) < 0 else "undecided"
-
-    @property
-    def p_value(self) -> float:
-        """Student's two-sided p-value of the difference, not corrected."""
-        return p_value(self.difference)
+    def family(self) -> str:
+        """The claims over which its p-value is corrected."""
+        return FAMILIES[self.metric] if self.of_the_paper else OURS
 
     @property
     def survives(self) -> bool:
         """True if the claim is decided and stays so after Holm's correction."""
-        return self.verdict in ("holds", "fails") and self.adjusted < 1 - CONFIDENCE
+        return self.verdict in DECIDED and self.adjusted < 1 - CONFIDENCE
 
 
 def claims(cells: Sequence[Cell]) -> list[Claim]:
@@ -93,11 +222,29 @@ def claims(cells: Sequence[Cell]) -> list[Claim]:
             second = named.get(f"{cell.dataset}/{cell.experiment}/{other}")
             if second is not None:
                 found.append(_compare(cell, second, metric, expected, basis))
-    for papers in (True, False):
-        family = [place for place, claim in enumerate(found) if claim.of_the_paper == papers]
-        for place, adjusted in zip(family, holm([found[place].p_value for place in family]), strict=True):
-            found[place] = replace(found[place], adjusted=adjusted)
-    return found
+    adjusted = adjusted_by_family([(claim.family, claim.p_value) for claim in found])
+    return [replace(claim, adjusted=value) for claim, value in zip(found, adjusted, strict=True)]
+
+
+def adjusted_by_family(p_values: Sequence[tuple[str, float]]) -> list[float]:
+    """Return the p-values after Holm's correction, each over those of the same family, which it stands beside."""
+    adjusted = [math.nan] * len(p_values)
+    for family in dict.fromkeys(name for name, _ in p_values):
+        places = [place for place, (name, _) in enumerate(p_values) if name == family]
+        for place, value in zip(places, holm([p_values[place][1] for place in places]), strict=True):
+            adjusted[place] = value
+    return adjusted
+
+
+def published_difference(first: str, second: str, metric: str, thresholds: Set[float | None] = frozenset()) -> float:
+    """Return the published difference of two cells by name; ``nan`` without one.
+
+    Epochs are published for one threshold: there is none if those of the runs, ``thresholds``, are others.
+    """
+    ours, theirs = published(first, metric), published(second, metric)
+    if ours is None or theirs is None or (metric == EPOCHS and thresholds - {THRESHOLD_BPD}):
+        return math.nan
+    return ours - theirs
 
 
 def _orderings(cell: Cell) -> Iterator[tuple[str, str, int, str]]:
@@ -108,7 +255,7 @@ def _orderings(cell: Cell) -> Iterator[tuple[str, str, int, str]]:
             yield other, "bpd", -1, "text"
             yield other, PUBLISHED_MSE, -1, "text"
             if method.posterior == "gaussian":
-                yield other, "epochs_to_threshold", -1, "text"
+                yield other, EPOCHS, -1, "text"
     elif not EXPERIMENTS[cell.experiment].linear and not method.beyond:
         if method.silent and method.sampled_estimator != "none":
             yield method.sampled_estimator, "bpd", -1, "text"
@@ -120,13 +267,19 @@ def _orderings(cell: Cell) -> Iterator[tuple[str, str, int, str]]:
 
 
 def _compare(first: Cell, second: Cell, metric: str, expected: int, basis: str) -> Claim:
-    ours, theirs = published(first.name, metric), published(second.name, metric)
-    known = math.nan if ours is None or theirs is None else ours - theirs
+    thresholds = {run.settings["threshold_bpd"] for run in (*first.runs, *second.runs)}
+    known = published_difference(first.name, second.name, metric, thresholds)
     if known and not math.isnan(known):
         # The paper's text has exceptions in its own tables (the KL of Gumbel-Softmax on CIFAR-10): the numbers decide.
         basis, expected = "published numbers", int(math.copysign(1, known))
-    a, b = first.values(metric), second.values(metric)
-    paired = sorted(a.keys() & b.keys())
-    seeds = {run.seed for run in (*first.runs, *second.runs)}
-    differences = tuple(a[seed] - b[seed] for seed in paired)
-    return Claim(first, second, metric, expected, basis, known, differences, len(seeds) - len(paired))
+    return Claim(_arm(first, metric), _arm(second, metric), expected, known, first, second, metric, basis)
+
+
+def _arm(cell: Cell, metric: str) -> Arm:
+    return Arm(
+        cell.values(metric),
+        {run.seed: has_collapsed(run.metrics("report")) for run in cell.evaluated},
+        {run.seed for run in cell.runs},
+        cell.lengths,
+        max((float(run.settings["evaluate_every"]) for run in cell.runs), default=0.0) if metric == EPOCHS else 0.0,
+    )

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from silent_study.methods import GUIDANCE
 from silent_study.paper import published
 from silent_study.report import tables
-from silent_study.report.cells import Cell
+from silent_study.report.cells import Cell, unequal_steps
 from silent_study.report.charts import SHOWN, matplotlib_defaults, thinned
 from silent_study.report.context import Context
 from silent_study.report.image_grids import GREY, reconstructions
@@ -126,7 +126,7 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
                 "bpd-kl.svg",
                 "Bits per dimension against KL",
                 "Each mark is one seed's reported BPD and KL divergence"
-                f"{'; grey outlines are the published values' if has_published else ''}.",
+                f"{'; grey outlines are the published values' if has_published else ''}.{_lengths(members)}",
                 bpd_against_kl(members, colours),
             ),
         )
@@ -254,6 +254,13 @@ def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | N
             marker = "o" if cell.method.silent else "X"
             axes[cell.method.space].plot(*pair, marker, mec=GREY, mfc="none", ms=7, mew=1)
     return figure
+
+
+def _lengths(cells: Sequence[Cell]) -> str:
+    """Return a sentence on methods that were trained for different numbers of steps; empty if all are equal."""
+    steps = unequal_steps(cells)
+    named = [f"{cell.method.label} {steps[cell.name]}" for cell in cells if steps[cell.name]]
+    return f" Trained for different numbers of steps: {', '.join(named)}." if named else ""
 
 
 def _published_pair(cell: Cell) -> tuple[float, float] | None:

@@ -111,7 +111,7 @@ def tables_of(
 ) -> list[Table]:
     """Return every table in the page's order: the orderings, Tables 1 to 4, what is beyond the paper, the grids."""
     return [
-        orderings(ordered, context),
+        orderings(ordered, points, context),
         *measured_tables(found, context),
         grid_table(points, context),
     ]

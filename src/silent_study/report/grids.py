@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -30,11 +30,13 @@ class GridPoint:
     Attributes:
         axes: The settings in which the points of its grid differ, with its values.
         selected: True if the reported runs are of this point.
+        edges: The axes on whose lowest or highest value a selected point lies.
     """
 
     run: Record
     axes: dict[str, Any]
     selected: bool
+    edges: tuple[str, ...] = ()
 
     @property
     def bpd(self) -> float:
@@ -56,11 +58,13 @@ def grid_points(records: Iterable[Record], context: Context) -> list[GridPoint]:
             reported.add(_without_seed(run))
         else:
             grids.setdefault((run.cell, run.round), {})[run.name] = run
-    points = [
-        GridPoint(run, axes, _without_seed(run) in reported or _is_selected(run, context))
-        for members in grids.values()
-        for run, axes in _with_axes(list(members.values()), context)
-    ]
+    points = []
+    for members in grids.values():
+        grid = list(_with_axes(list(members.values()), context))
+        for run, axes in grid:
+            selected = _without_seed(run) in reported or _is_selected(run, context)
+            edges = _edges(axes, [others for _, others in grid]) if selected else ()
+            points.append(GridPoint(run, axes, selected, edges))
     return sorted(points, key=lambda point: (*rank(point.run.cell), point.run.round, point.bpd, point.run.name))
 
 
@@ -72,6 +76,19 @@ def _with_axes(grid: Sequence[Record], context: Context) -> Iterator[tuple[Recor
     for run, settings in zip(grid, every, strict=True):
         declared = [axis for axis in context.grid_axes.get(run.cell, ()) if axis in settings]
         yield run, {axis: settings.get(axis) for axis in varied or declared}
+
+
+def _edges(axes: Mapping[str, Any], grid: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the axes on whose first or last value a point lies; ``None``, as of a cut-off that never comes, is last.
+
+    An axis with a single value, or with texts, has no edge.
+    """
+    values = {axis: _in_order([other[axis] for other in grid]) for axis in axes}
+    return tuple(
+        axis
+        for axis, value in axes.items()
+        if len(values[axis]) > 1 and not isinstance(value, str) and value in (values[axis][0], values[axis][-1])
+    )
 
 
 def _without_seed(run: Record) -> str:
@@ -100,6 +117,7 @@ def grid(points: Sequence[GridPoint], context: Context) -> pd.DataFrame:
                 "round": run.round,
                 "point": ", ".join(f"{axis}={value}" for axis, value in point.axes.items()),
                 "selected": point.selected,
+                "edge": ", ".join(point.edges),
                 "split": selection.get("split", ""),
                 "selection_bpd": tables.number(selection.get("bpd")),
                 "monte_carlo_error": tables.number(selection.get("bpd_mc_error")),
@@ -123,6 +141,7 @@ def grid_table(points: Sequence[GridPoint], context: Context) -> Table:
                 "Method": METHODS[experiment][row["method"]].label,
                 "Point": row["point"] or "the only one",
                 "Selected": "selected" if row["selected"] else "",
+                "At the edge of": row["edge"] or NOTHING,
                 "BPD": Linked(number(row["selection_bpd"]), row["name"]),
                 "Monte-Carlo error": printed.monte_carlo(row["monte_carlo_error"]),
                 "KL": Linked(number(row["selection_kl"], 2), row["name"]),

@@ -11,7 +11,7 @@ import pandas as pd
 from silent_study.methods import GUIDANCE, METHODS, Method
 from silent_study.paper import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_study.report import printed, tables
-from silent_study.report.cells import Cell, described
+from silent_study.report.cells import Cell, described, unequal_steps
 from silent_study.report.context import Context
 from silent_study.report.printed import METRIC_LABELS, NOTHING, Linked, Part, Table, group_name, number
 from silent_study.settings import EXPERIMENTS
@@ -135,7 +135,7 @@ def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], 
 def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], context: Context) -> Table:
     """Return a metric of the cells with a learnable variance: compact as in the paper, then in detail."""
     data = tables.measurements(cells, context, "learnable", (metric,))
-    label = METRIC_LABELS[metric]
+    label, steps = METRIC_LABELS[metric], unequal_steps(cells)
     compact: dict[tuple[str, str], Row] = {}
     details: dict[tuple[str, bool], list[Row]] = {}
     papers = {_FACTOR_ANALYSIS}
@@ -144,7 +144,8 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         title_of = context.title(dataset)
         papers |= set() if method.beyond else {key}
         row = compact.setdefault(key, dict(zip(_ROW_NAMES, key, strict=True)))
-        row[title_of, _COLUMNS[method.guidance]] = Linked(_with_interval(rows[metric], found), target)
+        trained = f" ({steps[target]})" if steps[target] and rows[metric]["seeds"] else ""
+        row[title_of, _COLUMNS[method.guidance]] = Linked(_with_interval(rows[metric], found) + trained, target)
         row[title_of, f"published {method.guidance}"] = found["published"]
         details.setdefault((dataset, method.beyond), []).append(
             {
@@ -200,6 +201,8 @@ def _about_guidance(data: pd.DataFrame, cells: Sequence[Cell], metric: str) -> I
         "95% Student interval. SG: the silent gradient of a linear decoder guides the encoder. A star marks a cell "
         "whose status, in its details below, says more."
     )
+    if any(unequal_steps([cell for cell in cells if cell.experiment == "learnable"]).values()):
+        yield "Methods that were trained for different numbers of steps have their lengths beside their means."
     yield from (_about_published(data), *_about_controls(data), *_about_weighted(data, cells))
     if _any(data, "closed_form"):
         yield f"Factor analysis: {_ABOUT_FACTOR_ANALYSIS}"

@@ -1,4 +1,4 @@
-"""The orderings as a table: differences on equal seeds with the verdicts on them."""
+"""The orderings as a table: differences on equal seeds with the verdicts on them, and what limits them."""
 
 from __future__ import annotations
 
@@ -8,47 +8,86 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from silent_study.report import printed
-from silent_study.report.claims import Claim
+from silent_study.report.claims import DECIDED, EPOCHS, FEWEST_PAIRS, OURS, PRIMARY, Claim
 from silent_study.report.context import Context
+from silent_study.report.grids import GridPoint
 from silent_study.report.printed import METRIC_LABELS, NOTHING, Linked, Part, Table, group_name, number
 from silent_study.words import counted
 
 
-def orderings(found: Sequence[Claim], context: Context) -> Table:
+def orderings(found: Sequence[Claim], points: Sequence[GridPoint], context: Context) -> Table:
     """Return the verdict on each ordering, by data set and experiment; the paper's before ours."""
     groups: dict[tuple[bool, str, str], list[dict[str, str]]] = {}
     for claim in sorted(found, key=lambda claim: not claim.of_the_paper):
-        digits, difference = printed.DIGITS.get(claim.metric, 3), claim.difference
-        by_seed = ", ".join(number(value, digits, sign=True) for value in claim.differences) or NOTHING
-        decided = not math.isnan(claim.adjusted) and claim.verdict != "undecided"
-        groups.setdefault((not claim.of_the_paper, claim.first.dataset, claim.first.experiment), []).append(
-            {
-                "Ordering": f"{claim.first.method.label} {'<' if claim.expected < 0 else '>'} "
-                f"{claim.second.method.label}",
-                "Verdict": claim.verdict,
-                "Metric": METRIC_LABELS[claim.metric],
-                "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
-                "95% interval": printed.interval(
-                    difference.low, difference.high, difference.n, digits, "pair", sign=True
-                ),
-                "Pairs": str(difference.n),
-                "p": printed.probability(claim.p_value),
-                "p, Holm": printed.probability(claim.adjusted),
-                "After Holm": ("stands" if claim.survives else "does not stand") if decided else NOTHING,
-                "Published": number(claim.published_difference, digits, sign=True),
-                "Basis": claim.basis,
-                "By seed": Linked(by_seed, claim.second.name),
-            }
-        )
+        group = not claim.of_the_paper, claim.first.dataset, claim.first.experiment
+        groups.setdefault(group, []).append(_printed(claim, "; ".join(marks(claim, points))))
     parts = [
         Part.of(f"{group_name(dataset, experiment, context, beyond)}: orderings on equal seeds", rows, headers=1)
         for (beyond, dataset, experiment), rows in groups.items()
     ]
-    data = pd.DataFrame([_numbers(claim, context) for claim in found])
+    data = pd.DataFrame([_numbers(claim, "; ".join(marks(claim, points)), context) for claim in found])
     return Table("claims", "Published orderings", tuple(_notes(found, context)), data, tuple(parts))
 
 
-def _numbers(claim: Claim, context: Context) -> dict[str, object]:
+def labels(claim: Claim) -> tuple[str, str]:
+    """Return the names of both methods, each with what the numbers of steps of the two differ by."""
+    first, second = (
+        f"{cell.method.label}{f' ({steps})' if steps else ''}"
+        for cell, steps in zip((claim.first, claim.second), claim.steps, strict=True)
+    )
+    return first, second
+
+
+def marks(claim: Claim, points: Sequence[GridPoint]) -> list[str]:
+    """Return what limits a comparison besides its seeds: unequal lengths, edges of grids, a seed that selected."""
+    found = [f"trained for {' and '.join(claim.steps)}"] if any(claim.steps) else []
+    selecting: set[int] = set()
+    for cell in (claim.first, claim.second):
+        grid = [point for point in points if point.run.cell == cell.name]
+        found += [f"{cell.method.label} at the edge of {', '.join(point.edges)}" for point in grid if point.edges]
+        selecting |= {point.run.seed for point in grid if len(grid) > 1} & {run.seed for run in cell.runs}
+    return found + [f"seed {seed} selected and is reported" for seed in sorted(selecting)]
+
+
+def collapses(claim: Claim) -> str:
+    """Return how many runs of each method collapsed; empty if none did."""
+    counts = [f"{arm.lost} of {len(arm.collapsed)}" for arm in (claim.method, claim.baseline)]
+    return " and ".join(counts) if claim.method.lost or claim.baseline.lost else ""
+
+
+def _printed(claim: Claim, limits: str) -> dict[str, str]:
+    digits, difference, rest = printed.DIGITS.get(claim.metric, 3), claim.difference, claim.conditional
+    by_seed = ", ".join(number(value, digits, sign=True) for value in claim.differences.values()) or NOTHING
+    decided = not math.isnan(claim.adjusted) and claim.verdict in DECIDED
+    lost = collapses(claim)
+
+    def interval(low: float, high: float, count: int) -> str:
+        return printed.interval(low, high, count, digits, "pair", sign=True)
+
+    return {
+        "Ordering": (" < " if claim.expected < 0 else " > ").join(labels(claim)),
+        "Verdict": claim.verdict,
+        "Metric": METRIC_LABELS[claim.metric],
+        "Published": number(claim.published_difference, digits, sign=True),
+        "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
+        "95% interval": interval(difference.low, difference.high, difference.n),
+        "Pairs": f"{difference.n}{f', {claim.unpaired} missing' if claim.unpaired else ''}",
+        "p": printed.probability(claim.p_value),
+        "p, sign flips": printed.probability(claim.sign_flip_p),
+        "p, Holm": printed.probability(claim.adjusted),
+        "After Holm": ("stands" if claim.survives else "does not stand") if decided else NOTHING,
+        "Collapsed": f"{lost}, p {printed.probability(claim.mcnemar_p)}" if lost else NOTHING,
+        "Conditional: neither collapsed": f"{number(rest.mean, digits, sign=True)} "
+        f"{interval(rest.low, rest.high, rest.n)}, n = {rest.n}"
+        if lost
+        else NOTHING,
+        "Basis": claim.basis,
+        "Marks": limits or NOTHING,
+        "By seed": Linked(by_seed, claim.second.name),
+    }
+
+
+def _numbers(claim: Claim, limits: str, context: Context) -> dict[str, object]:
     return {
         "preset": context.preset,
         "protocol": context.protocol,
@@ -57,16 +96,24 @@ def _numbers(claim: Claim, context: Context) -> dict[str, object]:
         "first": claim.first.method.name,
         "second": claim.second.method.name,
         "metric": claim.metric,
+        "family": claim.family,
         "expected": "lower" if claim.expected < 0 else "higher",
         "basis": claim.basis,
         "difference": claim.difference.mean,
         "low": claim.difference.low,
         "high": claim.difference.high,
         "p": claim.p_value,
+        "p_sign_flip": claim.sign_flip_p,
         "p_holm": claim.adjusted,
         "pairs": claim.difference.n,
         "seeds_without_pair": claim.unpaired,
         "published_difference": claim.published_difference,
+        "collapsed_first": claim.method.lost,
+        "collapsed_second": claim.baseline.lost,
+        "p_mcnemar": claim.mcnemar_p,
+        **{f"conditional_{key}": getattr(claim.conditional, key) for key in ("mean", "low", "high", "n")},
+        "unequal_steps": any(claim.steps),
+        "marks": limits,
         "verdict": claim.verdict,
     }
 
@@ -74,57 +121,51 @@ def _numbers(claim: Claim, context: Context) -> dict[str, object]:
 def _notes(found: Sequence[Claim], context: Context) -> Iterator[str]:
     yield f"Preset {context.preset}, protocol {context.protocol}."
     yield (
-        "Differences are first minus second on equal seeds: mean and 95% Student interval. An ordering holds or fails "
-        "where the interval lies on one side of zero. Pairs are trainings, never evaluations of one. The difference "
-        "leads to the first method's runs, the differences by seed to the second's."
-    )
-    papers, ours = (
-        sum(claim.of_the_paper == papers and not math.isnan(claim.adjusted) for claim in found)
-        for papers in (True, False)
+        "Differences are first minus second on equal seeds: mean and 95% Student interval. Pairs are trainings, never "
+        "evaluations of one. The difference leads to the first method's runs, the differences by seed to the second's."
     )
     yield (
-        "p: Student's, two-sided, of the same paired differences. Holm: adjusted for the number of orderings by Holm's "
-        f"procedure, over all data sets, experiments and metrics of this page at once: the {papers} orderings of the "
-        f"paper with an interval are one family{f', the {ours} of ours another' if ours else ''}. An ordering that "
-        "stands has an adjusted p below 0.05. The verdict takes each ordering alone, by the interval that is printed "
-        "beside it."
+        'Reproduced: the interval excludes 0 and contains the published difference, "so far" below '
+        f"{FEWEST_PAIRS} pairs. Same direction: it excludes 0, and the paper has no number for the data set, or the "
+        "size is another one. Contradicted: it lies on the other side. Not comparable: a run of the second method "
+        "collapsed, which the published one did not. Undecided: it contains 0, or there is one pair."
+    )
+    sizes = {family: sum(claim.family == family for claim in found) for family in (claim.family for claim in found)}
+    yield (
+        f"p: Student's, two-sided. Sign flips: the exact test that needs symmetry alone, from {FEWEST_PAIRS} pairs on. "
+        "Holm: Student's p, adjusted by Holm's procedure within its family, over all data sets and experiments of "
+        f"this page: {', '.join(f'{family} ({size})' for family, size in sizes.items()) or 'none'}. The paper's "
+        f"orderings in {PRIMARY} are the primary family, all others are secondary. An ordering that stands has an "
+        "adjusted p below 0.05. The verdict takes each ordering alone, by the interval that is printed beside it."
     )
     yield (
         "Basis: the sign of the difference of the published numbers, or the paper's text where it has no numbers for "
         "the data set."
     )
-    if not all(claim.of_the_paper for claim in found):
+    if any(claim.family == OURS for claim in found):
         yield (
             "Ours: the paper does not compare with a guide of a sampled gradient. If it is the absence of variance "
             "that helps, and not a second decoder beside the first, a silent guide has the lower BPD."
         )
-    thresholds = {
-        (claim.first.dataset, run.settings["threshold_bpd"])
-        for claim in found
-        if claim.metric == "epochs_to_threshold"
-        for run in claim.first.runs
-        if run.settings["threshold_bpd"] is not None
-    }
-    for dataset, threshold in sorted(thresholds):
+    read = [claim for claim in found if claim.metric == EPOCHS]
+    thresholds = {(claim.first.dataset, run.settings["threshold_bpd"]) for claim in read for run in claim.first.runs}
+    for dataset, threshold in sorted((name, value) for name, value in thresholds if value is not None):
         yield (
             f"Epochs to threshold on {context.title(dataset)}: the first with an evaluation of the selection split at "
-            f"or below {threshold:g} bits/dim; a run that never gets there has none, and its seed no pair."
+            f"or below {threshold:g} bits/dim. Evaluations lie some epochs apart: the interval is wider by that "
+            "distance. A run that never gets there has no such number: for the verdict and p, its seed counts against "
+            "the ordering, with the largest of the differences."
         )
-    compared = {cell.name: cell for claim in found for cell in (claim.first, claim.second)}
-    collapsed = [
-        f"{cell.method.label} ({group_name(cell.dataset, cell.experiment, context)}, {len(cell.collapsed)} of "
-        f"{len(cell.runs)} runs)"
-        for cell in compared.values()
-        if cell.collapsed
-    ]
-    if collapsed:
+    if any(map(collapses, found)):
         yield (
-            f"Collapsed: {', '.join(collapsed)}. What is compared with such a run is compared with a model whose codes "
-            "say nothing of an image."
+            "Collapsed: runs of the first and of the second method whose latent variables carry next to no "
+            "information on an image, with the p-value of McNemar's exact test. A difference to such a run is one to "
+            "another model; the difference over the pairs in which neither collapsed is conditional on the outcome."
         )
-    lost = sum(claim.unpaired for claim in found)
-    if lost:
+    if any(any(claim.steps) for claim in found):
+        yield "Methods that were trained for different numbers of steps have their lengths beside their names."
+    if missing := sum(claim.unpaired for claim in found):
         yield (
-            f"{counted(lost, 'seed')} had no pair, because one of the two runs diverged, is missing "
-            "or has no such value."
+            f"{counted(missing, 'seed')} had no pair, because one of the two runs diverged, is missing or has no such "
+            "value."
         )

@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from silent_study.report.cells import Cell, device, each_once, revision, run_status
+from silent_study.report.cells import COLLAPSED_KL, Cell, device, each_once, revision, run_status
 from silent_study.report.charts import SIDE, matplotlib_defaults
-from silent_study.report.claims import VERDICTS, Claim
+from silent_study.report.claims import DECIDED, PRIMARY, VERDICTS, Claim
 from silent_study.report.context import Context, Record
 from silent_study.report.figures import Drawing
 from silent_study.report.grids import GridPoint, grid_maps
-from silent_study.report.printed import METRIC_LABELS, Table, group_name, number
+from silent_study.report.orderings import collapses, labels
+from silent_study.report.printed import Table, group_name, interval, number
 from silent_study.report.runs_pages import cell_pages
 from silent_study.settings import FLATTENED_TOLERANCE
 
@@ -44,29 +45,25 @@ def render(
     Tables and drawings are in the page's order; ``records`` are the runs of every round.
     """
     runs = each_once(records)
-    papers = [claim for claim in claims if claim.of_the_paper]
-    by_metric: dict[str, Counter[str]] = {}
-    for claim in papers:
-        by_metric.setdefault(METRIC_LABELS[claim.metric], Counter())[claim.verdict] += 1
     pages = cell_pages(cells, claims, records, context)
     anchors = {page.cell.name for page in pages} | {run.record.name for page in pages for run in page.runs}
     maps = groupby(grid_maps(points, context), key=lambda grid: grid.group)
-    pair_counts = sorted({claim.difference.n for claim in papers if claim.difference.n > 1}) or [0]
+    families = {name: _family(claims, name) for name in dict.fromkeys(claim.family for claim in claims)}
+    shown = [verdict for verdict in VERDICTS if any(counts[verdict] for counts, _ in families.values())]
+    primary, _ = _family(claims, PRIMARY)
     return _template("report.html.j2").render(
         context=context,
-        verdicts=_counts(papers),
-        ours={verdict: count for verdict, count in _counts(claims, papers=False).items() if count},
-        by_metric=by_metric,
-        claims=len(papers),
-        standing=sum(claim.survives for claim in papers),
-        pair_counts=" to ".join(map(str, dict.fromkeys((pair_counts[0], pair_counts[-1])))),
-        family=sum(not math.isnan(claim.adjusted) for claim in papers),
-        headlines=list(_headlines(papers, context)),
+        verdicts=VERDICTS,
+        shown=shown,
+        families=families,
+        primary=[(verdict, primary[verdict]) for verdict in shown if primary[verdict]],
+        headlines=list(_headlines(claims, context)),
         cells=cells,
         measured=[cell for cell in cells if cell.evaluated],
         unmeasured=[cell for cell in cells if not cell.evaluated],
         flagged=[cell for cell in cells if cell.evaluated and cell.status != "complete"],
         tolerance=FLATTENED_TOLERANCE,
+        collapsed_kl=f"{COLLAPSED_KL:g}",
         tables=[table for table in tables if table.name != "grid"],
         grids=[table for table in tables if table.name == "grid"],
         anchors=anchors,
@@ -98,23 +95,25 @@ def _template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def _counts(claims: Sequence[Claim], papers: bool = True) -> dict[str, int]:
-    counts = Counter(claim.verdict for claim in claims if claim.of_the_paper == papers)
-    return {verdict: counts[verdict] for verdict in VERDICTS}
+def _family(claims: Sequence[Claim], name: str) -> tuple[Counter[str], int]:
+    """Return the verdicts of a family of claims by number, and how many stand after the correction."""
+    members = [claim for claim in claims if claim.family == name]
+    return Counter(claim.verdict for claim in members), sum(claim.survives for claim in members)
 
 
-def _headlines(papers: Sequence[Claim], context: Context) -> Iterator[str]:
-    """Yield the result of each ordering of bits/dim in words, decided ones first."""
-    found = [claim for claim in papers if claim.metric == "bpd" and claim.difference.n > 1]
-    for claim in sorted(found, key=lambda claim: VERDICTS.index(claim.verdict)):
-        first, second, mean = claim.first, claim.second, claim.difference.mean
-        low, high = sorted(math.copysign(1, mean) * end for end in (claim.difference.low, claim.difference.high))
+def _headlines(claims: Sequence[Claim], context: Context) -> Iterator[str]:
+    """Yield the result of each ordering of the primary family in words, decided ones first."""
+    found = [claim for claim in claims if claim.family == PRIMARY and claim.difference.n > 1]
+    for claim in sorted(found, key=lambda claim: list(VERDICTS).index(claim.verdict)):
+        mean, low, high = claim.difference.mean, claim.difference.low, claim.difference.high
+        size = claim.published_difference
+        known = "" if math.isnan(size) else f"paper {number(size, sign=True)}; "
+        lost = collapses(claim)
         yield (
-            f"{first.method.label} {number(abs(mean))} [{number(low)}, {number(high)}] bits/dim "
-            f"{'below' if mean < 0 else 'above'} {second.method.label} "
-            f"({group_name(first.dataset, first.experiment, context)}): "
-            f"{claim.verdict}{'' if claim.survives or claim.verdict == 'undecided' else ', not after Holm'}"
-            f"{'; some runs collapsed' if first.collapsed or second.collapsed else ''}"
+            f"{' minus '.join(labels(claim))}: {number(mean, sign=True)} {interval(low, high, 2, sign=True)} bits/dim "
+            f"({known}{group_name(claim.first.dataset, claim.first.experiment, context)}): {claim.verdict}"
+            f"{'' if claim.survives or claim.verdict not in DECIDED else ', not after Holm'}"
+            f"{f'; collapsed {lost}' if lost else ''}"
         )
 
 

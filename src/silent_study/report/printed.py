@@ -28,7 +28,9 @@ METRIC_LABELS = {
 DIGITS = {"bpd": 3, "kl": 2, "epochs_to_threshold": 1}
 
 # Columns that are left out where they are empty, by the first words of their names.
-_MAY_BE_EMPTY = ("with sampled guide", "published", "difference", "closed form", "importance-weighted")
+_MAY_BE_EMPTY = ("with sampled guide", "closed form", "importance-weighted", "at the edge")
+_OF_VERDICTS = ("p, sign flips", "collapsed", "conditional", "marks")
+_OF_MEASUREMENTS = ("published", "difference")
 
 
 def number(value: float, digits: int = 3, sign: bool = False) -> str:
@@ -106,14 +108,13 @@ class Part:
     def of(cls, caption: str, rows: Sequence[Mapping[Any, str]], headers: int, folded: bool = False) -> Part:
         """Make a table of rows by column, without empty columns on what may not exist, such as published numbers."""
         part = cls(caption, pd.DataFrame(list(rows), dtype=object), headers, folded)
-        # A difference of two methods that were not run is news; one to a paper that has no number is not.
-        if "Verdict" in part.frame.columns:
-            return part
         columns: list[Any] = list(part.frame.columns)
+        # A difference of two methods that were not run is news; one to a paper that has no number is not.
+        may_be_empty = _MAY_BE_EMPTY + (_OF_VERDICTS if "Verdict" in columns else _OF_MEASUREMENTS)
         empty = [
             column
             for column, (_, name) in zip(columns, part.columns, strict=True)
-            if name.lower().startswith(_MAY_BE_EMPTY) and part.frame[column].eq(NOTHING).all()
+            if name.lower().startswith(may_be_empty) and part.frame[column].eq(NOTHING).all()
         ]
         return replace(part, frame=part.frame.drop(columns=empty))
 

@@ -1,4 +1,4 @@
-"""Statistics over seeds: means with intervals, p-values and Holm's correction."""
+"""Statistics over seeds: intervals, p-values by Student, by sign flips and by McNemar, and Holm's correction."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import bdtr, stdtr, stdtrit
 
 CONFIDENCE = 0.95
+MOST_FLIPPED = 40
+"""Most values of an exact sign-flip test, which looks at 2^n signs by halves."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Summary:
         sd: Standard deviation with ``n - 1`` in the denominator.
         low: Lower end of the 95% interval of the mean.
         high: Upper end.
+        p: Two-sided p-value of the mean against zero, below 0.05 if the interval excludes zero.
     """
 
     n: int
@@ -28,31 +31,61 @@ class Summary:
     sd: float = math.nan
     low: float = math.nan
     high: float = math.nan
+    p: float = math.nan
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """Return mean, standard deviation and Student's 95% interval of the mean: ``mean +- t(n - 1) sd / sqrt(n)``.
+def summarize(values: Sequence[float], rasters: tuple[float, float] = (0.0, 0.0)) -> Summary:
+    """Return mean, standard deviation, Student's 95% interval ``mean +- t(n - 1) sd / sqrt(n)`` and its p-value.
 
-    One value has no interval, no value has no mean: these are ``nan``.
+    One value has no interval, no value has no mean: these are ``nan``. Equal values that are not zero have p = 0.
+
+    Args:
+        values: The values, or differences of two readings each.
+        rasters: Distances between the points at which the two readings of a difference were possible. A reading lies
+            up to one such distance above what is read. The standard deviation is at least that of two such errors
+            ``sqrt((r1^2 + r2^2) / 12)``, and the interval is longer by ``r1`` below and ``r2`` above.
     """
     n = len(values)
     if n < 2:
         return Summary(n, *map(float, values))
-    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    mean = float(np.mean(values))
+    sd = max(float(np.std(values, ddof=1)), math.hypot(*rasters) / math.sqrt(12))
     half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * sd / math.sqrt(n)
-    return Summary(n, mean, sd, mean - half, mean + half)
+    beyond = _beyond(mean, rasters)
+    p = 2 * float(stdtr(n - 1, -abs(beyond) * math.sqrt(n) / sd)) if sd else float(beyond == 0)
+    return Summary(n, mean, sd, mean - half - rasters[0], mean + half + rasters[1], p)
 
 
-def p_value(summary: Summary) -> float:
-    """Return Student's two-sided p-value of the mean against zero: below 0.05 if the 95% interval excludes zero.
+def sign_flip_p(values: Sequence[float], rasters: tuple[float, float] = (0.0, 0.0)) -> float:
+    """Return the two-sided p-value of the exact sign-flip test of a mean against zero.
 
-    It is ``nan`` for fewer than two values, and 0 for equal values that are not zero.
+    It is the share of the ``2^n`` choices of signs whose sum is at least as far from zero as the sum of the values
+    (Fisher 1935), and needs symmetry about zero alone. Of differences read on rasters (see ``summarize``) counts what
+    lies beyond them. ``nan`` for no value and for more than ``MOST_FLIPPED``.
     """
-    if summary.n < 2:
+    sizes = np.abs([_beyond(value, rasters) for value in values])
+    if not 0 < len(sizes) <= MOST_FLIPPED:
         return math.nan
-    if summary.sd == 0:
-        return float(summary.mean == 0)
-    return 2 * float(stdtr(summary.n - 1, -abs(summary.mean) * math.sqrt(summary.n) / summary.sd))
+    sums = [np.zeros(1), np.zeros(1)]
+    for place, size in enumerate(sizes):
+        half = sums[place % 2]
+        sums[place % 2] = np.concatenate([half - size, half + size])
+    first, second = sums[0], np.sort(sums[1])
+    # Sums that differ by rounding alone are equal.
+    least = abs(sum(_beyond(value, rasters) for value in values)) - 1e-9 * float(sizes.sum())
+    above = len(second) - np.searchsorted(second, least - first, side="left")
+    below = np.searchsorted(second, -least - first, side="right")
+    return min(1.0, float((above + below).sum()) / 2 ** len(sizes))
+
+
+def mcnemar_p(first_alone: int, second_alone: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test of paired outcomes (1947).
+
+    Args:
+        first_alone: Number of pairs in which the first alone has the outcome.
+        second_alone: Number of pairs in which the second alone has it. Under the hypothesis either is as likely.
+    """
+    return min(1.0, 2 * float(bdtr(min(first_alone, second_alone), first_alone + second_alone, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -70,3 +103,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def mean_error(errors: Sequence[float]) -> float:
     """Return the Monte-Carlo error of a mean of independent values with given errors: ``sqrt(sum e^2) / n``."""
     return math.sqrt(sum(error**2 for error in errors)) / len(errors) if errors else math.nan
+
+
+def _beyond(value: float, rasters: tuple[float, float]) -> float:
+    """Return by how much a difference is farther from zero than the rasters of its two readings may explain."""
+    return max(0.0, value - rasters[0]) if value > 0 else min(0.0, value + rasters[1])
