@@ -86,9 +86,14 @@ def test_orderings_follow_from_the_runs(study: Path) -> None:
     for _, row in claims.iterrows():
         found, largest = differences(study, row)
         assert len(found) == row["pairs"]
-        if len(found) < 2:
+        if "family" in row:  # gathered since verdicts have a size
+            assert row["verdict"] == tables.compare_claim(study.name, row).verdict
+        # Epochs are read from evaluations some epochs apart, which a gathering of today counts as well.
+        if len(found) < 2 or ("family" in row and row["metric"] == "epochs_to_threshold"):
             continue
         check_interval(found, row, "difference", largest)
+        if "family" in row:
+            continue
         side = row["high"] if row["expected"] == "lower" else -row["low"]
         other = -row["low"] if row["expected"] == "lower" else row["high"]
         assert row["verdict"] == ("holds" if side < 0 else "fails" if other < 0 else "undecided")
@@ -98,9 +103,9 @@ def test_orderings_follow_from_the_runs(study: Path) -> None:
 
 @pytest.mark.parametrize("study", [study for study in STUDIES if (study / "tables" / "claims.csv").exists()])
 def test_adjusted_p_values_are_those_of_holm(study: Path) -> None:
-    """The paper's orderings of a study are one family, ours another."""
+    """The paper's orderings in each metric are a family, ours another; all of the paper's in earlier studies."""
     claims = pd.read_csv(study / "tables" / "claims.csv").dropna(subset="p")
-    for _, family in claims.groupby(claims["basis"] == "ours"):
+    for _, family in claims.groupby(claims["family"] if "family" in claims else claims["basis"] == "ours"):
         values = family["p"].to_numpy()
         for value, adjusted in zip(values, family["p_holm"], strict=True):
             smaller = np.sort(values)[: int((values <= value).sum())]

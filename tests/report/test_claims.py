@@ -18,7 +18,7 @@ LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.2, 2.1]
 
 def compared(first, second, published=math.nan, expected=-1, lost=((), ()), raster=0.0):
     """A comparison of values by seed, None for a run without the metric; ``lost`` has both methods' collapsed seeds."""
-    arms = [
+    one, other = (
         Arm(
             {seed: value for seed, value in enumerate(values) if value is not None},
             {seed: seed in collapsed for seed in range(len(values))},
@@ -26,8 +26,8 @@ def compared(first, second, published=math.nan, expected=-1, lost=((), ()), rast
             raster=raster,
         )
         for values, collapsed in zip((first, second), lost, strict=True)
-    ]
-    return Comparison(*arms, expected, published)
+    )
+    return Comparison(one, other, expected, published)
 
 
 def test_the_difference_is_paired_by_seed(study):

@@ -105,12 +105,13 @@ def test_a_point_selected_at_the_edge_of_its_grid_is_marked(study, chosen, edges
         changes = {"learning_rate": rate, "silent__mean_rate": rate, "silent__annealing_rate": annealing}
         points.append((changes | {"silent__cutoff_epoch": cutoff}, 2.0, (rate, annealing, cutoff) == chosen))
     maps(study, points)
-    study.add(CELL.removesuffix("+silent"))
+    study.add(CELL.removesuffix("+silent"), ("baselines", "seeds"))
     frame = table(study)
     assert row(frame[frame["edge"] != ""])["edge"] == edges if edges else set(frame["edge"]) == {""}
-    marks = f"REINFORCE + SG at the edge of {edges}; " if edges else ""
+    edge = f"REINFORCE + SG at the edge of {edges}; " if edges else ""
     laid_out = study.tables
-    assert set(laid_out["claims"].data["marks"]) == {f"{marks}seed 0 selected and is reported"}
+    marks = f"of 27 and 1 configurations; {edge}seed 0 selected and is reported"
+    assert set(laid_out["claims"].data["marks"]) == {marks}
     shown = laid_out["grid"].parts[0].frame
     assert ("At the edge of" in shown) == bool(edges)
     study.gather(study.store.parent)

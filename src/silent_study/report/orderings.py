@@ -39,11 +39,15 @@ def labels(claim: Claim) -> tuple[str, str]:
 
 
 def marks(claim: Claim, points: Sequence[GridPoint]) -> list[str]:
-    """Return what limits a comparison besides its seeds: unequal lengths, edges of grids, a seed that selected."""
+    """Return what limits a comparison: unequal lengths and grids, edges of grids, a reported seed that selected."""
     found = [f"trained for {' and '.join(claim.steps)}"] if any(claim.steps) else []
+    cells = (claim.first, claim.second)
+    grids = [[point for point in points if point.run.cell == cell.name] for cell in cells]
+    tried = [len(grid) for grid in grids]
+    if all(tried) and tried[0] != tried[1]:
+        found.append(f"of {tried[0]} and {tried[1]} configurations")
     selecting: set[int] = set()
-    for cell in (claim.first, claim.second):
-        grid = [point for point in points if point.run.cell == cell.name]
+    for cell, grid in zip(cells, grids, strict=True):
         found += [f"{cell.method.label} at the edge of {', '.join(point.edges)}" for point in grid if point.edges]
         selecting |= {point.run.seed for point in grid if len(grid) > 1} & {run.seed for run in cell.runs}
     return found + [f"seed {seed} selected and is reported" for seed in sorted(selecting)]
