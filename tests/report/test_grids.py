@@ -108,10 +108,10 @@ def test_a_point_selected_at_the_edge_of_its_grid_is_marked(study, chosen, edges
     study.add(CELL.removesuffix("+silent"), ("baselines", "seeds"))
     frame = table(study)
     assert row(frame[frame["edge"] != ""])["edge"] == edges if edges else set(frame["edge"]) == {""}
-    edge = f"REINFORCE + SG at the edge of {edges}; " if edges else ""
     laid_out = study.tables
-    marks = f"of 27 and 1 configurations; {edge}seed 0 selected and is reported"
+    marks = f"of 27 and 1 configurations{f'; REINFORCE + SG at the edge of {edges}' if edges else ''}"
     assert set(laid_out["claims"].data["marks"]) == {marks}
+    assert any(note.startswith("Seed 0 selected the configurations") for note in laid_out["claims"].notes)
     shown = laid_out["grid"].parts[0].frame
     assert ("At the edge of" in shown) == bool(edges)
     study.gather(study.store.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
@@ -12,6 +13,7 @@ from silent_study.report.claims import DECIDED, EPOCHS, FEWEST_PAIRS, OURS, PRIM
 from silent_study.report.context import Context
 from silent_study.report.grids import GridPoint
 from silent_study.report.printed import METRIC_LABELS, NOTHING, Linked, Part, Table, group_name, number
+from silent_study.report.statistics import Summary
 from silent_study.words import counted
 
 
@@ -20,13 +22,13 @@ def orderings(found: Sequence[Claim], points: Sequence[GridPoint], context: Cont
     groups: dict[tuple[bool, str, str], list[dict[str, str]]] = {}
     for claim in sorted(found, key=lambda claim: not claim.of_the_paper):
         group = not claim.of_the_paper, claim.first.dataset, claim.first.experiment
-        groups.setdefault(group, []).append(_printed(claim, "; ".join(marks(claim, points))))
+        groups.setdefault(group, []).append(_printed(claim, marks(claim, points)))
     parts = [
         Part.of(f"{group_name(dataset, experiment, context, beyond)}: orderings on equal seeds", rows, headers=1)
         for (beyond, dataset, experiment), rows in groups.items()
     ]
-    data = pd.DataFrame([_numbers(claim, "; ".join(marks(claim, points)), context) for claim in found])
-    return Table("claims", "Published orderings", tuple(_notes(found, context)), data, tuple(parts))
+    data = pd.DataFrame([_numbers(claim, marks(claim, points), context) for claim in found])
+    return Table("claims", "Published orderings", tuple(_notes(found, points, context)), data, tuple(parts))
 
 
 def labels(claim: Claim) -> tuple[str, str]:
@@ -38,19 +40,19 @@ def labels(claim: Claim) -> tuple[str, str]:
     return first, second
 
 
-def marks(claim: Claim, points: Sequence[GridPoint]) -> list[str]:
-    """Return what limits a comparison: unequal lengths and grids, edges of grids, a reported seed that selected."""
-    found = [f"trained for {' and '.join(claim.steps)}"] if any(claim.steps) else []
+def marks(claim: Claim, points: Sequence[GridPoint]) -> str:
+    """Return what limits a comparison by its grids: unequal numbers of configurations, points selected at an edge."""
     cells = (claim.first, claim.second)
     grids = [[point for point in points if point.run.cell == cell.name] for cell in cells]
-    tried = [len(grid) for grid in grids]
-    if all(tried) and tried[0] != tried[1]:
-        found.append(f"of {tried[0]} and {tried[1]} configurations")
-    selecting: set[int] = set()
-    for cell, grid in zip(cells, grids, strict=True):
-        found += [f"{cell.method.label} at the edge of {', '.join(point.edges)}" for point in grid if point.edges]
-        selecting |= {point.run.seed for point in grid if len(grid) > 1} & {run.seed for run in cell.runs}
-    return found + [f"seed {seed} selected and is reported" for seed in sorted(selecting)]
+    tried, other_tried = map(len, grids)
+    found = [f"of {tried} and {other_tried} configurations"] if 0 < tried != other_tried > 0 else []
+    edges = [next((", ".join(point.edges) for point in grid if point.edges), "") for grid in grids]
+    if edges[0] and edges[0] == edges[1]:
+        found.append(f"both at the edge of {edges[0]}")
+    else:
+        named = zip(cells, edges, strict=True)
+        found += [f"{cell.method.label} at the edge of {axes}" for cell, axes in named if axes]
+    return "; ".join(found)
 
 
 def collapses(claim: Claim) -> str:
@@ -65,26 +67,24 @@ def _printed(claim: Claim, limits: str) -> dict[str, str]:
     decided = not math.isnan(claim.adjusted) and claim.verdict in DECIDED
     lost = collapses(claim)
 
-    def interval(low: float, high: float, count: int) -> str:
-        return printed.interval(low, high, count, digits, "pair", sign=True)
+    def interval(found: Summary) -> str:
+        return printed.interval(found.low, found.high, found.n, digits, "pair", sign=True)
 
+    conditional = " ".join(filter(None, [number(rest.mean, digits, sign=True), interval(rest) if rest.n > 1 else ""]))
     return {
         "Ordering": (" < " if claim.expected < 0 else " > ").join(labels(claim)),
         "Verdict": claim.verdict,
         "Metric": METRIC_LABELS[claim.metric],
         "Published": number(claim.published_difference, digits, sign=True),
         "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
-        "95% interval": interval(difference.low, difference.high, difference.n),
+        "95% interval": interval(difference),
         "Pairs": f"{difference.n}{f', {claim.unpaired} missing' if claim.unpaired else ''}",
         "p": printed.probability(claim.p_value),
         "p, sign flips": printed.probability(claim.sign_flip_p),
         "p, Holm": printed.probability(claim.adjusted),
         "After Holm": ("stands" if claim.survives else "does not stand") if decided else NOTHING,
         "Collapsed": f"{lost}, p {printed.probability(claim.mcnemar_p)}" if lost else NOTHING,
-        "Conditional: neither collapsed": f"{number(rest.mean, digits, sign=True)} "
-        f"{interval(rest.low, rest.high, rest.n)}, n = {rest.n}"
-        if lost
-        else NOTHING,
+        "Conditional: neither collapsed": f"{conditional}, n = {rest.n}" if lost else NOTHING,
         "Basis": claim.basis,
         "Marks": limits or NOTHING,
         "By seed": Linked(by_seed, claim.second.name),
@@ -116,13 +116,14 @@ def _numbers(claim: Claim, limits: str, context: Context) -> dict[str, object]:
         "collapsed_second": claim.baseline.lost,
         "p_mcnemar": claim.mcnemar_p,
         **{f"conditional_{key}": getattr(claim.conditional, key) for key in ("mean", "low", "high", "n")},
-        "unequal_steps": any(claim.steps),
+        "steps_first": claim.steps[0],
+        "steps_second": claim.steps[1],
         "marks": limits,
         "verdict": claim.verdict,
     }
 
 
-def _notes(found: Sequence[Claim], context: Context) -> Iterator[str]:
+def _notes(found: Sequence[Claim], points: Sequence[GridPoint], context: Context) -> Iterator[str]:
     yield f"Preset {context.preset}, protocol {context.protocol}."
     yield (
         "Differences are first minus second on equal seeds: mean and 95% Student interval. Pairs are trainings, never "
@@ -168,6 +169,13 @@ def _notes(found: Sequence[Claim], context: Context) -> Iterator[str]:
         )
     if any(any(claim.steps) for claim in found):
         yield "Methods that were trained for different numbers of steps have their lengths beside their names."
+    reported = {(run.cell, run.seed) for claim in found for cell in (claim.first, claim.second) for run in cell.runs}
+    grids = Counter((point.run.cell, point.run.seed) for point in points)
+    if selecting := sorted({seed for (cell, seed), tried in grids.items() if tried > 1 and (cell, seed) in reported}):
+        yield (
+            f"Seed {', '.join(map(str, selecting))} selected the configurations and is reported as well, which favours "
+            "the selected ones."
+        )
     if missing := sum(claim.unpaired for claim in found):
         yield (
             f"{counted(missing, 'seed')} had no pair, because one of the two runs diverged, is missing or has no such "
