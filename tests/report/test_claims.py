@@ -170,7 +170,8 @@ def test_methods_with_different_numbers_of_steps_are_marked_wherever_they_are_co
     study.gather(study.store.parent)
     page = (study.store.parent / "report.html").read_text()
     assert " minus ".join(marked) in page
-    assert ("Trained for different numbers of steps: " in page) == any(steps)
+    flag = f"Compared at different numbers of steps:</b> {' and '.join(marked)}."
+    assert (flag in page) == ("Trained for different numbers of steps: " in page) == any(steps)
 
 
 def test_published_numbers_decide_over_the_text(study):

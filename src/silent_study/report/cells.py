@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +165,8 @@ def has_collapsed(metrics: Mapping[str, Any]) -> bool:
     Args:
         metrics: The evaluation of the run; a metric that it lacks decides nothing.
     """
-    return metrics.get("active_units") == 0 or metrics.get("kl", math.inf) < COLLAPSED_KL
+    kl = metrics.get("kl")
+    return metrics.get("active_units") == 0 or (kl is not None and kl < COLLAPSED_KL)
 
 
 def length(epochs: float, batch_size: float, holdout: float) -> tuple[str, ...]:

@@ -61,6 +61,7 @@ def render(
         cells=cells,
         measured=[cell for cell in cells if cell.evaluated],
         unmeasured=[cell for cell in cells if not cell.evaluated],
+        unequal=list(dict.fromkeys(" and ".join(labels(claim)) for claim in claims if any(claim.steps))),
         flagged=[cell for cell in cells if cell.evaluated and cell.status != "complete"],
         tolerance=FLATTENED_TOLERANCE,
         collapsed_kl=f"{COLLAPSED_KL:g}",

@@ -143,13 +143,14 @@ def _results(run: Record) -> Iterable[tuple[str, str]]:
 
 def _made_by(run: Record) -> Iterable[tuple[str, str]]:
     made = run.provenance
-    yield "id", str(run.identity["id"])
-    yield "device", device(run)
-    yield "seconds of training", f"{made['seconds']:.1f}"
-    if made.get("images_per_second"):
-        yield "images per second", f"{made['images_per_second']:.0f}"
-    if made.get("started"):
-        yield "started", str(made["started"])
-    yield "source revision", revision(run)
-    if made.get("versions"):
-        yield "versions", ", ".join(f"{name} {version}" for name, version in sorted(made["versions"].items()))
+    speed, versions = made.get("images_per_second"), made.get("versions") or {}
+    facts = {
+        "id": run.identity["id"],
+        "device": device(run),
+        "seconds of training": f"{made['seconds']:.1f}",
+        "images per second": f"{speed:.0f}" if speed else "",
+        "started": made.get("started"),
+        "source revision": revision(run),
+        "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
+    }
+    return [(name, str(text)) for name, text in facts.items() if text]
