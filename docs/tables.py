@@ -22,6 +22,7 @@ from silent_study.methods import METHODS, Method
 from silent_study.paper import PUBLISHED, THRESHOLD_BPD
 from silent_study.report.cells import has_collapsed, length, unequal
 from silent_study.report.claims import EPOCHS, FAMILIES, OURS, Arm, Comparison, adjusted_by_family
+from silent_study.report.grids import edges_of
 from silent_study.report.statistics import summarize
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -418,12 +419,23 @@ def reached(study: str, group: str, *thresholds: float) -> None:
 def grid(study: str, dataset: str, experiment: str, *methods: str) -> None:
     """Print the bits/dim of every point of some methods' grids on the images to select on."""
     found = pd.read_csv(MEASURED / study / "tables" / "grid.csv")
-    found = found[(found["dataset"] == dataset) & (found["experiment"] == experiment)]
-    lines = [
-        [label(f"{dataset}/{experiment}/{row.method}"), f"`{row.point}`", f"{row.selection_bpd:.4f}"]
-        for row in found[found["method"].isin(methods)].itertuples()
-    ]
-    table(["method", "point", "bits/dim"], lines)
+    found = found[(found["dataset"] == dataset) & (found["experiment"] == experiment) & found["method"].isin(methods)]
+    lines = []
+    for method, members in found.groupby("method", sort=False):
+        points = [_point(text) for text in members["point"]]
+        for row, point in zip(members.itertuples(), points, strict=True):
+            edges = ", ".join(f"`{axis}`" for axis in edges_of(point, points))
+            selected = f"selected{f', at the edge of {edges}' if edges else ''}" if row.selected else ""
+            lines.append(
+                [label(f"{dataset}/{experiment}/{method}"), f"`{row.point}`", f"{row.selection_bpd:.4f}", selected]
+            )
+    table(["method", "point", "bits/dim", "selected"], lines)
+
+
+def _point(text: str) -> dict[str, Any]:
+    """Return the axes of a grid point from "learning_rate=0.001, silent.cutoff_epoch=None"."""
+    pairs = (part.partition("=") for part in text.split(", "))
+    return {axis: None if value == "None" else float(value) for axis, _, value in pairs}
 
 
 def implied(title: str) -> None:

@@ -63,7 +63,7 @@ def grid_points(records: Iterable[Record], context: Context) -> list[GridPoint]:
         grid = list(_with_axes(list(members.values()), context))
         for run, axes in grid:
             selected = _without_seed(run) in reported or _is_selected(run, context)
-            edges = _edges(axes, [others for _, others in grid]) if selected else ()
+            edges = edges_of(axes, [others for _, others in grid]) if selected else ()
             points.append(GridPoint(run, axes, selected, edges))
     return sorted(points, key=lambda point: (*rank(point.run.cell), point.run.round, point.bpd, point.run.name))
 
@@ -78,7 +78,7 @@ def _with_axes(grid: Sequence[Record], context: Context) -> Iterator[tuple[Recor
         yield run, {axis: settings.get(axis) for axis in varied or declared}
 
 
-def _edges(axes: Mapping[str, Any], grid: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def edges_of(axes: Mapping[str, Any], grid: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the axes on whose first or last value a point lies; ``None``, as of a cut-off that never comes, is last.
 
     An axis with a single value, or with texts, has no edge.
