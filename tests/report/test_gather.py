@@ -141,6 +141,20 @@ def test_the_page_gives_its_verdict_first(gathered):
         assert text.index(expected) < text.index("Table 1")
 
 
+def test_the_page_flags_edges_of_grids_and_unequal_numbers_of_steps(study, tmp_path, gathered):
+    # Each of the twelve cells that ran selected the higher of two rates.
+    assert (gathered / "report.html").read_text().count("★ edge") == 12
+    flags = ("Compared at different numbers of steps:", "Trained for different numbers of steps:")
+    assert not any(flag in page_of(gathered).words for flag in flags)
+    for method, epochs, bounds in (("silent-bernoulli", 40, (2.0, 2.1)), ("reinforce", 60, (2.5, 2.7))):
+        study.add_seeds(f"digits/learnable/{method}", bounds, epochs=epochs)
+    study.gather(tmp_path)
+    text = page_of(tmp_path).words
+    assert f"{flags[0]} Silent (Bernoulli) (40 epochs) and REINFORCE (60 epochs)." in text
+    assert f"{flags[1]} Silent (Bernoulli) 40 epochs, REINFORCE 60 epochs." in text
+    assert "Silent (Bernoulli) (40 epochs) minus REINFORCE (60 epochs): −0.550 [" in text
+
+
 def test_the_page_needs_nothing_from_elsewhere(gathered):
     html = (gathered / "report.html").read_text()
     found = Page(html)
