@@ -11,7 +11,7 @@ from silent_gradients import latent_noise
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, register
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import Posterior
+from silent_gradients.posteriors.contract import Posterior, sigmoid
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def relaxed_sample(logits: Tensor, samples: int, temperature: float, generator: 
     uniform = latent_noise.uniform((samples, *logits.shape), logits, generator)
     # rand may return 0, whose logit is infinite.
     uniform = uniform.clamp(min=torch.finfo(logits.dtype).tiny)
-    return ((logits + uniform.log() - torch.log1p(-uniform)) / temperature).sigmoid()
+    return sigmoid((logits + uniform.log() - torch.log1p(-uniform)) / temperature)
 
 
 @register

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import Posterior, TiltedMoments, WithOption, families_of
+from silent_gradients.posteriors.contract import Posterior, TiltedMoments, WithOption, families_of, sigmoid
 from silent_gradients.posteriors.tilting import tilted_bits
 
 
@@ -25,7 +25,7 @@ class Bernoulli(Posterior):
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
         self.logits = parameters
-        self.mean = parameters.sigmoid()
+        self.mean = sigmoid(parameters)
         # p (1 - p) in this form keeps its relative accuracy where p rounds to 1.
         self.variance = self.mean * (-parameters).sigmoid()
 
@@ -54,7 +54,8 @@ class Bernoulli(Posterior):
             return (uniform < p).to(p.dtype)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return (self._checked(z) * self.logits - F.softplus(self.logits)).sum(-1)
+        # Not z l - softplus(l), whose gradient z - p has no digits where p rounds to z.
+        return (self._checked(z) * F.logsigmoid(self.logits) + (1 - z) * F.logsigmoid(-self.logits)).sum(-1)
 
 
 class BitSum(Posterior):

@@ -43,7 +43,7 @@ class Categorical(WithOption):
                 f"parameters: expected shape [B, {self.classes} G] for groups of {self.classes} classes, "
                 f"got {list(parameters.shape)}"
             )
-        self.log_probabilities = parameters.unflatten(1, (-1, self.classes)).log_softmax(2)
+        self.log_probabilities = _log_probabilities(parameters.unflatten(1, (-1, self.classes)))
         """[B, G, C]."""
         self.probabilities = self.log_probabilities.exp()
         """[B, G, C]."""
@@ -138,6 +138,18 @@ class Categorical(WithOption):
 
     def log_prob(self, z: Tensor) -> Tensor:
         return (self._checked(z) * self.log_probabilities.flatten(1)).sum(-1)
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """Return the logarithm of softmax of logits [B, G, C].
+
+    The likeliest class has log p = -log(1 + rest), which keeps its digits, and its gradient's, where p rounds to 1.
+    """
+    likeliest = logits.argmax(2, keepdim=True)
+    others = likeliest != torch.arange(logits.shape[2], device=logits.device)
+    difference = torch.where(others, logits - logits.gather(2, likeliest), 0)
+    rest = torch.where(others, difference.exp(), 0).sum(2, keepdim=True)
+    return difference - rest.log1p()
 
 
 __getattr__ = families_of(Categorical)

@@ -29,6 +29,14 @@ class NonFiniteError(ValueError):
     """A tensor holds NaN or infinity."""
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """Return the logistic function of x [...], whose gradient keeps its digits on either side.
+
+    Automatic differentiation of ``torch.sigmoid`` multiplies by 1 - y, which has none left where y rounds to 1.
+    """
+    return torch.where(x > 0, 1 - (-x).sigmoid(), x.sigmoid())
+
+
 class JointCumulants(NamedTuple):
     """Joint cumulants of m = A z and s = B z, all of shape [B, D]; ``k12`` to ``k22`` are None where they vanish.
 
@@ -146,10 +154,15 @@ class Posterior(ABC):
             ShapeError: z has another shape.
         """
 
+    @classmethod
+    def prior(cls, images: int, latent_dim: int, like: Tensor) -> Self:
+        """Return the prior as a posterior of so many images, in type and on the device of ``like`` [...]."""
+        # Parameters of zero make the prior, unless a family overrides this.
+        return cls(like.new_zeros(images, latent_dim * cls.parameters_per_latent))
+
     def prior_log_prob(self, z: Tensor) -> Tensor:
         """Return log p(z) in nats of z [S, B, k] under the prior, summed over the latent variables, shape [S, B]."""
-        # Parameters of zero make the prior, unless a family overrides this.
-        return type(self)(torch.zeros_like(self.parameters)).log_prob(z)
+        return self.prior(len(self.parameters), self.latent_dim, self.parameters).log_prob(z)
 
     def rsample(self, samples: int, generator: NoiseSource | None = None) -> Tensor:
         """Return samples [S, B, k] that are differentiable functions of the parameters, if the family has them.
@@ -221,6 +234,14 @@ class Posterior(ABC):
     def has_tilted_moments(cls) -> bool:
         """Return whether the family has ``tilted_moments``."""
         return cls.tilted_moments is not Posterior.tilted_moments
+
+
+def check_family(family: object) -> None:
+    """Raise ``TypeError`` if something is no posterior family."""
+    if not isinstance(family, type) or not issubclass(family, Posterior):
+        raise TypeError(
+            f"family: expected a posterior class such as Bernoulli, got {family!r}; FAMILIES has them by name"
+        )
 
 
 class WithOption(Posterior):

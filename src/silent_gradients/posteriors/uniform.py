@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import Posterior, TiltedMoments
+from silent_gradients.posteriors.contract import Posterior, TiltedMoments, sigmoid
 from silent_gradients.posteriors.tilting import tilted_intervals
 
 
@@ -29,8 +30,8 @@ class Uniform(Posterior):
     def __init__(self, parameters: Tensor) -> None:
         super().__init__(parameters)
         place, size = parameters.chunk(2, dim=1)
-        self.width, self.log_width = size.sigmoid(), F.logsigmoid(size)
-        self.low = place.sigmoid() * (-size).sigmoid()
+        self.width, self.log_width = sigmoid(size), F.logsigmoid(size)
+        self.low = sigmoid(place) * sigmoid(-size)
         self.mean, self.variance = self.low + 0.5 * self.width, self.width.square() / 12
 
     @property
@@ -55,6 +56,11 @@ class Uniform(Posterior):
     def log_prob(self, z: Tensor) -> Tensor:
         inside = (self._checked(z) >= self.low) & (z <= self.low + self.width)
         return torch.where(inside, -self.log_width, -math.inf).sum(-1)
+
+    @classmethod
+    def prior(cls, images: int, latent_dim: int, like: Tensor) -> Self:
+        """Return the prior: the width of these parameters rounds to 1."""
+        return cls(like.new_full((images, 2 * latent_dim), 40.0))
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
         inside = ((self._checked(z) >= 0) & (z <= 1)).all(-1)
