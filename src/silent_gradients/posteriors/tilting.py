@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = {"cpu": 2**20, "cuda": 2**26}
 """Largest tensor over chunk, batch and latent variables by type of device, in bytes (one dimension is the least chunk).
@@ -75,10 +74,33 @@ class _TiltedBits(torch.autograd.Function):
         return log_normalizer, mean, variance
 
     @staticmethod
-    def backward(ctx: Any, by_log_normalizer: Tensor, by_mean: Tensor, by_variance: Tensor) -> tuple[Tensor, ...]:
-        if torch.is_grad_enabled():
-            raise NotImplementedError("tilted_bits: no second derivatives, hence no backward pass with create_graph")
-        logits, weight, exponent = ctx.saved_tensors
+    def backward(ctx: Any, *by_moments: Tensor) -> tuple[Tensor, ...]:
+        by_logits, by_weight, by_exponent = _TiltedBitsGradient.apply(*ctx.saved_tensors, *by_moments)
+        return by_logits, by_weight, by_exponent
+
+
+class _TiltedBitsGradient(torch.autograd.Function):
+    """The backward pass of ``_TiltedBits``, which has no derivative of its own."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(_ctx: Any, *_by_gradients: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError("tilted_bits: no second derivatives, as of a log-linear precision with bits")
+
+    @staticmethod
+    def forward(
+        logits: Tensor,
+        weight: Tensor,
+        exponent: Tensor,
+        by_log_normalizer: Tensor,
+        by_mean: Tensor,
+        by_variance: Tensor,
+    ) -> tuple[Tensor, ...]:
         flipped, sign, magnitude = _folded(logits)
         untilted = (-magnitude).sigmoid() * sign
         by_weight, by_exponent = by_mean @ flipped, by_log_normalizer @ (flipped + untilted)
@@ -181,27 +203,29 @@ def _by_rows(moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -
 
 
 class _ByRows(torch.autograd.Function):
-    """Moments of a few dimensions at a time, computed again for the gradient; once differentiable, no vmap rule."""
+    """Moments of a few dimensions at a time, computed again for the gradient."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
-        ctx.moments = moments
-        ctx.save_for_backward(weight, exponent, *of)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: tuple[Tensor, ...]) -> None:
+        ctx.moments, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def forward(moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
         parts = [moments(weight[rows], exponent[rows], *of) for rows in _chunks(of[0], len(weight))]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *by_moments: Tensor) -> tuple[Tensor | None, ...]:
         weight, exponent, *of = ctx.saved_tensors
-        by_weight, by_exponent, by_of = torch.empty_like(weight), torch.empty_like(exponent), None
+        by_weight, by_exponent = [], []
+        by_of = [torch.zeros_like(each) for each in of]
         for rows in _chunks(of[0], len(weight)):
-            leaves = [each.detach().requires_grad_() for each in (weight[rows], exponent[rows], *of)]
-            with torch.enable_grad():
-                found = ctx.moments(*leaves)
-                # A scalar: cotangents as arguments would make torch load sympy.
-                total = sum((moment * by[rows]).sum() for moment, by in zip(found, by_moments, strict=True))
-            assert isinstance(total, Tensor)
-            by_weight[rows], by_exponent[rows], *own = torch.autograd.grad(total, leaves)
-            by_of = own if by_of is None else [a + b for a, b in zip(by_of, own, strict=True)]
-        return None, by_weight, by_exponent, *(by_of or [torch.zeros_like(each) for each in of])
+            pullback: Any = torch.func.vjp(ctx.moments, weight[rows], exponent[rows], *of)[1]
+            of_rows, of_exponent, *own = pullback(tuple(by[rows] for by in by_moments))
+            by_weight.append(of_rows)
+            by_exponent.append(of_exponent)
+            by_of = [a + b for a, b in zip(by_of, own, strict=True)]
+        return None, torch.cat(by_weight), torch.cat(by_exponent), *by_of
