@@ -4,6 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+
+def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:
+    """Return ``tensor`` [...] with the same value (bit for bit) and ``factor`` times its gradient."""
+    constant = tensor.detach()
+    if not isinstance(factor, Tensor):  # at 0 no backward pass is needed, at 1 no operation
+        if factor == 1.0:
+            return tensor
+        if factor == 0.0:
+            return constant
+    return constant + factor * (tensor - constant)
+
+
+def check_weight(alpha: float | Tensor) -> None:
+    """Raise ``ValueError`` if a number is no weight of a gradient; a tensor is not read, which would wait for it."""
+    if not isinstance(alpha, Tensor) and not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected a weight in [0, 1], got {alpha}")
+
 
 @dataclass(frozen=True)
 class SilentSchedule:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, SampledObjective
+from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, GaussianLikelihood
 from silent_gradients.posteriors.contract import Posterior, ShapeError
 
 INITIAL_WEIGHT_SCALE = 0.01
@@ -22,16 +22,26 @@ class FixedVarianceDecoder(Decoder):
 
     Args:
         latent_dim: k.
-        mean: [D], initial value of the bias b (the data's mean), or None for PyTorch's default initialisation.
         dimensions: D.
         variance: Fixed variance of every dimension, positive.
+        mean: [D], initial value of the bias b: the data's mean. None for 1/2, the middle of the images' range, from
+            where bits learn slowly and in part: a bias far from the mean drives them to a constant code.
+        small_weights: Start with small weights; otherwise with PyTorch's default, of the bias too if ``mean`` is None.
 
     Raises:
         ShapeError: ``mean`` is not [D].
         ValueError: ``variance`` is not positive and finite.
     """
 
-    def __init__(self, latent_dim: int, dimensions: int, variance: float, mean: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        latent_dim: int,
+        dimensions: int,
+        variance: float,
+        mean: Tensor | None = None,
+        *,
+        small_weights: bool = True,
+    ) -> None:
         super().__init__(latent_dim, dimensions)
         if not 0 < variance < math.inf:
             raise ValueError(f"variance: expected a positive number, got {variance}")
@@ -39,8 +49,10 @@ class FixedVarianceDecoder(Decoder):
             raise ShapeError(f"mean: expected shape [{dimensions}], got {list(mean.shape)}")
         self.variance = variance
         self.linear = nn.Linear(latent_dim, dimensions)
-        if mean is not None:
+        if small_weights:
             nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_SCALE)
+            nn.init.constant_(self.linear.bias, 0.5)
+        if mean is not None:
             with torch.no_grad():
                 self.linear.bias.copy_(mean)
 
@@ -53,7 +65,7 @@ class FixedVarianceDecoder(Decoder):
 
 
 @dataclass(frozen=True)
-class FixedVarianceObjective(SampledObjective):
+class FixedVarianceObjective(ClosedFormObjective):
     """log p(x|z) of a linear decoder with fixed variance, with its exact expectation."""
 
     decoder: FixedVarianceDecoder
@@ -62,16 +74,12 @@ class FixedVarianceObjective(SampledObjective):
         """Return whether ``expectation`` is exact under ``q``: always."""
         return True
 
-    def expectation(self, q: Posterior) -> Tensor:
+    def closed_form(self, q: Posterior) -> Tensor:
         """Return E_q log p(x|z) in nats, shape [B], for every mean-field q; paper, Eq. 3 and 4.
 
         Summed over pixels, E|x - A z - b|^2 = |x - A E z - b|^2 + sum_i Var(z_i) |a_i|^2: one matrix product, the cost
         of a single decoder evaluation.
-
-        Raises:
-            ShapeError: q has another number of images or latent variables.
         """
-        self.check_posterior(q)
         linear, variance = self.decoder.linear, self.decoder.variance
         mean_error = (self.x - F.linear(q.mean, linear.weight, linear.bias)).square().sum(1)
         dimensions = self.x.shape[1]

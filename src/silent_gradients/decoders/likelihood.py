@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -11,6 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from silent_gradients.posteriors.contract import NonFiniteError, Posterior, ShapeError
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Context manager: no autocast, in which a closed form keeps two digits of a gradient."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if enabled else nullcontext()
 
 
 class Objective(Protocol):
@@ -87,6 +94,36 @@ class Standardization:
         """Return the identity: outputs are in the units of the images."""
         return cls(torch.zeros(dimensions), torch.ones(dimensions), largest_precision)
 
+    @classmethod
+    def of(cls, images: Tensor, levels: int = 256) -> Standardization:
+        """Return the standardization of dequantized training images.
+
+        Args:
+            images: [N, ...], in [0, 1].
+            levels: Number of grey levels: no scale is below that of the dequantization noise, 1 / (levels sqrt 12).
+
+        Raises:
+            ShapeError: There is no image.
+            TypeError: The images are no floating-point numbers.
+            ValueError: The images are not divided by their number of levels.
+        """
+        if images.ndim < 2 or not images.numel():
+            raise ShapeError(f"images: expected shape [N, ...] with N of 1 or more, got {list(images.shape)}")
+        check_images("images", images)
+        pixels, least = images.detach().flatten(1).float(), 1 / (levels * math.sqrt(12))
+        return cls(pixels.mean(0), pixels.std(0, correction=0).clamp_min(least), 1.13 / least)
+
+
+def check_images(argument: str, images: Tensor) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for images [...] that are whole numbers; waits for the device."""
+    if not images.is_floating_point():
+        raise TypeError(f"{argument}: expected floating-point numbers, got {images.dtype}; {_SCALED}")
+    if images.numel() and images.amax() > 1.5 and bool((images == images.round()).all()):
+        raise ValueError(f"{argument}: expected images in [0, 1], got whole numbers up to {images.amax():g}; {_SCALED}")
+
+
+_SCALED = "divide grey levels by their number: (y + u) / levels with u uniform on [0, 1)"
+
 
 class Decoder(nn.Module, ABC):
     """p(x|z) with z of k latent variables and x of D dimensions.
@@ -115,9 +152,32 @@ class Decoder(nn.Module, ABC):
 
         Raises:
             ShapeError: x is not [B, D].
-            ValueError: ``noise_variance`` is negative or no number.
+            TypeError: x is not of the weights' floating-point type.
+            ValueError: ``noise_variance`` is negative or no number, or x holds whole numbers such as grey levels.
         """
         return SampledObjective(self, x, noise_variance)
+
+    def no_images(self) -> Tensor:
+        """Return [0, D]: an objective of no images computes nothing and shows what it can do."""
+        weight = next(self.parameters(), torch.empty(0))
+        return torch.empty(0, self.dimensions, dtype=weight.dtype, device=weight.device)
+
+    def in_own_type(self, argument: str, values: Tensor) -> Tensor:
+        """Return values [...] in the type of the weights; half precision, as autocast makes it, is converted.
+
+        Raises:
+            TypeError: The values are no floating-point numbers, or float32 and float64 are mixed.
+        """
+        if not values.is_floating_point():
+            raise TypeError(f"{argument}: expected floating-point numbers, got {values.dtype}; {_SCALED}")
+        own = next((weight.dtype for weight in self.parameters()), values.dtype)
+        if values.dtype == own:
+            return values
+        if values.dtype.itemsize < min(own.itemsize, 4):
+            return values.to(own)
+        raise TypeError(
+            f"{argument}: expected {own}, the type of the decoder's weights, got {values.dtype}; convert one of them"
+        )
 
     def control(self, x: Tensor, q: Posterior) -> Objective:
         """Return a function of z like the objective of x [B, D], with an exact expectation if the decoder has one.
@@ -125,6 +185,11 @@ class Decoder(nn.Module, ABC):
         It is the objective itself, unless the objective's expectation under q is an approximation.
         """
         return self.objective(x)
+
+
+def _traced(x: Tensor) -> bool:
+    """Return whether a compiler or ``torch.func`` handles the tensor, whose values are then unknown."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 @dataclass(frozen=True)
@@ -142,9 +207,13 @@ class SampledObjective:
     noise_variance: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise ``ShapeError`` if x has another shape, ``ValueError`` if the noise variance is negative."""
+        """Raise ``ShapeError``, ``TypeError`` or ``ValueError`` for impossible arguments; see ``Decoder.objective``."""
         if self.x.ndim != 2 or self.x.shape[1] != self.decoder.dimensions:
             raise ShapeError(f"x: expected shape [B, {self.decoder.dimensions}], got {list(self.x.shape)}")
+        object.__setattr__(self, "x", self.decoder.in_own_type("x", self.x))
+        # Cheap on the CPU; a GPU would be waited for. Small arrays may well be whole numbers.
+        if self.x.device.type == "cpu" and self.x.numel() >= 32 and not _traced(self.x):
+            check_images("x", self.x)
         if not self.noise_variance >= 0:
             raise ValueError(f"noise_variance: expected a number of 0 or more, got {self.noise_variance}")
 
@@ -153,14 +222,44 @@ class SampledObjective:
 
         Raises:
             ShapeError: z has another shape.
+            TypeError: z is not of the weights' type.
         """
         batch, latent_dim = len(self.x), self.decoder.latent_dim
         if z.ndim != 3 or z.shape[1:] != (batch, latent_dim):
             raise ShapeError(f"z: expected shape [S, {batch}, {latent_dim}], got {list(z.shape)}")
-        return self.decoder.likelihood(z).log_prob(self.x, self.noise_variance)
+        return self.decoder.likelihood(self.decoder.in_own_type("z", z)).log_prob(self.x, self.noise_variance)
 
     def check_posterior(self, q: Posterior) -> None:
         """Raise ``ShapeError`` if q has another number of images or latent variables."""
         expected, found = (len(self.x), self.decoder.latent_dim), (len(q.parameters), q.latent_dim)
         if found != expected:
             raise ShapeError(f"q: expected [B, k] = {list(expected)}, got {list(found)}")
+
+
+class ClosedFormObjective(SampledObjective, ABC):
+    """An objective with an expectation: a subclass writes ``closed_form`` and ``is_exact``."""
+
+    def expectation(self, q: Posterior) -> Tensor:
+        """Return E_q log p(x|z) in nats, shape [B], without any sampling; outside autocast, in float32 at least.
+
+        Raises:
+            ShapeError: q has another number of images or latent variables.
+            TypeError: q is not of the weights' type, or that is float16 or bfloat16.
+        """
+        self.check_posterior(q)
+        parameters = self.decoder.in_own_type("q", q.parameters)
+        if parameters.dtype.itemsize < 4:
+            raise TypeError(
+                f"decoder: a closed form needs weights of float32 or float64, got {parameters.dtype}; "
+                f"leave the decoder in float32 and use autocast"
+            )
+        with without_autocast(parameters.device):
+            return self.closed_form(q if parameters is q.parameters else type(q)(parameters))
+
+    @abstractmethod
+    def closed_form(self, q: Posterior) -> Tensor:
+        """Return E_q log p(x|z) in nats, shape [B], for a posterior that fits."""
+
+    @abstractmethod
+    def is_exact(self, q: Posterior) -> bool:
+        """Return whether ``expectation`` is exact under ``q``."""

@@ -68,7 +68,9 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
         if settings.variance is None:
             raise ValueError("variance: the fixed-variance experiment needs a number, got null")
         start = _float32(mean) if small else None
-        decoder = FixedVarianceDecoder(settings.latent_dim, settings.data.dimensions, settings.variance, start)
+        decoder = FixedVarianceDecoder(
+            settings.latent_dim, settings.data.dimensions, settings.variance, start, small_weights=small
+        )
     elif EXPERIMENTS[settings.experiment].decoder == "log-linear":
         decoder = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
     else:

@@ -191,15 +191,76 @@ def test_initial_precision_is_that_of_the_data(name):
     assert torch.equal(default.mean_head.weight, nn.Linear(k, D).weight)
 
 
-def test_a_fixed_variance_starts_at_the_mean_of_the_data():
+def test_a_fixed_variance_starts_small_at_the_mean_of_the_data():
     mean = torch.linspace(0, 1, D)
-    decoder = FixedVarianceDecoder(50, D, 0.01, mean)
-    assert torch.equal(decoder.linear.bias, mean)
-    assert decoder.linear.weight.abs().max() < 0.06
+    for argument, start in ((mean, mean), (None, torch.full((D,), 0.5))):
+        decoder = FixedVarianceDecoder(50, D, 0.01, argument)
+        assert torch.equal(decoder.linear.bias, start)
+        assert decoder.linear.weight.abs().max() < 0.06
     torch.manual_seed(0)
-    default = FixedVarianceDecoder(50, D, 0.01)
+    default = FixedVarianceDecoder(50, D, 0.01, small_weights=False)
     torch.manual_seed(0)
     assert torch.equal(default.linear.weight, nn.Linear(50, D).weight)
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_saturated_posteriors_have_gradients_of_their_own_scale_in_float32(name, family):
+    """Over parameters of -40 to 40, each gradient beside that of float64."""
+    k, per_latent = LATENTS[family], FAMILIES[family].parameters_per_latent
+    for number, extreme in enumerate((-40.0, -20.0, -17.0, -16.0, -12.0, 12.0, 16.0, 17.0, 20.0, 40.0)):
+        decoder, parameters = make(name, family, SCALE, 0.1).float(), 0.5 * PARAMETERS[family]
+        parameters[:, number % (k * per_latent)] = extreme
+        found = []
+        for dtype in (torch.float32, DOUBLE):
+            leaf = parameters.float().to(dtype).requires_grad_()
+            value = decoder.to(dtype).objective(X.float().to(dtype)).expectation(FAMILIES[family](leaf))
+            found.append((value.detach().double(), gradients(value.sum(), leaf)[0].double()))
+        (value, slope), (exact, true) = found
+        if exact.abs().max() < 1e30 and true.abs().max() < 1e30:  # else float32 has no such numbers
+            assert relative(value, exact) < 1e-5
+            torch.testing.assert_close(slope, true, rtol=2e-2, atol=1e-9 * float(true.abs().max()))
+
+
+@pytest.mark.parametrize("family", ["gaussian", "bernoulli", "categorical", "uniform"])
+@pytest.mark.parametrize("name", KINDS)
+def test_closed_forms_leave_autocast(name, family):
+    """With half-precision posteriors as they come from an encoder under autocast."""
+    if (name, family) not in CASES:
+        return
+    decoder, low = make(name, family).float(), PARAMETERS[family].bfloat16().requires_grad_()
+    high = low.detach().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = decoder.objective(X.float()).expectation(FAMILIES[family](low))
+    wanted = decoder.objective(X.float()).expectation(FAMILIES[family](high))
+    assert torch.equal(found, wanted)
+    slopes = gradients(found.sum(), low)[0], gradients(wanted.sum(), high)[0]
+    torch.testing.assert_close(slopes[0], slopes[1].bfloat16())
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_mixed_types_are_named(name):
+    decoder, x = make(name, "bernoulli"), X
+    zeros = torch.zeros(B, LATENTS["bernoulli"])
+    for call, message in (
+        (lambda: decoder.objective(x).expectation(FAMILIES["bernoulli"](zeros)), "q: expected torch.float64"),
+        (lambda: decoder.objective(x).sampled(zeros[None]), "z: expected torch.float64, .*got torch.float32"),
+        (lambda: decoder.objective(x.float()), "x: expected torch.float64, the type of the decoder's weights"),
+        (lambda: decoder.objective(x.long()), "x: expected floating-point numbers, got torch.int64; divide grey"),
+        (
+            lambda: decoder.half().objective(x.half()).expectation(FAMILIES["bernoulli"](zeros.half())),
+            "decoder: a closed form needs weights of float32 or float64, got torch.float16",
+        ),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+def test_grey_levels_are_not_taken_for_images():
+    levels = torch.arange(64.0).view(1, 64)
+    decoder = FixedVarianceDecoder(2, 64, 0.1)
+    with pytest.raises(ValueError, match=r"x: expected images in \[0, 1\], got whole numbers up to 63; divide"):
+        decoder.objective(levels)
+    decoder.objective((levels + 0.5) / 64)
 
 
 @pytest.mark.parametrize("variance", [0.0, -1.0, math.nan, math.inf])

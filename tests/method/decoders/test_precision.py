@@ -127,6 +127,13 @@ def test_auto_is_exact_for_gaussian_and_central_limit_for_bits():
         value(bits, "exact")
 
 
+def test_unknown_log_terms_list_the_known_ones():
+    with pytest.raises(ValueError, match=r"log_term: expected one of \['auto', .*'taylor'.*got 'exakt'"):
+        LinearPrecisionDecoder(2, identity(), "exakt")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"log_term: .*got 'exakt'"):
+        linear(2).log_term = "exakt"
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
 @pytest.mark.parametrize("log_term", ["auto", "exact", "central-limit", "taylor-square", "taylor"])
 def test_the_expectation_is_declared_exact_where_it_is(name, log_term):
