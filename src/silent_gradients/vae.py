@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,22 @@ from silent_gradients.decoders.likelihood import Decoder, ExactObjective
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import Posterior
+from silent_gradients.posteriors.contract import Posterior, ShapeError, check_family
+from silent_gradients.schedules import check_weight
+from silent_gradients.schedules import scale_gradient as scale_gradient
 
 
-def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:
-    """Return ``tensor`` with the same value (bit for bit) and ``factor`` times its gradient."""
-    constant = tensor.detach()
-    if not isinstance(factor, Tensor):  # at 0 no backward pass is needed, at 1 no operation
-        if factor == 1.0:
-            return tensor
-        if factor == 0.0:
-            return constant
-    return constant + factor * (tensor - constant)
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Context manager: evaluation mode without gradients; every module's own mode is restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager
@@ -73,8 +77,28 @@ class Step(NamedTuple):
     state: State
 
 
+class _StateBuffers(nn.Module):
+    """Estimators' state as buffers, so that it moves and is saved with a model; without any before its first step."""
+
+    def get(self) -> State:
+        """Return the state."""
+        return {name.replace("|", "."): value for name, value in self._buffers.items() if value is not None}
+
+    def set(self, state: State) -> None:
+        """Keep a state."""
+        for name, value in state.items():  # no dot may be in a buffer's name
+            self.register_buffer(name.replace(".", "|"), value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        saved = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
+        self.set({name: torch.empty_like(value) for name, value in saved.items() if name not in self._buffers})
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
 class VAE(nn.Module):
     """Encoder, reported decoder, estimator and guide.
+
+    ``training_step`` is given the estimators' state and returns it; calling the module keeps it, in ``state_dict`` too.
 
     Args:
         encoder: Images [B, C, H, W] to posterior parameters [B, p k].
@@ -86,9 +110,13 @@ class VAE(nn.Module):
             the reported decoder is its own control.
         guide_estimator: Estimator of the guide's gradient; ``silent`` by default. A sampled one shows what zero
             variance is worth. The pathwise gradient of log|s| has no mean if s may vanish.
+        images: Number of images in the training set, for an estimator with a state per image.
 
     Raises:
-        EstimatorError: An estimator does not support the family or lacks its control, or nothing trains the encoder.
+        EstimatorError: An estimator is no instance, does not support the family or lacks its control, or nothing trains
+            the encoder.
+        ShapeError: Decoder and guide are of other numbers of latent variables or dimensions.
+        TypeError: ``family`` is no posterior family.
     """
 
     def __init__(
@@ -99,17 +127,24 @@ class VAE(nn.Module):
         estimator: Estimator | None,
         guide: Decoder | None = None,
         guide_estimator: Estimator | None = None,
+        *,
+        images: int = 0,
     ) -> None:
         super().__init__()
+        check_family(family)
+        _check_instance("estimator", estimator)
+        _check_instance("guide_estimator", guide_estimator)
+        if guide is not None:
+            _check_alike(guide, decoder)
         self.encoder, self.family, self.decoder, self.guide = encoder, family, decoder, guide
-        self.estimator = estimator
+        self.estimator, self.images, self.estimator_state = estimator, images, _StateBuffers()
         self.guide_estimator: Estimator | None = (guide_estimator or Silent()) if guide is not None else None
         for used in (self.estimator, self.guide_estimator):
             if used is not None:
                 used.check_supports(family, "family")
         if estimator is None and guide is None:
             raise EstimatorError("a VAE needs an estimator or a guide to train its encoder")
-        if estimator is not None and estimator.needs_control and guide is None and not _has_expectation(decoder):
+        if estimator is not None and estimator.needs_control and guide is None and not self._has_control():
             raise EstimatorError(f"guide: estimator {estimator.name!r} needs one for its control, got None")
         if guide_estimator is not None and guide_estimator.needs_control:
             raise EstimatorError(f"guide_estimator: {guide_estimator.name!r} needs a control, and a guide has none")
@@ -120,8 +155,16 @@ class VAE(nn.Module):
         return _joined(*({} if used is None else used.initial_state(device, images) for used in both))
 
     def posterior(self, x: Tensor) -> Posterior:
-        """Return q(z|x) of the images x [B, C, H, W]."""
-        return self.family(self.encoder(x))
+        """Return q(z|x) of the images x [B, C, H, W]; its parameters are float32 at least, also under autocast."""
+        return self.family(self._encode(x))
+
+    def _encode(self, x: Tensor) -> Tensor:
+        parameters: Tensor = self.encoder(x)
+        return parameters.float() if parameters.dtype.itemsize < 4 else parameters
+
+    def _has_control(self) -> bool:
+        pixels = self.decoder.no_images()
+        return self.control(pixels, self.family.prior(0, self.decoder.latent_dim, pixels)) is not None
 
     def control(self, pixels: Tensor, q: Posterior) -> ExactObjective | None:
         """Return the guide's control for the images ``pixels`` [B, D]; without a guide, the reported decoder's.
@@ -150,16 +193,23 @@ class VAE(nn.Module):
         Args:
             x: Images [B, C, H, W] in [0, 1).
             state: ``initial_state`` at first, then the state of the last step.
-            alpha: Weight of the guide's gradient in the encoder's. At 0 (a number, not a tensor) the guide is skipped,
-                unless it is the estimator's control: then it trains on its own exact gradient.
+            alpha: Weight of the guide's gradient in the encoder's, in [0, 1]; 0 without a guide. At 0 (a number, not a
+                tensor) the guide is skipped, unless it is the estimator's control: then it trains on its own exact
+                gradient.
             frozen: Freeze the encoder: no gradient reaches it, and the guide is skipped. The caller keeps the encoder
                 in evaluation mode, or its BatchNorm statistics would keep changing.
             index: [B], number of each image in the training set, each at most once.
             generator: Source of the latent samples.
+
+        Raises:
+            ValueError: alpha is not in [0, 1], or there is no guide to give a weight in a step that is not frozen.
         """
+        check_weight(alpha)
+        if self.guide is None and not frozen and (isinstance(alpha, Tensor) or alpha > 0):
+            raise ValueError(f"alpha: expected 0 without a guide, got {alpha}; give the VAE a guide")
         pixels = x.flatten(1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            parameters = self.encoder(x)
+            parameters = self._encode(x)
         q = self.family(parameters)
         kl = q.kl_divergence()
         objective = self.decoder.objective(pixels)
@@ -195,10 +245,74 @@ class VAE(nn.Module):
             loss = loss - guide_surrogate
         return Step(loss.mean(), value, kl.detach(), guide_value, _joined(own_state, guide_state))
 
+    def forward(
+        self,
+        x: Tensor,
+        alpha: float | Tensor = 0.0,
+        *,
+        frozen: bool = False,
+        index: Tensor | None = None,
+        generator: NoiseSource | None = None,
+    ) -> Step:
+        """Make a ``training_step`` on the images x [B, C, H, W] with the module's own state, which is kept.
 
-def _has_expectation(decoder: Decoder) -> bool:
-    # An objective computes nothing when it is made: no images are needed to see what it can do.
-    return isinstance(decoder.objective(torch.empty(0, decoder.dimensions)), ExactObjective)
+        ``DistributedDataParallel`` calls this; with a guide it needs ``find_unused_parameters=True``, since a step with
+        alpha = 0 leaves the guide out.
+
+        Raises:
+            ValueError: alpha is not in [0, 1], or there is no guide to give a weight.
+        """
+        step = self.training_step(
+            x,
+            state=self.estimator_state.get() or self.initial_state(x.device, self.images),
+            alpha=alpha,
+            frozen=frozen,
+            index=index,
+            generator=generator,
+        )
+        self.estimator_state.set(step.state)
+        return step
+
+    def elbo(self, x: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """Return the evidence lower bound of images x [B, C, H, W] in nats, [B], without a gradient.
+
+        E_q log p(x|z) is the exact one where the reported decoder has it, and else the mean over genuine samples.
+
+        Args:
+            x: The images.
+            samples: Latent samples per image.
+            generator: Source of the latent samples.
+        """
+        with evaluation_mode(self):
+            q, objective = self.posterior(x), self.decoder.objective(x.flatten(1))
+            if isinstance(objective, ExactObjective) and objective.is_exact(q):
+                return objective.expectation(q) - q.kl_divergence()
+            return objective.sampled(q.sample(samples, generator)).mean(0) - q.kl_divergence()
+
+    def reconstruct(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the mean of p(x|z) at one genuine sample z of each image x [B, C, H, W], in the shape of x."""
+        with evaluation_mode(self):
+            return self.decoder.likelihood(self.posterior(x).sample(1, generator)).mean[0].view_as(x)
+
+    def generate(self, images: int, generator: torch.Generator | None = None) -> Tensor:
+        """Return the mean of p(x|z) at samples z of the prior, [images, D]."""
+        with evaluation_mode(self):
+            prior = self.family.prior(images, self.decoder.latent_dim, self.decoder.no_images())
+            return self.decoder.likelihood(prior.sample(1, generator)).mean[0]
+
+
+def _check_alike(guide: Decoder, decoder: Decoder) -> None:
+    if (guide.latent_dim, guide.dimensions) != (decoder.latent_dim, decoder.dimensions):
+        raise ShapeError(
+            f"guide: expected k = {decoder.latent_dim} and D = {decoder.dimensions} as the decoder has, "
+            f"got k = {guide.latent_dim} and D = {guide.dimensions}"
+        )
+
+
+def _check_instance(argument: str, given: object) -> None:
+    if given is not None and not isinstance(given, Estimator):
+        name = getattr(given, "name", given)
+        raise EstimatorError(f"{argument}: expected an instance, got {given!r}; estimators.create({name!r}) makes one")
 
 
 _GUIDE = "guide."

@@ -8,15 +8,20 @@ from tests.method.reference import DOUBLE, seeded
 from torch import nn
 
 from silent_gradients import (
+    Bernoulli,
     ConvolutionalDecoder,
+    Decoder,
     FixedVarianceDecoder,
+    Gaussian,
     LinearPrecisionDecoder,
+    ShapeError,
     Standardization,
+    scale_gradient,
 )
 from silent_gradients.estimators import REGISTRY, EstimatorError, create
 from silent_gradients.networks import encoder
 from silent_gradients.posteriors import FAMILIES
-from silent_gradients.vae import VAE, scale_gradient
+from silent_gradients.vae import VAE
 from silent_study.settings import PosteriorFamily
 
 SHAPES = {"plain": (1, 4, 4), "strided": (1, 32, 32)}
@@ -125,13 +130,113 @@ def test_one_backward_pass_is_the_mixture_of_two(architecture, estimator, family
     assert max(float(slope.abs().max()) for slope in mixture.values()) > 0
 
 
-@pytest.mark.parametrize(("estimator", "family"), ALONE)
-def test_without_a_guide_alpha_changes_nothing(estimator, family):
-    vae, x = make(estimator, family, guide=False), images()
-    other = copy.deepcopy(vae)
-    step(vae, x).loss.backward()
-    step(other, x, alpha=0.7).loss.backward()
-    assert_same(slopes(other), slopes(vae), 0.0)
+@pytest.mark.parametrize("alpha", [1.5, -1, -1e-9, math.nan])
+def test_impossible_weights_are_named(alpha):
+    vae, x = make("silent", "gaussian"), images()
+    for call in (lambda: step(vae, x, alpha=alpha), lambda: vae(x, alpha)):
+        with pytest.raises(ValueError, match=rf"alpha: expected a weight in \[0, 1\], got {alpha}"):
+            call()
+
+
+@pytest.mark.parametrize("alpha", [0.75, torch.tensor(0.75)])
+def test_a_weight_needs_a_guide(alpha):
+    with pytest.raises(ValueError, match=r"alpha: expected 0 without a guide, got 0.75"):
+        step(make("silent", "gaussian", guide=False), images(), alpha=alpha)
+
+
+def test_impossible_parts_are_named():
+    parts = make("reparameterization", "gaussian")
+    given = {"encoder": parts.encoder, "family": Gaussian, "decoder": parts.decoder, "estimator": parts.estimator}
+    other = FixedVarianceDecoder(LATENT_DIM, 17, 0.1)
+    for wrong, error, message in (
+        ({"family": "gaussian"}, TypeError, "family: expected a posterior class such as Bernoulli, got 'gaussian'"),
+        ({"estimator": REGISTRY["rloo"]}, EstimatorError, r"estimator: .*estimators.create\('rloo'\) makes one"),
+        ({"estimator": "rloo"}, EstimatorError, r"estimator: expected an instance, got 'rloo'"),
+        ({"guide": other}, ShapeError, "guide: expected k = 3 and D = 16 as the decoder has, got k = 3 and D = 17"),
+        ({"guide": parts.guide, "guide_estimator": REGISTRY["silent"]}, EstimatorError, "guide_estimator: expected an"),
+    ):
+        with pytest.raises(error, match=message):
+            VAE(**(given | wrong))
+
+
+def test_a_decoder_s_own_control_is_enough():
+    """Without an expectation of its objective."""
+
+    class Controlled(Decoder):
+        def __init__(self):
+            super().__init__(LATENT_DIM, 16)
+            self.linear = FixedVarianceDecoder(LATENT_DIM, 16, 0.1)
+
+        def likelihood(self, z):
+            return self.linear.likelihood(z)
+
+        def control(self, x, q):
+            return self.linear.objective(x)
+
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, LATENT_DIM))
+    vae = VAE(encoder, Bernoulli, Controlled(), create("rloo-silent-control")).double()
+    encoder.double()
+    step(vae, images()).loss.backward()
+
+
+def test_calls_keep_the_state_and_so_do_saved_models():
+    vae, x = sampled_guide("reinforce", "bernoulli", "reinforce"), images()
+    other, plain = copy.deepcopy(vae), copy.deepcopy(vae)
+    assert not any("estimator_state" in name for name in vae.state_dict())
+    state = vae.initial_state(CPU)
+    for seed in (1, 2):
+        found = vae(x, 0.5, generator=seeded(seed))
+        wanted = plain.training_step(x, state=state, alpha=0.5, generator=seeded(seed))
+        state = wanted.state
+        assert torch.equal(found.loss, wanted.loss)
+    other.load_state_dict(vae.state_dict())
+    assert other.estimator_state.get().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in other.estimator_state.get().items())
+    assert torch.equal(*(each(x, generator=seeded(3)).loss for each in (vae, other)))
+    vae.load_state_dict(plain.state_dict(), strict=False)  # of a model that was never called
+    assert {value.dtype for value in vae.to(torch.float64).estimator_state.get().values()} == {DOUBLE}
+
+
+def test_the_state_per_image_is_kept():
+    parts = make("reinforce-per-datum", "bernoulli")
+    vae = VAE(parts.encoder, parts.family, parts.decoder, parts.estimator, images=9).double()
+    vae(images(), index=torch.arange(BATCH) + 4, generator=seeded(1))
+    assert vae.estimator_state.get()["image_weight"].nonzero().flatten().tolist() == [4, 5, 6, 7, 8]
+
+
+def test_bounds_reconstructions_and_samples():
+    vae, x = make("reinforce", "bernoulli", "strided"), images("strided")
+    vae.train()
+    before = buffers(vae)
+    bound, again = vae.elbo(x, 300, seeded(1)), vae.elbo(x, 300, seeded(1))
+    reconstructed, generated = vae.reconstruct(x, seeded(2)), vae.generate(7, seeded(3))
+    assert vae.training
+    assert not bound.requires_grad
+    assert all(torch.equal(before[name], tensor) for name, tensor in vae.named_buffers())
+    torch.testing.assert_close(again, bound)
+    vae.eval()
+    q, pixels = vae.posterior(x), x.flatten(1)
+    sampled = vae.decoder.objective(pixels).sampled(q.sample(300, seeded(1))).mean(0)
+    torch.testing.assert_close(bound, (sampled - q.kl_divergence()).detach())
+    torch.testing.assert_close(
+        reconstructed, vae.decoder.likelihood(q.sample(1, seeded(2))).mean[0].view_as(x).detach()
+    )
+    codes = Bernoulli(torch.zeros(7, LATENT_DIM, dtype=DOUBLE)).sample(1, seeded(3))
+    torch.testing.assert_close(generated, vae.decoder.likelihood(codes).mean[0].detach())
+    exact = make("silent", "gaussian", guide=False)
+    q = exact.posterior(images())
+    wanted = exact.decoder.objective(images().flatten(1)).expectation(q) - q.kl_divergence()
+    torch.testing.assert_close(exact.elbo(images()), wanted.detach())
+
+
+def test_under_autocast_the_posterior_and_the_exact_terms_are_float32():
+    vae, x = make("silent", "gaussian").float(), images().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = step(vae, x, alpha=0.5)
+        parameters = vae.encoder(x).float()
+    q = vae.family(parameters)
+    torch.testing.assert_close(result.log_likelihood, vae.decoder.objective(x.flatten(1)).expectation(q).detach())
+    torch.testing.assert_close(result.kl, q.kl_divergence().detach())
 
 
 def test_values_of_a_step():

@@ -58,7 +58,8 @@ class Estimator(ABC):
 
     Class attributes:
         name: Name in the registry and in cell names.
-        unbiased: Whether the expected gradient is the true one.
+        unbiased: Whether the expected gradient is the true one, if an image's value depends on that image alone: with
+            BatchNorm in the decoder, in training mode, score-function gradients are biased.
         exact: Whether it needs the objective's closed-form expectation and draws nothing.
         needs_control: Whether it needs a ``control``.
         mappable: Whether ``torch.vmap`` can map it over several runs; False if it calls autograd itself.
@@ -200,11 +201,16 @@ REGISTRY: dict[str, type[Estimator]] = {}
 def register(estimator: type[E]) -> type[E]:
     """Add an estimator to the registry, and with it to the conformance tests; a class decorator.
 
+    A class of the same name, module and place takes the place of the one before, as in a notebook's cell run again.
+
     Raises:
-        EstimatorError: The registry has one of that name.
+        EstimatorError: The registry has another estimator of that name.
     """
-    if estimator.name in REGISTRY:
-        raise EstimatorError(f"estimator {estimator.name!r} is registered twice")
+    known = REGISTRY.get(estimator.name, estimator)
+    if (known.__module__, known.__qualname__) != (estimator.__module__, estimator.__qualname__):
+        raise EstimatorError(
+            f"name: {estimator.name!r} is that of {known.__module__}.{known.__qualname__}; choose another"
+        )
     REGISTRY[estimator.name] = estimator
     return estimator
 

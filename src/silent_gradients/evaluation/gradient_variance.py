@@ -86,7 +86,7 @@ def gradient_variance(
 
     Raises:
         EstimatorError: The estimator does not support the posterior, or lacks its state, control or closed form.
-        ValueError: There are fewer than two draws.
+        ValueError: There are fewer than two draws, or no parameter of the encoder requires a gradient.
     """
     if draws < 2:
         raise ValueError(f"draws: expected 2 or more, got {draws}")
@@ -227,10 +227,13 @@ def _measured(
         # The first draw is subtracted before the mean, so that equal draws deviate by 0, not by rounding.
         deviations = cotangents - cotangents[0]
         deviations = deviations - deviations.mean(0)
-        weights, total = list(vae.encoder.parameters()), 0.0
+        weights, total = [weight for weight in vae.encoder.parameters() if weight.requires_grad], 0.0
+        if not weights or not parameters.requires_grad:
+            raise ValueError("vae: expected an encoder with parameters in training, got none that requires a gradient")
         for deviation in deviations:
             # A scalar: a cotangent as an argument would make torch load sympy, which takes seconds.
-            parts = torch.autograd.grad((parameters * deviation).sum(), weights, retain_graph=True)
-            total += float(sum(part.square().sum(dtype=torch.float64) for part in parts))
+            found = (parameters * deviation).sum()
+            parts = torch.autograd.grad(found, weights, retain_graph=True, allow_unused=True)
+            total += float(sum(part.square().sum(dtype=torch.float64) for part in parts if part is not None))
     variance = total / (draws - 1)
     return GradientVariance(variance, variance * len(x), len(x), draws), cotangents

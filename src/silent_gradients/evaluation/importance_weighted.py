@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from silent_gradients.decoders.likelihood import check_images
 from silent_gradients.evaluation.metrics import DECODED_PER_CHUNK, bits_per_dimension, evaluation_mode, finite_or_null
 from silent_gradients.vae import VAE
 
@@ -58,22 +59,25 @@ def importance_weighted(
         generator: Source of the samples.
 
     Raises:
-        ValueError: ``samples`` is less than 1.
+        TypeError: The images are no floating-point numbers.
+        ValueError: ``samples`` is less than 1, or the images are not divided by their number of levels.
     """
+    check_images("x", x)
     if samples < 1:
         raise ValueError(f"samples: expected 1 or more, got {samples}")
     bounds, effective = [], []
     with evaluation_mode(vae):
         for chunk in x.split(max(1, DECODED_PER_CHUNK // samples)):
             pixels = chunk.flatten(1)
-            # In float64: the density of a narrow posterior at a rounded sample would be far off.
+            # In float64, at the sample before it is rounded for the decoder: the density of a narrow posterior at the
+            # rounded sample is far off, or 0 beyond an end of the support.
             q = vae.family(vae.encoder(chunk).double())
             total = torch.full((len(chunk),), -math.inf, dtype=torch.float64, device=x.device)
             squares = total
             for start in range(0, samples, DECODED_PER_CHUNK):
-                z = q.sample(min(DECODED_PER_CHUNK, samples - start), generator).to(x.dtype)
-                log_weight = vae.decoder.likelihood(z).log_prob(pixels).double()
-                log_weight = log_weight + q.prior_log_prob(z.double()) - q.log_prob(z.double())
+                z = q.sample(min(DECODED_PER_CHUNK, samples - start), generator)
+                log_weight = vae.decoder.likelihood(z.to(x.dtype)).log_prob(pixels).double()
+                log_weight = log_weight + q.prior_log_prob(z) - q.log_prob(z)
                 total = torch.logaddexp(total, log_weight.logsumexp(0))
                 squares = torch.logaddexp(squares, (2 * log_weight).logsumexp(0))
             bounds.append(total - math.log(samples))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from silent_gradients.decoders.likelihood import ExactObjective
+from silent_gradients.decoders.likelihood import ExactObjective, check_images
 from silent_gradients.posteriors.bits import Bernoulli
 from silent_gradients.vae import VAE
+from silent_gradients.vae import evaluation_mode as evaluation_mode
 
 ACTIVE_UNIT_VARIANCE = 0.01
 """A latent variable is active if the variance of its posterior mean over images is larger (Burda et al. 2016)."""
@@ -78,21 +78,8 @@ def finite_or_null(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Context manager: evaluation mode without gradients; every module's own mode is restored afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
 def evaluate(
-    vae: VAE, x: Tensor, levels: int, split: str, samples: int, generator: torch.Generator | None = None
+    vae: VAE, x: Tensor, levels: int, split: str = "test", samples: int = 1, generator: torch.Generator | None = None
 ) -> Metrics:
     """Evaluate the reported decoder on dequantized images.
 
@@ -106,7 +93,12 @@ def evaluate(
         split: Name of the split.
         samples: Latent samples per image, at least 1.
         generator: Source of the latent samples.
+
+    Raises:
+        TypeError: The images are no floating-point numbers.
+        ValueError: The images are not divided by their number of levels.
     """
+    check_images("x", x)
     dimensions = x[0].numel()
     collected: dict[str, list[Tensor]] = {}
 

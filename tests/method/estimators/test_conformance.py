@@ -30,7 +30,7 @@ from silent_gradients import (
     Objective,
     Standardization,
 )
-from silent_gradients.estimators import REGISTRY, EstimatorError, create
+from silent_gradients.estimators import REGISTRY, EstimatorError, create, register
 from silent_gradients.estimators.contract import SampledEstimator
 from silent_gradients.latent_noise import PreparedNoise, RecordedNoise
 from silent_study.settings import PosteriorFamily
@@ -429,3 +429,27 @@ def test_unknown_names_list_the_known_ones():
     """The estimators of the paper among them."""
     with pytest.raises(EstimatorError, match=r"gumbel-softmax.*reinforce.*reparameterization.*silent.*'reinforced'"):
         create("reinforced")
+
+
+def test_a_cell_of_a_notebook_may_be_run_again_and_other_estimators_keep_their_names(monkeypatch):
+    monkeypatch.setattr("silent_gradients.estimators.contract.REGISTRY", dict(REGISTRY))
+    rloo = REGISTRY["rloo"]
+    again = type("Rloo", (rloo,), {"__module__": rloo.__module__, "__qualname__": rloo.__qualname__})
+    assert register(again) is again
+    with pytest.raises(EstimatorError, match=r"name: 'rloo' is that of silent_gradients.*Rloo; choose another"):
+        register(type("Other", (rloo,), {"__module__": __name__}))
+
+
+@pytest.mark.parametrize("family", ["bernoulli", "sign", "binomial", "categorical"])
+@pytest.mark.parametrize("logit", [-17.0, 17.0])
+def test_scores_of_saturated_bits_keep_their_digits(family, logit):
+    """Estimates of float32 at the samples of float64."""
+    slopes = []
+    for dtype in (torch.float32, DOUBLE):
+        parameters = torch.full((IMAGES, LATENTS[family]), -logit, dtype=dtype)
+        parameters[:, ::3] = logit
+        leaf = parameters.requires_grad_()
+        z = FAMILIES[family](leaf.detach()).sample(1, seeded(91))
+        slopes += [gradients(FAMILIES[family](leaf).log_prob(z).sum(), leaf)[0].double()]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=0)
+    assert slopes[0].abs().min() > 1e-8

@@ -82,6 +82,21 @@ def test_networks_are_measured_in_evaluation_mode_and_left_as_they_were(strided)
     assert gradient_variance(vae, vae.estimator, x[:4], state, 3, seeded(0)) == one
 
 
+def test_frozen_and_unused_parameters_have_no_variance(tiny):
+    vae, x, state = model(tiny, "fixed/reinforce")
+    whole = gradient_variance(vae, vae.estimator, x, state, 5, seeded(0)).batch_mean
+    vae.encoder.register_parameter("unused", torch.nn.Parameter(torch.zeros(3)))
+    assert gradient_variance(vae, vae.estimator, x, state, 5, seeded(0)).batch_mean == whole
+    first, *others = vae.encoder.parameters()
+    first.requires_grad_(False)
+    part = gradient_variance(vae, vae.estimator, x, state, 5, seeded(0)).batch_mean
+    assert 0 < part < whole
+    for weight in others:
+        weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="vae: expected an encoder with parameters in training, got none"):
+        gradient_variance(vae, vae.estimator, x, state, 5, seeded(0))
+
+
 def test_images_have_independent_draws(tiny):
     """The identity behind ``per_image_mean``: the batch mean has an image's mean variance over the number of images."""
     vae, x, state = model(tiny, "fixed/reinforce")

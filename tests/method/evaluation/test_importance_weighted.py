@@ -11,11 +11,11 @@ from tests.method.evaluation.models import linear_vae
 from tests.method.reference import codes, seeded
 from torch import nn
 
-from silent_gradients import Bernoulli, ConvolutionalDecoder, FixedVarianceDecoder, Gaussian, Standardization
+from silent_gradients import Bernoulli, ConvolutionalDecoder, FixedVarianceDecoder, Gaussian, Standardization, Uniform
 from silent_gradients.estimators import create
 from silent_gradients.evaluation import importance_weighted as module
 from silent_gradients.evaluation.importance_weighted import importance_weighted
-from silent_gradients.evaluation.metrics import bits_per_dimension
+from silent_gradients.evaluation.metrics import bits_per_dimension, evaluate
 from silent_gradients.vae import VAE
 
 LEVELS, D = 17, 16
@@ -175,10 +175,25 @@ def test_saturated_posteriors_have_a_finite_bound(family, extreme):
     assert 1 <= found.effective_samples <= 5 + 1e-6
 
 
-def test_the_number_of_samples_is_checked(tiny):
+def test_narrow_intervals_have_a_finite_bound():
+    """A sample that float32 rounds beyond the interval's end is one of the interval's all the same."""
+    vae, x = model(Uniform, FixedVarianceDecoder(2, D, 0.05), 2, torch.float32)
+    with torch.no_grad():
+        vae.encoder[1].bias[2:] = -16.0
+    found = importance_weighted(vae, x, LEVELS, 200, seeded(0))
+    assert math.isfinite(found.bpd)
+    double = importance_weighted(vae.double(), x.double(), LEVELS, 200, seeded(0))
+    assert found.bpd == pytest.approx(double.bpd, rel=1e-4)
+
+
+def test_the_number_of_samples_is_checked():
     vae, x = model(Bernoulli, FixedVarianceDecoder(2, D, 0.05), 2)
     with pytest.raises(ValueError, match="samples: expected 1 or more, got 0"):
         importance_weighted(vae, x, LEVELS, 0)
+    for images, error in (((255 * x).round(), ValueError), ((255 * x).byte(), TypeError)):
+        for measure in (importance_weighted, evaluate):
+            with pytest.raises(error, match=r"x: expected .*divide grey levels by their number"):
+                measure(vae, images, 256, samples=1)
 
 
 def test_what_is_not_finite_is_null_in_json():
