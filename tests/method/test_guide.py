@@ -2,12 +2,14 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 from tests.method.families import FAMILIES
 from tests.method.reference import DOUBLE, gradients, normal, seeded
 from torch import nn
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from silent_gradients import (
@@ -39,6 +41,7 @@ def moments(family, dtype=torch.float32):
 @pytest.mark.parametrize("alpha", [0.3, 1.0, torch.tensor(0.25)])
 def test_gradients_are_those_of_the_two_parts(family, alpha):
     guide, leaves = SilentGuide(K, X.double(), family=FAMILIES[family]).double(), moments(family, DOUBLE)
+    assert isinstance(guide.decoder, LinearPrecisionDecoder)
     expectation = guide.decoder.objective(X.double().flatten(1)).expectation(FAMILIES[family](torch.cat(leaves, 1)))
     own = gradients(-expectation.mean(), *leaves, *guide.parameters())
     guided, *returned = guide(X.double(), *leaves, alpha=alpha)
@@ -175,7 +178,7 @@ def worker(rank, folder):
 
 
 def test_two_processes_give_the_gradients_of_one_on_the_joined_batch(tmp_path):
-    torch.multiprocessing.start_processes(worker, (tmp_path,), nprocs=2, start_method="fork")
+    start_processes(worker, (tmp_path,), nprocs=2, start_method="fork")
     models, wanted = (Guided(), exact_vae()), []
     for loss in steps(*models, slice(None)):
         loss.backward()
@@ -206,9 +209,9 @@ def trained(fit):
 
 @pytest.mark.filterwarnings("ignore")  # its own
 def test_lightning(tmp_path):
-    lightning = pytest.importorskip("lightning", reason="Lightning is not installed")
+    lightning: Any = pytest.importorskip("lightning", reason="Lightning is not installed")
 
-    class Module(lightning.LightningModule):
+    class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self, model):
             super().__init__()
             self.model = model
@@ -222,7 +225,7 @@ def test_lightning(tmp_path):
     def fit(model):
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", precision="bf16-mixed", **quiet)
-        trainer.fit(Module(model), torch.utils.data.DataLoader(X, batch_size=3))
+        trainer.fit(Module(model), torch.utils.data.DataLoader(X, batch_size=3))  # type: ignore[arg-type]
         trainer.save_checkpoint(tmp_path / "model.ckpt")
         saved = torch.load(tmp_path / "model.ckpt", weights_only=False)["state_dict"]
         assert "model.guide.decoder.mean_head.weight" in saved
@@ -245,9 +248,9 @@ def test_accelerate():
 
 
 def test_pythae():
-    models = pytest.importorskip("pythae.models", reason="pythae is not installed")
+    models: Any = pytest.importorskip("pythae.models", reason="pythae is not installed")
 
-    class GuidedVAE(models.VAE):
+    class GuidedVAE(models.VAE):  # type: ignore[misc]
         def __init__(self):
             super().__init__(models.VAEConfig(input_dim=(1, 6, 6), latent_dim=K))
             self.guide = SilentGuide(K, X)
