@@ -6,6 +6,7 @@ The names below are the public ones and follow semantic versioning; everything e
 from importlib.metadata import PackageNotFoundError, version
 
 from silent_gradients import estimators, latent_noise
+from silent_gradients.decoders.bernoulli import BernoulliDecoder, BernoulliLikelihood
 from silent_gradients.decoders.convolutional import ConvolutionalDecoder
 from silent_gradients.decoders.fixed_variance import FixedVarianceDecoder
 from silent_gradients.decoders.likelihood import (
@@ -13,6 +14,7 @@ from silent_gradients.decoders.likelihood import (
     Decoder,
     ExactObjective,
     GaussianLikelihood,
+    Likelihood,
     Objective,
     SampledObjective,
     Standardization,
@@ -48,6 +50,8 @@ __all__ = [
     "FAMILIES",
     "VAE",
     "Bernoulli",
+    "BernoulliDecoder",
+    "BernoulliLikelihood",
     "Binomial",
     "Categorical",
     "ClosedFormObjective",
@@ -62,6 +66,7 @@ __all__ = [
     "GaussianLikelihood",
     "JointCumulants",
     "Laplace",
+    "Likelihood",
     "LinearPrecisionDecoder",
     "LogLinearPrecisionDecoder",
     "Metrics",

@@ -11,6 +11,7 @@ from torch import nn
 
 from silent_gradients import (
     VAE,
+    BernoulliDecoder,
     ConvolutionalDecoder,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,
@@ -40,6 +41,25 @@ def without_latent_variables(name):
     variance = torch.full((64,), VARIANCE) if name.startswith("fixed") else SCALE.scale.square()
     error = X.flatten(1).var(0, correction=0) / variance
     return math.log2(LEVELS) + 0.5 * float(((2 * math.pi * variance).log() + error).mean()) / math.log(2)
+
+
+def test_bits_of_pixels_train_from_the_mean_of_the_data():
+    bits = (GREY > 8).float()
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2 * K))
+    vae = VAE(
+        encoder, FAMILIES["gaussian"], BernoulliDecoder(K, 64, bits.flatten(1).mean(0)), estimators.create("silent")
+    )
+    optimizer, generator = torch.optim.Adam(vae.parameters(), 3e-3), seeded(503)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        vae(bits[torch.randint(0, len(X), (64,), generator=generator)]).loss.backward()
+        optimizer.step()
+    p = bits.flatten(1).mean(0).clamp(1e-3, 1 - 1e-3)
+    entropy = -float((p * p.log2() + (1 - p) * (1 - p).log2()).mean())
+    found = evaluate(vae, bits[:200], levels=1)
+    assert found.bpd < entropy - 0.1
+    assert found.active_units >= K // 4
 
 
 def cases():

@@ -38,6 +38,17 @@ class ExactObjective(Objective, Protocol):
         """Return E_q of the objective in nats, without any sampling, shape [B]."""
 
 
+class Likelihood(Protocol):
+    """p(x|z) at z [S, B, k]."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of x, [S, B, D]."""
+
+    def log_prob(self, x: Tensor, noise_variance: float = 0.0) -> Tensor:
+        """Return log p(x|z) in nats of x [B, D], summed over D, [S, B]."""
+
+
 class GaussianLikelihood(NamedTuple):
     """p(x|z) = N(mean, precision^-2): a precision is the reciprocal of a standard deviation.
 
@@ -138,7 +149,7 @@ class Decoder(nn.Module, ABC):
         self.latent_dim, self.dimensions = latent_dim, dimensions
 
     @abstractmethod
-    def likelihood(self, z: Tensor) -> GaussianLikelihood:
+    def likelihood(self, z: Tensor) -> Likelihood:
         """Return the likelihood at z [S, B, k]."""
 
     def objective(self, x: Tensor, noise_variance: float = 0.0) -> Objective:

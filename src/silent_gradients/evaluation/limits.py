@@ -164,14 +164,22 @@ class LinearModel:
 
     @classmethod
     def with_variance(cls, fitted: Moments, latent_dim: int, variance: float) -> LinearModel:
-        """Return the model of probabilistic PCA: the same variance for every pixel; see ``pca_limit``."""
+        """Return the model of probabilistic PCA: the same variance for every pixel; see ``pca_limit``.
+
+        Raises:
+            ValueError: The variance is not positive, or the latent dimension is negative.
+        """
         if not variance > 0 or latent_dim < 0:
             raise ValueError(f"expected a positive variance and k >= 0, found {variance} and {latent_dim}")
         return cls._best(fitted, np.full(len(fitted.mean), float(variance)), latent_dim)
 
     @classmethod
     def with_learnt_variances(cls, fitted: Moments, latent_dim: int) -> LinearModel:
-        """Return the model of factor analysis; see ``factor_analysis_limit``."""
+        """Return the model of factor analysis; see ``factor_analysis_limit``.
+
+        Raises:
+            ValueError: The latent dimension is negative.
+        """
         if latent_dim < 0:
             raise ValueError(f"expected k >= 0, found {latent_dim}")
         # A model is as large as the covariance: only the last one is kept.

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from silent_gradients.decoders.likelihood import GaussianLikelihood
 from silent_gradients.evaluation.metrics import evaluation_mode
 from silent_gradients.vae import VAE
 
@@ -29,5 +30,6 @@ def reconstruct(
         likelihood = vae.decoder.likelihood(vae.posterior(x).sample(1, generator))
     pictures = {"originals": x, "means": likelihood.mean[0].clamp(0, 1).view_as(x)}
     if with_deviation:
+        assert isinstance(likelihood, GaussianLikelihood), "bits have no standard deviation"
         pictures["standard_deviations"] = (-likelihood.log_precision[0]).exp().view_as(x)
     return {name: picture.cpu().numpy().astype(np.float32) for name, picture in pictures.items()}

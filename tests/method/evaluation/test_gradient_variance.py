@@ -87,11 +87,12 @@ def test_frozen_and_unused_parameters_have_no_variance(tiny):
     whole = gradient_variance(vae, vae.estimator, x, state, 5, seeded(0)).batch_mean
     vae.encoder.register_parameter("unused", torch.nn.Parameter(torch.zeros(3)))
     assert gradient_variance(vae, vae.estimator, x, state, 5, seeded(0)).batch_mean == whole
-    first, *others = vae.encoder.parameters()
+    unused, first, *others = vae.encoder.parameters()
+    assert unused.shape == (3,)
     first.requires_grad_(False)
     part = gradient_variance(vae, vae.estimator, x, state, 5, seeded(0)).batch_mean
     assert 0 < part < whole
-    for weight in others:
+    for weight in (unused, *others):
         weight.requires_grad_(False)
     with pytest.raises(ValueError, match="vae: expected an encoder with parameters in training, got none"):
         gradient_variance(vae, vae.estimator, x, state, 5, seeded(0))
