@@ -24,6 +24,7 @@ from silent_gradients.decoders.linear_precision import (
     LogLinearPrecisionDecoder,
     PositivePrecisionDecoder,
 )
+from silent_gradients.decoders.two_layer import TwoLayerDecoder
 from silent_gradients.estimators import Estimate, Estimator, EstimatorError
 from silent_gradients.evaluation import limits
 from silent_gradients.evaluation.gradient_variance import gradient_variance
@@ -83,6 +84,7 @@ __all__ = [
     "Standardization",
     "Step",
     "TiltedMoments",
+    "TwoLayerDecoder",
     "Uniform",
     "__version__",
     "bits_per_dimension",

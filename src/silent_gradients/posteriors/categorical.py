@@ -31,6 +31,7 @@ class Categorical(WithOption):
     name = "categorical"
     parameters_per_latent = 1
     support = (0.0, 1.0)
+    has_independent_coordinates = False
     classes: ClassVar[int] = 2
     """C."""
 

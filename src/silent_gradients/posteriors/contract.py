@@ -93,6 +93,8 @@ class Posterior(ABC):
     """Least and largest value of a latent variable."""
     is_gaussian: ClassVar[bool] = False
     """Whether linear functions of z are exactly normal, so that all cumulants beyond the second vanish."""
+    has_independent_coordinates: ClassVar[bool] = True
+    """Whether the latent variables are independent one by one, so that joint cumulants are sums over them."""
     has_fixed_support: ClassVar[bool] = True
     """Whether the same z are possible for all parameters. Otherwise the gradient of an expectation has a part at the
     border of the support, which score-function gradients miss."""

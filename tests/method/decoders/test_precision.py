@@ -345,6 +345,19 @@ def test_never_above_the_truth(data):
     assert (bound <= truth + 1e-10 * (1 + truth.abs())).all()
 
 
+@pytest.mark.parametrize(("ratio", "gap"), [(0.5, 0.006), (0.2, 0.044), (0.05, 0.15)])
+def test_gap_to_the_truth(ratio, gap):
+    """Twelve bits, normal weights, uniform probabilities: figures of the specification."""
+    decoder, p = positive(12, 200), torch.rand(1, 12, generator=seeded(157), dtype=DOUBLE)
+    with torch.no_grad():
+        weight = normal(200, 12, seed=158)
+        decoder.precision_head.weight.copy_(weight)
+        above_least = (p @ weight.T)[0] + (-weight).clamp_min(0).sum(1)
+        decoder.precision_head.bias.copy_((ratio / (1 - ratio) * above_least).expm1().log())
+    bound, truth = bound_and_truth(decoder, p.logit())
+    assert float((truth - bound).detach().mean()) == pytest.approx(gap, rel=0.2)
+
+
 def test_latent_variables_outside_the_unit_interval_are_refused():
     with pytest.raises(ValueError, match=r"\[0, 1\].*gaussian"):
         positive(2).objective(X).expectation(Gaussian(torch.zeros(B, 4, dtype=DOUBLE)))

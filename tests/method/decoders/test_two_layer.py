@@ -1,0 +1,93 @@
+"""Two layers with an exact expectation, against the sum over all latents, and against another form of them."""
+
+import math
+
+import pytest
+import torch
+from tests.method.families import FAMILIES, LATENTS, family_parameters, with_weights
+from tests.method.reference import DOUBLE, expectation, gradients, normal, relative
+from torch.distributions import Normal
+
+from silent_gradients import FixedVarianceDecoder, ShapeError, TwoLayerDecoder
+
+B, D, R = 3, 4, 5
+X = normal(B, D, seed=700)
+PARAMETERS = family_parameters(B, seed=701)
+EXACT = [("square", name) for name in FAMILIES if name != "categorical"] + [("cosine", "gaussian")]
+
+
+def make(activation, family, *, learned=True):
+    decoder = TwoLayerDecoder(LATENTS[family], D, R, activation, 0.3, learned_variance=learned)
+    return with_weights(decoder, 702, *([0.5] * len(list(decoder.parameters()))))
+
+
+@pytest.mark.parametrize(("activation", "family"), EXACT)
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_expectations_and_gradients_are_averages_of_the_density(activation, family, noise):
+    decoder, parameters = make(activation, family), PARAMETERS[family].clone().requires_grad_()
+    objective = decoder.objective(X, noise)
+    found = objective.expectation(FAMILIES[family](parameters))
+    truth = expectation(family, parameters, lambda z: decoder.likelihood(z).log_prob(X, noise))
+    assert objective.is_exact(FAMILIES[family](parameters))
+    assert found.shape == (B,)
+    assert relative(found, truth) < 1e-11
+    wanted, cotangent = [parameters, *decoder.parameters()], normal(B, seed=703)
+    for ours, theirs in zip(gradients(found @ cotangent, *wanted), gradients(truth @ cotangent, *wanted), strict=True):
+        assert relative(ours, theirs) < 1e-9
+
+
+@pytest.mark.parametrize("activation", ["square", "cosine"])
+def test_density_matches_torch_distributions(activation):
+    decoder, z = make(activation, "gaussian", learned=False), normal(6, B, LATENTS["gaussian"], seed=704)
+    inner = z @ decoder.hidden.weight.T + decoder.hidden.bias
+    outer = inner**2 if activation == "square" else torch.cos(inner)
+    mean = z @ decoder.linear.weight.T + decoder.linear.bias + outer @ decoder.output.weight.T
+    exact = Normal(mean, math.sqrt(0.3)).log_prob(X).sum(-1)
+    torch.testing.assert_close(decoder.objective(X).sampled(z), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "family"), EXACT)
+def test_without_hidden_weights_it_is_the_linear_decoder(activation, family):
+    decoder, linear = make(activation, family, learned=False), FixedVarianceDecoder(LATENTS[family], D, 0.3).double()
+    with torch.no_grad():
+        decoder.output.weight.zero_()
+        linear.linear.load_state_dict(decoder.linear.state_dict())
+    q = FAMILIES[family](PARAMETERS[family])
+    values = (each.objective(X).expectation(q) for each in (decoder, linear))
+    torch.testing.assert_close(*values, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "family"), EXACT)
+def test_float32_is_close_to_float64(activation, family):
+    high, low = make(activation, family), make(activation, family).float()
+    single = PARAMETERS[family].float().requires_grad_()
+    double = single.detach().double().requires_grad_()
+    high.load_state_dict(low.state_dict())
+    found, exact = (
+        decoder.objective(X.float().to(leaf.dtype)).expectation(FAMILIES[family](leaf))
+        for decoder, leaf in ((low, single), (high, double))
+    )
+    assert relative(found.double(), exact) < 1e-5
+    assert relative(gradients(found.sum(), single)[0].double(), gradients(exact.sum(), double)[0]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("activation", "family"), [("square", "categorical"), ("cosine", "bernoulli"), ("cosine", "laplace")]
+)
+def test_other_families_are_sampled(activation, family):
+    objective, q = make(activation, family).objective(X), FAMILIES[family](PARAMETERS[family])
+    assert not objective.is_exact(q)
+    with pytest.raises(NotImplementedError, match=rf"q: .*{activation}s.*{family}.*sample it"):
+        objective.expectation(q)
+    assert objective.sampled(q.sample(2)).shape == (2, B)
+
+
+def test_impossible_arguments_are_named():
+    for arguments, error, message in (
+        ((2, D, R, "tanh", 0.1), ValueError, r"activation: expected one of \['square', 'cosine'\], got 'tanh'"),
+        ((2, D, R, "square", 0.0), ValueError, "variance: expected a positive number, got 0.0"),
+        ((2, D, R, "square", 0.1, torch.zeros(3)), ShapeError, r"mean: expected shape \[4\], got \[3\]"),
+    ):
+        with pytest.raises(error, match=message):
+            TwoLayerDecoder(*arguments)
+    assert TwoLayerDecoder(2, D, R, "cosine", 0.1).double().log_precision.dtype == DOUBLE
