@@ -31,6 +31,7 @@ include: "workflow/rules/report.smk"
 
 localrules:
     all,
+    cell,
     data,
     # On a cluster, the machines that jobs are sent to may have no network.
     download,

@@ -8,6 +8,7 @@ the rule of the out-of-date file takes as input, so that Snakemake runs the rule
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -19,18 +20,18 @@ from typing import Any
 from silent_study import params
 from silent_study.data.prepare import PREPARED, outdated
 from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN
-from silent_study.jobs.pace import PACE, Pace, memory_megabytes, runtime_minutes
+from silent_study.jobs.pace import PACE, Pace, expected_seconds, memory_megabytes, runtime_minutes
 from silent_study.params.overlay import with_nulls
 from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.report.gathered import is_intact, marker_of
-from silent_study.settings import SettingsError
+from silent_study.settings import RunSettings, SettingsError
 from silent_study.store.files import mend_times
 from silent_study.store.manifests import SNAKEMAKE_VARIABLE, evaluated_otherwise, is_damaged, seems_done
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.recorded import take_recorded
 from silent_study.store.runs import RunStore, StoreError
 from silent_study.store.stale import check_code
-from silent_study.words import counted
+from silent_study.words import counted, did_you_mean
 
 RENEWALS = ".renewals"
 """Name of the folder of the renewals below the results."""
@@ -100,6 +101,7 @@ class Workflow:
         # Laid out once for all jobs of a round. An exception of a selection to come is not kept.
         self.packs = cache(self._packs)
         self.selections = cache(self._selections)
+        self._later = cache(self._seconds_later)
 
     def prepared(self, dataset: str) -> list[str]:
         """Return the files of a prepared data set, the manifest first, and renewals if they are of other data."""
@@ -171,6 +173,14 @@ class Workflow:
         pack = self.pack(wildcards)
         return 0 if seems_done(self._store, pack) and not self._is_damaged(pack) else 1
 
+    def priority(self, wildcards: Any) -> int:
+        """Return the priority of a pack's job: the minutes until its group is done, at the earliest.
+
+        Long jobs, and those that much waits for, come first, so that no device waits for one at the end.
+        """
+        own = sum(map(self._expected, self.pack(wildcards).members))
+        return math.ceil((own + self._later(wildcards.round, wildcards.group)) / 60)
+
     def runtime(self, wildcards: Any) -> int:
         """Return the minutes that a scheduler grants a pack's job."""
         return runtime_minutes(self.pack(wildcards), self._pace, self.execution.time_limit)
@@ -182,6 +192,21 @@ class Workflow:
     def selections_before(self, wildcards: Any) -> list[str]:
         """Return the selections by which the members of a pack were chosen."""
         return self._selection_paths(wildcards.round, wildcards.group)
+
+    def cell(self, wildcards: Any) -> list[str]:
+        """Return the manifests that a cell needs: those of its group's grids, and of its own runs with every seed.
+
+        Raises:
+            StoreError: The settings have no such cell.
+        """
+        group = f"{wildcards.dataset}/{wildcards.experiment}"
+        cell, known = f"{group}/{wildcards.method}", [each.name for each in self.plan.cells()]
+        if cell not in known:
+            raise StoreError(f"params.yaml: has no cell {cell}{did_you_mean(cell, known)}; known: {', '.join(known)}")
+        grids = [path for round_ in self.plan.rounds(group)[:-1] for path in self.manifests(round_, group)]
+        packs = [pack for pack in self.packs("seeds", group).values() if any(run.cell == cell for run in pack.members)]
+        own = [str(self.plan.manifest(pack)) for pack in packs] + self._renewals(map(self._outdated_manifest, packs))
+        return grids + own
 
     def last_selections(self) -> list[Callable[[Any], str]]:
         """Return an input function per group: the last selection of its grid."""
@@ -228,6 +253,19 @@ class Workflow:
         """Return the renewal of the marker of the gathered results if one of them, or a run, has changed since."""
         marker = self._marker()
         return [] if is_intact(marker, self.plan.results) else self._renewals([marker])
+
+    def _expected(self, run: RunSettings) -> float:
+        return expected_seconds(run, self._pace, self.plan.params.sources)
+
+    def _seconds_later(self, round_: Round, group: str) -> float:
+        """Return the seconds of the longest packs of a group's later rounds."""
+        rounds, seconds = self.plan.rounds(group), 0.0
+        for later in rounds[rounds.index(round_) + 1 :]:
+            to_come = [each for cell in self.plan.cells_of(later, group) for each in self.plan.to_come(cell, later)]
+            runs = sum(each.count for each in to_come)
+            members = min(self.execution.runs_per_pack, -(-runs // self.execution.workers))
+            seconds += members * max(self._expected(run) for each in to_come for run in each.candidates)
+        return seconds
 
     def _marker(self) -> Path:
         found = {

@@ -7,9 +7,14 @@ exit_on_signals()
 # Every decision of the rules is a method of this object, and none of them writes.
 study = Workflow(config, lambda **wildcards: checkpoints.select.get(**wildcards))
 
+# Minutes: more than any training takes. Trainings wait for data and selections.
+FIRST = 1_000_000
+
 
 wildcard_constraints:
     dataset="[a-z0-9_]+",
+    experiment="[a-z-]+",
+    method="[a-z0-9+-]+",
     round="baselines|guided|seeds",
     group="[a-z0-9_+/-]+",
     id="[0-9a-f-]+",

@@ -3,6 +3,7 @@ rule download:
         "data/raw/{dataset}.json",
     log:
         "logs/download/{dataset}.log",
+    priority: FIRST
     conda:
         "../../environment.yml"
     params:
@@ -23,6 +24,7 @@ rule prepare:
         "data/prepared/{dataset}/manifest.json",
     log:
         "logs/prepare/{dataset}.log",
+    priority: FIRST
     conda:
         "../../environment.yml"
     params:
@@ -39,6 +41,7 @@ rule dequantize:
         "data/prepared/{dataset}/noise.json",
     log:
         "logs/dequantize/{dataset}.log",
+    priority: FIRST
     conda:
         "../../environment.yml"
     params:

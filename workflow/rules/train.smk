@@ -8,6 +8,7 @@ rule train_pack:
     log:
         "logs/packs/{round}/{group}/{id}.log",
     retries: study.retries
+    priority: study.priority
     conda:
         "../../environment.yml"
     resources:
@@ -34,6 +35,7 @@ checkpoint select:
         "results/selections/{group}/{round}-{id}.json",
     log:
         "logs/select/{group}/{round}-{id}.log",
+    priority: FIRST
     conda:
         "../../environment.yml"
     params:
@@ -59,3 +61,12 @@ rule train:
     input:
         rules.data.input,
         study.manifests_of(ROUNDS),
+
+
+rule cell:
+    """Train one cell: the grids of its data set and experiment, which select, and its own runs with every seed."""
+    input:
+        rules.data.input,
+        study.cell,
+    output:
+        touch("results/cells/{dataset}/{experiment}/{method}"),

@@ -22,6 +22,8 @@ PACE = "pace.json"
 DEFAULT_MINUTES = 24 * 60
 DEFAULT_MEGABYTES = 8192
 """Grants for a pack whose time and memory are not known."""
+PIXELS_PER_SECOND = 2e7
+"""Order of magnitude of training with the paper's networks on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def architecture(settings: RunSettings) -> str:
     return digest(
         [
             [settings.experiment, settings.estimator, settings.posterior, settings.latent_dim, settings.batch_size],
-            [settings.data.shape, asdict(settings.network), settings.gradient_clip is not None],
+            [settings.data.shape, vars(settings.network), settings.gradient_clip is not None],
             [settings.precision, settings.estimator_options],
             None if silent is None else [silent.guide, silent.log_term, silent.sampled],
         ]
@@ -134,6 +136,15 @@ class Pace:
         if data.protocol == "paper":
             return source.train, source.test, source.test
         return source.train - data.holdout, data.holdout, source.test
+
+
+def expected_seconds(run: RunSettings, pace: Pace | None, sources: Mapping[str, Source]) -> float:
+    """Return the seconds of a run's training, measured or estimated by the pixels that it reads, to compare runs."""
+    measured = None if pace is None else pace.training(run)
+    if measured is not None:
+        return measured
+    source = sources[run.data.name]
+    return run.epochs * source.train * math.prod(source.shape) / PIXELS_PER_SECOND
 
 
 def runtime_minutes(pack: PackSpec, pace: Pace | None, time_limit: float | None) -> int:

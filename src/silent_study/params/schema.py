@@ -170,6 +170,11 @@ class ExecutionParams(_Strict):
 
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
     workers: PositiveInt = Field(8, description="Minimum number of jobs that each round of an experiment is cut into.")
+    packs: Literal["group", "cell"] = Field(
+        "group",
+        description="Runs that one job may train: those of a data set and experiment, since a start costs more than a "
+        "small run (`group`), or those of one method (`cell`).",
+    )
     checkpoint_seconds: PositiveFloat = Field(30.0, description="Minimum wall time between checkpoints.")
     stack: Annotated[int, Field(ge=1, le=64)] = Field(
         1,

@@ -277,9 +277,14 @@ class Plan:
         chosen = {} if round_ == "baselines" else {name: selections.get(name) for name in self._names_in(group)}
         key = (round_, group, json.dumps(chosen, sort_keys=True))
         if key not in self._packs:
-            runs = [run for cell in cells for run in self._runs_of(cell, round_, selections)]
+            parts = [self._runs_of(cell, round_, selections) for cell in cells]
+            if self.params.execution.packs == "group":
+                parts = [[run for runs in parts for run in runs]]
+            total = sum(map(len, parts))
             evaluation = self.params.evaluation.resolved() if round_ == "seeds" else None
-            self._packs[key] = [PackSpec(round_, group, members, evaluation) for members in self._cut(runs)]
+            self._packs[key] = [
+                PackSpec(round_, group, members, evaluation) for runs in parts for members in self._cut(runs, total)
+            ]
         return self._packs[key]
 
     def _names_in(self, group: str) -> list[str]:
@@ -303,14 +308,14 @@ class Plan:
                 packs = self.known_packs(round_, group)
                 if packs is None:
                     for cell in self.cells_of(round_, group):
-                        yield from self._to_come(cell, round_)
+                        yield from self.to_come(cell, round_)
                     continue
                 for run in (run for pack in packs for run in pack.members):
                     # A point's run with the first seed is also in its grid.
                     repeated = round_ == "seeds" and run.seed == self.params.seeds[0]
                     yield Training(round_, run.cell, [run], known=True, repeated=repeated)
 
-    def _to_come(self, cell: Cell, round_: Round) -> Iterator[Training]:
+    def to_come(self, cell: Cell, round_: Round) -> Iterator[Training]:
         """Yield the runs that a round may need of a cell, before anything is selected, without making each of them."""
         grid = {axis: list(dict.fromkeys(values)) for axis, values in self._section(cell).grid}
         first = {axis: values[0] for axis, values in grid.items()}
@@ -336,10 +341,14 @@ class Plan:
             return []
         return [self.run(cell, chosen["point"], seed) for seed in self.params.seeds]
 
-    def _cut(self, runs: Sequence[RunSettings]) -> list[tuple[RunSettings, ...]]:
-        """Cut runs into packs of nearly equal length: enough packs for every worker, none too long."""
+    def _cut(self, runs: Sequence[RunSettings], total: int) -> list[tuple[RunSettings, ...]]:
+        """Cut runs, of ``total`` ones in the round, into packs of nearly equal length, none too long.
+
+        The packs of the round are enough for every worker.
+        """
         execution = self.params.execution
-        packs = max(-(-len(runs) // execution.runs_per_pack), min(execution.workers, len(runs)))
+        workers = -(-execution.workers * len(runs) // max(1, total))
+        packs = max(-(-len(runs) // execution.runs_per_pack), min(workers, len(runs)))
         bounds = [round(len(runs) * position / packs) for position in range(packs + 1)] if packs else []
         return [tuple(runs[start:stop]) for start, stop in pairwise(bounds)]
 
