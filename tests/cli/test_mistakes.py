@@ -148,7 +148,6 @@ MISTAKES = {
     ),
     "pace": (
         *SETTINGS,
-        (nothing, [], "data/prepared/digits/manifest.json: expected the manifest of a prepared data set, found none"),
         (nothing, ["--rounds", "0"], "expected a whole number of 1 or more, got '0'"),
         (nothing, ["--rounds", "many"], "expected a whole number of 1 or more, got 'many'"),
     ),

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from tests.tiny import CPU
 
 from silent_study import cli
-from silent_study.data.prepared import PreparedData
+from silent_study.data.source import Source
 from silent_study.jobs.lease import Lease
 from silent_study.jobs.pace import (
     DEFAULT_MEGABYTES,
@@ -55,6 +56,13 @@ def here(study, tmp_path, monkeypatch):
 def first(plan, name):
     (cell,) = [cell for cell in plan.cells() if cell.name == name]
     return plan.possible_runs(cell, "seeds")[0]
+
+
+def source_of(tiny, **changes):
+    data = tiny.prepared
+    counts = {"train": len(data.train), "test": len(data.test), "holdout": len(data.train) // 4}
+    described = {"levels": data.levels, "shape": data.shape, "arrays_sha256": data.sha256, "forms": ()}
+    return Source(**{"name": "tiny", "title": "Tiny", "version": "generated", **described, **counts, **changes})
 
 
 def pace_of(runs, times=TIMES):
@@ -196,12 +204,21 @@ def test_a_device_is_measured_once_per_kind_of_step(tiny):
         tiny.settings("fixed/reinforce", seed=3),
         tiny.settings("fixed/silent-gaussian"),
     ]
-    pace = measured_pace(runs, {"tiny": PreparedData.open(tiny.folder)}, CPU, rounds=1)
+    pace = measured_pace(runs, {"tiny": source_of(tiny)}, CPU, rounds=1)
     assert set(pace.steps) == {architecture(run) for run in runs}
     assert len(pace.steps) == 2
     assert (pace.device, pace.torch, pace.stack) == ("cpu", torch.__version__, 1)
     assert set(pace.megabytes) == set(pace.steps)
     assert all(50 < megabytes < 5000 for megabytes in pace.megabytes.values())
+
+
+def test_the_images_that_are_not_there_count_as_memory(tiny):
+    run = tiny.settings("fixed/reinforce")
+    few, many = (
+        measured_pace([run], {"tiny": source_of(tiny, train=train)}, CPU, rounds=1).megabytes[architecture(run)]
+        for train in (1_000, 1_000 + 2**30 // run.data.dimensions)
+    )
+    assert many - few == pytest.approx(1024, abs=50)  # a byte per pixel
 
 
 @pytest.mark.parametrize(
@@ -217,27 +234,15 @@ def test_the_command_line_measures_steps_as_the_settings_ask(monkeypatch, device
 
     monkeypatch.setattr("silent_study.jobs.lease.acquire", lambda: Lease(device, "0"))
     monkeypatch.setattr("silent_study.jobs.stopwatch.measured_pace", measured_pace)
-    monkeypatch.setattr(PreparedData, "open", lambda *_: None)
     monkeypatch.setattr("silent_study.training.device.configure_torch", lambda: None)
     assert cli.main(["pace", "--config", json.dumps({"preset": "study", "execution": {"steps": steps}})]) == 1
     assert found == [{"captured": captured}]
 
 
 @pytest.mark.usefixtures("here")
-def test_missing_data_are_told_before_the_wait_for_a_device(monkeypatch, capsys):
-    def acquire():
-        raise AssertionError("asked for a device")
-
-    monkeypatch.setattr("silent_study.jobs.lease.acquire", acquire)
-    assert cli.main(["pace", "--config", json.dumps({"preset": "study"})]) == 1
-    assert "data/prepared/" in capsys.readouterr().err.splitlines()[-1]
-
-
-@pytest.mark.usefixtures("here")
 def test_leases_that_cannot_be_had_are_told(tmp_path, monkeypatch, capsys):
     (tmp_path / "leases").touch()
     monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(tmp_path / "leases"))
-    monkeypatch.setattr(PreparedData, "open", lambda *_: None)
     assert cli.main(["pace", "--config", json.dumps({"preset": "study"})]) == 1
     assert str(tmp_path / "leases") in capsys.readouterr().err.splitlines()[-1]
 
@@ -250,9 +255,9 @@ def test_a_measured_pace_is_that_of_the_steps_asked_for(tiny, monkeypatch):
         return Stepper(**{**kinds, "captured": False})
 
     monkeypatch.setattr("silent_study.jobs.stopwatch.Stepper", stepper)
-    prepared = {"tiny": PreparedData.open(tiny.folder)}
+    sources = {"tiny": source_of(tiny)}
     for captured in (True, False):
-        measured_pace([tiny.settings("fixed/reinforce")], prepared, CPU, rounds=1, captured=captured)
+        measured_pace([tiny.settings("fixed/reinforce")], sources, CPU, rounds=1, captured=captured)
     assert asked == [{"stacked": False, "captured": True}, {"stacked": False, "captured": False}]
 
 
@@ -260,8 +265,8 @@ def test_a_measured_pace_is_that_of_the_steps_asked_for(tiny, monkeypatch):
 def test_the_command_line_measures_what_the_plan_then_tells(capsys):
     pytest.importorskip("sklearn")
     config = ["--config", json.dumps({"preset": "study"})]
-    for command in (["prepare", "digits"], ["dequantize", "digits"], ["pace", *config, "--rounds", "1"]):
-        assert cli.main(command) == 0
+    assert cli.main(["pace", *config, "--rounds", "1"]) == 0
+    assert not Path("data").exists()
     assert "13 kinds of steps in results/pace.json" in capsys.readouterr().out
     assert cli.main(["plan", *config]) == 0
     total = capsys.readouterr().out.splitlines()[-1]

@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from silent_gradients.evaluation.metrics import evaluate
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
+from silent_study.data.source import Source
 from silent_study.jobs.pace import Pace, Steps, architecture
 from silent_study.settings import RunSettings
 from silent_study.store.provenance import hardware_of
@@ -114,9 +117,26 @@ def measure(stopwatches: Sequence[Stopwatch], rounds: int) -> list[Steps]:
     return [stopwatch.medians() for stopwatch in stopwatches]
 
 
+def stand_in(settings: RunSettings, source: Source, device: torch.device) -> tuple[RunData, float]:
+    """Return random images of a data set's shape for a few steps of a run, and how many MiB fewer than its own."""
+    images, data = max(settings.batch_size, EVALUATED_IMAGES), settings.data
+    generator = np.random.default_rng(0)
+    train, test = (
+        generator.integers(0, source.levels, (count * images, *source.shape), dtype=np.uint8) for count in (2, 1)
+    )
+    manifest: Any = {**source.description, "arrays_sha256": "", "files": {}, "seal": ""}
+    prepared = PreparedData(train, test, generator.random(test.shape, dtype=np.float32), manifest)
+    few = dataclasses.replace(settings, data=dataclasses.replace(data, holdout=images))
+    selection = source.test if data.protocol == "paper" else data.holdout
+    # Levels of the training images; in float32 the images that select, those that report, and as many of training.
+    own = source.train + 4 * (selection + 2 * source.test)
+    here = len(train) + 4 * 3 * images
+    return RunData.load(prepared, few, device), (own - here) * data.dimensions / 2**20
+
+
 def measured_pace(
     runs: Sequence[RunSettings],
-    prepared: Mapping[str, PreparedData],
+    sources: Mapping[str, Source],
     device: torch.device,
     rounds: int,
     stack: int = 1,
@@ -125,7 +145,8 @@ def measured_pace(
 ) -> Pace:
     """Measure every kind of step that some runs make, so many rounds each; runs of one data set take turns.
 
-    ``prepared`` holds the data sets by name; for the other arguments see ``Stopwatch``.
+    No data set needs to be there: random images of the shapes of ``sources``, by name, take as long. For the other
+    arguments see ``Stopwatch``.
     """
     kinds = {architecture(run): run for run in runs}
     found: dict[str, Steps] = {}
@@ -133,8 +154,9 @@ def measured_pace(
     with tempfile.TemporaryDirectory() as folder:
         for name in dict.fromkeys(run.data.name for run in kinds.values()):
             own = {kind: run for kind, run in kinds.items() if run.data.name == name}
-            data = RunData.load(prepared[name], next(iter(own.values())), device)
-            without, stopwatches = resident_megabytes(), []
+            largest = max(own.values(), key=lambda run: run.batch_size)
+            data, fewer = stand_in(largest, sources[name], device)
+            without, stopwatches = resident_megabytes() + fewer, []
             for kind, run in own.items():
                 before = resident_megabytes()
                 reset_peak()
