@@ -34,8 +34,11 @@ _OMITTED = (
     "Updating checkpoint dependencies",
     "Elapsed time: ",
 )
-# Errors whose message is complete; their place in the workflow's code does not help.
+# Errors whose message is complete; their place in the workflow's code does not help. An input function wraps them.
 _COMPLETE_ERRORS = frozenset({"SettingsError", "DataError", "StoreError"})
+_WRAPPED_ERROR = re.compile(
+    rf"^Error:\n  (?:{'|'.join(_COMPLETE_ERRORS)}): (.*?)\nWildcards:", re.DOTALL | re.MULTILINE
+)
 # How a shell command ended; the command, which contains the whole pack, is in .snakemake/log.
 _EXIT_STATUS = re.compile(
     r"^Command '.*' (returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)\.", re.DOTALL | re.MULTILINE
@@ -69,7 +72,8 @@ class LogHandler(LogHandlerBase):
             self._quiet, settings.debug_dag, settings.verbose, settings.dryrun, settings.printshellcmds
         )
         self._original: ColorizingTextHandler | None = None
-        if settings.dryrun or settings.verbose or settings.debug_dag:
+        self._details = settings.verbose or settings.debug_dag
+        if settings.dryrun or self._details:
             self._original = ColorizingTextHandler(
                 nocolor=settings.nocolor,
                 stream=sys.stdout if settings.stdout else sys.stderr,
@@ -86,10 +90,12 @@ class LogHandler(LogHandlerBase):
         """Show a message, or update the progress."""
         # An exception would end the thread of all messages, and later errors would not be shown.
         try:
-            if self._original is not None:
-                self._original.handle(record)
-            else:
+            if self._original is None:
                 self._route(record)
+            elif not self._details and (complaint := self._complaint(record)):
+                self._display.write(complaint, "bold red")
+            else:
+                self._original.handle(record)
         except Exception:  # noqa: BLE001
             self.handleError(record)
 
@@ -118,9 +124,7 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.JOB_ERROR and progress is not None:
             self._fail(progress, record)
         elif record.levelno >= logging.ERROR:
-            text = self._own_formatter.format(record)
-            if getattr(record, "exception", None) in _COMPLETE_ERRORS:
-                text = _without_places(text)
+            text = self._complaint(record) or self._own_formatter.format(record)
             if progress is not None and (ended := _EXIT_STATUS.search(text)):
                 self._ended = ended[1]  # shown with the failure of the job, the next message
                 return
@@ -133,6 +137,15 @@ class LogHandler(LogHandlerBase):
             text = self._own_formatter.format(record)
             if text and text != "None" and not (record.levelno == logging.INFO and text.startswith(_OMITTED)):
                 self._display.write(text, "yellow" if record.levelno == logging.WARNING else "")
+
+    def _complaint(self, record: Any) -> str | None:
+        """Return an error with a complete message, without the places in the code; None for any other message."""
+        if record.levelno < logging.ERROR:
+            return None
+        text = self._own_formatter.format(record)
+        if getattr(record, "exception", None) in _COMPLETE_ERRORS:
+            return _without_places(text)
+        return wrapped[1] if (wrapped := _WRAPPED_ERROR.search(text)) else None
 
     @property
     def _shows_progress(self) -> bool:
@@ -160,7 +173,7 @@ class LogHandler(LogHandlerBase):
             except (OSError, ValueError, KeyError) as error:
                 line += f": finished, but its results cannot be read ({error!r})"
         if job.outputs:
-            line += f", {duration(now - job.started)}"
+            line += f", {duration(job.seconds(now))}"
         self._finished.append(line)
 
     def _show_finished(self, progress: Progress) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from silent_study.progress.logs import last_line
+from silent_study.progress.logs import last_line, seconds_waited
 from silent_study.words import counted
 
 
@@ -33,6 +33,11 @@ class Job:
             return " ".join([self.rule, *(self.wildcards or map(str, self.outputs[:1]))])
         round_, *group = self.manifest.parts[self.manifest.parts.index("packs") + 1 : -1]
         return f"{round_} {'/'.join(group)}"
+
+    def seconds(self, now: float) -> float:
+        """Return the seconds of work since the start, without a pack's wait for a device."""
+        waited = seconds_waited(self.log) if self.manifest and self.log else 0.0
+        return 0.0 if waited is None else max(0.0, now - self.started - waited)
 
     @property
     def newest_line(self) -> str:
@@ -87,7 +92,7 @@ class Progress:
         self.stopped.discard(number)
         job = self.running.pop(number, None)
         if job is not None:
-            self._finished.append((job.rule, now - job.started))
+            self._finished.append((job.rule, job.seconds(now)))
         return job
 
     def fail(self, number: int) -> Job | None:
@@ -101,7 +106,7 @@ class Progress:
         A planned job is expected to take the mean time of its rule or, if none has finished, of all jobs, with as many
         jobs at once as so far.
         """
-        under_way = [(job.rule, now - job.started) for job in list(self.running.values())]
+        under_way = [(job.rule, job.seconds(now)) for job in list(self.running.values())]
         finished = Counter(rule for rule, _ in self._finished)
         if not finished or now <= self.started or any(rule not in finished for rule, _ in under_way):
             return None

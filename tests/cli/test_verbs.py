@@ -2,13 +2,17 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.tiny import write_study
 
 from silent_study.cli import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -104,17 +108,54 @@ def test_the_settings_name_the_mirror_before_the_environment_does(repository, ca
     assert "data.mirror: " in capsys.readouterr().err
 
 
-def test_data_that_were_never_prepared_are_to_be_prepared_first(repository, capsys):
-    assert main(["limit", "digits", "--latent-dim", "4"]) == 1
-    assert capsys.readouterr().err.endswith("found none; prepare it first: silent-gradients prepare digits\n")
-    (repository / "data/prepared/digits").mkdir(parents=True)
-    (repository / "data/prepared/digits/train.npy").touch()
-    assert main(["limit", "digits", "--latent-dim", "4"]) == 1
-    assert capsys.readouterr().err.endswith("found none; prepare it again: silent-gradients prepare digits\n")
-    assert main(["prepare", "digits"]) == 0
+def test_a_limit_is_of_the_data_that_the_settings_name(repository, capsys):
+    """The verb prepares what is missing or of other images; it compares a folder that it is given with the settings."""
+
+    def limit(*options):
+        assert main(["limit", "mine", "--latent-dim", "2", "--holdout", "2", "--json", "limit.json", *options]) == 0
+        return json.loads((repository / "limit.json").read_text())["limits"]
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 4, 4), dtype=np.uint8)
+    for name, array in zip(("mine", "yours"), images, strict=True):
+        np.save(repository / f"{name}.npy", array)
+        (repository / "params.yaml").write_text(f"preset: small\ndata: {{sets: {{mine: {{path: {name}.npy}}}}}}\n")
+        assert main(["limit", "mine", "--latent-dim", "2", "--holdout", "2", "--json", f"{name}.json"]) == 0
+        fresh = repository / f"fresh-{name}"
+        assert main(["prepare", "mine", "--folder", str(fresh)]) == main(["dequantize", "mine", "--folder", str(fresh)])
+        assert json.loads((repository / f"{name}.json").read_text())["limits"] == limit("--folder", str(fresh))
+    mine, yours = (json.loads((repository / f"{name}.json").read_text())["limits"] for name in ("mine", "yours"))
+    assert mine != yours
     capsys.readouterr()
-    assert main(["limit", "digits", "--latent-dim", "4"]) == 1
-    assert capsys.readouterr().err.endswith("found none; dequantize it first: silent-gradients dequantize digits\n")
+    assert main(["limit", "mine", "--latent-dim", "2", "--folder", "fresh-mine"]) == 1
+    assert "fresh-mine: expected mine with sha256" in capsys.readouterr().err
+
+
+def documented(page):
+    """The commands in the blocks of a page, and of its tables where they need no run."""
+    text = (ROOT / page).read_text()
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    blocks = "".join(block for language, block in fenced if not language)
+    found = [
+        *re.findall(r"^silent-gradients .*", blocks, re.MULTILINE),
+        *re.findall(r"`(silent-gradients [^`]*)`", text),
+    ]
+    return [line for line in found if not re.search("<run>|--watch|gradients report", line)]
+
+
+@pytest.mark.parametrize(
+    ("page", "verbs"),
+    [("README.md", {"plan", "pace", "limit", "prune"}), ("docs/your-own-data.md", {"prepare", "limit"})],
+)
+def test_documented_commands_run_in_their_order_in_a_fresh_clone(repository, monkeypatch, page, verbs):
+    monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(repository / "leases"))
+    (repository / "my-faces").mkdir()
+    for number, image in enumerate(np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)):
+        Image.fromarray(image).save(repository / "my-faces" / f"{number}.png")
+    (repository / "params.yaml").write_text("preset: small\ndata: {sets: {faces: {path: my-faces}}}\n")
+    words = [shlex.split(line, comments=True)[1:] for line in documented(page)]
+    assert {verb for verb, *_ in words} == verbs
+    for command in words:
+        assert main([*command, *(["--rounds", "1"] if command[0] == "pace" else [])]) == 0
 
 
 def test_own_images_are_known_by_the_name_that_the_settings_give_them(repository, capsys):

@@ -36,6 +36,7 @@ from silent_study.store.packs import PackSpec
 from silent_study.store.runs import StoreError
 from silent_study.training.build import silent_schedule
 from silent_study.training.steps import Stepper
+from silent_study.words import duration
 
 TIMES = Steps(guided=3.0, plain=2.0, frozen=1.0, evaluated=0.01)
 ASKED = EvaluationSettings(samples=5, variance_images=32, variance_draws=10, reconstructions=2)
@@ -178,8 +179,7 @@ def test_the_overview_tells_hours_once_they_are_known(plan):
     # By hand: a grid of two rates, two more seeds, three evaluations; all of 60 epochs, evaluated after each.
     training = 18 * 60 * 2.0 + 60 * 237 * 4 * 0.01
     evaluation = 2 * 360 * 16 * 0.01 + 3 * 100 * 1.0 * 2.0
-    hours = (4 * training + 3 * evaluation) / 3600
-    assert f"  digits/fixed/reinforce: 4 trainings, {hours:.2f} hours" in lines
+    assert f"  digits/fixed/reinforce: 4 trainings, {duration(4 * training + 3 * evaluation)}" in lines
     # Four points of which the longest may be selected: that of the encoder that is never frozen.
     assert any(line.startswith("  digits/learnable/silent-gaussian: 6 trainings, ") for line in lines)
     assert lines[-1].startswith("in all: ")
@@ -270,4 +270,4 @@ def test_the_command_line_measures_what_the_plan_then_tells(capsys):
     assert "13 kinds of steps in results/pace.json" in capsys.readouterr().out
     assert cli.main(["plan", *config]) == 0
     total = capsys.readouterr().out.splitlines()[-1]
-    assert re.fullmatch(r"in all: \d+ trainings, \d+\.\d\d hours", total)
+    assert re.fullmatch(r"in all: \d+ trainings, \d+ (h|min) \d\d (min|s)", total)

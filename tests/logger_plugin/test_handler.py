@@ -163,14 +163,31 @@ def test_what_is_wrong_is_shown(workflow, file, text, code, shown):
     assert shown in run.stderr
 
 
-def test_a_mistake_in_the_settings_is_a_line(workflow):
-    raised = 'from silent_study.settings import SettingsError\nraise SettingsError("seeds: expected numbers")\n'
-    (workflow / "Snakefile").write_text(raised)
-    run = snakemake(workflow, *LITERAL)
+SETTINGS_ERROR = 'from silent_study.settings import SettingsError\nraise SettingsError("seeds: expected numbers")\n'
+STORE_ERROR = """
+from silent_study.store.runs import StoreError
+
+def wrong(wildcards):
+    raise StoreError("params.yaml: has no cell a\\nknown: b")
+
+rule all:
+    input:
+        wrong,
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-n",)])
+@pytest.mark.parametrize(
+    ("snakefile", "message"),
+    [(SETTINGS_ERROR, ["seeds: expected numbers"]), (STORE_ERROR, ["params.yaml: has no cell a", "known: b"])],
+    ids=["settings", "input function"],
+)
+def test_a_mistake_of_the_user_is_its_message(workflow, snakefile, message, options):
+    (workflow / "Snakefile").write_text(snakefile)
+    run = snakemake(workflow, *options, *LITERAL)
     assert run.returncode == 1
-    profile, *lines = run.stderr.splitlines()
-    assert profile.startswith("Using workflow specific profile")
-    assert lines == ["seeds: expected numbers"]
+    assert [line.strip() for line in run.stderr.splitlines()][-len(message) :] == message
+    assert not re.search(r"Traceback|Error in|File \"|, line ", run.stderr + run.stdout)
 
 
 def test_a_dry_run_is_snakemakes_own(workflow):

@@ -44,6 +44,22 @@ def test_the_estimate_of_the_time_left(planned, jobs, now, left):
     assert found == (None if left is None else pytest.approx(left))
 
 
+def test_a_wait_for_a_device_is_no_work(tmp_path):
+    """Four packs share a device: they begin together, and each works for 10 s once the one before it has ended."""
+    manifest, logs = Path("results/packs/seeds/a/b/0.json"), [tmp_path / f"{number}.log" for number in range(4)]
+    progress = Progress(started=0.0)
+    progress.plan({"train_pack": 4})
+    for number, log in enumerate(logs):
+        waiting = f"waiting for a GPU; in use: 0\nwaiting for 0 ended after {10 * number} s\n"
+        log.write_text(f"{waiting if number else ''}[1/8] a run\n")
+        progress.start(number, Job("train_pack", (), (manifest,), 0.0, log))
+    for log in logs[2:]:
+        log.write_text("waiting for a GPU; in use: 0\n")
+    assert progress.finish(0, 10.0).seconds(10.0) == 10
+    assert progress.finish(1, 20.0).seconds(20.0) == 10
+    assert progress.seconds_left(20.0) == pytest.approx(20)
+
+
 def test_jobs_that_a_checkpoint_adds_count():
     progress = after({"train": 1}, [("train", 0.0, 10.0)])
     progress.total = 4

@@ -25,7 +25,7 @@ def add_verbs(verbs: Verbs) -> None:
         parser.add_argument("dataset", help="a data set of the package, or one of data.sets in params.yaml")
         parser.add_config(several=False)
     download.add_option("--record", given_path, "FILE", "JSON file to write with the folder and digests of the files")
-    for parser in (download, prepare):
+    for parser in (download, prepare, limit):
         parser.add_option(
             "--mirror",
             given_mirror,
@@ -121,17 +121,25 @@ def _dequantize(options: argparse.Namespace) -> int:
 def _limit(options: argparse.Namespace) -> int:
     """Compute the best linear models of a data set: probabilistic PCA, factor analysis.
 
+    Compute the best linear models of a data set: probabilistic PCA, factor analysis. Without --folder the data set is
+    prepared first where that is necessary.
+
     silent-gradients limit digits --latent-dim 32 --variance 0.01
     silent-gradients limit mnist --latent-dim 64 --protocol paper --json limits.json
     """
     from rich.console import Console
 
     from silent_study.cli.tables import limits_table
+    from silent_study.data.prepare import opened
     from silent_study.data.prepared import PreparedData
     from silent_study.evaluation.known_limits import known_limits
 
-    holdout = _source(options).holdout if options.holdout is None else options.holdout
-    prepared = PreparedData.open(_prepared_folder(options))
+    source = _source(options)
+    holdout = source.holdout if options.holdout is None else options.holdout
+    if options.folder is None:
+        prepared = opened(source, _prepared_folder(options), _mirror(options), options.raw)
+    else:  # never made anew: it may hold another data set
+        prepared = PreparedData.open(options.folder, source.sha256)
     splits = prepared.split(options.protocol, holdout)
     limits = known_limits(splits, prepared.levels, options.latent_dim, options.variance)
     settings = {

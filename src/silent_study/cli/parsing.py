@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction["OneLineParser"]
 
 _EXAMPLES = "examples:\n"
+NOTABLE_WAIT_SECONDS = 5.0
 
 
 class ExamplesFormatter(argparse.HelpFormatter):
@@ -206,7 +208,11 @@ def leased_device() -> Iterator[torch.device]:
     """Wait for a device and yield it, with torch set up for it."""
     from silent_study.jobs.lease import acquire
 
+    began = time.monotonic()
     with acquire() as lease:
+        # The display of the workflow reads this line of the log.
+        if (waited := time.monotonic() - began) > NOTABLE_WAIT_SECONDS:
+            print(f"waiting for {lease.name} ended after {waited:.0f} s", file=sys.stderr, flush=True)
         # Imported under the lease: torch sees only the leased device, and waiting processes stay small.
         import torch
 

@@ -22,6 +22,7 @@ from silent_study.data.prepared import (
     Images,
     Manifest,
     NoiseManifest,
+    PreparedData,
     arrays_digest,
     evaluation_noise,
     manifest_of,
@@ -110,6 +111,14 @@ def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
         for piece in evaluation_noise(shape):
             file.write(piece.astype("<f4", copy=False).data)
     return write_noise_manifest(folder, source.name, shape)
+
+
+def opened(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> PreparedData:
+    """Open a prepared data set, which is made first where it is missing, damaged or of other data."""
+    source = _source(data)
+    prepare(source, folder, mirror, raw)
+    dequantize(source, folder)
+    return PreparedData.open(folder, source.sha256)
 
 
 def outdated(folder: Path, source: Source) -> list[Path]:

@@ -10,11 +10,11 @@ from silent_study.plan.plan import ROUNDS, Plan, Training
 from silent_study.settings import RunSettings
 from silent_study.store.runs import RunStore
 from silent_study.store.stale import stale_message, stale_runs
-from silent_study.words import counted
+from silent_study.words import counted, duration
 
 
 def overview(plan: Plan) -> str:
-    """Return runs and packs by round and cell, how many runs are done, and hours by cell."""
+    """Return runs and packs by round and cell, how many runs are done, and the time of each cell."""
     lines = [f"preset {plan.params.preset}, protocol {plan.params.protocol}, seeds {plan.params.seeds}"]
     store, trainings, to_train = RunStore(plan.results / "store"), list(plan.trainings()), False
     for round_ in ROUNDS:
@@ -80,7 +80,7 @@ def _hours(plan: Plan, trainings: Iterable[Training], to_train: bool) -> Iterato
 
 def _work(trainings: int, done: int, seconds: Sequence[float | None]) -> str:
     known = [each for each in seconds if each is not None]
-    time = f"{sum(known) / 3600:.2f} hours" if len(known) == len(seconds) else "not measured; silent-gradients pace"
+    time = duration(sum(known)) if len(known) == len(seconds) else "not measured; silent-gradients pace"
     return f"{counted(trainings, 'training')}{f' ({done} more are done)' if done else ''}, {time}"
 
 

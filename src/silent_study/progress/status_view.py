@@ -57,12 +57,12 @@ def _hours(status: Status) -> str:
     if status.left_hours is None:
         left = "left: not known before a run of each group is trained, or the device measured (silent-gradients pace)"
     else:
-        left = f"about {status.left_hours:.2f} left"
-    return f"hours of training, one job at a time: {status.spent_hours:.2f} spent, {left}"
+        left = f"about {duration(3600 * status.left_hours)} left"
+    return f"training, one job at a time: {duration(3600 * status.spent_hours)} spent, {left}"
 
 
 def _running(runs: Sequence[RunStatus]) -> Table:
-    table = _table("in training", "epoch", "bits/dim", "images/s", "left", "checkpoint")
+    table = _table("running", "epoch", "bits/dim", "images/s", "left", "checkpoint")
     for run in runs:
         quiet = run.silent_for is not None and run.silent_for > QUIET_SECONDS
         table.add_row(

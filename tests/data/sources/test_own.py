@@ -81,7 +81,7 @@ def test_the_order_is_by_digests_of_the_names(tmp_path):
     np.testing.assert_array_equal(data.test[:, 0], GREY[order[9:]])
 
 
-@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST")])
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST"), ("training", "Testing")])
 def test_folders_train_and_test_are_the_split(tmp_path, train, test):
     names = [f"{train}/{'ab'[i % 2]}/{i}.png" for i in range(7)] + [f"{test}/{i}.png" for i in range(3)]
     write(tmp_path / "images", GREY, names)
@@ -332,6 +332,10 @@ ODD_IMAGES = {
     ),
     "palette": (lambda path: Image.fromarray(COLOUR[0]).convert("P").save(path), r"zz\.png: its pixels are P, "),
     "16 bits": (_png_of_16_bits, r"zz\.png: its pixels are I;16, more than 8 bits each; convert it to 8 bits"),
+    "several images": (
+        lambda path: Image.fromarray(GREY[0]).save(path, save_all=True, append_images=[Image.fromarray(GREY[1])]),
+        r"zz\.png: 2 images in one file; save each as a file of its own",
+    ),
     "text": (lambda path: path.write_text("no image"), r"zz\.png: no image that can be read"),
     "nothing": (lambda path: path.touch(), r"zz\.png: no image that can be read"),
     "truncated": (_truncated, r"zz\.png: no image that can be read \(.*\); remove or replace it"),
@@ -363,6 +367,11 @@ FOLDERS: dict[str, Any] = {
     "one beside": (["train/0.png", "test/1.png", "2.png"], {}, r"2\.png: beside the folders train and test"),
     "no image in test": (["train/0.png", "train/1.png", "test/"], {}, "test: there is no image in it, and beside it"),
     "no image in train": (["test/0.png", "test/1.png", "train/"], {}, "train: there is no image in it, and beside it"),
+    "a split below": (
+        [f"cells/{name}" for name in ("Train/0.png", "Train/1.png", "test/2.png")],
+        {},
+        "images/cells has the folders Train and test, which are the split .* name that folder as the path",
+    ),
     "two training folders": (["train/0.png", "Train/1.png", "test/2.png"], {}, "has the folders Train and train; join"),
     "a split and a fraction": (
         ["train/0.png", "train/1.png", "test/2.png"],

@@ -38,11 +38,13 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".
 PAIRS = (("train", "test"), ("x_train", "x_test"))  # arrays of an npz file that has a split of its own
 DEFAULT_TEST = 0.1
 _SPLITS: tuple[Split, Split] = ("train", "test")
+_FOLDERS: dict[str, Split] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _WHOLE = "all"
 _PIECE = 256
 _NAMED = 20
-# Raised when the same files are read otherwise: 2 skips hidden folders, follows links and applies EXIF orientation.
-_RECORD_FORMAT = 2
+# Raised when the same files are read otherwise: 2 skips hidden folders, follows links and applies EXIF orientation; 3
+# splits by the folders training and testing, and refuses several images in a file and a split below the folder.
+_RECORD_FORMAT = 3
 # Pillow's conversion of these modes to grey or RGB loses only what the setting gives up: colour or transparency.
 _CONVERTIBLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 _CHANNELS = {"L": 1, "RGB": 3}
@@ -412,15 +414,16 @@ def _open_folder(folder: Path, own: OwnImages) -> _Opened:
 
 
 def _parts(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of the files in the folders ``train`` and ``test``, in any case; without these, all names."""
+    """Return the names of the files in the folders of ``_FOLDERS``, in any case; without these, all names."""
     own: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
-        split = path.name.casefold()
-        if split in _SPLITS and path.is_dir():
+        split = _FOLDERS.get(path.name.casefold())
+        if split is not None and path.is_dir():
             if split in own:
                 raise DataError(f"{folder} has the folders {own[split]} and {path.name}; join them, or rename one")
             own[split] = path.name
     if not own:
+        _no_split_below(folder, names)
         return {_WHOLE: list(names)}
     parts: dict[str, list[str]] = {}
     for split, other in (_SPLITS, _SPLITS[::-1]):
@@ -438,6 +441,20 @@ def _parts(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
         if not parts[split]:
             raise DataError(f"{folder / own[split]}: there is no image in it, and beside it there is one")
     return parts
+
+
+def _no_split_below(folder: Path, names: Sequence[str]) -> None:
+    """Raise ``DataError`` if a folder below has the two folders of a split, which would pass for classes."""
+    found: dict[Path, dict[Split, str]] = {}
+    for path in dict.fromkeys(parent for name in names for parent in Path(name).parents):
+        if (split := _FOLDERS.get(path.name.casefold())) is not None:
+            found.setdefault(path.parent, {})[split] = path.name
+    for parent, splits in found.items():
+        if len(splits) == 2:
+            raise DataError(
+                f"{folder / parent} has the folders {splits['train']} and {splits['test']}, which are the split where "
+                "they lie in the path itself: name that folder as the path, or rename both"
+            )
 
 
 def _first(folder: Path, names: Sequence[str], own: OwnImages) -> tuple[Path, tuple[int, int, int]]:
@@ -463,6 +480,8 @@ def _pixels(path: Path, own: OwnImages) -> Images:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                if (frames := getattr(image, "n_frames", 1)) > 1:
+                    raise _ImageError(str(path), f"{frames} images in one file; save each as a file of its own")
                 image.load()
                 mode = {1: "L", 3: "RGB"}.get(own.channels or 0, image.mode)
                 if image.mode not in _CHANNELS and (own.channels is None or image.mode not in _CONVERTIBLE):
