@@ -7,8 +7,8 @@ rule train_pack:
         "results/packs/{round}/{group}/{id}.json",
     log:
         "logs/packs/{round}/{group}/{id}.log",
-    retries: study.retries
     priority: study.priority
+    retries: study.retries
     conda:
         "../../environment.yml"
     resources:
