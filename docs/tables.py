@@ -176,15 +176,19 @@ def published(study: str, claim: Any) -> float:
 
 
 def verdict(study: str, claim: Any) -> str:
-    """Judge an ordering as the report does; beside a collapsed baseline stands the difference of the other pairs."""
+    """Judge an ordering as the report does; beside collapsed runs stands the difference of the other pairs."""
     found = compare_claim(study, claim)
     if found.difference.n < 2:
         return "one seed"
-    if found.verdict != "not comparable":
-        return found.verdict
-    text = f"not comparable: collapsed {found.baseline.lost} of {len(found.baseline.collapsed)}"
-    rest = found.conditional
-    return text if rest.n < 2 else f"{text}; others {interval(rest.mean, rest.low, rest.high, claim.metric)}"
+    text, rest = found.verdict, found.conditional
+    if not found.method.lost and not found.baseline.lost:
+        return text
+    if found.baseline.lost:
+        text += f": collapsed {found.baseline.lost} of {len(found.baseline.collapsed)}"
+    if rest.n > 1:
+        text += f"; others {interval(rest.mean, rest.low, rest.high, claim.metric)} (conditional, n = {rest.n})"
+    text += f"; first collapsed {found.method.lost} of {len(found.method.collapsed)}"
+    return f"{text}, McNemar p = {found.mcnemar_p:.3f}"
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
@@ -223,9 +227,11 @@ def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd",)) ->
                     line[0], any_published = number(size, claim.metric), True
                 if not claim.pairs:
                     continue
-                found = compare_claim(study, claim).difference
+                compared = compare_claim(study, claim)
+                found, flips = compared.difference, compared.sign_flip_p
                 text = interval(found.mean, found.low, found.high, claim.metric)
-                line[1 + 2 * place] = f"**{text}**" if _adjusted(study)[claim.Index] < 0.05 else text
+                text = f"**{text}**" if _adjusted(study)[claim.Index] < 0.05 else text
+                line[1 + 2 * place] = text if math.isnan(flips) else f"{text}; sign flips p = {flips:.3f}"
                 line[2 + 2 * place] = verdict(study, claim)
     unit = f", {METRICS[metrics[0]]}" if len(metrics) == 1 else ""
     header = [f"first minus second{unit}", "published"]

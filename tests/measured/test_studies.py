@@ -101,6 +101,14 @@ def test_orderings_follow_from_the_runs(study: Path) -> None:
             assert row["p"] == pytest.approx(stats.ttest_1samp(found, 0.0).pvalue, rel=1e-4)
 
 
+@studies
+def test_collapsed_runs_are_those_near_the_prior_or_without_an_active_unit(study: Path) -> None:
+    runs = seeds_of(study).dropna(subset="report_kl")
+    lost = (runs["report_kl"] < 5) | (runs["report_active_units"] == 0)
+    for cell, members in runs.groupby("cell"):
+        assert tables.collapsed(study.name, str(cell)) == dict(zip(members["seed"], lost[members.index], strict=True))
+
+
 @pytest.mark.parametrize("study", [study for study in STUDIES if (study / "tables" / "claims.csv").exists()])
 def test_adjusted_p_values_are_those_of_holm(study: Path) -> None:
     """The paper's orderings in each metric are a family, ours another; all of the paper's in earlier studies."""
