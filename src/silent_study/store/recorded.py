@@ -42,19 +42,27 @@ def _recording_revisions(folder: Path) -> dict[str, str]:
         return {}
     import yaml
 
+    prefix = _git("rev-parse", "--show-prefix").strip()
     listing = _git("for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads", "refs/tags", "refs/remotes")
+    revisions = [("HEAD", "HEAD"), *(tuple(line.split()) for line in listing.splitlines())]
+    asked = "".join(f"{commit}:{prefix}{LOCK}\n" for _, commit in revisions)
+    # One line each; "missing" where a revision lacks the file.
+    blobs = _git("cat-file", "--batch-check=%(objectname)", text=asked).splitlines()
+    if not blobs:  # no checkout
+        return {}
+    contents = {blob: _git("cat-file", "blob", blob) for blob in set(blobs) if " " not in blob}
     found: dict[str, tuple[str, str]] = {}
-    for name, commit in [("HEAD", "HEAD"), *(line.split() for line in listing.splitlines())]:
-        stages = (yaml.safe_load(_git("show", f"{commit}:./{LOCK}")) or {}).get("stages", {})
+    for (name, commit), blob in zip(revisions, blobs, strict=True):
+        stages = (yaml.safe_load(contents.get(blob, "")) or {}).get("stages", {})
         for out in (out for stage in stages.values() for out in stage.get("outs", ())):
             if out["path"] == folder.as_posix():
                 found.setdefault(out.get("md5", ""), (name, commit))
     return dict(found.values())
 
 
-def _git(*arguments: str) -> str:
-    """Return what git prints; "" where it fails, as for a revision without the file."""
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout
+def _git(*arguments: str, text: str = "") -> str:
+    """Return what git prints; "" where it fails, as outside of a checkout."""
+    return subprocess.run(["git", *arguments], input=text, capture_output=True, text=True, check=False).stdout
 
 
 def _take(store: RunStore, commit: str, revision: str, wanted: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
