@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from tests.tiny import damage, train_arguments
 
 from silent_study import cli
 from silent_study.settings import EvaluationSettings
-from silent_study.store.manifests import manifest_if_done, seems_done
+from silent_study.store.manifests import is_damaged, manifest_if_done, seems_done
 from silent_study.store.packs import PackSpec
-from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, RESULT, WEIGHTS, RunStore
+from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, RECORD, RESULT, WEIGHTS, RunStore, write_json
 
 ASKED = EvaluationSettings(samples=2, variance_images=4, variance_draws=2, reconstructions=2)
 RATES = (1e-3, 3e-3, 1e18)  # the last one diverges
@@ -81,6 +82,33 @@ def test_what_is_lost_or_altered_is_work(store, grid, train, file, change):
     assert manifest_if_done(store, pack) is None
     assert train(pack) == given
     assert manifest_if_done(store, pack) == given
+
+
+@pytest.mark.parametrize("file", [EVALUATION, WEIGHTS, RECONSTRUCTIONS, RESULT, RECORD, "snapshot-2.pt"])
+@pytest.mark.parametrize("change", [Path.unlink, damage], ids=["lost", "altered"])
+def test_damage_is_found_and_trust_is_by_time_alone(store, grid, train, tmp_path, file, change):
+    pack = seeds_of(dataclasses.replace(grid, members=(dataclasses.replace(grid.members[0], snapshot_epochs=(2,)),)))
+    write_json(path := tmp_path / "manifest.json", train(pack))
+    assert not is_damaged(store, pack, path)
+    time.sleep(0.02)
+    change(store.folder(pack.members[0].name) / file)
+    assert is_damaged(store, pack, path)
+    if change is damage and file in (WEIGHTS, "snapshot-2.pt"):  # altered before the manifest was written: not read
+        time.sleep(0.02)
+        path.touch()
+        assert not is_damaged(store, pack, path)
+
+
+def test_no_altered_byte_of_a_manifest_is_an_error_of_its_own(store, grid, train, tmp_path):
+    write_json(path := tmp_path / "manifest.json", train(grid))
+    content, found = path.read_bytes(), []
+    for position in range(len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        found.append(is_damaged(store, grid, path))
+    assert sum(found) > 0.6 * len(found)  # the rest are white space, the status, the round and the group
+    for text in ("{}", "[]", '{"members": [1]}', '{"members": [{}], "pack": 3}'):
+        path.write_text(text)
+        assert is_damaged(store, grid, path)
 
 
 def test_the_training_command_asks_for_a_device_only_where_it_needs_one(

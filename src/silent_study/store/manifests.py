@@ -98,31 +98,32 @@ def _checked(store: RunStore, pack: PackSpec, path: Path, since: int = 0) -> Ite
     """Yield each member, or what is wrong with it."""
     try:
         stated: Manifest = read_json(path)
-        same = stated["pack"] == pack.id and [each["id"] for each in stated["members"]] == [r.id for r in pack.members]
+        members = [(each["name"], each["id"]) for each in stated["members"]]
+        pairs = [(each["result_sha256"], each["evaluation_sha256"]) for each in stated["members"]]
     except StoreError as error:
         yield error
         return
     except (KeyError, TypeError):
-        same = False
-    if not same:
+        yield StoreError(f"{path}: not the manifest of a pack")
+        return
+    if stated.get("pack") != pack.id or members != [(run.name, run.id) for run in pack.members]:
         yield StoreError(f"{path}: it lists other runs than the plan asks for")
         return
-    for settings, member in zip(pack.members, stated["members"], strict=True):
+    for settings, digests in zip(pack.members, pairs, strict=True):
         try:
-            yield _verified(store, settings, member, since)
+            yield _verified(store, settings, *digests, since)
         except StoreError as error:
             yield error
 
 
-def _verified(store: RunStore, settings: RunSettings, member: Member, since: int) -> StoredRun:
+def _verified(store: RunStore, settings: RunSettings, result: str, evaluation: str | None, since: int) -> StoredRun:
     run = store.verified(settings.name, settings.id, since)
-    if not run.answers_to(member["result_sha256"]):
+    if not run.answers_to(result):
         raise StoreError(f"{run.name}: its result is not the one that its pack's manifest names")
-    expected = member["evaluation_sha256"]
-    if expected is None:
+    if evaluation is None:
         return run
     path = run.folder / EVALUATION
-    if not is_unaltered(path, expected, since):
+    if not is_unaltered(path, evaluation, since):
         raise StoreError(f"{path}: missing, or not the evaluation that its pack's manifest names")
     pictures = run.folder / RECONSTRUCTIONS
     named = None if run.evaluation is None else run.evaluation["reconstructions_sha256"]
