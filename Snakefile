@@ -53,9 +53,10 @@ rule all:
 onstart:
     if workflow.is_main_process:
         prepare_start(study)
-    # Jobs of a cluster are cancelled by Snakemake's executor.
-    if workflow.is_main_process and workflow.local_exec:
-        stop_jobs_on_signals()
+        if workflow.local_exec:
+            stop_jobs_on_signals()
+        else:  # Snakemake, which has set its own answer to SIGTERM meanwhile, cancels jobs of a cluster as it exits
+            exit_on_signals()
 
 
 onsuccess:
