@@ -341,7 +341,7 @@ def trial_step(trainer: Trainer, phase: Phase) -> tuple[list[Request], bool]:
     recorded = RecordedNoise()
     batches, size = trainer.data.batches, trainer.settings.batch_size
     index = torch.arange(min(size, len(batches)), device=trainer.device)
-    x = batches.images[index].float()
+    x = batches.images[index].float() / trainer.settings.data.levels  # without noise
     with evaluation_mode(trainer.vae), torch.enable_grad():
         step = take_step(trainer.vae, phase, x, index, 0.5, recorded, trainer.state)
     return recorded.requests, step.guide_log_likelihood is not None
