@@ -25,9 +25,10 @@ from silent_study.params import load
 from silent_study.plan.plan import Plan
 from silent_study.progress.status import StatusReader
 from silent_study.progress.status_view import view
+from silent_study.store.code import training_code
 from silent_study.store.documents import Selected
 from silent_study.store.manifests import manifest
-from silent_study.store.runs import RunStore, write_json
+from silent_study.store.runs import CODE, RunStore, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 BASELINES = ["reparameterization", "gumbel-softmax", "reinforce"]
@@ -82,6 +83,7 @@ def finish_first_round(folder: Path) -> None:
                 write(working / "provenance.json", {"seconds": 10.0, "images_per_second": 1000.0})
                 write(working / "settings.json", settings.to_json())
                 write(working / "curve.jsonl", {})
+                write(working / CODE, training_code(settings.estimator))
                 runs.append(store.seal(settings))
             write_json(plan.manifest(pack), manifest(pack, runs))
         cells: dict[str, Selected] = {}

@@ -240,7 +240,8 @@ class RunSettings:
         """Name of the cell that the run belongs to: ``data set/experiment/method``."""
         return f"{self.data.name}/{self.experiment}/{self.method}"
 
-    @property
+    # Cached, like the id: plans of thousands of runs use them many times.
+    @cached_property
     def name(self) -> str:
         """Name in the run store: the cell, the values that distinguish runs for readers, and the id."""
         parts = {"lr": self.learning_rate, "mean": self.mean_rate}
@@ -274,7 +275,6 @@ class RunSettings:
         """
         return _build(cls, document, "run")
 
-    # Cached: plans of thousands of runs use it many times.
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that change with any setting, with the data and with ``NUMERICS_VERSION``."""

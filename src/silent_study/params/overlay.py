@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ _CONFIG = re.compile(r"([a-zA-Z_][\w-]*)=(.*)", re.DOTALL)
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping in UTF-8; raises ``SettingsError`` if the file is missing or holds something else."""
     try:
-        document = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
+        document = _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         fix = "; go to the folder of the clone, which has it" if isinstance(error, FileNotFoundError) else ""
         raise SettingsError(f"{path}: cannot be read ({error.strerror}){fix}") from error
@@ -37,6 +38,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         found = "nothing" if document is None else type(document).__name__
         raise SettingsError(f"{path}: expected keys and values, as in preset: digits, got {found}")
     return document
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    """Parse YAML; callers share the document of a text, which `status --watch` reads again and again."""
+    return _StrictLoader(text).get_single_data()
 
 
 class _RefusedError(yaml.YAMLError):

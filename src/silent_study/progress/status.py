@@ -7,6 +7,7 @@ folder is renamed while it is read is read once more.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -156,14 +157,17 @@ class StatusReader:
     def read(self, plan: Plan) -> Status:
         """Read the present state."""
         store, now, trainings = RunStore(plan.results / "store"), time.time(), list(plan.trainings())
+        present = set(store.names())
         runs: dict[str, RunStatus] = {}
         jobs: list[JobStatus] = []
         for round_ in ROUNDS:
             for group in plan.groups():
                 for pack in plan.known_packs(round_, group) or ():
                     for member in pack.members:
-                        if member.name not in runs:
-                            runs[member.name] = self._run(store, member, now)
+                        name = member.name
+                        if name not in runs:
+                            planned = RunStatus(name, "planned", member.epochs)
+                            runs[name] = self._run(store, member, now) if name in present else planned
                     jobs.append(
                         _job(plan, store, pack, [runs[member.name] for member in pack.members], self._logs, now)
                     )
@@ -189,7 +193,7 @@ class StatusReader:
         # Twice: another process may rename its folder in between.
         for _ in range(2):
             if (recorded := store.finished_at(name)) is not None:
-                evaluated = (store.folder(name) / EVALUATION).exists()
+                evaluated = os.path.exists(f"{store.root}/{name}/{EVALUATION}")  # noqa: PTH110 - several times faster
                 if (known := self._finished.get(name)) and known[0] == recorded:
                     return known[1] if known[1].evaluated == evaluated else replace(known[1], evaluated=evaluated)
                 with suppress(StoreError, KeyError, TypeError):  # damaged, or just removed

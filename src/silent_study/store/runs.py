@@ -221,17 +221,22 @@ class RunStore:
 
     def names(self) -> list[str]:
         """Return the names of all runs with a folder, finished or not, and of the remains of interrupted removals."""
-        folders = (path for path in self.root.glob("*/*/*/*") if path.is_dir())
-        return sorted({path.relative_to(self.root).as_posix().removesuffix(UNFINISHED) for path in folders})
+        found = set()
+        for cell in self.root.glob("*/*/*"):
+            if cell.is_dir():
+                below = cell.relative_to(self.root).as_posix()
+                with os.scandir(cell) as entries:
+                    found |= {f"{below}/{entry.name.removesuffix(UNFINISHED)}" for entry in entries if entry.is_dir()}
+        return sorted(found)
 
     def is_finished(self, name: str) -> bool:
         """Return True if a run was sealed; its files are not checked."""
-        return (self.folder(name) / RECORD).exists()
+        return self.finished_at(name) is not None
 
     def finished_at(self, name: str) -> int | None:
         """Return when a run was sealed, in nanoseconds since the Unix epoch; None for an unfinished one."""
         try:
-            return (self.folder(name) / RECORD).stat().st_mtime_ns
+            return os.stat(f"{self.root}/{name}/{RECORD}").st_mtime_ns  # noqa: PTH116 - several times faster
         except OSError:
             return None
 
@@ -242,12 +247,12 @@ class RunStore:
             StoreError: The code is not recorded, or the file is damaged.
         """
         if self.is_finished(name):
-            folder = self.folder(name)
+            path = Path(f"{self.root}/{name}/{CODE}")
         elif self.has_checkpoint(name):
-            folder = self.working_folder(name)
+            path = self.working_folder(name) / CODE
         else:
             return None
-        code: Code = read_unchanged(folder / CODE)
+        code: Code = read_unchanged(path)
         return code
 
     def has_checkpoint(self, name: str) -> bool:
