@@ -46,8 +46,8 @@ def _stale(store: RunStore, packs: Iterable[PackSpec]) -> Iterator[Stale]:
     equal: dict[str, set[str]] = {}
     packs = list(packs)
     # Most runs of a plan may be to come: the folders are listed at once.
-    present = set(store.names())
-    members = {run.name: run for pack in packs for run in pack.members if run.name in present}
+    stored = set(store.names())
+    members = {run.name: run for pack in packs for run in pack.members if run.name in stored}
     evaluated = {run.name for pack in packs if pack.evaluation is not None for run in pack.members}
     for name, run in members.items():
         found: list[tuple[Literal["trained", "evaluated"], Code, Code]] = []
