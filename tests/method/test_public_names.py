@@ -11,6 +11,7 @@ import pytest
 from tests.jobs.test_bare_container import BLOCKED
 
 import silent_gradients
+from silent_gradients.evaluation.limits import pca_limit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,6 +59,8 @@ def test_every_public_name_is_there_and_listed():
         assert name in dir(silent_gradients)
     assert silent_gradients.estimators.REGISTRY["silent"] is silent_gradients.estimators.Silent
     assert callable(silent_gradients.estimators.register)
+    assert silent_gradients.__version__[0].isdigit()
+    assert silent_gradients.limits.pca_limit is pca_limit
 
 
 USER = """
@@ -65,7 +68,7 @@ from dataclasses import dataclass
 from typing import assert_type
 
 import torch
-from silent_gradients import VAE, Decoder, Estimate, Estimator, FixedVarianceDecoder, Gaussian
+from silent_gradients import VAE, Decoder, Estimate, Estimator, FixedVarianceDecoder, Gaussian, SilentGuide, evaluate
 from silent_gradients import GaussianLikelihood, Objective, Posterior, SilentSchedule, estimators, gradient_variance
 from silent_gradients.estimators import Given
 from torch import Tensor, nn
@@ -97,6 +100,10 @@ assert_type(vae.training_step(x, state={}, alpha=SilentSchedule().weight(0.5)).l
 q = Gaussian(encoder(x))
 assert_type(guide.objective(x).expectation(q) - q.kl_divergence(), Tensor)
 assert_type(estimators.create("silent")(q, guide.objective(x), state={}).surrogate, Tensor)
+assert_type(SilentGuide(2, x).forward(x, *encoder(x).chunk(2, 1), alpha=0.5), tuple[Tensor, ...])
+assert_type(vae.forward(x, 0.5).loss, Tensor)
+assert_type(vae.elbo(x), Tensor)
+assert_type(evaluate(vae, x, levels=256).bpd, float)
 assert_type(gradient_variance(vae, Pathwise(), x, {}, draws=2).batch_mean, float)
 """
 """What a user writes, in full types."""
