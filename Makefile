@@ -82,8 +82,9 @@ reference: setup-tests ## Write the page of the settings (docs/settings.md) anew
 	$(BIN)/python -m docs.settings_reference > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
 
-tables: setup-tests ## Write the tables of the documents anew from measured/
+tables: setup-tests ## Write the tables and pictures of the documents anew from measured/
 	$(COG) -r $(GENERATED)
+	$(BIN)/python -m docs.pictures
 
 notebooks: setup-tests ## Execute the notebooks of the documents and store their outputs
 	$(BIN)/python -m tests.docs.notebooks

@@ -13,10 +13,13 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from scipy import stats
 
 from silent_study.methods import METHODS, Method
 from silent_study.paper import PUBLISHED, THRESHOLD_BPD
@@ -347,32 +350,6 @@ def differences(study: str, group: str, *pairs: tuple[str, str]) -> None:
     table(["difference, bits/dim", "mean [95 %]", "first is", "notes"], lines)
 
 
-def overview(experiment: str, metric: str = "bpd") -> None:
-    """Print the verdict on every ordering of an experiment in one metric, a row per study and data set."""
-    lines: dict[tuple[str, str], dict[str, str]] = {}
-    columns: dict[str, None] = {}
-    for study in STUDIES:
-        if "beyond" in study:  # its orderings are those of another study, or of other settings
-            continue
-        for claim in claims(study):
-            if claim.experiment == experiment and claim.metric == metric:
-                side = "below" if metric == "bpd" or claim.expected == "lower" else "above"
-                title = f"{label(f'{claim.dataset}/{experiment}/{claim.first}')} {side} "
-                title += label(f"{claim.dataset}/{experiment}/{claim.second}")
-                columns[title] = None
-                short = verdict(study, claim).partition(";")[0].partition(":")[0] + _dagger(compare_claim(study, claim))
-                size = published(study, claim)
-                short += "" if math.isnan(size) else f" (paper {number(size, metric)})"
-                lines.setdefault((study, claim.dataset), {})[title] = short
-    table(
-        ["study", *columns],
-        [
-            [f"[`{study}`](results/{STUDIES[study][0]}), {SETS[dataset]}", *(found.get(title, "") for title in columns)]
-            for (study, dataset), found in lines.items()
-        ],
-    )
-
-
 def studies() -> None:
     """Print what the runs of the studies have recorded: data, length, seeds, time and hardware."""
     lines = []
@@ -409,17 +386,11 @@ def snapshots(study: str) -> None:
     )
 
 
-def reached(study: str, group: str, *thresholds: float) -> None:
-    """Print the first evaluated epoch at which the mean selection bits/dim of each cell is at or below thresholds."""
-    lines = []
-    for path in sorted((MEASURED / study / "curves" / group).glob("*.csv")):
-        curve = pd.read_csv(path)
-        found = [curve[curve["selection_bpd"] <= threshold]["epoch"] for threshold in thresholds]
-        every = f"{raster(study, f'{group}/{path.stem}'):g}"
-        lines.append(
-            [label(f"{group}/{path.stem}"), every, *(str(e.iloc[0]) if len(e) else "not reached" for e in found)]
-        )
-    table(["method", "evaluated every", *(f"epochs to {threshold}" for threshold in thresholds)], lines)
+def _reached(study: str, name: str) -> str:
+    """Return the first evaluated epoch at which the mean selection bits/dim of a cell is at or below the threshold."""
+    curve = pd.read_csv(MEASURED / study / "curves" / f"{name}.csv")
+    found = curve[curve["selection_bpd"] <= THRESHOLD_BPD]["epoch"]
+    return str(found.iloc[0]) if len(found) else "not reached"
 
 
 def grid(study: str, dataset: str, experiment: str, *methods: str) -> None:
@@ -550,12 +521,11 @@ def runs_of_changes(document: str, name: str) -> None:
                     "*as it is*" if change == "as it is" else f"`{change}`",
                     f"{found['bpd']:.3f}",
                     f"{found['kl']:.1f}",
-                    f"{found['mse_sampled_clamped']:.2f}",
                     "" if saturated is None else f"{100 * saturated:.0f} %",
-                    str(found["active_units"]),
                 ]
             )
-    table([label(f"mnist/{name}"), "bits/dim", "KL", "squared error", "saturated", "active units"], lines)
+    header = [label(f"mnist/{name}"), "bits/dim", "KL", "saturated"]
+    table(*(header, lines) if any(line[-1] for line in lines) else (header[:-1], [line[:-1] for line in lines]))
 
 
 def _signed(changes: list[float]) -> str:
@@ -565,6 +535,103 @@ def _signed(changes: list[float]) -> str:
         return f"{found.mean:+.3f}"
     text = f"{found.mean:+.3f} ± {(found.high - found.low) / 2:.3f}"
     return f"**{text}**" if found.low > 0 or found.high < 0 else text
+
+
+def _arms(study: str, name: str) -> dict[str, pd.DataFrame]:
+    """Return bits/dim, KL and active units of a cell's runs by change, of test images if the study has evaluated them.
+
+    ``measured/<study>/<method>.json`` is the ``runs.json`` of ``studies/sensitivity.py``.
+    """
+    kept = json.loads((MEASURED / study / f"{name.split('/')[2]}.json").read_text())[name]
+    return {
+        change: pd.DataFrame([member.get("report") or member["selection"] or {} for member in members]).astype(
+            {"bpd": float, "kl": float}
+        )
+        for change, members in kept.items()
+    }
+
+
+def _counts(found: pd.DataFrame, near: float) -> list[str]:
+    total = len(found)
+    return [f"{int((found['kl'] < near).sum())} of {total}", f"{int((found['active_units'] == 0).sum())} of {total}"]
+
+
+def remedies(study: str, name: str, near: float = 5.0) -> None:
+    """Print each change of a cell: the bound, its paired difference from no change, and the runs near the prior."""
+    every = _arms(study, name)
+    base = every["as it is"]["bpd"]
+    lines = []
+    for change, found in every.items():
+        differences = (found["bpd"] - base).dropna()
+        moved = summarize(list(differences))
+        texts = ["*none*", ""]
+        if change != "as it is":
+            text = interval(moved.mean, moved.low, moved.high, "bpd", sign=True)
+            texts = [f"`{change}`", f"**{text}**" if moved.high < 0 else text]
+        lines.append([texts[0], f"{found['bpd'].mean():.3f}", texts[1], *_counts(found, near)])
+    table(["change", "bits/dim", "minus none [95 %]", f"under {near:g} nats", "collapsed"], lines)
+
+
+def gains(study: str, *arms: tuple[str, str], near: float = 5.0) -> None:
+    """Print the guide's gain over all pairs, with exact tests, and over the pairs without a run near the prior.
+
+    Args:
+        study: Folder below ``measured/``.
+        arms: Names of unguided cells, and a change of both arms each.
+        near: KL divergence in nats under which a run stays near the prior.
+    """
+    lines = []
+    for name, change in arms:
+        first, second = _arms(study, name)[change], _arms(study, f"{name}+silent")[change]
+        every = (first["bpd"] - second["bpd"]).dropna()
+        low = first["kl"] < near, second["kl"] < near
+        rest = every[~(low[0] | low[1])]
+        found, others = summarize(list(every)), summarize(list(rest))
+        flips = stats.permutation_test((every,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+        only = int((low[0] & ~low[1]).sum()), int((low[1] & ~low[0]).sum())
+        mcnemar = stats.binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
+        lines.append(
+            [
+                label(name),
+                "*none*" if change == "as it is" else f"`{change}`",
+                f"{first['bpd'].mean():.3f}",
+                f"{second['bpd'].mean():.3f}",
+                interval(found.mean, found.low, found.high, "bpd"),
+                f"{flips:.3f}",
+                f"{int(low[0].sum())} and {int(low[1].sum())} of {len(first)}; {mcnemar:.3f}",
+                f"{interval(others.mean, others.low, others.high, 'bpd')}; n = {others.n}" if others.n else "none",
+            ]
+        )
+    header = [
+        "estimator",
+        "change of both",
+        "unguided",
+        "guided",
+        "gain [95 %]",
+        "p, sign flips",
+        f"under {near:g} nats; p, McNemar",
+    ]
+    table([*header, "gain of the other pairs [95 %]"], lines)
+
+
+def norms(study: str, document: str, *spans: tuple[int, int]) -> None:
+    """Print the norms of gradients and the factors by which clipping scales them, by optimizer and span of epochs."""
+    found = pd.read_csv(MEASURED / study / f"{document}.csv")
+    lines = []
+    for optimizer, rows_of in found.groupby("optimizer"):
+        for first, last in spans:
+            span = rows_of[rows_of["epoch"].between(first, last)]
+            lines.append(
+                [
+                    str(optimizer),
+                    f"{first} to {last}",
+                    f"{span['median'].median():.3g}",
+                    f"{span['largest'].max():.3g}",
+                    f"{100 * span['clipped'].mean():.0f} %",
+                    f"{span['factor'].median():.2g}" if span["factor"].notna().any() else "",
+                ]
+            )
+    table(["parameters", "epochs", "median norm", "largest", "clipped steps", "median factor of these"], lines)
 
 
 # Rows of the summary: study, data set, experiment and the two methods that are ordered.
@@ -577,29 +644,53 @@ _SUMMARY = (
     ("colour-reduced-cooldown", "cifar10", "learnable", "gumbel-softmax+silent", "gumbel-softmax"),
     ("colour-reduced-cooldown", "cifar10", "learnable", "reinforce+silent", "reinforce"),
     ("colour-reduced-cooldown", "cifar10", "learnable", "silent-bernoulli", "reinforce"),
+    ("colour-reduced-cooldown", "cifar10", "learnable", "reparameterization+silent", "silent-gaussian"),
 )
 _PUBLISHED_EPOCHS = {"fixed": {"mnist": 500}, "learnable": {"mnist": 200, "cifar10": 2000}}
 
 
+def _ordered(study: str, dataset: str, experiment: str, first: str, second: str) -> Any:
+    """Return an ordering in bits/dim of a study; one that its table lacks, of two methods that the paper reports."""
+    for claim in claims(study):
+        wanted = (dataset, experiment, first, second, "bpd")
+        if (claim.dataset, claim.experiment, claim.first, claim.second, claim.metric) == wanted:
+            return claim
+    names = [f"{dataset}/{experiment}/{name}" for name in (first, second)]
+    return SimpleNamespace(
+        dataset=dataset,
+        experiment=experiment,
+        first=first,
+        second=second,
+        metric="bpd",
+        expected="lower",
+        published_difference=PUBLISHED[names[0]]["bpd"] - PUBLISHED[names[1]]["bpd"],
+    )
+
+
 def summary() -> None:
-    """Print the paper's orderings in bits/dim, each by the longest of its studies with several seeds."""
+    """Print the paper's claims, each by the longest of its studies with several seeds; speed by that at full length."""
     lines = []
     for study, dataset, experiment, first, second in _SUMMARY:
-        wanted = (dataset, experiment, first, second, "bpd")
-        (claim,) = (
-            each
-            for each in claims(study)
-            if (each.dataset, each.experiment, each.first, each.second, each.metric) == wanted
-        )
+        claim = _ordered(study, dataset, experiment, first, second)
         epochs = int(cell(study, f"{dataset}/{experiment}/{first}")["setting.epochs"].iloc[0])
+        of = _PUBLISHED_EPOCHS[experiment][dataset]
+        scale = f"{SETS[dataset]}, {epochs} of {of} epochs, n = {claim.pairs}"
         lines.append(
             [
                 ordering(study, claim, metric=False),
                 number(claim.published_difference, "bpd"),
                 interval(claim.difference, claim.low, claim.high, "bpd"),
-                f"{SETS[dataset]}, {epochs} of {_PUBLISHED_EPOCHS[experiment][dataset]} epochs, n = {claim.pairs}",
+                f"[{scale}](results/{STUDIES[study][0]})",
                 verdict(study, claim),
-                f"[`{study}`](results/{STUDIES[study][0]})",
             ]
         )
-    table(["first minus second, bits/dim", "published", "here [95 %]", "scale", "verdict", "study"], lines)
+    study = "mnist-fixed-500-epochs"
+    names = [f"mnist/fixed/{name}" for name in ("silent-gaussian", "reparameterization")]
+    row = [
+        f"{' and '.join(map(label, names))}: epochs to {THRESHOLD_BPD}, evaluated every {raster(study, names[0]):g}",
+        " and ".join(f"{PUBLISHED[name]['epochs_to_threshold']:g}" for name in names),
+        " and ".join(_reached(study, name) for name in names),
+        f"[MNIST, calibrated learning rate, n = 1](results/{STUDIES[study][0]})",
+        "one seed",
+    ]
+    table(["first minus second, bits/dim", "published", "here [95 %]", "scale", "verdict"], [*lines, row])

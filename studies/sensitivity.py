@@ -203,9 +203,11 @@ def on_record(run: StoredRun) -> dict[str, Any]:
     curve = run.curve_entries()
     on_the_way = {row["epoch"]: row["selection_bpd"] for row in curve if row["selection_bpd"] is not None}
     guide = {row["epoch"]: row["guide_bpd"] for row in curve if row["guide_bpd"] is not None}
-    record = {"name": run.name, "selection": run.result["selection"], "bits_per_dim": on_the_way}
-    made = {name: run.provenance[name] for name in ("source", "hardware", "seconds")}
-    record |= {"report": report, "made": made} if (report := dict(run.metrics("report"))) else {"made": made}
+    made = {"source": run.provenance["source"], "hardware": run.provenance["hardware"]}
+    record: dict[str, Any] = {"name": run.name, "made": made | {"seconds": run.provenance["seconds"]}}
+    record |= {"selection": run.result["selection"], "bits_per_dim": on_the_way}
+    if report := run.metrics("report"):
+        record["report"] = report
     return {**record, "guide_bits_per_dim": guide} if guide else record
 
 

@@ -54,7 +54,13 @@ RUN = RunSettings(
     snapshot_epochs=(10, 20),
     threshold_bpd=6.5,
     cooldown_epochs=4.0,
+    kl_warmup_epochs=3.0,
+    last_layer_scale=1.0,
 )
+
+
+LATER: dict[str, Any] = {"cooldown_epochs": 0.0, "kl_warmup_epochs": 0.0, "last_layer_scale": 0.1}
+"""Settings added after runs had been stored, with their defaults."""
 
 
 def leaves(document: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -99,7 +105,7 @@ VARIANTS = [
     dataclasses.replace(RUN, silent=None, variance=0.01, mean_rate=1e-2, experiment="fixed", gradient_clip=5.0),
     dataclasses.replace(RUN, silent=None, mean_rate=1e-2, precision_rate=1e-3, experiment="log-linear"),
     dataclasses.replace(RUN, estimator_options={}, snapshot_epochs=(), threshold_bpd=None),
-    dataclasses.replace(RUN, cooldown_epochs=0.0),
+    dataclasses.replace(RUN, **LATER),
 ]
 
 
@@ -140,11 +146,10 @@ def test_id_is_stable_under_key_order_and_between_processes():
     assert set(RUN.id) <= set("0123456789abcdef")
 
 
-def test_runs_stored_before_there_were_cooldowns_keep_their_ids(monkeypatch):
+def test_runs_stored_before_there_were_some_settings_keep_their_ids(monkeypatch):
     monkeypatch.setattr(module, "NUMERICS_VERSION", 2)
-    before = dataclasses.replace(RUN, cooldown_epochs=0.0)
-    document = RUN.to_json()
-    del document["cooldown_epochs"]
+    before = dataclasses.replace(RUN, **LATER)
+    document = {key: value for key, value in RUN.to_json().items() if key not in LATER}
     assert before.to_json() == document
     assert RunSettings.from_json(document) == before
     assert before.id == "fadc2f93cc6c"  # as revision 7a2e548 has it
@@ -165,7 +170,7 @@ def test_missing_and_unknown_keys_are_named(where):
             document = document[key]
         return document
 
-    for key in set(nested(RUN.to_json())) - {"cooldown_epochs"}:
+    for key in set(nested(RUN.to_json())) - set(LATER):
         document = RUN.to_json()
         del nested(document)[key]
         with pytest.raises(SettingsError, match=rf"missing keys \['{key}'\]"):

@@ -193,3 +193,24 @@ LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.2, 2.1]
 def test_a_verdict_has_a_sign_a_size_and_a_comparable_baseline(judged, first, second, options, expected) -> None:
     found = judged(first, second, **options)
     assert found.startswith(expected) if expected.endswith(" ") else found == expected
+
+
+def test_gains_have_exact_tests_and_those_of_pairs_away_from_the_prior(monkeypatch, capsys) -> None:
+    """Six pairs that all favour the guide, three rescues: 2 of 64 signs, and 2 of 8 orders of the discordant pairs."""
+    kls = {"": [1.0, 2.0, 3.0, 20.0, 21.0, 22.0], "+silent": [20.0] * 6}
+    bounds = {"": [3.0, 3.1, 3.2, 2.2, 2.3, 2.4], "+silent": [2.0, 2.1, 2.2, 2.1, 2.1, 2.1]}
+
+    def arms(_: str, name: str) -> dict[str, pd.DataFrame]:
+        end = "+silent" if name.endswith("+silent") else ""
+        return {"as it is": pd.DataFrame({"bpd": bounds[end], "kl": kls[end], "active_units": [0, 5, 5, 5, 5, 5]})}
+
+    monkeypatch.setattr(tables, "_arms", arms)
+    tables.gains("a study", ("digits/learnable/reparameterization", "as it is"))
+    row = [part.strip() for part in capsys.readouterr().out.strip().splitlines()[-1].strip("|").split("|")]
+    assert row[2:4] == ["2.700", "2.100"]
+    assert row[4].startswith("0.600 [")
+    assert row[5:7] == [f"{2 / 64:.3f}", f"3 and 0 of 6; {2 / 8:.3f}"]
+    low, high = stats.ttest_1samp([0.1, 0.2, 0.3], 0.0).confidence_interval(0.95)
+    assert row[7] == f"0.200 [{low:.3f}, {high:.3f}]; n = 3"
+    tables.remedies("a study", "digits/learnable/reparameterization")
+    assert "| *none* | 2.700 |  | 3 of 6 | 1 of 6 |" in capsys.readouterr().out

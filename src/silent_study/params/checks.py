@@ -117,6 +117,7 @@ def _check_epochs(section: ExperimentParams, where: str) -> None:
     late: dict[str, list[float]] = {
         "snapshot_epochs": [epoch for epoch in section.snapshot_epochs if epoch > last],
         "cooldown_epochs": [section.cooldown_epochs] if section.cooldown_epochs > last else [],
+        "kl_warmup_epochs": [section.kl_warmup_epochs] if section.kl_warmup_epochs > last else [],
         "grid.cutoff_epoch": [epoch for epoch in section.grid.cutoff_epoch if epoch is not None and epoch > last],
     }
     found = [f"{key} {', '.join(map(str, epochs))}" for key, epochs in late.items() if epochs]
