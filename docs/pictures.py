@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -82,6 +84,27 @@ def forest(experiment: str, panels: dict[tuple[str, str], float]) -> Path:
     every[0].set_yticks(range(len(rows)), [f"{tables.SETS[dataset]}: {study}" for study, dataset in rows])
     every[0].invert_yaxis()
     return _save(figure, f"forest-{experiment}.svg")
+
+
+def remedies(study: str, *names: str, near: float = 5.0) -> Path:
+    """Draw the bits/dim of every run of some cells by change, a panel per cell; runs near the prior are red."""
+    sns.set_theme(style="whitegrid", context="paper")
+    every = [tables.arms(study, name) for name in names]
+    sizes = [len(found) for found in every]
+    figure, rows = plt.subplots(
+        len(names), 1, squeeze=False, height_ratios=sizes, figsize=(6.5, 0.3 * sum(sizes) + 0.5 * len(names))
+    )
+    for axes, name, found in zip(rows[:, 0], names, every, strict=True):
+        runs = pd.concat(found, names=["change"]).reset_index("change")
+        runs["run"] = np.where(runs["kl"] < near, f"KL under {near:g} nats", "others")
+        sns.stripplot(
+            runs, x="bpd", y="change", hue="run", palette={f"KL under {near:g} nats": RED, "others": BLUE}, ax=axes
+        )
+        axes.set(xlabel="", ylabel="", title=tables.label(name))
+        axes.legend(title="", fontsize=7)
+    rows[-1, 0].set_xlabel("bits/dim")
+    figure.tight_layout()
+    return _save(figure, f"{study}.svg")
 
 
 def draw() -> Iterable[Path]:

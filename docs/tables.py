@@ -537,7 +537,7 @@ def _signed(changes: list[float]) -> str:
     return f"**{text}**" if found.low > 0 or found.high < 0 else text
 
 
-def _arms(study: str, name: str) -> dict[str, pd.DataFrame]:
+def arms(study: str, name: str) -> dict[str, pd.DataFrame]:
     """Return bits/dim, KL and active units of a cell's runs by change, of test images if the study has evaluated them.
 
     ``measured/<study>/<method>.json`` is the ``runs.json`` of ``studies/sensitivity.py``.
@@ -558,7 +558,7 @@ def _counts(found: pd.DataFrame, near: float) -> list[str]:
 
 def remedies(study: str, name: str, near: float = 5.0) -> None:
     """Print each change of a cell: the bound, its paired difference from no change, and the runs near the prior."""
-    every = _arms(study, name)
+    every = arms(study, name)
     base = every["as it is"]["bpd"]
     lines = []
     for change, found in every.items():
@@ -572,17 +572,17 @@ def remedies(study: str, name: str, near: float = 5.0) -> None:
     table(["change", "bits/dim", "minus none [95 %]", f"under {near:g} nats", "collapsed"], lines)
 
 
-def gains(study: str, *arms: tuple[str, str], near: float = 5.0) -> None:
+def gains(study: str, *pairs: tuple[str, str], near: float = 5.0) -> None:
     """Print the guide's gain over all pairs, with exact tests, and over the pairs without a run near the prior.
 
     Args:
         study: Folder below ``measured/``.
-        arms: Names of unguided cells, and a change of both arms each.
+        pairs: Names of unguided cells, and a change of both arms each.
         near: KL divergence in nats under which a run stays near the prior.
     """
     lines = []
-    for name, change in arms:
-        first, second = _arms(study, name)[change], _arms(study, f"{name}+silent")[change]
+    for name, change in pairs:
+        first, second = arms(study, name)[change], arms(study, f"{name}+silent")[change]
         every = (first["bpd"] - second["bpd"]).dropna()
         low = first["kl"] < near, second["kl"] < near
         rest = every[~(low[0] | low[1])]

@@ -204,7 +204,7 @@ def test_gains_have_exact_tests_and_those_of_pairs_away_from_the_prior(monkeypat
         end = "+silent" if name.endswith("+silent") else ""
         return {"as it is": pd.DataFrame({"bpd": bounds[end], "kl": kls[end], "active_units": [0, 5, 5, 5, 5, 5]})}
 
-    monkeypatch.setattr(tables, "_arms", arms)
+    monkeypatch.setattr(tables, "arms", arms)
     tables.gains("a study", ("digits/learnable/reparameterization", "as it is"))
     row = [part.strip() for part in capsys.readouterr().out.strip().splitlines()[-1].strip("|").split("|")]
     assert row[2:4] == ["2.700", "2.100"]
