@@ -1,6 +1,7 @@
 """The studies kept in ``measured/``: their tables follow from their runs, and the pages' verdicts from both."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from docs import tables
+from docs import pictures, tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STUDIES = sorted(path.parent for path in (REPOSITORY / "measured").glob("*/metrics.json"))
@@ -193,6 +194,21 @@ LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.2, 2.1]
 def test_a_verdict_has_a_sign_a_size_and_a_comparable_baseline(judged, first, second, options, expected) -> None:
     found = judged(first, second, **options)
     assert found.startswith(expected) if expected.endswith(" ") else found == expected
+
+
+def test_the_pictures_name_every_study_and_are_those_of_the_documents(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(pictures, "FIGURES", tmp_path)
+    drawn = {path.name: texts(path) for path in pictures.draw()}
+    for name, found in drawn.items():
+        assert found == texts(REPOSITORY / "docs" / "figures" / name), f"{name}: make tables draws it anew"
+    forests = {text for name, found in drawn.items() if name.startswith("forest") for text in found}
+    shown = {text.split(": ")[1] for text in forests if ": " in text}
+    assert shown == {name for name in tables.STUDIES if tables.claims(name) and "beyond" not in name}
+
+
+def texts(picture: Path) -> list[str]:
+    """Return the texts of a picture: titles, labels and ticks."""
+    return re.findall(r"<text[^>]*>(.*?)</text>", picture.read_text(), re.DOTALL)
 
 
 def test_gains_have_exact_tests_and_those_of_pairs_away_from_the_prior(monkeypatch, capsys) -> None:
