@@ -39,18 +39,18 @@ def _save(figure: Figure, name: str) -> Path:
 
 def _row(axes: Axes, height: float, study: str, claim: Any) -> None:
     """Draw an ordering: the pairs as ticks, the mean with its interval, the published difference as a diamond."""
-    first, second = (f"{claim.dataset}/{claim.experiment}/{name}" for name in (claim.first, claim.second))
-    differences = (tables.values(study, first, "bpd") - tables.values(study, second, "bpd")).dropna()
+    comparison = tables.compare_claim(study, claim)
+    found, differences = comparison.difference, list(comparison.differences.values())
     verdict = tables.verdict(study, claim).partition(";")[0].partition(":")[0]
     colour = COLOURS.get(verdict, BLUE)
     low, high = axes.get_xlim()
     axes.plot(differences, [height - 0.3] * len(differences), "|", color=colour, alpha=0.6, markersize=5)
-    if low <= claim.difference <= high:
-        axes.plot([claim.difference], [height], "o", color=colour, markersize=5)
+    if low <= found.mean <= high:
+        axes.plot([found.mean], [height], "o", color=colour, markersize=5)
     else:
         axes.plot([low], [height], "<", color=colour, markersize=6, clip_on=False)
-    if not math.isnan(claim.low):
-        axes.plot([claim.low, claim.high], [height, height], color=colour)
+    if not math.isnan(found.low):
+        axes.plot([found.low, found.high], [height, height], color=colour)
     if not math.isnan(claim.published_difference):
         axes.plot([claim.published_difference], [height], "D", color="black", fillstyle="none", markersize=6)
 
@@ -126,6 +126,7 @@ def draw() -> Iterable[Path]:
             ("silent-bernoulli", "reinforce"): -0.8,
         },
     )
+    yield remedies("digits-baselines", "digits/learnable/reparameterization", "digits/learnable/gumbel-softmax")
 
 
 if __name__ == "__main__":

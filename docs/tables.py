@@ -569,7 +569,7 @@ def remedies(study: str, name: str, near: float = 5.0) -> None:
             text = interval(moved.mean, moved.low, moved.high, "bpd", sign=True)
             texts = [f"`{change}`", f"**{text}**" if moved.high < 0 else text]
         lines.append([texts[0], f"{found['bpd'].mean():.3f}", texts[1], *_counts(found, near)])
-    table(["change", "bits/dim", "minus none [95 %]", f"under {near:g} nats", "collapsed"], lines)
+    table(["change", "bits/dim", "minus none [95 %]", f"under {near:g} nats", "no active unit"], lines)
 
 
 def gains(study: str, *pairs: tuple[str, str], near: float = 5.0) -> None:
@@ -673,13 +673,13 @@ def summary() -> None:
     for study, dataset, experiment, first, second in _SUMMARY:
         claim = _ordered(study, dataset, experiment, first, second)
         epochs = int(cell(study, f"{dataset}/{experiment}/{first}")["setting.epochs"].iloc[0])
-        of = _PUBLISHED_EPOCHS[experiment][dataset]
-        scale = f"{SETS[dataset]}, {epochs} of {of} epochs, n = {claim.pairs}"
+        found = compare_claim(study, claim).difference
+        scale = f"{SETS[dataset]}, {epochs} of {_PUBLISHED_EPOCHS[experiment][dataset]} epochs, n = {found.n}"
         lines.append(
             [
                 ordering(study, claim, metric=False),
                 number(claim.published_difference, "bpd"),
-                interval(claim.difference, claim.low, claim.high, "bpd"),
+                interval(found.mean, found.low, found.high, "bpd"),
                 f"[{scale}](results/{STUDIES[study][0]})",
                 verdict(study, claim),
             ]
