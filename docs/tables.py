@@ -667,10 +667,15 @@ def _ordered(study: str, dataset: str, experiment: str, first: str, second: str)
     )
 
 
-def summary() -> None:
-    """Print the paper's claims, each by the longest of its studies with several seeds; speed by that at full length."""
+def summary(folder: str = "results", rows: int | None = None) -> None:
+    """Print the paper's claims, each by the longest of its studies with several seeds; speed by that at full length.
+
+    Args:
+        folder: Path of docs/results from the page.
+        rows: Number of claims to print, without speed; None prints all.
+    """
     lines = []
-    for study, dataset, experiment, first, second in _SUMMARY:
+    for study, dataset, experiment, first, second in _SUMMARY[:rows]:
         claim = _ordered(study, dataset, experiment, first, second)
         epochs = int(cell(study, f"{dataset}/{experiment}/{first}")["setting.epochs"].iloc[0])
         found = compare_claim(study, claim).difference
@@ -680,7 +685,7 @@ def summary() -> None:
                 ordering(study, claim, metric=False),
                 number(claim.published_difference, "bpd"),
                 interval(found.mean, found.low, found.high, "bpd"),
-                f"[{scale}](results/{STUDIES[study][0]})",
+                f"[{scale}]({folder}/{STUDIES[study][0]})",
                 verdict(study, claim),
             ]
         )
@@ -690,7 +695,38 @@ def summary() -> None:
         f"{' and '.join(map(label, names))}: epochs to {THRESHOLD_BPD}, evaluated every {raster(study, names[0]):g}",
         " and ".join(f"{PUBLISHED[name]['epochs_to_threshold']:g}" for name in names),
         " and ".join(_reached(study, name) for name in names),
-        f"[MNIST, calibrated learning rate, n = 1](results/{STUDIES[study][0]})",
+        f"[MNIST, calibrated learning rate, n = 1]({folder}/{STUDIES[study][0]})",
         "one seed",
     ]
-    table(["first minus second, bits/dim", "published", "here [95 %]", "scale", "verdict"], [*lines, row])
+    header = ["first minus second, bits/dim", "published", "here [95 %]", "scale", "verdict"]
+    table(header, [*lines, row] if rows is None else lines)
+
+
+# What a preset is for, and the studies of which the runs tell its hours.
+_PRESETS = {
+    "digits": ("the paper's cells on 8x8 digits; the default", ("digits-protocol-paper", "digits-other-processor")),
+    "digits-beyond": ("more estimators, a log-linear precision, sampled guides", ("digits-beyond",)),
+    "mnist-short": ("every method on MNIST in minutes: shows that all works, decides nothing", ()),
+    "mnist-reduced": ("the paper's cells on MNIST, small networks", ("mnist-reduced",)),
+    "mnist-fixed": ("fixed variance, the paper's networks, 90 of 500 epochs", ("mnist-fixed",)),
+    "mnist-beyond": ("as digits-beyond, on MNIST", ("mnist-beyond",)),
+    "colour-reduced": (
+        "the paper's cells on CIFAR-10 and a stand-in for ImageNet 32x32, small networks",
+        ("colour-reduced", "colour-reduced-protocol-paper"),
+    ),
+    "paper": ("the paper's epochs, batch sizes and grids, for GPUs", ()),
+}
+
+
+def presets() -> None:
+    """Print the presets with the hours of training that their kept studies recorded, summed over runs."""
+    lines = []
+    for name, (purpose, kept) in _PRESETS.items():
+        hours: dict[str, list[float]] = {"core": [], "GPU": []}
+        for study in kept:
+            every = pd.read_csv(MEASURED / study / "runs.csv")
+            kind = "GPU" if every["hardware"].str.contains("NVIDIA").any() else "core"
+            hours[kind].append(every["seconds"].sum() / 3600)
+        texts = [" to ".join(f"{value:.1f}" for value in sorted(found)) for found in hours.values()]
+        lines.append([f"`{name}`", purpose, *texts])
+    table(["preset", "what it is", "core hours", "GPU hours"], lines)

@@ -32,13 +32,19 @@ def programs(path):
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if programs(path)], ids=lambda path: path.name)
-def test_python_examples_run(path):
-    """The blocks of a page are one program."""
+def test_python_examples_run(path, capsys):
+    """The blocks of a page are one program; they print what stands beside their calls of print."""
     before = [dict(registry) for registry in REGISTRIES]
     namespace = {"__name__": "example"}
     try:
         for number, code in enumerate(programs(path), 1):
             exec(compile(code, f"{path.name}, block {number}", "exec"), namespace)
+            promised = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+            printed = capsys.readouterr().out.splitlines()
+            for text, line in zip(promised, printed, strict=bool(promised)):
+                (name, value), (expected_name, expected) = line.rsplit(" ", 1), text.rsplit(" ", 1)
+                assert name == expected_name
+                assert float(value) == pytest.approx(float(expected), rel=0.02)
     finally:
         for registry, entries in zip(REGISTRIES, before, strict=True):
             registry.clear()
