@@ -19,6 +19,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from docs import tables
 
@@ -94,16 +95,18 @@ def remedies(study: str, *names: str, near: float = 5.0) -> Path:
     figure, rows = plt.subplots(
         len(names), 1, squeeze=False, height_ratios=sizes, figsize=(6.5, 0.3 * sum(sizes) + 0.5 * len(names))
     )
+    colours = {f"KL under {near:g} nats": RED, "others": BLUE}
     for axes, name, found in zip(rows[:, 0], names, every, strict=True):
         runs = pd.concat(found, names=["change"]).reset_index("change")
-        runs["run"] = np.where(runs["kl"] < near, f"KL under {near:g} nats", "others")
-        sns.stripplot(
-            runs, x="bpd", y="change", hue="run", palette={f"KL under {near:g} nats": RED, "others": BLUE}, ax=axes
-        )
+        runs["run"] = np.where(runs["kl"] < near, *colours)
+        # Jitter would be drawn anew in every call.
+        sns.stripplot(runs, x="bpd", y="change", hue="run", palette=colours, jitter=False, alpha=0.6, ax=axes)
         axes.set(xlabel="", ylabel="", title=tables.label(name))
-        axes.legend(title="", fontsize=7)
+        axes.legend().remove()
     rows[-1, 0].set_xlabel("bits/dim")
     figure.tight_layout()
+    marks = [Line2D([], [], marker="o", linestyle="", color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=marks, loc="upper left", bbox_to_anchor=(1.0, 0.9), fontsize=7)
     return _save(figure, f"{study}.svg")
 
 
