@@ -1,17 +1,12 @@
 # The graph of jobs. src/silent_study/plan/plan.py decides what is to be run, src/silent_study/workflow.py what each job
 # needs.
-import os
 import shutil
-import sys
 from pathlib import Path
 
 from silent_study.params.overlay import read_yaml
 from snakemake.utils import min_version
 
 min_version("9.27")
-
-# Without an activated environment, jobs find the programs of the one that Snakemake itself is of.
-os.environ["PATH"] = os.pathsep.join((os.environ["PATH"], str(Path(sys.executable).parent)))
 
 # Snakemake's own message about a mistake in the YAML names neither the file nor the line.
 read_yaml(Path("params.yaml"))

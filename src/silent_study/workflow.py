@@ -322,6 +322,8 @@ class Workflow:
 
 def prepare_start(study: Workflow) -> None:
     """Do before the first job what no dry run may do: mend times, and take runs that other revisions recorded."""
+    # Without an activated environment, jobs find the programs of the one that Snakemake itself is of.
+    os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
     os.environ[SNAKEMAKE_VARIABLE] = command_again(sys.argv[1:])  # for the messages of jobs
     results = study.plan.results
     inputs = [PREPARED, PREPARED.with_name("raw"), *(results / name for name in ("packs", "selections", RENEWALS))]

@@ -96,8 +96,8 @@ def test_the_command_prints_and_writes_them(prepared_digits, tmp_path, capsys):
     assert "protocol paper, holdout 0" in capsys.readouterr().out
     assert main(["limit", "digits", "--latent-dim", "64"]) == 1
     assert "limit: latent_dim: expected 0 <= k < 64" in capsys.readouterr().err
-    assert main(["limit", "mnist", "--latent-dim", "4"]) == 1
-    assert "silent-gradients prepare mnist" in capsys.readouterr().err
+    assert main(["limit", "mnist", "--latent-dim", "4", "--folder", "nowhere"]) == 1
+    assert "nowhere" in capsys.readouterr().err
 
 
 def test_a_gathering_asks_for_the_learnable_experiments_of_gaussian_codes(study, tmp_path, monkeypatch):

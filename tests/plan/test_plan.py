@@ -15,7 +15,8 @@ from silent_study import params
 from silent_study.methods import METHODS
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan, SelectionMissingError
 from silent_study.progress.overview import overview
-from silent_study.store.runs import RECORD, RunStore, as_json
+from silent_study.store.code import training_code
+from silent_study.store.runs import CODE, RECORD, RunStore, as_json, write_json
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ROOT / "presets"
@@ -437,6 +438,7 @@ def test_the_overview_counts_what_is_done_and_what_is_to_come(make, selections, 
         for run in runs:
             store.folder(run.name).mkdir(parents=True, exist_ok=True)
             (store.folder(run.name) / RECORD).touch()
+            write_json(store.folder(run.name) / CODE, training_code(run.estimator))
 
     grid = [run for pack in plan.packs("baselines", {}) for run in pack.members]
     finish(grid[:5])

@@ -213,7 +213,7 @@ def _retrain(options: argparse.Namespace) -> int:
     Remove the runs of params.yaml that other source code than the present one trained or evaluated, with the manifests
     and selections that name them; the workflow then makes them again. DVC's cache keeps what it recorded of them.
 
-    silent-gradients retrain && snakemake --cores 8 --resources gpu=8 all
+    silent-gradients retrain  # then the workflow again
     """
     plan = load_plan(options)
     stale = stale_runs(RunStore(options.results / "store"), plan.all_known_packs())
@@ -228,7 +228,7 @@ def _retrain(options: argparse.Namespace) -> int:
 def _accept(options: argparse.Namespace) -> int:
     """Keep the runs that other source code made, as equal to those of the present code.
 
-    silent-gradients accept --reason "renamed a variable"
+    silent-gradients accept --reason 'renamed a variable'
     """
     plan, store = load_plan(options), RunStore(options.results / "store")
     stale = stale_runs(store, plan.all_known_packs())

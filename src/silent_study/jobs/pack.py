@@ -116,6 +116,7 @@ class _Job:
             from silent_study.training.events import CurveEvents
 
             self.curve_events = CurveEvents
+            self.options.tensorboard.mkdir(parents=True, exist_ok=True)
         # Digests of the source as it is now: an edit during the training does not change what is imported.
         self.code = {run.name: training_code(run.estimator) for run in self.spec.members}
         for run in self.spec.members:

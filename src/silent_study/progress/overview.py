@@ -43,7 +43,7 @@ def overview(plan: Plan) -> str:
     if not to_train:
         lines.append("nothing to train: every run is done")
     stale = stale_message(stale_runs(store, plan.all_known_packs()))
-    return "\n".join([*lines, *_hours(plan, trainings, to_train), *([stale] if stale else [])])
+    return "\n".join([*lines, *([stale] if stale else []), *_hours(plan, trainings, to_train)])
 
 
 def _how_far(done: int, runs: int) -> str:
