@@ -3,10 +3,10 @@
     python studies/sensitivity.py [--preset digits] [--only learnable] [--changes temperature=0.5 ..] [--seeds 3]
 
 Runs are those of the last point of every grid (or the first, ``--point first``); the bounds are those of the images set
-aside to select on. Changes may be joined (``rates/5+samples=4``), and runs be trained for longer than the preset's
-epochs (``--epochs 30``); the bounds after the preset's epochs and every multiple of them are then kept as well. Every
-run is kept in the store of ``--results``, so that the same command goes on after a kill, and more seeds cost only
-themselves.
+aside to select on, with ``--test`` those of the test images. Changes may be joined (``rates/5+samples=4``), also to all
+runs (``--base``), and runs be trained for longer than the preset's epochs (``--epochs 30``); the bounds after the
+preset's epochs and every multiple of them are then kept as well. Every run is kept in the store of ``--results``, so
+that the same command goes on after a kill, and more seeds cost only themselves.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from silent_study import params
 from silent_study.data.prepare import dequantize, prepare
 from silent_study.jobs.pack import TrainingOptions, run_pack
 from silent_study.plan.plan import Cell, Plan
-from silent_study.settings import RunSettings
+from silent_study.settings import EvaluationSettings, RunSettings
 from silent_study.store.files import write_text_atomically
-from silent_study.store.packs import PackSpec
+from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import RunStore, StoredRun
 from silent_study.training.device import configure_torch
 
@@ -104,9 +104,13 @@ def _rates(factor: float) -> Change:
     return change
 
 
+def _annealed(run: RunSettings) -> bool:
+    return run.silent is not None and run.silent.role == "annealed"
+
+
 def _annealing(factor: float) -> Change:
     def change(run: RunSettings) -> RunSettings:
-        if run.silent is None or run.silent.role != "annealed":
+        if run.silent is None or not _annealed(run):
             return run
         return replace(run, silent=replace(run.silent, annealing_rate=run.silent.annealing_rate * factor))
 
@@ -141,6 +145,13 @@ ON_REQUEST: Mapping[str, Change] = {
     "guide_rates*5": _guide_rates(5),
     "guide_rates*20": _guide_rates(20),
     "cooldown=epochs/2": lambda run: replace(run, cooldown_epochs=run.epochs / 2),
+    "kl_warmup=epochs/4": lambda run: replace(run, kl_warmup_epochs=run.epochs / 4),
+    "kl_warmup=epochs/2": lambda run: replace(run, kl_warmup_epochs=run.epochs / 2),
+    "annealing=epochs/4": lambda run: _guide(annealing_rate=4 / run.epochs if _annealed(run) else 0.0)(run),
+    "plateau=0": _guide(plateau_epochs=0.0),
+    "last_layer=1": _everywhere(last_layer_scale=1.0),
+    "gradient_clip=1000": _everywhere(gradient_clip=1000.0),
+    "gradient_clip=10000": _everywhere(gradient_clip=10000.0),
     "samples=4": _option(samples=4),
     "temperature=0.25": _option(temperature=0.25),
     "temperature=0.1": _option(temperature=0.1),
@@ -165,7 +176,13 @@ def change_named(names: str) -> Change:
 
 
 def runs_of(
-    plan: Plan, cell: Cell, change: Change, seeds: int, epochs: int | None = None, point: int = -1
+    plan: Plan,
+    cell: Cell,
+    change: Change,
+    seeds: int,
+    epochs: int | None = None,
+    point: int = -1,
+    first_seed: int = 0,
 ) -> list[RunSettings]:
     """Return a cell's runs under a change of one point of its grid, with every seed, for ``epochs`` or the preset's."""
     grid = plan.params.for_method(cell.experiment, cell.dataset, cell.method.name).grid.model_dump()
@@ -173,20 +190,22 @@ def runs_of(
     changed = change(replace(usual, epochs=epochs or usual.epochs))
     # What only measures, and would cost time here.
     bare = replace(changed, evaluate_every=usual.epochs, snapshot_epochs=(), threshold_bpd=None)
-    return [replace(bare, seed=seed) for seed in range(seeds)]
+    return [replace(bare, seed=first_seed + number) for number in range(seeds)]
 
 
 def bits_per_dim(run: StoredRun) -> float:
-    """Return the final bound, NaN if the run diverged."""
-    return math.nan if run.diverged else run.final_bpd
+    """Return the final bound, on the test images if the run was evaluated on them; NaN if the run diverged."""
+    return math.nan if run.diverged else run.metrics("report").get("bpd", run.final_bpd)
 
 
 def on_record(run: StoredRun) -> dict[str, Any]:
-    """Return what is kept of a run: name, metrics on the selection images, bounds by epoch."""
+    """Return what is kept of a run: name, origin, metrics on the selection and test images, bounds by epoch."""
     curve = run.curve_entries()
     on_the_way = {row["epoch"]: row["selection_bpd"] for row in curve if row["selection_bpd"] is not None}
     guide = {row["epoch"]: row["guide_bpd"] for row in curve if row["guide_bpd"] is not None}
     record = {"name": run.name, "selection": run.result["selection"], "bits_per_dim": on_the_way}
+    made = {name: run.provenance[name] for name in ("source", "hardware", "seconds")}
+    record |= {"report": report, "made": made} if (report := dict(run.metrics("report"))) else {"made": made}
     return {**record, "guide_bits_per_dim": guide} if guide else record
 
 
@@ -197,10 +216,14 @@ class Study:
         results: Folder of the store and of the prepared data.
         stack: Most runs that are trained side by side.
         device: Device that trains.
+        evaluation: How to evaluate the runs on the test images; None does not.
     """
 
-    def __init__(self, results: Path, stack: int, device: torch.device) -> None:
+    def __init__(
+        self, results: Path, stack: int, device: torch.device, evaluation: EvaluationSettings | None = None
+    ) -> None:
         self.store, self.data, self.stack, self.device = RunStore(results / "store"), results / "data", stack, device
+        self.evaluation = evaluation
 
     def trained(self, runs: Sequence[RunSettings]) -> list[StoredRun]:
         """Return runs of a cell from the store."""
@@ -208,7 +231,8 @@ class Study:
         if not folder.exists():
             prepare(folder.name, folder, os.environ.get("SILENT_GRADIENTS_MIRROR"))
             dequantize(folder.name, folder)
-        pack = PackSpec("baselines", "/".join(runs[0].cell.split("/")[:2]), tuple(runs), None)
+        round_: Round = "baselines" if self.evaluation is None else "seeds"
+        pack = PackSpec(round_, "/".join(runs[0].cell.split("/")[:2]), tuple(runs), self.evaluation)
         manifest = run_pack(
             pack,
             self.store,
@@ -235,29 +259,38 @@ def main() -> None:
     """Train, and print what each change does to each method and to what a guide gains."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="digits")
-    parser.add_argument("--only", default="", help="cells whose data set/experiment/method contains this")
+    parser.add_argument("--only", default="", help="cells whose data set/experiment/method contains this; $ is its end")
     parser.add_argument("--changes", nargs="*", default=list(CHANGES), metavar="NAME[+NAME..]")
     parser.add_argument("--point", choices=POINTS, default="last", help="of every grid; default: %(default)s")
     parser.add_argument("--epochs", type=int, help="default: the preset's")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--base", default="", metavar="NAME[+NAME..]", help="changes of all runs, also `as it is`")
+    parser.add_argument("--test", action="store_true", help="bounds of the test images")
+    parser.add_argument("--stack", type=int, help="most runs trained side by side; default: the preset's")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--results", type=Path, default=Path("results/sensitivity"), help="default: %(default)s")
     options = parser.parse_args()
     try:
-        changes = {name: change_named(name) for name in options.changes}
+        base = [options.base] if options.base else []
+        changes = {name: change_named("+".join([*base, name])) for name in options.changes}
+        unchanged = change_named(options.base) if options.base else lambda run: run
     except ValueError as error:
-        parser.error(f"--changes: {error}")
+        parser.error(f"--changes, --base: {error}")
     configure_torch()
     plan = Plan(params.resolve({"preset": options.preset}, PRESETS))
-    study = Study(options.results, plan.params.execution.stack, torch.device(options.device))
+    evaluation = plan.params.evaluation.resolved() if options.test else None
+    stack = options.stack or plan.params.execution.stack
+    study = Study(options.results, stack, torch.device(options.device), evaluation)
+    length = (options.seeds, options.epochs, POINTS[options.point], options.first_seed)
     kept: dict[str, dict[str, list[StoredRun]]] = {}
     for cell in plan.cells():
-        if options.only not in cell.name:
+        if options.only not in f"{cell.name}$":
             continue
-        as_it_is = runs_of(plan, cell, lambda run: run, options.seeds, options.epochs, POINTS[options.point])
+        as_it_is = runs_of(plan, cell, unchanged, *length)
         kept[cell.name] = {"as it is": study.trained(as_it_is)}
         for name, change in changes.items():
-            runs = runs_of(plan, cell, change, options.seeds, options.epochs, POINTS[options.point])
+            runs = runs_of(plan, cell, change, *length)
             if runs != as_it_is:
                 kept[cell.name][name] = study.trained(runs)
     records = {cell: {name: [on_record(run) for run in runs] for name, runs in of.items()} for cell, of in kept.items()}

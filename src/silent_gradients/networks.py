@@ -123,12 +123,21 @@ def encoder(
 
 
 def decoder(
-    architecture: str, latent_dim: int, shape: Shape, channels: Sequence[int], *, small_last_layer: bool = True
+    architecture: str,
+    latent_dim: int,
+    shape: Shape,
+    channels: Sequence[int],
+    *,
+    small_last_layer: bool = True,
+    last_layer_scale: float = DECODER_LAST_LAYER_SCALE,
 ) -> Network:
-    """Make a decoder from z [N, k] to two numbers per pixel and channel, [N, 2 C, H, W]; see ``encoder``."""
+    """Make a decoder from z [N, k] to two numbers per pixel and channel, [N, 2 C, H, W]; see ``encoder``.
+
+    ``last_layer_scale`` is the factor on the last layer's initial weights if ``small_last_layer``.
+    """
     layers = _checked(architecture, "decoder", shape, channels).decoder(latent_dim, shape, channels)
     if small_last_layer:
-        _start_small(layers[-1], DECODER_LAST_LAYER_SCALE)
+        _start_small(layers[-1], last_layer_scale)
     return Network(*layers)
 
 

@@ -91,6 +91,9 @@ class VAE(nn.Module):
         EstimatorError: An estimator does not support the family or lacks its control, or nothing trains the encoder.
     """
 
+    kl_weight: Tensor | None
+    """Scalar weight of the KL divergence in the loss of training steps; None is 1."""
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -103,6 +106,8 @@ class VAE(nn.Module):
         super().__init__()
         self.encoder, self.family, self.decoder, self.guide = encoder, family, decoder, guide
         self.estimator = estimator
+        # A buffer, so that it can be mapped over runs and read by captured steps; a schedule sets it, not a checkpoint.
+        self.register_buffer("kl_weight", None, persistent=False)
         self.guide_estimator: Estimator | None = (guide_estimator or Silent()) if guide is not None else None
         for used in (self.estimator, self.guide_estimator):
             if used is not None:
@@ -144,8 +149,8 @@ class VAE(nn.Module):
         """Return the loss whose single backward pass gives every parameter its gradient.
 
         With rho_a(v) the value v with a times its gradient and lambda the encoder's output, the loss is
-        R_guide(rho_alpha(lambda)) + R_decoder(rho_(1 - alpha)(lambda)) + KL(lambda): each decoder gets its full
-        gradient, the encoder the weighted average of Eq. 8.
+        R_guide(rho_alpha(lambda)) + R_decoder(rho_(1 - alpha)(lambda)) + kl_weight KL(lambda): each decoder gets its
+        full gradient, the encoder the weighted average of Eq. 8.
 
         Args:
             x: Images [B, C, H, W] in [0, 1).
@@ -182,7 +187,7 @@ class VAE(nn.Module):
                     generator=generator,
                     state=own_state,
                 )
-        loss = kl - surrogate
+        loss = (kl if self.kl_weight is None else self.kl_weight * kl) - surrogate
         guide_value = None
         if guided and self.guide is not None and self.guide_estimator is not None:
             guide_value, guide_surrogate, guide_state = self.guide_estimator(

@@ -204,6 +204,8 @@ class RunSettings:
         snapshot_epochs: Epochs after which the weights are kept for the gradient variance.
         threshold_bpd: Bits/dim; the epochs until the selection bound reaches it are counted. ``None`` counts none.
         cooldown_epochs: Last epochs, in which all learning rates fall linearly to 0.
+        kl_warmup_epochs: First epochs, in which the weight of the KL divergence rises linearly from 0 to 1.
+        last_layer_scale: Factor on the initial weights of the nonlinear decoder's last layer (``standardized`` only).
 
     A field with a default was added after runs had been stored. Its default is not written, so these keep their ids.
     """
@@ -234,6 +236,8 @@ class RunSettings:
     snapshot_epochs: tuple[int, ...]
     threshold_bpd: float | None
     cooldown_epochs: float = 0.0
+    kl_warmup_epochs: float = 0.0
+    last_layer_scale: float = 0.1
 
     @property
     def cell(self) -> str:

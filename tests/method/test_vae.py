@@ -120,6 +120,16 @@ def test_one_backward_pass_is_the_mixture_of_two(architecture, estimator, family
     assert max(float(slope.abs().max()) for slope in mixture.values()) > 0
 
 
+def test_the_weight_of_the_kl_divergence():
+    vae, x = make("reparameterization", "gaussian"), images()
+    (whole, _), (weighted, kl) = (
+        (step.loss, step.kl)
+        for vae.kl_weight in (None, torch.tensor(0.25, dtype=DOUBLE))
+        for step in [vae.training_step(x, state={}, alpha=0.5, generator=seeded(1))]
+    )
+    torch.testing.assert_close(whole - weighted, 0.75 * kl.mean())
+
+
 @pytest.mark.parametrize(("estimator", "family"), ALONE)
 def test_without_a_guide_alpha_changes_nothing(estimator, family):
     vae, x = make(estimator, family, guide=False), images()

@@ -45,6 +45,7 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
     "annealing, frozen": ("learnable/gumbel-softmax+silent", {"silent": {"cutoff_epoch": 3}, "gradient_clip": 1.0}),
     "silent alone, frozen": ("learnable/silent-bernoulli", {"silent": {"cutoff_epoch": 2}, "snapshot_epochs": (1, 4)}),
     "annealing, cooldown": ("learnable/reparameterization+silent", {"cooldown_epochs": 2.5}),
+    "KL warm-up": ("learnable/gumbel-softmax+silent", {"kl_warmup_epochs": 2.5}),
     "log-linear, silent": ("log-linear/silent-bernoulli", {}),
     "log-linear, discrete": ("log-linear/reinforce", {"gradient_clip": 1.0}),
     "log-linear guide": ("learnable/reparameterization+silent", {"silent": {"guide": "log-linear"}}),
@@ -378,6 +379,29 @@ def test_a_cooldown_is_that_of_a_scheduler_of_torch(tiny, tmp_path, recorded, ce
             scheduler.step()
     for (name, mine), reference in zip(trainer.vae.state_dict().items(), vae.state_dict().values(), strict=True):
         assert torch.allclose(mine, reference, rtol=1e-4, atol=1e-6), name
+
+
+def test_a_warm_up_raises_the_weight_of_the_kl_divergence_linearly(tiny, tmp_path, monkeypatch):
+    settings = tiny.settings("learnable/reparameterization+silent", epochs=4, kl_warmup_epochs=2.5, batch_size=18)
+    weights, original = [], VAE.training_step
+
+    def record(self, x, **options):
+        if self.training:
+            weights.append(float(self.kl_weight))
+        return original(self, x, **options)
+
+    monkeypatch.setattr(VAE, "training_step", record)
+    trainer, _ = train(tiny, settings, tmp_path)
+    assert weights == pytest.approx([min(1.0, step / 10) for step in range(16)])
+    assert "kl_weight" not in trainer.vae.state_dict()
+
+
+def test_the_last_layer_starts_at_the_scale_of_the_settings(tiny):
+    runs = [tiny.settings("learnable/reparameterization", last_layer_scale=scale) for scale in (0.1, 1.0)]
+    data = tiny.load(runs[0])
+    small, large = (build_vae(run, data.mean, data.deviation).decoder.network[-1] for run in runs)
+    assert torch.allclose(10 * small.weight, large.weight)
+    assert (large.bias == 0).all()
 
 
 def test_no_gradient_is_longer_than_the_clip(tiny, tmp_path):

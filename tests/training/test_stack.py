@@ -197,6 +197,15 @@ def test_runs_whose_checkpoints_lie_apart_go_on_in_one_stack(tiny, tmp_path):
         assert_equal(one, other)
 
 
+def test_a_stack_weighs_the_kl_divergence_of_each_run(tiny, tmp_path):
+    runs = variations(tiny, "learnable/reparameterization+silent", kl_warmup_epochs=1.5)
+    alone = finished(tiny, tmp_path / "alone", runs, stacked=False)
+    for one, other in zip(alone, finished(tiny, tmp_path / "together", runs), strict=True):
+        assert_close(one, other)
+    (without,) = finished(tiny, tmp_path / "without", [dataclasses.replace(runs[0], kl_warmup_epochs=0.0)])
+    assert without.curve[0]["train_kl"] != pytest.approx(alone[0].curve[0]["train_kl"], rel=0.01)
+
+
 def test_which_runs_can_be_stacked(tiny):
     run = tiny.settings("learnable/reinforce+silent")
     free: dict[str, Any] = {"seed": 3, "learning_rate": 0.5, "epochs": 9, "gradient_clip": 1.0, "weight_decay": 0.3}

@@ -26,6 +26,7 @@ class ConvolutionalDecoder(Decoder):
         channels: Five (plain) or four (strided) numbers of channels; see ``networks.decoder``.
         standardization: Location, scale and largest precision.
         small_last_layer: Start the last layer with small weights and zero bias; otherwise PyTorch's default.
+        last_layer_scale: Factor on the initial weights of a small last layer.
 
     Raises:
         ShapeError: The standardization is of images of another size.
@@ -44,11 +45,19 @@ class ConvolutionalDecoder(Decoder):
         standardization: Standardization,
         *,
         small_last_layer: bool = True,
+        last_layer_scale: float = networks.DECODER_LAST_LAYER_SCALE,
     ) -> None:
         super().__init__(latent_dim, len(standardization.mean))
         if self.dimensions != math.prod(shape):
             raise ShapeError(f"standardization: expected D = {math.prod(shape)}, got {self.dimensions}")
-        self.network = networks.decoder(architecture, latent_dim, shape, channels, small_last_layer=small_last_layer)
+        self.network = networks.decoder(
+            architecture,
+            latent_dim,
+            shape,
+            channels,
+            small_last_layer=small_last_layer,
+            last_layer_scale=last_layer_scale,
+        )
         self.cap = math.log(standardization.largest_precision)
         self.register_buffer("mean", standardization.mean.clone())
         self.register_buffer("log_scale", standardization.scale.log())

@@ -128,6 +128,12 @@ class ExperimentParams(_Strict):
     cooldown_epochs: float = Field(
         0.0, ge=0, description="Last epochs, in which all learning rates fall linearly to 0; 0 is none."
     )
+    kl_warmup_epochs: float = Field(
+        0.0, ge=0, description="First epochs, in which the weight of the KL divergence rises linearly to 1; 0 is none."
+    )
+    last_layer_scale: PositiveFloat = Field(
+        0.1, description="Factor on the initial weights of the nonlinear decoder's last layer (standardized only)."
+    )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Betas of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     gradient_clip: PositiveFloat | None = Field(None, description="Largest gradient norm per optimizer; null is none.")

@@ -34,7 +34,8 @@ ROUNDS: tuple[Round, ...] = (*GRID_ROUNDS, "seeds")
 
 _COPIED = (
     *("latent_dim", "initialization", "precision", "epochs", "batch_size", "betas", "weight_decay", "gradient_clip"),
-    *("evaluate_every", "evaluation_samples", "threshold_bpd", "cooldown_epochs"),
+    *("evaluate_every", "evaluation_samples", "threshold_bpd", "cooldown_epochs", "kl_warmup_epochs"),
+    "last_layer_scale",
 )
 """Settings that the runs of a section copy from it."""
 

@@ -53,6 +53,8 @@ def build_vae(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArr
         torch.manual_seed(derived_seed(settings.seed, "initialization"))
         vae = _build(settings, mean, deviation)
     set_precision(vae, settings.precision)
+    if settings.kl_warmup_epochs:
+        vae.kl_weight = torch.ones(())
     # In the other layout, convolutions of few channels take up to half as much longer.
     return vae.to(memory_format=torch.channels_last)
 
@@ -79,6 +81,7 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
             network.decoder_channels,
             scale,
             small_last_layer=small,
+            last_layer_scale=settings.last_layer_scale,
         )
     guide: Decoder | None = None
     if settings.silent is not None and settings.silent.guide == "log-linear":

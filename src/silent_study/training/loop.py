@@ -198,6 +198,8 @@ class Trainer:
         if cooldown := self.settings.cooldown_epochs:
             for optimizer in self.optimizers.values():
                 optimizer.scale_rate(min(1.0, (self.settings.epochs - epochs_done) / cooldown))
+        if self.vae.kl_weight is not None:
+            self.vae.kl_weight.fill_(min(1.0, epochs_done / self.settings.kl_warmup_epochs))
         if frozen or self.alpha == 0:
             return Phase("no", frozen)
         return Phase("alone" if self.alpha == 1 else "mixed", frozen)
