@@ -13,6 +13,13 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def denormal_numbers():
+    """Undo what a command in this process sets: Hypothesis refuses to draw floats without them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """96 + 24 images of 1x4x4 pixels for the plain networks."""
@@ -36,7 +43,6 @@ def cpu_command(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield
-    torch.set_flush_denormal(False)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
