@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE
+from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, check_mean
 from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder
-from silent_gradients.posteriors.contract import Posterior, ShapeError
+from silent_gradients.posteriors.contract import Posterior
 
 # c_1, c_2, ... of the polynomials in y on [0, 1] nearest log(1 + y), with its value and slope at 1: within 8e-9 (and
 # 2e-7 for y times the slope) for float32, 1e-17 (and 1e-15) for float64.
@@ -71,8 +71,7 @@ class BernoulliDecoder(Decoder):
 
     def __init__(self, latent_dim: int, dimensions: int, mean: Tensor | None = None) -> None:
         super().__init__(latent_dim, dimensions)
-        if mean is not None and mean.shape != (dimensions,):
-            raise ShapeError(f"mean: expected shape [{dimensions}], got {list(mean.shape)}")
+        check_mean(mean, dimensions)
         self.linear = nn.Linear(latent_dim, dimensions)
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_SCALE)
         with torch.no_grad():

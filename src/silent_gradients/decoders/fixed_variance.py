@@ -17,6 +17,18 @@ INITIAL_WEIGHT_SCALE = 0.01
 large that discrete posteriors saturate at a constant code in the first epoch and never recover."""
 
 
+def check_variance(variance: float) -> None:
+    """Raise ValueError if a variance is not positive and finite."""
+    if not 0 < variance < math.inf:
+        raise ValueError(f"variance: expected a positive number, got {variance}")
+
+
+def check_mean(mean: Tensor | None, dimensions: int) -> None:
+    """Raise ShapeError if the mean of the data is not [D] or None."""
+    if mean is not None and mean.shape != (dimensions,):
+        raise ShapeError(f"mean: expected shape [{dimensions}], got {list(mean.shape)}")
+
+
 class FixedVarianceDecoder(Decoder):
     """p(x|z) = N(A z + b, variance I).
 
@@ -43,10 +55,8 @@ class FixedVarianceDecoder(Decoder):
         small_weights: bool = True,
     ) -> None:
         super().__init__(latent_dim, dimensions)
-        if not 0 < variance < math.inf:
-            raise ValueError(f"variance: expected a positive number, got {variance}")
-        if mean is not None and mean.shape != (dimensions,):
-            raise ShapeError(f"mean: expected shape [{dimensions}], got {list(mean.shape)}")
+        check_variance(variance)
+        check_mean(mean, dimensions)
         self.variance = variance
         self.linear = nn.Linear(latent_dim, dimensions)
         if small_weights:

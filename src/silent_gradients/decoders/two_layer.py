@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE
+from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, check_mean, check_variance
 from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, GaussianLikelihood
-from silent_gradients.posteriors.contract import Posterior, ShapeError
+from silent_gradients.posteriors.contract import Posterior
 
 Activation = Literal["square", "cosine"]
 
@@ -56,10 +56,8 @@ class TwoLayerDecoder(Decoder):
         super().__init__(latent_dim, dimensions)
         if activation not in get_args(Activation):
             raise ValueError(f"activation: expected one of {list(get_args(Activation))}, got {activation!r}")
-        if not 0 < variance < math.inf:
-            raise ValueError(f"variance: expected a positive number, got {variance}")
-        if mean is not None and mean.shape != (dimensions,):
-            raise ShapeError(f"mean: expected shape [{dimensions}], got {list(mean.shape)}")
+        check_variance(variance)
+        check_mean(mean, dimensions)
         self.activation: Activation = activation
         self.linear, self.hidden = nn.Linear(latent_dim, dimensions), nn.Linear(latent_dim, hidden)
         self.output = nn.Linear(hidden, dimensions, bias=False)
