@@ -21,6 +21,7 @@ from silent_study.jobs.pack import EpochReport, TrainingOptions
 from silent_study.jobs.stopping import StopSignal, TimeLimit
 from silent_study.settings import EvaluationSettings
 from silent_study.store.files import sha256_of
+from silent_study.store.packs import PackSpec
 from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, RunStore, as_json
 from silent_study.training.loop import Interrupted, Trainer
 
@@ -136,6 +137,25 @@ def test_a_grid_keeps_the_weights_of_each_cells_best(tiny, store):
         expected[cell.start + bpds[cell].index(min(bpds[cell]))] = True
     assert weights_kept(store, pack) == expected
     assert [(folder / "snapshot-2.pt").exists() for folder in folders(store, pack)] == expected
+
+
+def test_a_grid_keeps_the_weights_that_a_shared_axis_may_select(tiny, store, trained):
+    members = tuple(
+        tiny.settings(cell, variance=variance, learning_rate=rate, epochs=2)
+        for cell in ("fixed/reparameterization", "fixed/silent-gaussian")
+        for variance in (0.02, 0.05)
+        for rate in (1e-5, 1e-2)
+    )
+    pack = dataclasses.replace(pack_of(*members), shared_axes=("variance",))
+    tiny.run(PackSpec.from_json(json.loads(json.dumps(pack.to_json()))), store)
+    bpds = [json.loads((folder / "result.json").read_text())["selection"]["bpd"] for folder in folders(store, pack)]
+    expected = [bpd == min(bpds[place // 2 * 2 : place // 2 * 2 + 2]) for place, bpd in enumerate(bpds)]
+    assert weights_kept(store, pack) == expected
+    # Whichever variance is selected, the selected run of a method is not trained again, in another stack.
+    trained.clear()
+    best = [run for run, kept in zip(members, expected, strict=True) if kept]
+    tiny.run(pack_of(*best, evaluation=EVALUATION_ASKED), store)
+    assert trained == []
 
 
 @pytest.mark.parametrize("file", ["curve.jsonl", "record.json", "weights.pt"])

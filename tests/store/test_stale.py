@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from tests.tiny import pack_of
+from tests.tiny import pack_of, train_arguments
 
+from silent_study import cli
 from silent_study.evaluation import runs as evaluations
 from silent_study.jobs import pack as jobs
 from silent_study.settings import EvaluationSettings
@@ -79,15 +80,16 @@ def test_acceptances_chain(store):
     assert store.equal_codes("z") == {"z"}
 
 
-def test_a_job_neither_takes_nor_continues_runs_of_another_code(tiny, store, pack, edit):
+def test_a_job_neither_takes_nor_continues_runs_of_another_code(tiny, store, pack, edit, cpu_command, capsys):
     steps = iter(range(1000))
     with pytest.raises(Interrupted):
         tiny.run(pack, store, stop=lambda: next(steps) > 2)
     edit("second")
-    with pytest.raises(StoreError, match="1 run trained by other source code"):
-        tiny.run(pack, store)
+    command = train_arguments(tiny, pack, store.root)
+    assert cli.main(command) == 1
+    assert "1 run trained by other source code" in capsys.readouterr().err
     stale.accept(store, stale.stale_runs(store, [pack]), "nothing changed")
-    tiny.run(pack, store)
+    assert cli.main(command) == 0
     assert [run.code["digest"] for run in map(store.unverified, (run.name for run in pack.members))] == [
         "original",
         "second",

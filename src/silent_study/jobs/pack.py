@@ -21,7 +21,7 @@ from silent_study.settings import EvaluationSettings, RunSettings
 from silent_study.store.code import evaluation_code, training_code
 from silent_study.store.documents import Manifest
 from silent_study.store.files import write_bytes_atomically
-from silent_study.store.manifests import is_usable, keep_best_weights, manifest, print_outcome
+from silent_study.store.manifests import is_usable, keep_needed_weights, manifest, print_outcome
 from silent_study.store.packs import PackSpec
 from silent_study.store.provenance import provenance
 from silent_study.store.runs import (
@@ -36,7 +36,6 @@ from silent_study.store.runs import (
     StoreError,
     write_json,
 )
-from silent_study.store.stale import check_code
 from silent_study.training import checkpoint
 from silent_study.training.loop import Interrupted, Trainer, train
 from silent_study.training.stack import cut_into_stacks
@@ -95,7 +94,7 @@ def run_pack(
     if spec.evaluation is not None:
         job.evaluate(runs, spec.evaluation)
     job.raise_failures()
-    return manifest(spec, runs if spec.round == "seeds" else keep_best_weights(store, runs))
+    return manifest(spec, keep_needed_weights(store, spec, runs))
 
 
 @dataclass
@@ -121,7 +120,6 @@ class _Job:
         self.code = {run.name: training_code(run.estimator) for run in self.spec.members}
         for run in self.spec.members:
             evaluation_code(run.estimator)
-        check_code(self.store, [self.spec])
         self.failures: dict[str, Exception] = {}  # by name of the run
         first = self.spec.members[0]
         self.prepared = PreparedData.open(self.data_folder, first.data.sha256)

@@ -282,9 +282,13 @@ class Plan:
             if self.params.execution.packs == "group":
                 parts = [[run for runs in parts for run in runs]]
             total = sum(map(len, parts))
-            evaluation = self.params.evaluation.resolved() if round_ == "seeds" else None
+            evaluation, shared = None, tuple(self.shared_axes(group))
+            if round_ == "seeds":
+                evaluation, shared = self.params.evaluation.resolved(), ()
             self._packs[key] = [
-                PackSpec(round_, group, members, evaluation) for runs in parts for members in self._cut(runs, total)
+                PackSpec(round_, group, members, evaluation, shared)
+                for runs in parts
+                for members in self._cut(runs, total)
             ]
         return self._packs[key]
 

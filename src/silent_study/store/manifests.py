@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from silent_study.settings import EvaluationSettings, RunSettings, digest
 from silent_study.store.documents import Evaluation, Manifest, Member
@@ -173,7 +173,7 @@ def manifest_if_done(store: RunStore, spec: PackSpec) -> Manifest | None:
         return None
     for number, run in enumerate(runs, 1):
         print_outcome(number, len(runs), "already trained", run)
-    return manifest(spec, runs if spec.round == "seeds" else keep_best_weights(store, runs))
+    return manifest(spec, keep_needed_weights(store, spec, runs))
 
 
 def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> Evaluation | None:
@@ -225,16 +225,23 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     return document if isinstance(document, dict) and needed <= set(document) else None
 
 
-def keep_best_weights(store: RunStore, runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Drop the weights that no selection among these runs can need; evaluated runs keep theirs."""
-    best: dict[str, StoredRun] = {}
+def keep_needed_weights(store: RunStore, spec: PackSpec, runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Drop the weights that no selection among a grid's runs can need; evaluated and selected runs keep theirs.
+
+    A selection takes the best run of each cell at one value of every shared axis, whichever these values are.
+    """
+    if spec.round == "seeds":
+        return list(runs)
+    best: dict[tuple[Any, ...], StoredRun] = {}
     for run in runs:
-        rival = best.get(run.cell)
-        if not run.diverged and (rival is None or run.final_bpd < rival.final_bpd):
-            best[run.cell] = run
+        guide = run.settings.get("silent") or {}  # has axes of its own, null beside it
+        key = (run.cell, *(run.settings.get(axis) or guide.get(axis) for axis in spec.shared_axes))
+        if not run.diverged and (key not in best or run.final_bpd < best[key].final_bpd):
+            best[key] = run
+    kept = {run.name for run in best.values()}
     return [
         run
-        if run is best.get(run.cell) or not run.has_weights or (run.folder / EVALUATION).exists()
+        if run.name in kept or not run.has_weights or (run.folder / EVALUATION).exists()
         else store.drop_weights(run)
         for run in runs
     ]

@@ -16,14 +16,16 @@ class PackSpec:
     """A pack: the runs of one training job."""
 
     round: Round
-    """``baselines`` and ``guided`` are grids, which keep the weights of each cell's best member only; ``seeds`` trains
-    the selected points, keeps their weights and evaluates them."""
+    """``baselines`` and ``guided`` are grids, which keep the weights of the members that may be selected; ``seeds``
+    trains the selected points, keeps their weights and evaluates them."""
     group: str
     """``data set/experiment``; members share their data, not always their method."""
     members: tuple[RunSettings, ...]
     """The runs, in order."""
     evaluation: EvaluationSettings | None
     """How to evaluate (``seeds`` only)."""
+    shared_axes: tuple[str, ...] = ()
+    """Axes whose value is selected jointly over the methods of the group (grids only); no result depends on them."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-ready data, in which settings that all members share are written once; see ``from_json``."""
@@ -35,6 +37,7 @@ class PackSpec:
             "shared": shared,
             "members": [{key: value for key, value in each.items() if key not in shared} for each in members],
             "evaluation": None if self.evaluation is None else asdict(self.evaluation),
+            "shared_axes": list(self.shared_axes),
         }
 
     @classmethod
@@ -46,6 +49,7 @@ class PackSpec:
             group=document["group"],
             members=tuple(RunSettings.from_json(document["shared"] | member) for member in document["members"]),
             evaluation=None if evaluation is None else EvaluationSettings.from_json(evaluation),
+            shared_axes=tuple(document.get("shared_axes", ())),
         )
 
     @cached_property
