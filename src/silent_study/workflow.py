@@ -25,6 +25,7 @@ from silent_study.params.overlay import with_nulls
 from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.report.gathered import is_intact, marker_of
 from silent_study.settings import RunSettings, SettingsError
+from silent_study.store.code import SOURCE
 from silent_study.store.files import mend_times
 from silent_study.store.manifests import SNAKEMAKE_VARIABLE, evaluated_otherwise, is_damaged, seems_done
 from silent_study.store.packs import PackSpec, Round
@@ -81,12 +82,14 @@ class Workflow:
         self,
         config: Mapping[str, Any],
         wait_for: Callable[..., object],
-        presets: Path = Path("presets"),
+        presets: Path | None = None,
         results: Path = Path("results"),
     ) -> None:
         own = with_nulls(config)
+        # workflow/envs/jobs.post-deploy.sh installs this folder; Snakemake deploys before the first job.
+        os.environ["SILENT_GRADIENTS_SOURCE"] = str(SOURCE.parent)
         try:
-            self.plan = Plan(params.resolve(own, presets), results)
+            self.plan = Plan(params.resolve(own, presets or params.presets_folder()), results)
         except SettingsError as error:
             raise SettingsError("\n".join(f"params.yaml: {line}" for line in str(error).splitlines())) from None
         check_code(RunStore(results / "store"), self.plan.all_known_packs())

@@ -10,7 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 
+from silent_study.cli.parsing import leased_device
 from silent_study.jobs import lease as lease_module
 from silent_study.jobs.lease import Lease, LeaseError, acquire
 
@@ -168,9 +170,22 @@ def test_an_index_and_its_uuid_are_one_device(index, uuid, index_first, start):
 
 
 @pytest.mark.usefixtures("nvidia_smi")
-def test_an_index_that_nvidia_smi_does_not_list_is_a_device_of_its_own(start):
-    for name in ("7", "GPU-aa11-2222"):
-        assert said(start(CUDA_VISIBLE_DEVICES=name)) == ["cuda", name, f"CVD={name}"]
+@pytest.mark.parametrize(
+    ("visible", "message"),
+    [("7", "no GPU 7; nvidia-smi lists 0, 1"), ("0,2", "no GPU 2"), ("all", "'all': expected indexes or UUIDs")],
+)
+def test_a_device_that_does_not_exist_is_refused(monkeypatch, visible, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(LeaseError, match=message):
+        acquire()
+
+
+def test_a_named_gpu_without_a_driver_is_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(LeaseError, match=r"GPU 0: torch .* finds no usable GPU; install"), leased_device():
+        pass
 
 
 BROKEN = "echo 'NVML: mismatch'; exit 18"

@@ -210,6 +210,74 @@ def test_no_activation_is_needed(repository):
     assert (repository.root / "data" / "prepared" / "digits" / "noise.npy").exists()
 
 
+CONDA = """#!/bin/sh
+case "$*" in
+"--version") echo "conda 25.1.0";;
+"clean -y --tarballs") ;;
+"info --json") echo '{{"conda_prefix": "{folder}", "platform": "linux-64"}}';;
+"config --get channel_priority --json") echo '{{"get": {{"channel_priority": "strict"}}}}';;
+"env create --quiet --no-default-packages --file "*) mkdir -p "${{8}}/bin"; cp {folder}/python "${{8}}/bin";;
+*) echo "unexpected: conda $*" >&2; exit 1;;
+esac
+"""
+
+
+@pytest.mark.slow
+def test_conda_deploys_this_project(repository, tmp_path):
+    """A stand-in for conda makes environments whose python records what it is to install."""
+    conda, installed = tmp_path / "conda", tmp_path / "installed"
+    (conda / "bin").mkdir(parents=True)
+    for name, text in {
+        "bin/conda": CONDA.format(folder=conda),
+        "bin/activate": "PATH=$1/bin:$PATH",
+        "python": f"#!/bin/sh\necho $PWD: $* >> {installed}\n",
+    }.items():
+        (conda / name).write_text(text)
+        (conda / name).chmod(0o755)
+    shutil.rmtree(repository.root / "data" / "prepared")
+    path = f"PATH={conda / 'bin'}{os.pathsep}{repository.environment['PATH']}"
+
+    repository.run("env", path, "snakemake", "--cores", "1", "--software-deployment-method", "conda", "--", "data")
+
+    (line,) = installed.read_text().splitlines()
+    folder, _, words = line.partition(": -m pip install ")
+    assert Path(folder) == repository.root
+    assert words.endswith("--constraint constraints.txt --editable .[workflow]")
+    assert (repository.root / "data" / "prepared" / "digits" / "noise.npy").exists()
+
+
+MODULE = """
+configfile: "params.yaml"
+
+module study:
+    snakefile: "{snakefile}"
+    config: config
+
+use rule * from study
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reuse", ["--directory", "module"])
+def test_the_workflow_runs_in_another_folder(finished, tmp_path, reuse):
+    """Its preset is found beside the Snakefile; data, results and logs lie in the folder of params.yaml."""
+    elsewhere = tmp_path / "on another disk"
+    elsewhere.mkdir()
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump({"preset": "tiny", "experiments": {"fixed": None}}))
+    snakefile = finished.root / "Snakefile"
+    before = finished.times()
+    if reuse == "module":
+        (elsewhere / "Snakefile").write_text(MODULE.format(snakefile=snakefile))
+        finished.run("env", "--chdir", str(elsewhere), *LITERAL)
+    else:
+        finished.run(*LITERAL, "--directory", str(elsewhere))
+
+    there = Repository(elsewhere)
+    assert set(there.metrics()["digits"]) == {"learnable"}
+    assert there.metrics()["digits"]["learnable"] == finished.metrics()["digits"]["learnable"]
+    assert finished.times() == before
+
+
 SLOW_ENDS = """#!/bin/sh
 case "$*" in "select baselines digits/fixed"*)
     until ls results/packs/{round}/digits/learnable/*.json > /dev/null 2>&1; do sleep 0.1; done;; esac

@@ -5,7 +5,7 @@ rule download:
         "logs/download/{dataset}.log",
     priority: FIRST
     conda:
-        "../../environment.yml"
+        "../envs/jobs.yaml"
     params:
         options=lambda w: study.data_options(w.dataset),
     shell:
@@ -26,7 +26,7 @@ rule prepare:
         "logs/prepare/{dataset}.log",
     priority: FIRST
     conda:
-        "../../environment.yml"
+        "../envs/jobs.yaml"
     params:
         options=lambda w: study.data_options(w.dataset),
     shell:
@@ -43,7 +43,7 @@ rule dequantize:
         "logs/dequantize/{dataset}.log",
     priority: FIRST
     conda:
-        "../../environment.yml"
+        "../envs/jobs.yaml"
     params:
         options=lambda w: study.data_options(w.dataset, mirror=False),
     shell:

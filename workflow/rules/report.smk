@@ -28,7 +28,7 @@ rule gather:
     log:
         "logs/gather/{id}.log",
     conda:
-        "../../environment.yml"
+        "../envs/jobs.yaml"
     resources:
         # Factor analysis of a large data set with a thousand latent variables takes most of an hour.
         runtime=480,

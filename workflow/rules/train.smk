@@ -10,7 +10,7 @@ rule train_pack:
     priority: study.priority
     retries: study.retries
     conda:
-        "../../environment.yml"
+        "../envs/jobs.yaml"
     resources:
         gpu=study.gpus,
         runtime=study.runtime,
@@ -37,7 +37,7 @@ checkpoint select:
         "logs/select/{group}/{round}-{id}.log",
     priority: FIRST
     conda:
-        "../../environment.yml"
+        "../envs/jobs.yaml"
     params:
         # A function, since Snakemake takes braces in a text for wildcards.
         config=lambda _: study.settings,

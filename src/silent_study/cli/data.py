@@ -58,18 +58,18 @@ def _source(options: argparse.Namespace) -> Source:
     # A data set of the package needs no settings.
     if options.dataset in SOURCES or not _has_settings(options):
         return source_named(options.dataset)
-    from silent_study.params import source_of
+    from silent_study.params import presets_folder, source_of
 
-    return source_of(options.dataset, own_settings(options), Path("presets"))
+    return source_of(options.dataset, own_settings(options), presets_folder())
 
 
 def _mirror(options: argparse.Namespace) -> str | None:
     if options.mirror is not None:
         return str(options.mirror)
     if _has_settings(options):
-        from silent_study.params import mirror_of
+        from silent_study.params import mirror_of, presets_folder
 
-        if named := mirror_of(own_settings(options), Path("presets")):
+        if named := mirror_of(own_settings(options), presets_folder()):
             return named
     named = os.environ.get("SILENT_GRADIENTS_MIRROR")
     return given_mirror(named) if named else None

@@ -190,11 +190,11 @@ def own_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def load_plan(options: argparse.Namespace) -> Plan:
     """Return the plan of the settings."""
-    from silent_study.params import resolve
+    from silent_study.params import presets_folder, resolve
     from silent_study.plan.plan import Plan
 
     check_results(options.results)
-    return Plan(resolve(own_settings(options), Path("presets")), options.results)
+    return Plan(resolve(own_settings(options), presets_folder()), options.results)
 
 
 def check_results(results: Path) -> None:
@@ -206,7 +206,7 @@ def check_results(results: Path) -> None:
 @contextmanager
 def leased_device() -> Iterator[torch.device]:
     """Wait for a device and yield it, with torch set up for it."""
-    from silent_study.jobs.lease import acquire
+    from silent_study.jobs.lease import LeaseError, acquire
 
     began = time.monotonic()
     with acquire() as lease:
@@ -219,4 +219,10 @@ def leased_device() -> Iterator[torch.device]:
         from silent_study.training.device import configure_torch
 
         configure_torch()
+        if lease.device == "cuda" and not torch.cuda.is_available():
+            build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+            raise LeaseError(
+                f"GPU {lease.name}: torch {torch.__version__}, {build}, finds no usable GPU; install a driver, or set "
+                "CUDA_VISIBLE_DEVICES= (empty) to use the CPU"
+            )
         yield torch.device(lease.device)

@@ -92,12 +92,12 @@ def _plan(options: argparse.Namespace) -> int:
     silent-gradients plan
     silent-gradients plan --config preset=mnist-short 'seeds=[0]'
     """
-    from silent_study.params import overrides_in_force
+    from silent_study.params import overrides_in_force, presets_folder
     from silent_study.progress.overview import overview
 
     plan = load_plan(options)
     print(overview(plan))
-    if in_force := overrides_in_force(own_settings(options), Path("presets")):
+    if in_force := overrides_in_force(own_settings(options), presets_folder()):
         print(f"in the sections that the settings change, these overrides of preset {plan.params.preset} still apply:")
         for name, value in in_force.items():
             print(f"  {name}: {json.dumps(value)}")

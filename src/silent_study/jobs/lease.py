@@ -36,6 +36,9 @@ _BATCH_JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "_CONDOR_SLOT", "FLUX_JO
 # The steps of one Slurm job have devices of their own, too.
 _BATCH_STEP = "SLURM_STEP_ID"
 
+# What people, Slurm and container runtimes write for no device.
+_NO_DEVICES = ("", "-1", "none", "void", "nodevfiles")
+
 # Processes with another TMPDIR must find the same locks. A home folder may be shared by machines, /tmp is not.
 _PARENT = Path("/tmp")
 
@@ -44,7 +47,7 @@ _POLL_SECONDS = 0.3
 
 
 class LeaseError(RuntimeError):
-    """The lock files cannot be used; the message names the file and how to fix it."""
+    """No device can be leased; the message names the file or the variable and how to fix it."""
 
 
 class Lease(AbstractContextManager["Lease"]):
@@ -87,7 +90,7 @@ def acquire(threads: int = 1) -> Lease:
         The lease; keep it for as long as the device is used.
 
     Raises:
-        LeaseError: the lock files cannot be made or opened.
+        LeaseError: the lock files cannot be made or opened, or a device in the environment does not exist.
         ValueError: ``threads`` is less than one.
     """
     if threads < 1:
@@ -120,16 +123,29 @@ def _devices() -> list[str]:
         return names
     # CUDA takes the index of a divided GPU for its first part.
     by_index = {str(index): gpu[0] for index, gpu in enumerate(_ask_nvidia_smi("indexes are not translated to UUIDs"))}
+    if by_index and (unknown := [name for name in names if name.isdigit() and name not in by_index]):
+        raise LeaseError(
+            f"CUDA_VISIBLE_DEVICES={visible}: no GPU {', '.join(unknown)}; nvidia-smi lists {', '.join(by_index)}"
+        )
     return [by_index.get(name, name) for name in names]
 
 
 def _read_list(text: str) -> list[str]:
-    """Read a list of devices as CUDA does: it ends at the first name that can be no device."""
+    """Read a list of devices as CUDA does: it ends at the first name that can be no device.
+
+    Raises:
+        LeaseError: the list begins with a name that neither is a device nor stands for none.
+    """
     names: list[str] = []
     for name in (part.strip() for part in text.split(",")):
         if not re.match(r"\d+$|GPU-|MIG-", name):
             break
         names.append(name)
+    if not names and text.strip().lower() not in _NO_DEVICES:
+        raise LeaseError(
+            f"list of devices {text!r}: expected indexes or UUIDs, separated by commas; an empty list for the CPU, and "
+            "CUDA_VISIBLE_DEVICES not set for all GPUs"
+        )
     return names
 
 

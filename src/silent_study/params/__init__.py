@@ -26,18 +26,25 @@ from silent_study.params.overlay import (
 )
 from silent_study.params.schema import DataParams, OwnImagesParams, Params, source_in
 from silent_study.settings import SettingsError
+from silent_study.store.code import SOURCE
 from silent_study.words import did_you_mean
 
-__all__ = ["Params", "load", "mirror_of", "overrides_in_force", "resolve", "source_of"]
+__all__ = ["Params", "load", "mirror_of", "overrides_in_force", "presets_folder", "resolve", "source_of"]
+
+
+def presets_folder(folder: Path = Path()) -> Path:
+    """Return the folder of the presets: in the folder of params.yaml or, if it has none, in the project's checkout."""
+    own = folder / "presets"
+    return own if own.is_dir() else SOURCE.parent / "presets"
 
 
 def load(path: Path = Path("params.yaml"), presets: Path | None = None) -> Params:
-    """Read params.yaml and its preset, by default from the folder ``presets`` beside it.
+    """Read params.yaml and its preset, by default from ``presets_folder``.
 
     Raises:
         SettingsError: As ``resolve``; or the file is missing or is not YAML.
     """
-    return resolve(read_yaml(path), presets or path.parent / "presets")
+    return resolve(read_yaml(path), presets or presets_folder(path.parent))
 
 
 def resolve(own: Mapping[str, Any], presets: Path) -> Params:
