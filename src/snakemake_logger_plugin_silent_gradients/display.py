@@ -5,6 +5,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from silent_study.progress.logs import without_run_names
 from silent_study.words import duration
 
 from .progress import Progress
@@ -41,7 +42,7 @@ class PlainDisplay:
     def _beat(self, progress: Progress) -> None:
         while not self._closed.wait(self._heartbeat):
             for job in list(progress.running.values()):
-                if line := job.newest_line:
+                if line := without_run_names(job.newest_line):
                     self.write(f"  {job.name}, {duration(time.time() - job.started)}: {line}", "")
 
 
@@ -90,10 +91,14 @@ class TerminalDisplay(PlainDisplay):
         if self._progress is None:
             return Group()
         now = time.time()
+        # A job is a line however narrow the window is: lines that wrap are not erased.
         jobs = Table.grid(padding=(0, 2))
+        for no_wrap in (True, True, False):  # rich narrows the last column alone
+            jobs.add_column(no_wrap=no_wrap)
         for job in list(self._progress.running.values()):
             passed = Text(duration(now - job.started), style="dim")
-            jobs.add_row(Text(job.name, style="cyan"), Text(job.newest_line), passed)
+            news = Text(without_run_names(job.newest_line), no_wrap=True, overflow="ellipsis")
+            jobs.add_row(Text(job.name, style="cyan"), passed, news)
         parts = [f"{self._progress.done}/{self._progress.total} jobs"]
         if self._progress.failed:
             parts.append(f"{len(self._progress.failed)} failed")

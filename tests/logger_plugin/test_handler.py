@@ -217,7 +217,9 @@ def test_other_commands_say_what_they_always_say(workflow, arguments, expected):
 
 def test_a_terminal_shows_what_is_being_trained(workflow):
     screen, terminal = pty.openpty()
-    process = subprocess.Popen(command(*LITERAL), cwd=workflow, env=environment(), stdout=terminal, stderr=terminal)
+    process = subprocess.Popen(
+        command(*LITERAL), cwd=workflow, env=environment() | {"COLUMNS": "120"}, stdout=terminal, stderr=terminal
+    )
     os.close(terminal)
     shown = b""
     while True:
@@ -231,6 +233,6 @@ def test_a_terminal_shows_what_is_being_trained(workflow):
     os.close(screen)
     assert process.wait(timeout=60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert "seed=0-3f9c2a: epoch 7 of 9" in text
+    assert "reinforce+silent seed 0: epoch 7 of 9" in text
     assert re.search(r"\[\d/3\] seeds digits/learnable/reinforce\+silent: 2 runs", text)
     assert "3 of 3 jobs done" in text

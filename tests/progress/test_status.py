@@ -105,8 +105,8 @@ def held(plan, *names):
         os.close(descriptor)
 
 
-def shown(found, **options):
-    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+def shown(found, width=160, **options):
+    console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     console.print(view(found, **options))
     console.file.close()
     return console.export_text()
@@ -147,12 +147,15 @@ def test_every_state_is_told(plan):
     assert (run.images_per_second, run.seconds_left) == (500.0, 130.0)
     assert run.checkpoint_age == pytest.approx(50, abs=20)
     text = shown(found)
-    assert re.search(r"silent-gaussian/lr=0.004\S+ +3/10 +3\.7000 +500 +2 min 10 s +\d+ s ago", text)
+    assert re.search(r"silent-gaussian seed \d +3/10 +3\.7000 +500 +2 min 10 s +\d+ s ago +lr=0.004", text)
     assert f"baselines {GROUP}: waiting for a CPU slot: cpu-0 in use" in text
     assert re.search(r"baselines digits/fixed +2/6 +1 +1 +3 +3\.2500", text)
     assert re.search(r"  silent-gaussian +2/3 +1 +1 +3\.2500", text)
     assert re.search(r"  reparameterization +0/3 +3", text)
     assert re.search(r"seeds digits/fixed +<= 4", text)
+    # Nothing is stopped: no column for it.
+    assert "stopped" not in text
+    assert max(map(len, shown(found, width=80).splitlines())) <= 80
 
 
 def test_hours_by_hand(plan):

@@ -6,8 +6,20 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+_RUN = re.compile(r"[\w-]+/[\w-]+/([\w+-]+)/(\S*?),?seed=(\d+)-[0-9a-f]+")
+
 # Enough for the first or last lines of a log, and for the last ones of a curve.
 _TAIL_BYTES = 8192
+
+
+def without_run_names(line: str) -> str:
+    """Replace names of runs by method and seed, as in ``reinforce+silent seed 2``."""
+    return _RUN.sub(r"\1 seed \3", line)
+
+
+def point_in(name: str) -> str:
+    """Return the settings in the name of a run, as in ``lr=0.003,anneal=0.1``; "" if it has none."""
+    return found[2] if (found := _RUN.match(name)) else ""
 
 
 def tail(path: Path) -> list[str]:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from silent_study.progress.logs import point_in, without_run_names
 from silent_study.progress.status import JobStatus, RunStatus, Status
 from silent_study.words import counted, duration
 
@@ -57,21 +58,23 @@ def _hours(status: Status) -> str:
     if status.left_hours is None:
         left = "left: not known before a run of each group is trained, or the device measured (silent-gradients pace)"
     else:
-        left = f"about {duration(3600 * status.left_hours)} left"
+        left = f"about {duration(3600 * status.left_hours)} left" if status.left_hours else "nothing left"
     return f"training, one job at a time: {duration(3600 * status.spent_hours)} spent, {left}"
 
 
 def _running(runs: Sequence[RunStatus]) -> Table:
-    table = _table("running", "epoch", "bits/dim", "images/s", "left", "checkpoint")
+    table = _table("running", "epoch", "bits/dim", "images/s", "left", "saved")
+    table.add_column("settings")
     for run in runs:
         quiet = run.silent_for is not None and run.silent_for > QUIET_SECONDS
         table.add_row(
-            Text(run.name, style="yellow" if quiet else "cyan"),
+            Text(without_run_names(run.name), style="yellow" if quiet else "cyan"),
             f"{run.epoch}/{run.epochs}",
             "-" if run.bpd is None else f"{run.bpd:.4f}",
             "-" if run.images_per_second is None else f"{run.images_per_second:,.0f}",
             "-" if run.seconds_left is None else duration(run.seconds_left),
-            "none yet" if run.checkpoint_age is None else f"{duration(run.checkpoint_age)} ago",
+            "not yet" if run.checkpoint_age is None else f"{duration(run.checkpoint_age)} ago",
+            Text(point_in(run.name), no_wrap=True, overflow="ellipsis", style="dim"),
         )
         if quiet and run.silent_for is not None:
             table.add_row(Text(f"  no progress written for {duration(run.silent_for)}", style="yellow"))
@@ -79,22 +82,26 @@ def _running(runs: Sequence[RunStatus]) -> Table:
 
 
 def _cells(status: Status, every_cell: bool) -> Table:
-    table = _table("", "done", "diverged", "running", "stopped", "planned", "best bits/dim")
+    rows: list[tuple[str | Text, ...]] = []
     groups: dict[str, dict[str, list[RunStatus]]] = {}
     for (round_, cell), runs in status.by_cell().items():
         groups.setdefault(f"{round_} {cell.rpartition('/')[0]}", {})[cell.rpartition("/")[2]] = runs
     for group, cells in groups.items():
         everything = [run for runs in cells.values() for run in runs]
-        table.add_row(Text(group, style="bold"), *_numbers(everything))
+        rows.append((Text(group, style="bold"), *_numbers(everything)))
         ended = sum(run.ended for run in everything)
         if every_cell or any(run.state in ("running", "stopped") for run in everything) or 0 < ended < len(everything):
-            for cell, runs in cells.items():
-                table.add_row(f"  {cell}", *_numbers(runs))
+            rows += [(f"  {cell}", *_numbers(runs)) for cell, runs in cells.items()]
     more: Counter[str] = Counter()
     for (round_, cell), runs_at_most in status.to_come.items():
         more[f"{round_} {cell.rpartition('/')[0]}"] += runs_at_most
     for group, runs_at_most in more.items():
-        table.add_row(Text(group, style="bold"), "", "", "", "", f"<= {runs_at_most}", "")
+        rows.append((Text(group, style="bold"), "", "", "", "", f"<= {runs_at_most}", ""))
+    headings = ("", "done", "diverged", "running", "stopped", "planned", "best bits/dim")
+    used = [column for column in range(len(headings)) if any(row[column] for row in rows)] or [0]
+    table = _table(*(headings[column] for column in used))
+    for row in rows:
+        table.add_row(*(row[column] for column in used))
     return table
 
 
