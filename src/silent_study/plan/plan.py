@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, count, pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from silent_study.methods import METHODS, Method
-from silent_study.params.schema import Params
 from silent_study.settings import (
     EXPERIMENTS,
     DataSettings,
@@ -31,6 +30,10 @@ from silent_study.settings import (
 from silent_study.store.documents import Selection
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import StoreError, read_json
+
+if TYPE_CHECKING:
+    # Not at run time: a bundle's plan has settings without pydantic.
+    from silent_study.params.schema import Params
 
 GRID_ROUNDS: tuple[Round, ...] = ("baselines", "guided")
 ROUNDS: tuple[Round, ...] = (*GRID_ROUNDS, "seeds")
@@ -186,9 +189,22 @@ class Plan:
             by_point.setdefault(key, []).append(self.run(cell, point, seeds[0]))
         return list(by_point.values())
 
+    def ids_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Return ids by name: those of the given names that a round may ask for."""
+        asked = set(names)
+        cells = {name.rpartition("/")[0] for name in asked}
+        return {
+            run.name: run.id
+            for cell in self._cells
+            if cell.name in cells
+            for candidates in self.possible_runs(cell, "seeds")
+            for run in candidates
+            if run.name in asked
+        }
+
     def first_run(self, cell: Cell) -> RunSettings:
         """Return the run of the first value of every axis; the steps of all runs of a cell take the same time."""
-        grid = self._section(cell).grid.model_dump()
+        grid = dict(self._section(cell).grid)
         return self.run(cell, {axis: values[0] for axis, values in grid.items()}, self.params.seeds[0])
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
@@ -412,6 +428,17 @@ class Plan:
         # Titles of own images are settings; titles of the package's data sets are source code.
         own = [[self.params.sources[name].title, self.params.sources[name].version] for name in self.own_datasets()]
         return digest([*made_of, own] if own else made_of)[:12]
+
+    def foreseen(self, group: str) -> Selections | None:
+        """Return the selections of a group of which every grid has one point; None for another group."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for round_ in self.rounds_before("seeds", group):
+            for cell in self.cells_of(round_, group):
+                points = self.points(cell, found)
+                if len(points) > 1:
+                    return None
+                found[cell.name] = {"status": "selected", "point": points[0]}
+        return found
 
     def _selected(self, selections: Selections, cell: Cell) -> Mapping[str, Any]:
         if cell.name not in selections:
