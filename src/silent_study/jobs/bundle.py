@@ -33,6 +33,7 @@ BORROWED = "borrowed"
 LARGE = 64 * 2**20
 """Bytes above which ``silent-gradients bundle`` warns."""
 
+_COPIED = ("preset", "protocol", "seeds", "grid_seed")
 _PROGRAM = '''"""Train this bundle: python FILE --time-limit SECONDS --out FOLDER."""
 import sys, tempfile, zipfile
 with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +67,7 @@ def settings_document(plan: Plan) -> dict[str, Any]:
         own = section.model_dump(mode="json", exclude={"methods", "overrides"})
         sections[cell.name] = own | {"estimator_options": section.options_of(cell.method)}
     return {
-        **{name: getattr(params, name) for name in ("preset", "protocol", "seeds")},
+        **{name: getattr(params, name) for name in _COPIED},
         "methods": {
             experiment: {dataset: section.methods for dataset, section in datasets.items()}
             for experiment, datasets in params.experiments.items()
@@ -100,7 +101,7 @@ def bundled_plan(document: Mapping[str, Any], results: Path) -> Plan:
         for name, own in document["sources"].items()
     }
     params = SimpleNamespace(
-        **{name: document[name] for name in ("preset", "protocol", "seeds")},
+        **{name: document[name] for name in _COPIED},
         experiments={
             experiment: {dataset: SimpleNamespace(methods=methods) for dataset, methods in datasets.items()}
             for experiment, datasets in document["methods"].items()

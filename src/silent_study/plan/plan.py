@@ -2,8 +2,8 @@
 
 There are three rounds (paper, Appendix B.3): ``baselines`` is the grid of every method without a baseline of its own,
 ``guided`` the grid of the annealed methods at the learning rate selected for their baseline, ``seeds`` the selected
-points with every seed. A point's run with the first seed is the same run in its grid and among the seeds. Each group
-(an experiment on a data set) is selected by itself, so that no group waits for another.
+points with every seed. If the grid's seed is one of them, a point has the same run in its grid and among the seeds.
+Each group (an experiment on a data set) is selected by itself, so that no group waits for another.
 """
 
 from __future__ import annotations
@@ -117,6 +117,11 @@ class Plan:
         digests = [{name: source.sha256 for name, source in each.sources.items()} for each in (params, self.params)]
         return self if params == self.params and digests[0] == digests[1] else Plan(params, self.results)
 
+    @property
+    def grid_seed(self) -> int:
+        """Seed of the runs of every grid."""
+        return self.params.seeds[0] if self.params.grid_seed is None else self.params.grid_seed
+
     def cells(self) -> list[Cell]:
         """Return every cell, in the order of the settings."""
         return list(self._cells)
@@ -177,16 +182,16 @@ class Plan:
         Returns:
             For each run of the round, the runs that it may be, depending on the selection.
         """
-        section, seeds = self._section(cell), self.params.seeds
+        section = self._section(cell)
         # An annealed cell trains at one of the learning rates of its baseline.
         axes = cell.axes if "learning_rate" in cell.axes else ("learning_rate", *cell.axes)
         points = [dict(zip(axes, values, strict=True)) for values in product(*(getattr(section.grid, a) for a in axes))]
         if round_ == "seeds":
-            return [[self.run(cell, point, seed) for point in points] for seed in seeds]
+            return [[self.run(cell, point, seed) for point in points] for seed in self.params.seeds]
         by_point: dict[tuple[Any, ...], list[RunSettings]] = {}
         for point in points:
             key = tuple(point[axis] for axis in cell.axes)
-            by_point.setdefault(key, []).append(self.run(cell, point, seeds[0]))
+            by_point.setdefault(key, []).append(self.run(cell, point, self.grid_seed))
         return list(by_point.values())
 
     def ids_of(self, names: Iterable[str]) -> dict[str, str]:
@@ -197,7 +202,9 @@ class Plan:
             run.name: run.id
             for cell in self._cells
             if cell.name in cells
-            for candidates in self.possible_runs(cell, "seeds")
+            for round_ in ROUNDS
+            if cell in self.cells_of(round_, cell.group)
+            for candidates in self.possible_runs(cell, round_)
             for run in candidates
             if run.name in asked
         }
@@ -205,7 +212,7 @@ class Plan:
     def first_run(self, cell: Cell) -> RunSettings:
         """Return the run of the first value of every axis; the steps of all runs of a cell take the same time."""
         grid = dict(self._section(cell).grid)
-        return self.run(cell, {axis: values[0] for axis, values in grid.items()}, self.params.seeds[0])
+        return self.run(cell, {axis: values[0] for axis, values in grid.items()}, self.grid_seed)
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
         """Return the resolved settings of one run."""
@@ -269,10 +276,9 @@ class Plan:
 
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:
         """Return the runs of a cell's grid, each with its first point: several points may lead to one run."""
-        seed = self.params.seeds[0]
         runs: dict[str, tuple[Point, RunSettings]] = {}
         for point in self.points(cell, selections):
-            run = self.run(cell, point, seed)
+            run = self.run(cell, point, self.grid_seed)
             runs.setdefault(run.id, (point, run))
         return list(runs.values())
 
@@ -332,8 +338,8 @@ class Plan:
                         yield from self.to_come(cell, round_)
                     continue
                 for run in (run for pack in packs for run in pack.members):
-                    # A point's run with the first seed is also in its grid.
-                    repeated = round_ == "seeds" and run.seed == self.params.seeds[0]
+                    # A point's run with this seed is also in its grid.
+                    repeated = round_ == "seeds" and run.seed == self.grid_seed
                     yield Training(round_, run.cell, [run], known=True, repeated=repeated)
 
     def to_come(self, cell: Cell, round_: Round) -> Iterator[Training]:
@@ -343,12 +349,14 @@ class Plan:
         # The time of a run depends on these axes alone.
         axes = [axis for axis in ("annealing_rate", "cutoff_epoch") if axis in cell.axes]
         runs = [
-            self.run(cell, first | dict(zip(axes, values, strict=True)), self.params.seeds[0])
+            self.run(cell, first | dict(zip(axes, values, strict=True)), self.grid_seed)
             for values in product(*(grid[axis] for axis in axes))
         ]
         if round_ == "seeds":
-            yield Training(round_, cell.name, runs, known=False, repeated=True)
-            yield Training(round_, cell.name, runs, known=False, repeated=False, count=len(self.params.seeds) - 1)
+            again = self.params.seeds.count(self.grid_seed)
+            for count, repeated in ((again, True), (len(self.params.seeds) - again, False)):
+                if count:
+                    yield Training(round_, cell.name, runs, known=False, repeated=repeated, count=count)
         else:
             count = math.prod(len(grid[axis]) for axis in cell.axes if axis not in axes)
             for run in runs:
