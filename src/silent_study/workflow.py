@@ -235,19 +235,6 @@ class Workflow:
         packs = [self.plan.known_packs(round_, group) for group in self.plan.groups() for round_ in ROUNDS]
         return any(own is None or not all(seems_done(self._store, pack) for pack in own) for own in packs)
 
-    def possible_runs(self, names: Iterable[str]) -> dict[str, str]:
-        """Return ids by name: those of the given names that a round may ask for."""
-        asked = set(names)
-        cells = {name.rpartition("/")[0] for name in asked}
-        return {
-            run.name: run.id
-            for cell in self.plan.cells()
-            if cell.name in cells
-            for candidates in self.plan.possible_runs(cell, "seeds")
-            for run in candidates
-            if run.name in asked
-        }
-
     def gathered(self) -> list[str]:
         """Return the marker of the gathered results, and its renewal if one of them, or a run, has changed since."""
         return [str(self._marker()), *self.gathered_renewals()]
@@ -333,4 +320,4 @@ def prepare_start(study: Workflow) -> None:
     if mended := mend_times(inputs):
         print(f"{counted(mended, 'file')} dated in the future: given the present time", file=sys.stderr)
     if study.lacks_runs():
-        take_recorded(RunStore(results / "store"), study.possible_runs)
+        take_recorded(RunStore(results / "store"), study.plan.ids_of)

@@ -29,12 +29,15 @@ def test_plan_counts_the_runs(repository, capsys):
     assert "digits/fixed/silent-gaussian: 3 runs of 2 epochs" in output
 
 
-@pytest.mark.parametrize("spelling", ["as Snakemake's", "as JSON", "in place of the file"])
+@pytest.mark.parametrize("spelling", ["as Snakemake's", "as JSON", "in files", "in place of the file"])
 def test_settings_of_one_call_lie_over_the_file(repository, capsys, spelling):
     (repository / "params.yaml").write_text("preset: small\nseeds: [0, 1, 2]\n")
+    (repository / "one.yaml").write_text("protocol: paper\nexperiments: {fixed: {digits: {epochs: 2}}}\n")
+    (repository / "other.yaml").write_text("experiments: {fixed: {digits: {epochs: 3}}}\n")
     options = {
         "as Snakemake's": ["--config", "protocol=paper", "experiments={fixed: {digits: {epochs: 3, holdout: null}}}"],
         "as JSON": ["--config", '{"protocol": "paper", "experiments": {"fixed": {"digits": {"epochs": 3}}}}'],
+        "in files": ["--configfile", "one.yaml", "other.yaml"],
         "in place of the file": ["--settings", '{"preset": "small", "protocol": "paper", "seeds": [5]}'],
     }[spelling]
     assert main(["plan", *options]) == 0

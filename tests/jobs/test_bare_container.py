@@ -15,6 +15,7 @@ class Block:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Block())
+import silent_study.jobs.borrowed
 import silent_study.jobs.pack
 from silent_study.cli import main
 main(["train", "--help"])

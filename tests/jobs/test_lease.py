@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from silent_study.cli.parsing import leased_device
 from silent_study.jobs import lease as lease_module
-from silent_study.jobs.lease import Lease, LeaseError, acquire
+from silent_study.jobs.lease import Lease, LeaseError, acquire, leased_device
 
 pytestmark = pytest.mark.usefixtures("machine")
 

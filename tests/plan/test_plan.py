@@ -186,6 +186,17 @@ def test_the_grid_uses_the_first_seed_that_is_listed(make):
     assert {run.seed for run in runs_of(plan, "baselines")} == {5}
 
 
+def test_a_seed_of_its_own_makes_the_grid_another_one_and_leaves_the_reported_runs(make, plan, selections):
+    other = make({"grid_seed": 7})
+    assert {run.seed for run in runs_of(other, "baselines")} == {7}
+    assert runs_of(other, "seeds", selections) == runs_of(plan, "seeds", selections)
+    names = {run.name: run.id for round_ in ROUNDS for run in runs_of(other, round_, selections)}
+    assert other.ids_of([*names, "digits/fixed/rloo/none"]) == names
+    assert sum(each.count for each in other.trainings() if not each.repeated) == sum(
+        each.count for each in plan.trainings() if not each.repeated
+    ) + len(other.cells())
+
+
 def test_one_other_rate_is_one_other_run_per_method(make):
     before = {run.id: run for run in runs_of(make(), "baselines")}
     changed = make(section("fixed", grid={"learning_rate": [0.001, 0.005]}))

@@ -18,8 +18,7 @@ from rich.console import Console
 from tests.tiny import CPU, write_study
 
 from silent_study.cli import main
-from silent_study.cli.parsing import leased_device
-from silent_study.jobs.lease import Lease
+from silent_study.jobs.lease import Lease, leased_device
 from silent_study.jobs.pace import PACE, Pace, Steps, architecture
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,14 +15,11 @@ from silent_study.store.runs import StoreError
 from silent_study.words import did_you_mean
 
 if TYPE_CHECKING:
-    import torch
-
     from silent_study.plan.plan import Plan
 
     Verbs = argparse._SubParsersAction["OneLineParser"]
 
 _EXAMPLES = "examples:\n"
-NOTABLE_WAIT_SECONDS = 5.0
 
 
 class ExamplesFormatter(argparse.HelpFormatter):
@@ -78,6 +73,15 @@ class OneLineParser(argparse.ArgumentParser):
             default=[],
             metavar="KEY=VALUE",
             help="settings laid over params.yaml as by Snakemake's --config, or a JSON object of settings",
+        )
+        self.add_argument(
+            "--configfile",
+            type=given_path,
+            nargs="+" if several else None,
+            action="extend" if several else "append",
+            default=[],
+            metavar="FILE",
+            help="YAML files of settings laid over params.yaml before --config, as by Snakemake's --configfile",
         )
         self.add_argument("--settings", metavar="JSON", help="all settings as a JSON object, in place of params.yaml")
 
@@ -175,14 +179,16 @@ def study_folder() -> Path:
 
 
 def own_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that lie over the preset: params.yaml with ``--config``, or ``--settings``."""
+    """Return the settings over the preset: params.yaml or ``--settings``, ``--configfile`` and ``--config`` over it."""
     from silent_study.params.overlay import laid_over, read_config, read_yaml
 
     if options.settings is not None:
         own = read_json_object(options.settings, "--settings")
     else:
         path = Path("params.yaml")
-        own = read_yaml(path) if path.exists() or not options.config else {}
+        own = read_yaml(path) if path.exists() or not (options.config or options.configfile) else {}
+    for file in options.configfile:
+        own = laid_over(own, read_yaml(file), removing=False)
     for word in options.config:
         own = laid_over(own, read_config(word), removing=False)
     return own
@@ -201,28 +207,3 @@ def check_results(results: Path) -> None:
     """Raise ``StoreError`` if the folder of the results is a file."""
     if results.exists() and not results.is_dir():
         raise StoreError(f"{results}: a file, where the folder of the results should be; move it away")
-
-
-@contextmanager
-def leased_device() -> Iterator[torch.device]:
-    """Wait for a device and yield it, with torch set up for it."""
-    from silent_study.jobs.lease import LeaseError, acquire
-
-    began = time.monotonic()
-    with acquire() as lease:
-        # The display of the workflow reads this line of the log.
-        if (waited := time.monotonic() - began) > NOTABLE_WAIT_SECONDS:
-            print(f"waiting for {lease.name} ended after {waited:.0f} s", file=sys.stderr, flush=True)
-        # Imported under the lease: torch sees only the leased device, and waiting processes stay small.
-        import torch
-
-        from silent_study.training.device import configure_torch
-
-        configure_torch()
-        if lease.device == "cuda" and not torch.cuda.is_available():
-            build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-            raise LeaseError(
-                f"GPU {lease.name}: torch {torch.__version__}, {build}, finds no usable GPU; install a driver, or set "
-                "CUDA_VISIBLE_DEVICES= (empty) to use the CPU"
-            )
-        yield torch.device(lease.device)

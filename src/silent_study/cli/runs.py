@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from silent_study.cli.exits import SIGNAL_BASE, TIME_LIMIT
-from silent_study.cli.parsing import add_verb, given_path, leased_device, positive_number, whole_number
+from silent_study.cli.parsing import add_verb, given_path, positive_number, whole_number
+from silent_study.jobs.lease import leased_device
 from silent_study.settings import SettingsError, read_json_object
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore, open_run, write_json
@@ -126,8 +127,6 @@ def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace)
     from silent_study.jobs.stopping import StopSignal, TimeLimit
     from silent_study.training.loop import Interrupted
 
-    on_gpu = device.type == "cuda"
-    streams = options.steps == "streams"
     signalled = StopSignal()
     limit = TimeLimit(math.inf if options.time_limit is None else 60 * options.time_limit)
     try:
@@ -136,13 +135,7 @@ def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace)
             RunStore(options.store),
             options.data,
             device,
-            TrainingOptions(
-                checkpoint_seconds=options.checkpoint_seconds,
-                stack=options.stack if on_gpu or not streams else 1,
-                captured=options.steps != "eager" and on_gpu,
-                streams=streams and on_gpu,
-                tensorboard=options.tensorboard,
-            ),
+            TrainingOptions.of(device, options.steps, options.stack, options.checkpoint_seconds, options.tensorboard),
             lambda: signalled() or limit(),
             signalled.at_once,
         )

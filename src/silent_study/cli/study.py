@@ -1,10 +1,11 @@
-"""Verbs of the whole study: plan, status, pace, select, gather, report, prune."""
+"""Verbs of the whole study: plan, status, pace, select, bundle, absorb, gather, report, prune."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -13,12 +14,12 @@ from silent_study.cli.parsing import (
     add_verb,
     check_results,
     given_path,
-    leased_device,
     load_plan,
     own_settings,
     positive_number,
     whole_number,
 )
+from silent_study.jobs.lease import leased_device
 from silent_study.settings import SettingsError
 from silent_study.store.packs import Round
 from silent_study.store.runs import ACCEPTED, RunStore, StoreError, write_json
@@ -60,6 +61,15 @@ def add_verbs(verbs: Verbs) -> None:
     select.add_argument("round", choices=get_args(Round)[:2], help="the round of the grid: %(choices)s")
     select.add_argument("group", metavar="DATASET/EXPERIMENT", help="data set and experiment, as in params.yaml")
     select.add_study(several=False)
+
+    bundle = add_verb(verbs, _bundle)
+    bundle.add_study()
+    bundle.add_argument(
+        "-o", "--output", type=given_path, metavar="FILE", default=Path("bundle.zip"), help="default: %(default)s"
+    )
+    absorb = add_verb(verbs, _absorb)
+    absorb.add_argument("folder", type=given_path, help="what `python -m silent_study.jobs BUNDLE --out` wrote")
+    absorb.add_study(several=False)
 
     add_verb(verbs, _retrain).add_study()
     accept = add_verb(verbs, _accept)
@@ -205,6 +215,43 @@ def _select(options: argparse.Namespace) -> int:
         )
     print(f"selection: {path}")
     return 0
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    """Write the open runs into one file, for a machine that has torch and numpy alone.
+
+    Write the open runs of params.yaml into one file with their data and the source. On a borrowed machine, `python
+    bundle.zip --time-limit 600 --out FOLDER` trains them until the time is up; `silent-gradients absorb FOLDER` brings
+    them back.
+
+    silent-gradients bundle
+    silent-gradients bundle --configfile studies/mnist-learnable-200-epochs.yaml -o mnist.zip
+    """
+    from silent_study.jobs.bundle import LARGE, write_bundle
+
+    written = write_bundle(load_plan(options), options.output)
+    size = options.output.stat().st_size
+    kinds = ", ".join(f"{kind} {bytes_ / 2**20:.1f}" for kind, bytes_ in written.sizes.items() if bytes_ >= 2**17)
+    print(f"{options.output}: {counted(written.runs, 'run')} at most, {size / 2**20:.1f} MiB ({kinds})")
+    if size > LARGE:
+        print(f"warning: more than {LARGE / 2**20:g} MiB, the most that some lenders take", file=sys.stderr)
+    print(f"there: python {options.output.name} --time-limit 600 --out runs; back here: silent-gradients absorb runs")
+    return 0
+
+
+def _absorb(options: argparse.Namespace) -> int:
+    """Bring the runs of a borrowed machine into the store, each one verified.
+
+    silent-gradients absorb runs
+    """
+    from silent_study.jobs.returned import absorb
+
+    found = absorb(load_plan(options), options.folder)
+    for message in found.refused:
+        print(message, file=sys.stderr)
+    taken, checkpoints = counted(len(found.taken), "run"), counted(found.checkpoints, "checkpoint")
+    print(f"taken: {taken}, {len(found.present)} there already; {checkpoints} for the next bundle")
+    return 1 if found.refused else 0
 
 
 def _retrain(options: argparse.Namespace) -> int:

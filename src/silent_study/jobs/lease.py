@@ -24,12 +24,15 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from silent_study.store.locks import try_lock
+
+if TYPE_CHECKING:
+    import torch
 
 # Set by Slurm, PBS, LSF, HTCondor, Flux and OAR in every job, with a value of its own.
 _BATCH_JOB = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "_CONDOR_SLOT", "FLUX_JOB_ID", "OAR_JOB_ID")
@@ -44,6 +47,7 @@ _PARENT = Path("/tmp")
 
 # Seconds between two attempts: short beside a training, and rare enough to cost nothing.
 _POLL_SECONDS = 0.3
+NOTABLE_WAIT_SECONDS = 5.0
 
 
 class LeaseError(RuntimeError):
@@ -108,6 +112,33 @@ def acquire(threads: int = 1) -> Lease:
     name, descriptor = _lock_one(slots, folder, what="CPU slot")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     return Lease("cpu", name, descriptor)
+
+
+@contextmanager
+def leased_device() -> Iterator["torch.device"]:
+    """Wait for a device and yield it, with torch set up for it.
+
+    Raises:
+        LeaseError: As ``acquire``, or torch cannot use the GPU.
+    """
+    began = time.monotonic()
+    with acquire() as lease:
+        # The display of the workflow reads this line of the log.
+        if (waited := time.monotonic() - began) > NOTABLE_WAIT_SECONDS:
+            print(f"waiting for {lease.name} ended after {waited:.0f} s", file=sys.stderr, flush=True)
+        # Imported under the lease: torch sees only the leased device, and waiting processes stay small.
+        import torch
+
+        from silent_study.training.device import configure_torch
+
+        configure_torch()
+        if lease.device == "cuda" and not torch.cuda.is_available():
+            build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+            raise LeaseError(
+                f"GPU {lease.name}: torch {torch.__version__}, {build}, finds no usable GPU; install a driver, or set "
+                "CUDA_VISIBLE_DEVICES= (empty) to use the CPU"
+            )
+        yield torch.device(lease.device)
 
 
 def _devices() -> list[str]:

@@ -61,6 +61,25 @@ class TrainingOptions:
     streams: bool = False  # train runs side by side on CUDA streams, unstacked; they may differ in any setting
     tensorboard: Path | None = None  # folder for the curves as TensorBoard events, see ``events.py``
 
+    @classmethod
+    def of(
+        cls,
+        device: torch.device,
+        steps: str,
+        stack: int,
+        checkpoint_seconds: float,
+        tensorboard: Path | None = None,
+    ) -> TrainingOptions:
+        """Return the options on a device for the settings ``execution.steps`` and ``execution.stack``."""
+        on_gpu, streams = device.type == "cuda", steps == "streams"
+        return cls(
+            checkpoint_seconds,
+            stack if on_gpu or not streams else 1,
+            captured=steps != "eager" and on_gpu,
+            streams=streams and on_gpu,
+            tensorboard=tensorboard,
+        )
+
 
 def run_pack(
     spec: PackSpec,

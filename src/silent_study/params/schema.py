@@ -244,7 +244,10 @@ class Params(_Strict):
     protocol: Protocol = Field(
         "holdout", description="Images to select on: held out of the training set, or the test images as in the paper."
     )
-    seeds: list[Seed] = Field(min_length=1, description="Seeds of the selected points; the grid uses the first.")
+    seeds: list[Seed] = Field(min_length=1, description="Seeds of the selected points.")
+    grid_seed: Seed | None = Field(
+        None, description="Seed of the grid; null is the first of `seeds`, whose run then selects and is reported."
+    )
     experiments: dict[Experiment, dict[str, ExperimentParams]] = Field(
         description="fixed, learnable and log-linear; in each, a section per data set."
     )

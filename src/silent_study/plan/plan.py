@@ -2,23 +2,22 @@
 
 There are three rounds (paper, Appendix B.3): ``baselines`` is the grid of every method without a baseline of its own,
 ``guided`` the grid of the annealed methods at the learning rate selected for their baseline, ``seeds`` the selected
-points with every seed. A point's run with the first seed is the same run in its grid and among the seeds. Each group
-(an experiment on a data set) is selected by itself, so that no group waits for another.
+points with every seed. If the grid's seed is one of them, a point has the same run in its grid and among the seeds.
+Each group (an experiment on a data set) is selected by itself, so that no group waits for another.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, count, pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from silent_study.methods import METHODS, Method
-from silent_study.params.schema import Params
 from silent_study.settings import (
     EXPERIMENTS,
     DataSettings,
@@ -31,6 +30,10 @@ from silent_study.settings import (
 from silent_study.store.documents import Selection
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.runs import StoreError, read_json
+
+if TYPE_CHECKING:
+    # Not at run time: a bundle's plan has settings without pydantic.
+    from silent_study.params.schema import Params
 
 GRID_ROUNDS: tuple[Round, ...] = ("baselines", "guided")
 ROUNDS: tuple[Round, ...] = (*GRID_ROUNDS, "seeds")
@@ -114,6 +117,11 @@ class Plan:
         digests = [{name: source.sha256 for name, source in each.sources.items()} for each in (params, self.params)]
         return self if params == self.params and digests[0] == digests[1] else Plan(params, self.results)
 
+    @property
+    def grid_seed(self) -> int:
+        """Seed of the runs of every grid."""
+        return self.params.seeds[0] if self.params.grid_seed is None else self.params.grid_seed
+
     def cells(self) -> list[Cell]:
         """Return every cell, in the order of the settings."""
         return list(self._cells)
@@ -174,22 +182,37 @@ class Plan:
         Returns:
             For each run of the round, the runs that it may be, depending on the selection.
         """
-        section, seeds = self._section(cell), self.params.seeds
+        section = self._section(cell)
         # An annealed cell trains at one of the learning rates of its baseline.
         axes = cell.axes if "learning_rate" in cell.axes else ("learning_rate", *cell.axes)
         points = [dict(zip(axes, values, strict=True)) for values in product(*(getattr(section.grid, a) for a in axes))]
         if round_ == "seeds":
-            return [[self.run(cell, point, seed) for point in points] for seed in seeds]
+            return [[self.run(cell, point, seed) for point in points] for seed in self.params.seeds]
         by_point: dict[tuple[Any, ...], list[RunSettings]] = {}
         for point in points:
             key = tuple(point[axis] for axis in cell.axes)
-            by_point.setdefault(key, []).append(self.run(cell, point, seeds[0]))
+            by_point.setdefault(key, []).append(self.run(cell, point, self.grid_seed))
         return list(by_point.values())
+
+    def ids_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Return ids by name: those of the given names that a round may ask for."""
+        asked = set(names)
+        cells = {name.rpartition("/")[0] for name in asked}
+        return {
+            run.name: run.id
+            for cell in self._cells
+            if cell.name in cells
+            for round_ in ROUNDS
+            if cell in self.cells_of(round_, cell.group)
+            for candidates in self.possible_runs(cell, round_)
+            for run in candidates
+            if run.name in asked
+        }
 
     def first_run(self, cell: Cell) -> RunSettings:
         """Return the run of the first value of every axis; the steps of all runs of a cell take the same time."""
-        grid = self._section(cell).grid.model_dump()
-        return self.run(cell, {axis: values[0] for axis, values in grid.items()}, self.params.seeds[0])
+        grid = dict(self._section(cell).grid)
+        return self.run(cell, {axis: values[0] for axis, values in grid.items()}, self.grid_seed)
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
         """Return the resolved settings of one run."""
@@ -253,10 +276,9 @@ class Plan:
 
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:
         """Return the runs of a cell's grid, each with its first point: several points may lead to one run."""
-        seed = self.params.seeds[0]
         runs: dict[str, tuple[Point, RunSettings]] = {}
         for point in self.points(cell, selections):
-            run = self.run(cell, point, seed)
+            run = self.run(cell, point, self.grid_seed)
             runs.setdefault(run.id, (point, run))
         return list(runs.values())
 
@@ -316,8 +338,8 @@ class Plan:
                         yield from self.to_come(cell, round_)
                     continue
                 for run in (run for pack in packs for run in pack.members):
-                    # A point's run with the first seed is also in its grid.
-                    repeated = round_ == "seeds" and run.seed == self.params.seeds[0]
+                    # A point's run with this seed is also in its grid.
+                    repeated = round_ == "seeds" and run.seed == self.grid_seed
                     yield Training(round_, run.cell, [run], known=True, repeated=repeated)
 
     def to_come(self, cell: Cell, round_: Round) -> Iterator[Training]:
@@ -327,12 +349,14 @@ class Plan:
         # The time of a run depends on these axes alone.
         axes = [axis for axis in ("annealing_rate", "cutoff_epoch") if axis in cell.axes]
         runs = [
-            self.run(cell, first | dict(zip(axes, values, strict=True)), self.params.seeds[0])
+            self.run(cell, first | dict(zip(axes, values, strict=True)), self.grid_seed)
             for values in product(*(grid[axis] for axis in axes))
         ]
         if round_ == "seeds":
-            yield Training(round_, cell.name, runs, known=False, repeated=True)
-            yield Training(round_, cell.name, runs, known=False, repeated=False, count=len(self.params.seeds) - 1)
+            again = self.params.seeds.count(self.grid_seed)
+            for count, repeated in ((again, True), (len(self.params.seeds) - again, False)):
+                if count:
+                    yield Training(round_, cell.name, runs, known=False, repeated=repeated, count=count)
         else:
             count = math.prod(len(grid[axis]) for axis in cell.axes if axis not in axes)
             for run in runs:
@@ -412,6 +436,17 @@ class Plan:
         # Titles of own images are settings; titles of the package's data sets are source code.
         own = [[self.params.sources[name].title, self.params.sources[name].version] for name in self.own_datasets()]
         return digest([*made_of, own] if own else made_of)[:12]
+
+    def foreseen(self, group: str) -> Selections | None:
+        """Return the selections of a group of which every grid has one point; None for another group."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for round_ in self.rounds_before("seeds", group):
+            for cell in self.cells_of(round_, group):
+                points = self.points(cell, found)
+                if len(points) > 1:
+                    return None
+                found[cell.name] = {"status": "selected", "point": points[0]}
+        return found
 
     def _selected(self, selections: Selections, cell: Cell) -> Mapping[str, Any]:
         if cell.name not in selections:

@@ -71,7 +71,7 @@ def _chosen(
     plan: Plan, runs_by_name: Mapping[str, StoredRun], round_: Round, group: str, selections: Selections
 ) -> dict[str, Selected]:
     tried = [
-        TriedPoint(cell, point, runs_by_name[plan.run(cell, point, plan.params.seeds[0]).name])
+        TriedPoint(cell, point, runs_by_name[plan.run(cell, point, plan.grid_seed).name])
         for cell in plan.cells_of(round_, group)
         for point in plan.points(cell, selections)
     ]

@@ -194,6 +194,19 @@ def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> Evaluatio
     return found if current else None
 
 
+def check_evaluation(run: StoredRun) -> None:
+    """Verify the evaluation of a run, if it has one.
+
+    Raises:
+        StoreError: A file of it is not as it was written.
+    """
+    path = run.folder / EVALUATION
+    if path.exists():
+        found = read_evaluation(run.folder)
+        if found is None or kept_evaluation(run, EvaluationSettings.from_json(dict(found["settings"]))) is None:
+            raise StoreError(f"{path}: altered, or not of this run")
+
+
 def evaluation_digest(document: Evaluation) -> str:
     """Return the digest of an evaluation's entries, but for ``sha256``, which keeps it."""
     return digest({key: value for key, value in document.items() if key != "sha256"})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from silent_study.store.documents import Provenance, Source
+from silent_study.store.runs import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,8 @@ TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 """Environment variable with which NVIDIA's libraries use TF32, or not, whatever torch asks them for."""
 
 SOURCE = Path(__file__).resolve().parents[2]
+REVISION = "revision.json"
+"""Name of a file beside the packages that tells their revision outside a checkout."""
 
 
 def provenance(started: datetime, seconds: float, images: int, device: torch.device) -> Provenance:
@@ -76,6 +79,8 @@ def source_revision(source: Path = SOURCE) -> Source:
 
     The newest commit of all may have changed settings alone, which makes no other results.
     """
+    if (source / REVISION).exists():
+        return read_json(source / REVISION)
     revision = _git(source, "log", "-1", "--format=%H", "--", ".")
     if not revision:
         return {"revision": None, "modified": None}

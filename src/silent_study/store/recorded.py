@@ -1,4 +1,4 @@
-"""Runs that other revisions recorded with DVC, so that a change of branches trains nothing twice."""
+"""Runs that were trained elsewhere, taken into a store: those that other revisions recorded with DVC."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from silent_study.store.locks import try_lock
+from silent_study.store.manifests import check_evaluation
 from silent_study.store.runs import RECORD, UNFINISHED, RunStore, StoreError
 from silent_study.store.stale import is_evaluated_now, is_trained_now, remove_evaluation
 from silent_study.words import counted
@@ -75,39 +75,52 @@ def _take(store: RunStore, commit: str, revision: str, wanted: Callable[[Iterabl
         name, _, file = path.removeprefix(f"{root}/").rpartition("/")
         runs.setdefault(name, []).append(file)
     missing = [name for name, own in runs.items() if RECORD in own and not store.is_finished(name)]
-    taken = [
-        name
-        for name, run_id in wanted(missing).items()
-        if _copied(store, files, f"{root}/{name}", runs[name], name, run_id)
-    ]
+    taken = 0
+    for name, run_id in wanted(missing).items():
+
+        def copy(folder: Path, name: str = name) -> None:
+            for file in runs[name]:
+                files.get_file(f"{root}/{name}/{file}", str(folder / file))
+
+        try:
+            take_run(store, name, run_id, copy)
+            taken += 1
+        except StoreError as error:
+            print(f"{error}; not taken", file=sys.stderr)
     if taken:
-        print(f"{counted(len(taken), 'run')} of {revision} taken as DVC recorded them", file=sys.stderr, flush=True)
+        print(f"{counted(taken, 'run')} of {revision} taken as DVC recorded them", file=sys.stderr, flush=True)
 
 
-def _copied(store: RunStore, files: Any, source: str, names: list[str], name: str, run_id: str) -> bool:
-    """Copy a run beside its place, verify it and rename it; return False if another process is training it."""
+def take_run(store: RunStore, name: str, run_id: str, copy: Callable[[Path], None]) -> None:
+    """Let ``copy`` write the files of a finished run into a folder, verify them and move the folder into the store.
+
+    An evaluation by other source code is left out. A run of the same result that is there already is replaced.
+
+    Raises:
+        StoreError: The run is altered or another one, other source code trained it, the store has another result of it,
+            or a process is training it here.
+    """
     final = store.folder(name)
     final.parent.mkdir(parents=True, exist_ok=True)
     descriptor = try_lock(store.lock_file(name))
     if descriptor is None:
-        return False
+        raise StoreError(f"{name}: another process is training it")
     try:
         with tempfile.TemporaryDirectory(dir=store.root, prefix=".taken-", suffix=UNFINISHED) as folder:
             beside = RunStore(Path(folder))
             beside.folder(name).mkdir(parents=True)
-            for file in names:
-                files.get_file(f"{source}/{file}", str(beside.folder(name) / file))
+            copy(beside.folder(name))
             run = beside.verified(name, run_id)
             if not is_trained_now(store, run):
-                print(f"{name}: other source code trained it; not taken", file=sys.stderr)
-                return False
+                raise StoreError(f"{name}: other source code trained it")
             if not is_evaluated_now(store, run):
                 remove_evaluation(run.folder)
-            beside.folder(name).rename(final)
+            check_evaluation(run)
+            if store.is_finished(name):
+                if not run.answers_to(store.unverified(name).digest):
+                    raise StoreError(f"{name}: the store has another result of it")
+                shutil.rmtree(final)
+            run.folder.rename(final)
         shutil.rmtree(store.working_folder(name), ignore_errors=True)
-    except StoreError as error:
-        print(f"{error}; not taken", file=sys.stderr)
-        return False
     finally:
         os.close(descriptor)
-    return True

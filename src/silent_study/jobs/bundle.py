@@ -1,0 +1,215 @@
+"""Bundles: the open runs of a plan in one file, with data and source, for a machine that has torch and numpy alone.
+
+``write_bundle`` makes one, ``borrowed.py`` trains what it holds there, and ``returned.py`` brings the runs back. A
+bundle also is a program: ``python bundle.zip``.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from silent_study.data.prepare import PREPARED
+from silent_study.data.prepared import MANIFEST, TEST, TRAIN, open_arrays
+from silent_study.data.source import Source
+from silent_study.plan.plan import GRID_ROUNDS, Plan
+from silent_study.settings import NUMERICS_VERSION, EvaluationSettings
+from silent_study.store.code import SOURCE, training_code
+from silent_study.store.files import atomic_file, write_bytes_atomically
+from silent_study.store.provenance import REVISION, source_revision
+from silent_study.store.runs import EVALUATION, RunStore, StoreError, as_json
+from silent_study.store.stale import check_code, stale_runs
+
+DOCUMENT = "bundle.json"
+PACKAGES = ("silent_gradients", "silent_study")
+BORROWED = "borrowed"
+"""Folder, below the results, of checkpoints from other machines by kind of device: no other kind can go on from one."""
+LARGE = 64 * 2**20
+"""Bytes above which ``silent-gradients bundle`` warns."""
+
+_COPIED = ("preset", "protocol", "seeds", "grid_seed")
+_PROGRAM = '''"""Train this bundle: python FILE --time-limit SECONDS --out FOLDER."""
+import sys, tempfile, zipfile
+with tempfile.TemporaryDirectory() as folder:
+    with zipfile.ZipFile(sys.path[0]) as archive:
+        archive.extractall(folder, [name for name in archive.namelist() if name.startswith("src/")])
+    sys.path.insert(0, f"{folder}/src")
+    from silent_study.jobs.borrowed import main
+    sys.exit(main([sys.path[1], *sys.argv[1:]]))
+'''
+
+
+class _Values(SimpleNamespace):
+    """Settings by name that iterate over pairs, as pydantic's models do."""
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return iter(vars(self).items())
+
+
+def _values(document: Any) -> Any:
+    if isinstance(document, dict):
+        return _Values(**{key: _values(value) for key, value in document.items()})
+    return tuple(map(_values, document)) if isinstance(document, list) else document
+
+
+def settings_document(plan: Plan) -> dict[str, Any]:
+    """Return all that a plan reads of its settings as JSON data; ``bundled_plan`` reads it back without pydantic."""
+    params = plan.params
+    sections = {}
+    for cell in plan.cells():
+        section = params.for_method(cell.experiment, cell.dataset, cell.method.name)
+        own = section.model_dump(mode="json", exclude={"methods", "overrides"})
+        sections[cell.name] = own | {"estimator_options": section.options_of(cell.method)}
+    return {
+        **{name: getattr(params, name) for name in _COPIED},
+        "methods": {
+            experiment: {dataset: section.methods for dataset, section in datasets.items()}
+            for experiment, datasets in params.experiments.items()
+        },
+        "sections": sections,
+        "sources": {
+            name: {**source.description, "counts": None, "train": source.train, "test": source.test}
+            | {"holdout": source.holdout}
+            for name, source in params.sources.items()
+        },
+        "evaluation": vars(params.evaluation.resolved()),
+        # One device: few, long packs.
+        "execution": params.execution.model_dump(mode="json") | {"workers": 1, "runs_per_pack": 64},
+    }
+
+
+def bundled_plan(document: Mapping[str, Any], results: Path) -> Plan:
+    """Return the plan of ``settings_document`` in a folder of results."""
+    sections = {}
+    for name, own in document["sections"].items():
+        options = own["estimator_options"]
+        sections[name] = _values({key: value for key, value in own.items() if key != "estimator_options"})
+        sections[name].options_of = lambda _method, options=options: dict(options)
+    sources = {
+        name: Source(
+            **{key: own[key] for key in ("name", "title", "version", "levels", "train", "test", "holdout")},
+            shape=tuple(own["shape"]),
+            arrays_sha256=own["sha256"],
+            forms=(),
+        )
+        for name, own in document["sources"].items()
+    }
+    params = SimpleNamespace(
+        **{name: document[name] for name in _COPIED},
+        experiments={
+            experiment: {dataset: SimpleNamespace(methods=methods) for dataset, methods in datasets.items()}
+            for experiment, datasets in document["methods"].items()
+        },
+        for_method=lambda experiment, dataset, method: sections[f"{dataset}/{experiment}/{method}"],
+        sources=sources,
+        evaluation=SimpleNamespace(resolved=lambda: EvaluationSettings.from_json(document["evaluation"])),
+        execution=_values(document["execution"]),
+    )
+    return Plan(cast("Any", params), results)
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """What ``write_bundle`` wrote."""
+
+    runs: int  # to be trained, at most
+    sizes: Mapping[str, int]  # bytes by kind of content, compressed
+
+
+def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
+    """Write the open runs of a plan into a zip file.
+
+    Args:
+        plan: The plan, whose results hold the runs that are done.
+        path: File to write.
+        prepared: Folder of the prepared data sets.
+
+    Raises:
+        StoreError: No run is open, or other source code made a run of the plan.
+        DataError: A prepared data set is missing or altered.
+    """
+    store = RunStore(plan.results / "store")
+    packs = plan.all_known_packs()
+    check_code(store, packs)
+    count = sum(
+        each.count
+        for each in plan.trainings()
+        if not each.repeated and not (each.known and store.is_finished(each.candidates[0].name))
+    )
+    if not count:
+        raise StoreError(f"{store.root}: has every run of the plan; nothing is left for a bundle")
+    for name in plan.datasets():
+        open_arrays(prepared / name, plan.params.sources[name].sha256)
+    document: dict[str, Any] = {
+        "numerics_version": NUMERICS_VERSION,
+        "code": {run.estimator: training_code(run.estimator)["digest"] for run in map(plan.first_run, plan.cells())},
+        "settings": settings_document(plan),
+    }
+    finished = {name for name in plan.ids_of(store.names()) if store.is_finished(name)}
+    document["done"] = sorted(name for name in finished if (store.folder(name) / EVALUATION).exists())
+    # Selections compare the runs of grids; what is not evaluated yet is evaluated there.
+    grids = {run.name for pack in packs if pack.round in GRID_ROUNDS for run in pack.members}
+    selected = {run.name for pack in packs for run in pack.members} - grids
+    document["brought"] = sorted(finished & (grids | selected.difference(document["done"])))
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__main__.py", _PROGRAM)
+        archive.writestr(DOCUMENT, as_json(document))
+        archive.writestr(f"src/{REVISION}", as_json(source_revision()))
+        for package in PACKAGES:
+            _add(archive, SOURCE / package, f"src/{package}", "**/*.py")
+        for name in plan.datasets():
+            # The evaluation noise is drawn there: it is large, and the same on every machine.
+            for each in (MANIFEST, TRAIN, TEST):
+                archive.write(prepared / name / each, f"data/{name}/{each}")
+        for name in document["brought"]:
+            _add(archive, store.folder(name), f"store/{name}", "*")
+        for device in sorted((plan.results / BORROWED).glob("*")):
+            kept = RunStore(device)
+            stale = {each.run for each in stale_runs(kept, packs)}
+            for name in kept.names():
+                if kept.has_checkpoint(name) and name not in stale and not store.is_finished(name):
+                    working = kept.working_folder(name)
+                    _add(archive, working, working.relative_to(plan.results).as_posix(), "*")
+        sizes: dict[str, int] = {}
+        for entry in archive.infolist():
+            kind = entry.filename.partition("/")[0]
+            sizes[kind] = sizes.get(kind, 0) + entry.compress_size
+    return Bundled(count, sizes)
+
+
+def _add(archive: zipfile.ZipFile, folder: Path, below: str, pattern: str) -> None:
+    for path in sorted(folder.glob(pattern)):
+        if path.is_file():
+            archive.write(path, f"{below}/{path.relative_to(folder).as_posix()}")
+
+
+def unpacked(bundle: Path, work: Path) -> dict[str, Any]:
+    """Return the document of a bundle, whose data and runs are unpacked into a folder unless that was done before.
+
+    Raises:
+        StoreError: The file is no bundle or is damaged, other source code runs here, or the folder is another bundle's.
+    """
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            text = archive.read(DOCUMENT)
+            document = json.loads(text)
+            code = {name: training_code(name)["digest"] for name in document["code"]}
+            if code != document["code"] or document["numerics_version"] != NUMERICS_VERSION:
+                raise StoreError(f"{bundle}: of other source code than runs here; run its own: python {bundle}")
+            if (work / DOCUMENT).exists():
+                if (work / DOCUMENT).read_bytes() != text:
+                    raise StoreError(f"{work}: holds the runs of another bundle; remove it or name another --work")
+                return document
+            for name in archive.namelist():
+                if name.partition("/")[0] in ("data", "store", BORROWED):
+                    archive.extract(name, work)
+            write_bytes_atomically(work / DOCUMENT, text)  # last: after a kill, the rest is unpacked again
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
+        raise StoreError(f"{bundle}: not a bundle, or damaged ({error})") from error
+    return document

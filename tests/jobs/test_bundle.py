@@ -1,0 +1,228 @@
+"""Bundles from end to end: written, trained on a machine with torch and numpy alone, cut short, absorbed, gone on."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.jobs.test_bare_container import BLOCKED
+from tests.tiny import CPU, damage, never, write_study
+
+from silent_study.cli import main
+from silent_study.data.prepare import opened
+from silent_study.jobs import bundle, returned
+from silent_study.jobs.borrowed import main as borrowed_main
+from silent_study.jobs.borrowed import train_bundle
+from silent_study.params import load, resolve
+from silent_study.plan.plan import GRID_ROUNDS, Plan
+from silent_study.plan.selection import select
+from silent_study.settings import EvaluationSettings
+from silent_study.store import stale
+from silent_study.store.manifests import manifest_if_done
+from silent_study.store.runs import EVALUATION, RECORD, WEIGHTS, RunStore, StoreError, as_json, write_json
+
+BARE = f"""
+import runpy, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED!r}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Block())
+sys.argv[0:1] = []
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+GRID = {"learning_rate": [0.001, 0.002], "annealing_rate": [0.5]}
+EVALUATION_SETTINGS = {"samples": 2, "variance_images": 4, "variance_draws": 2, "reconstructions": 2}
+ONE_POINT = {"experiments": {"learnable": {"digits": {"grid": {"learning_rate": [0.001]}}}}}
+ROUND = 18  # steps of a run
+
+
+def stop_at(call: int) -> Callable[[], bool]:
+    """A ``stop`` that returns True from one of its calls on."""
+    calls = iter(range(1, call))
+    return lambda: next(calls, None) is None
+
+
+def plan_here() -> Plan:
+    return Plan(load(), Path("results"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study whose data are prepared: a baseline with two rates and its guided form, two seeds."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("study")
+    methods = ["reparameterization", "reparameterization+silent"]
+    preset = {"evaluation": EVALUATION_SETTINGS}
+    write_study(folder, "learnable", preset, methods=methods, grid=GRID)
+    opened("digits", folder / "data/prepared/digits")
+    return folder
+
+
+@pytest.fixture
+def home(study, tmp_path, monkeypatch, cpu_command):
+    """A copy of the study as the working folder."""
+    shutil.copytree(study, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def trained(study, tmp_path_factory):
+    """The bundle of the whole study, trained without an interruption: work folder and what goes back."""
+    folder = tmp_path_factory.mktemp("trained")
+    plan = Plan(load(study / "params.yaml"), study / "results")
+    assert bundle.write_bundle(plan, folder / "bundle.zip", study / "data/prepared").runs == 5
+    assert train_bundle(folder / "bundle.zip", folder / "out", folder / "work", CPU, never) == 0
+    return folder
+
+
+def test_a_bundle_that_was_cut_short_goes_on_and_is_absorbed(home, tmp_path, trained, capsys):
+    # Both rates of the baseline are trained, the guided run is not.
+    assert main(["bundle"]) == 0
+    assert train_bundle(Path("bundle.zip"), tmp_path / "out", tmp_path / "work", CPU, stop_at(2 * ROUND + 5)) == 0
+    assert main(["absorb", str(tmp_path / "out")]) == 0
+    assert "taken: 2 runs, 0 there already; 1 checkpoint for the next bundle" in capsys.readouterr().out
+    store = RunStore(Path("results/store"))
+    assert len(store.names()) == 2
+
+    assert main(["bundle", "-o", "rest.zip"]) == 0
+    assert "rest.zip: 3 runs at most" in capsys.readouterr().out
+    command = [sys.executable, "-c", BARE, "rest.zip", "--time-limit=3000", f"--out={tmp_path / 'rest'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home, env={"PYTHONPATH": ""})
+    assert done.returncode == 0, done.stderr
+    assert "digits/learnable/reparameterization+silent: about" in done.stdout
+    assert main(["absorb", str(tmp_path / "rest")]) == 0
+
+    # The workflow's own jobs find every run, and the runs are those of an undisturbed training.
+    plan, group = plan_here(), "digits/learnable"
+    for round_ in plan.rounds(group):
+        selections = plan.selections(round_, group)
+        for pack in plan.packs(round_, selections, group):
+            manifest = manifest_if_done(store, pack)
+            assert manifest is not None
+            write_json(plan.manifest(pack), manifest)
+        if round_ in GRID_ROUNDS:
+            write_json(plan.selection_file(round_, group, selections), select(plan, store, round_, group, selections))
+    undisturbed = RunStore(trained / "work/store")
+    assert len(store.names()) == 5
+    assert store.names() == undisturbed.names()
+    for name in store.names():
+        assert store.unverified(name).digest == undisturbed.unverified(name).digest
+    assert not list(Path("results/borrowed").glob("*/*/*/*/*"))
+    with pytest.raises(StoreError, match="has every run of the plan"):
+        bundle.write_bundle(plan, home / "none.zip")
+
+
+def test_the_seeds_of_the_only_point_are_trained_side_by_side(home, tmp_path, capsys):
+    plan = Plan(resolve({"preset": "small", **ONE_POINT}, Path("presets")), Path("results"))
+    assert bundle.write_bundle(plan, home / "bundle.zip").runs == 4
+    capsys.readouterr()
+    assert train_bundle(home / "bundle.zip", tmp_path / "out", tmp_path / "work", CPU, never) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " trained " in line]
+    assert [line.split()[:2] for line in lines[:4]] == [[f"[{number}/4]", "trained"] for number in range(1, 5)]
+    assert len(returned.absorb(plan, tmp_path / "out").taken) == 4
+
+
+def test_what_is_read_back_from_a_bundle_plans_the_same_runs(home):
+    plan = plan_here()
+    again = bundle.bundled_plan(json.loads(json.dumps(bundle.settings_document(plan))), plan.results)
+    assert again.cells() == plan.cells()
+    for cell in plan.cells():
+        for round_ in ("baselines", "seeds"):
+            assert again.possible_runs(cell, round_) == plan.possible_runs(cell, round_)
+        assert again.first_run(cell) == plan.first_run(cell)
+    assert again.selection_id("baselines", "digits/learnable", {}) != ""
+    assert again.params.evaluation.resolved() == EvaluationSettings(**EVALUATION_SETTINGS)
+
+
+def altered(path: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Write a zip file again with the content of the entries of a name changed."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, content in entries.items():
+            archive.writestr(entry, change(content) if entry.endswith(name) else content)
+
+
+def other_evaluation(content: bytes) -> bytes:
+    document = json.loads(content)
+    document["report"]["bpd"] -= 1
+    return as_json(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("curve.jsonl", lambda content: content.replace(b"1", b"2", 1), "expected sha256"),
+        (EVALUATION, other_evaluation, f"{EVALUATION}: altered"),
+        (RECORD, lambda content: content.replace(b'"numerics_version": ', b'"numerics_version": 1'), "contradict"),
+    ],
+)
+def test_altered_runs_are_refused_by_name(home, tmp_path, trained, capsys, file, change, message):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    name = next(name for name in RunStore(trained / "work/store").names() if "seed=1" in name)
+    altered(tmp_path / "out/runs-1.zip", f"{name}/{file}", change)
+    assert main(["absorb", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert name in printed.err
+    assert "taken: 4 runs" in printed.out
+    assert not RunStore(Path("results/store")).is_finished(name)
+
+
+def test_damaged_and_foreign_files_are_refused(home, tmp_path, trained, capsys, monkeypatch):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    damage(tmp_path / "out/runs-1.zip")
+    assert main(["absorb", str(tmp_path / "out")]) == 1
+    assert "damaged in" in capsys.readouterr().err
+    shutil.rmtree("results")
+    assert main(["absorb", str(trained / "out"), "--config", "seeds=[7]"]) == 1
+    assert capsys.readouterr().err.count("no run of these settings; not taken") == 5
+    monkeypatch.setattr(stale, "training_code", lambda _estimator: {"digest": "of another code", "files": {}})
+    assert main(["absorb", str(trained / "out")]) == 1
+    assert capsys.readouterr().err.count("other source code trained it; not taken") == 5
+    assert main(["absorb", str(home)]) == 1
+    assert "no runs-*.zip of a borrowed machine in it" in capsys.readouterr().err
+
+
+def test_results_go_back_before_weights_where_there_is_little_room(home, tmp_path, trained, monkeypatch):
+    store = RunStore(trained / "work/store")
+    light = sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file() and path.name != WEIGHTS)
+    monkeypatch.setattr(returned, "PARTS", 2)
+    monkeypatch.setattr(returned, "PART_BYTES", light // 2)
+    assert returned.write_parts(store, store.names(), tmp_path / "out", "cpu") != []
+    sizes = [path.stat().st_size for path in (tmp_path / "out").iterdir()]
+    assert len(sizes) <= 2
+    assert max(sizes) <= light // 2
+    found = returned.absorb(plan_here(), tmp_path / "out")
+    assert found.refused == []
+    here = RunStore(Path("results/store"))
+    for name in found.taken:
+        assert here.unverified(name).digest == store.unverified(name).digest
+    assert any(store.unverified(name).has_weights > here.unverified(name).has_weights for name in found.taken)
+
+
+def test_a_bundle_that_cannot_be_used_says_so(home, tmp_path, trained, monkeypatch, capsys):
+    shutil.copytree(trained / "work", tmp_path / "work")
+    assert main(["bundle", "--config", "seeds=[0,1,2]"]) == 0
+    for path, work, message in (
+        (Path("bundle.zip"), tmp_path / "work", "holds the runs of another bundle"),
+        (Path("params.yaml"), tmp_path / "other", "not a bundle, or damaged"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            bundle.unpacked(path, work)
+    assert borrowed_main(["params.yaml", "--time-limit=60", f"--out={tmp_path / 'out'}"]) == 1
+    assert "params.yaml: not a bundle" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        borrowed_main(["bundle.zip", "--time-limit=5", f"--out={tmp_path / 'out'}"])
+    assert "expected more than 20 seconds" in capsys.readouterr().err
+    monkeypatch.setattr(bundle, "NUMERICS_VERSION", 0)
+    with pytest.raises(StoreError, match="of other source code than runs here"):
+        bundle.unpacked(Path("bundle.zip"), tmp_path / "other")
