@@ -8,22 +8,20 @@ enough cosines approximate every continuous function (Rahimi and Recht 2007).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, check_mean, check_variance
-from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, GaussianLikelihood
+from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, PixelVarianceDecoder, small_linear
 from silent_gradients.posteriors.contract import Posterior
 
 Activation = Literal["square", "cosine"]
 
 
-class TwoLayerDecoder(Decoder):
-    """p(x|z) = N(A z + U y + b, diag(w)^-1) with y = phi(V z + c) and phi a square or a cosine.
+class TwoLayerDecoder(PixelVarianceDecoder):
+    """p(x|z) = N(A z + U y + b, diag(v)) with y = phi(V z + c) and phi a square or a cosine.
 
     Args:
         latent_dim: k.
@@ -31,16 +29,14 @@ class TwoLayerDecoder(Decoder):
         hidden: R, number of hidden units; the expectation costs R^2 per image.
         activation: ``square``, exact for every family of independent latent variables, or ``cosine``, exact for
             Gaussian ones.
-        variance: Variance of every dimension, 1 / w; the initial one if it is learned.
+        variance: v, one number or [D]; the initial one if it is learned.
         mean: [D], initial b: the data's mean; None for 1/2.
         learned_variance: Learn a variance for each dimension.
 
     Raises:
-        ShapeError: ``mean`` is not [D].
+        ShapeError: ``mean`` is not [D], or ``variance`` is neither a number nor [D].
         ValueError: Unknown activation, or ``variance`` is not positive and finite.
     """
-
-    log_precision: Tensor
 
     def __init__(
         self,
@@ -48,78 +44,50 @@ class TwoLayerDecoder(Decoder):
         dimensions: int,
         hidden: int,
         activation: Activation,
-        variance: float,
+        variance: float | Tensor,
         mean: Tensor | None = None,
         *,
         learned_variance: bool = False,
     ) -> None:
-        super().__init__(latent_dim, dimensions)
+        super().__init__(latent_dim, dimensions, variance, learned=learned_variance)
         if activation not in get_args(Activation):
             raise ValueError(f"activation: expected one of {list(get_args(Activation))}, got {activation!r}")
-        check_variance(variance)
-        check_mean(mean, dimensions)
         self.activation: Activation = activation
-        self.linear, self.hidden = nn.Linear(latent_dim, dimensions), nn.Linear(latent_dim, hidden)
+        self.linear, self.hidden = small_linear(latent_dim, dimensions, mean), nn.Linear(latent_dim, hidden)
         self.output = nn.Linear(hidden, dimensions, bias=False)
-        for layer in (self.linear, self.output):
-            nn.init.normal_(layer.weight, std=INITIAL_WEIGHT_SCALE)
+        nn.init.normal_(self.output.weight, std=INITIAL_WEIGHT_SCALE)
         square = activation == "square"
         nn.init.normal_(self.hidden.weight, std=(0.5 if square else 1.0) / math.sqrt(latent_dim))
         with torch.no_grad():
-            self.linear.bias.copy_(torch.full((dimensions,), 0.5) if mean is None else mean)
             if square:
                 self.hidden.bias.normal_(std=0.1)
             else:
                 self.hidden.bias.uniform_(0, 2 * math.pi)
-        log_precision = torch.full((dimensions,), -0.5 * math.log(variance))
-        if learned_variance:
-            self.log_precision = nn.Parameter(log_precision)
-        else:
-            self.register_buffer("log_precision", log_precision)
 
-    def likelihood(self, z: Tensor) -> GaussianLikelihood:
+    def mean(self, z: Tensor) -> Tensor:
         inner = self.hidden(z)
-        outer = inner.square() if self.activation == "square" else inner.cos()
-        return GaussianLikelihood(
-            self.linear(z) + self.output(outer), self.log_precision, (2 * self.log_precision).exp()
-        )
-
-    def objective(self, x: Tensor, noise_variance: float = 0.0) -> TwoLayerObjective:
-        return TwoLayerObjective(self, x, noise_variance)
-
-
-@dataclass(frozen=True)
-class TwoLayerObjective(ClosedFormObjective):
-    """log p(x|z) of two layers, with its exact expectation."""
-
-    decoder: TwoLayerDecoder
+        return self.linear(z) + self.output(inner.square() if self.activation == "square" else inner.cos())
 
     def is_exact(self, q: Posterior) -> bool:
-        """Return whether there is an ``expectation``, which is then exact."""
-        return q.is_gaussian or (self.decoder.activation == "square" and q.has_independent_coordinates)
+        return q.is_gaussian or (self.activation == "square" and q.has_independent_coordinates)
 
-    def closed_form(self, q: Posterior) -> Tensor:
-        """Return E_q log p(x|z) in nats, shape [B].
-
-        The expected weighted error is that at the mean and the weighted variance of A z + U y: of z, of y and of both.
+    def moments(self, q: Posterior, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E_q m and the weighted variance of m = A z + U y + b: of z, of y and of both.
 
         Raises:
-            NotImplementedError: There is none for the family.
+            NotImplementedError: There are none for the family.
         """
         if not self.is_exact(q):
             raise NotImplementedError(
-                f"q: a decoder of {self.decoder.activation}s has no expectation under a {q.name} posterior; sample it"
+                f"q: a decoder of {self.activation}s has no expectation under a {q.name} posterior; sample it"
             )
-        decoder = self.decoder
-        precision = (2 * decoder.log_precision).exp()
-        linear, output = decoder.linear, decoder.output.weight
-        mean, covariances = (_squares if decoder.activation == "square" else _cosines)(
-            q, decoder.hidden, linear.weight.T @ (precision[:, None] * output), output.T @ (precision[:, None] * output)
+        linear, output = self.linear, self.output.weight
+        weighted = precision[:, None] * output
+        hidden, variance = (_squares if self.activation == "square" else _cosines)(
+            q, self.hidden, linear.weight.T @ weighted, output.T @ weighted
         )
-        residual = self.x - F.linear(q.mean, linear.weight, linear.bias) - F.linear(mean, output)
-        error = (residual.square() + self.noise_variance) @ precision + covariances
-        error = error + q.variance @ (precision @ linear.weight.square())
-        return decoder.log_precision.sum() - 0.5 * (error + self.x.shape[1] * math.log(2 * math.pi))
+        mean = F.linear(q.mean, linear.weight, linear.bias) + F.linear(hidden, output)
+        return mean, variance + q.total_variance(precision.sqrt()[:, None] * linear.weight)
 
 
 def _covariance(q: Posterior, weight: Tensor) -> Tensor:
