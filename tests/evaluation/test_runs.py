@@ -44,7 +44,14 @@ def store(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "cell", ["fixed/reinforce", "learnable/reinforce+silent", "learnable/silent-gaussian", "log-linear/reinforce", "two-layer/reinforce"]
+    "cell",
+    [
+        "fixed/reinforce",
+        "learnable/reinforce+silent",
+        "learnable/silent-gaussian",
+        "log-linear/reinforce",
+        "two-layer/reinforce",
+    ],
 )
 def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
     settings = tiny.settings(cell, epochs=4, snapshot_epochs=(2, 4))

@@ -98,9 +98,7 @@ def _gradient_variances(name: str, title: str, cells: Sequence[Cell], context: C
     return Table(name, title, (*printed.facts(data, context), _ABOUT_GRADIENT_VARIANCE, *notes), data, tuple(parts))
 
 
-def _all_metrics(
-    name: str, title: str, experiment: str, cells: Sequence[Cell], context: Context, *about: str
-) -> Table:
+def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], context: Context, *about: str) -> Table:
     """Return every metric of the cells of an experiment with an exact decoder."""
     data = tables.measurements(cells, context, experiment, tables.ALL_METRICS)
     groups: dict[tuple[str, bool], list[Row]] = {}
