@@ -207,7 +207,7 @@ class RunSettings:
         estimator_options: Options of that estimator, e.g. ``{"temperature": 1.0}``.
         precision: Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the analytic
             heads are float32.
-        variance: Fixed variance of the likelihood (``fixed`` and ``two-layer`` only); ``None`` if variances are learned.
+        variance: Fixed variance of the likelihood (``fixed`` and ``two-layer``); ``None`` if variances are learned.
         learning_rate: Learning rate of encoder and reported decoder (of the encoder alone if the decoder is exact).
         mean_rate: Learning rate of the reported decoder's mean part, or of a two-layer one (exact decoders only).
         precision_rate: Learning rate of the reported decoder's precision part (``log-linear`` only).
