@@ -77,9 +77,9 @@ def claims(study: str) -> list[Any]:
 
 @cache
 def rows(study: str) -> pd.DataFrame:
-    """Return the rows of Tables 2 to 4 and of the log-linear table of a study."""
+    """Return the rows of Tables 2 to 4 and of the tables of our own experiments of a study."""
     tables = sorted((MEASURED / study / "tables").glob("*.csv"))
-    kept = [table for table in tables if table.stem.startswith(("table-2", "table-3", "table-4", "log-linear-prec"))]
+    kept = [table for table in tables if table.stem.startswith(("table-2", "table-3", "table-4", "log-linear-prec", "two-layer-dec"))]
     return pd.concat([pd.read_csv(table) for table in kept]).set_index(["dataset", "experiment", "method", "metric"])
 
 
@@ -706,10 +706,12 @@ def summary(folder: str = "results", rows: int | None = None) -> None:
 _PRESETS = {
     "digits": ("the paper's cells on 8x8 digits; the default", ("digits-protocol-paper", "digits-other-processor")),
     "digits-beyond": ("more estimators, a log-linear precision, sampled guides", ("digits-beyond",)),
+    "digits-exact": ("a nonlinear decoder with an exact expectation, beside sampled estimators", ("digits-exact",)),
     "mnist-short": ("every method on MNIST in minutes: shows that all works, decides nothing", ()),
     "mnist-reduced": ("the paper's cells on MNIST, small networks", ("mnist-reduced",)),
     "mnist-fixed": ("fixed variance, the paper's networks, 90 of 500 epochs", ("mnist-fixed",)),
     "mnist-beyond": ("as digits-beyond, on MNIST", ("mnist-beyond",)),
+    "mnist-exact": ("as digits-exact, on MNIST; not measured", ()),
     "colour-reduced": (
         "the paper's cells on CIFAR-10 and a stand-in for ImageNet 32x32, small networks",
         ("colour-reduced", "colour-reduced-protocol-paper"),

@@ -17,7 +17,7 @@ from silent_study.settings import EXPERIMENTS, Experiment, PosteriorFamily
 
 def test_every_experiment_is_declared():
     assert set(EXPERIMENTS) == set(METHODS) == set(get_args(Experiment))
-    assert {name for name, traits in EXPERIMENTS.items() if traits.linear} == {"fixed", "log-linear"}
+    assert {name for name, traits in EXPERIMENTS.items() if traits.exact} == {"fixed", "log-linear", "two-layer"}
     assert {name for name, traits in EXPERIMENTS.items() if traits.fixed_variance} == {"fixed"}
 
 
@@ -31,7 +31,7 @@ def test_the_papers_methods_are_there_without_the_registry(experiment):
     assert names <= set(METHODS[experiment].papers)
 
 
-@pytest.mark.parametrize("experiment", ["fixed", "log-linear"])
+@pytest.mark.parametrize("experiment", ["fixed", "log-linear", "two-layer"])
 def test_every_estimator_is_a_method_beside_an_exact_decoder(experiment):
     served = {(method.estimator, method.posterior) for method in METHODS[experiment].values()}
     assert served == {

@@ -116,14 +116,14 @@ class TinyStudy:
             "log_term": "taylor-square",
         }
         encoder, decoder = CHANNELS[self.architecture]
-        linear = experiment != "learnable"
+        exact, two_layer = experiment != "learnable", experiment == "two-layer"
         values: dict[str, Any] = {
             "experiment": experiment,
             "method": method.name,
             "data": DataSettings("tiny", prepared.sha256, prepared.shape, LEVELS, "holdout", len(prepared.train) // 4),
             "posterior": method.posterior,
             "latent_dim": 3,
-            "network": NetworkSettings(self.architecture, encoder, () if linear else decoder),  # type: ignore[arg-type]
+            "network": NetworkSettings(self.architecture, encoder, () if exact else decoder),  # type: ignore[arg-type]
             "initialization": "standardized",
             "precision": "float32",
             "estimator": method.estimator,
@@ -132,12 +132,12 @@ class TinyStudy:
                 **{option: value for option, value in OPTIONS.items() if option in method.options},
             },
             "silent": None if method.guide == "none" else SilentSettings(**guide | (silent or {})),
-            "variance": 0.02 if experiment == "fixed" else None,
+            "variance": 0.02 if experiment in ("fixed", "two-layer") else None,
             "seed": 0,
             "epochs": 5,
             "batch_size": 16,
             "learning_rate": 1e-3,
-            "mean_rate": 2e-3 if linear else None,
+            "mean_rate": 2e-3 if exact else None,
             "precision_rate": 5e-4 if experiment == "log-linear" else None,
             "betas": (0.9, 0.999),
             "weight_decay": 0.01,
@@ -146,6 +146,8 @@ class TinyStudy:
             "evaluation_samples": 2,
             "snapshot_epochs": (2,),
             "threshold_bpd": None,
+            "activation": "square" if two_layer else None,
+            "hidden_units": 4 if two_layer else None,
         }
         return RunSettings(**values | changes)
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from silent_gradients import estimators, latent_noise
 from silent_gradients.decoders.bernoulli import BernoulliDecoder, BernoulliLikelihood
 from silent_gradients.decoders.convolutional import ConvolutionalDecoder
-from silent_gradients.decoders.fixed_variance import FixedVarianceDecoder
+from silent_gradients.decoders.fixed_variance import FactorAnalysisDecoder, FixedVarianceDecoder
 from silent_gradients.decoders.likelihood import (
     ClosedFormObjective,
     Decoder,
@@ -62,6 +62,7 @@ __all__ = [
     "Estimator",
     "EstimatorError",
     "ExactObjective",
+    "FactorAnalysisDecoder",
     "FixedVarianceDecoder",
     "Gaussian",
     "GaussianLikelihood",

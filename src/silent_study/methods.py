@@ -172,7 +172,7 @@ class EstimatorTraits:
         for posterior in self.posteriors:
             name = self.name if posterior == usual else f"{self.name}-{posterior}"
             method = Method(experiment, name, posterior, self.name, options=self.options)
-            yield from [method] if EXPERIMENTS[experiment].linear else self._guided(method)
+            yield from [method] if EXPERIMENTS[experiment].exact else self._guided(method)
 
     def _guided(self, method: Method) -> Iterator[Method]:
         """Yield the variants of a method beside a decoder without a known expectation."""

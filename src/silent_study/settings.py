@@ -20,13 +20,15 @@ NUMERICS_VERSION = 3
 FLATTENED_TOLERANCE = 0.005
 """A curve has flattened if its last tenth is, on average, less than this many bits/dim below the tenth before."""
 
-Experiment = Literal["fixed", "learnable", "log-linear"]
+Experiment = Literal["fixed", "learnable", "log-linear", "two-layer"]
 PosteriorFamily = Literal["gaussian", "bernoulli"]
 Architecture = Literal["plain", "strided"]
 Initialization = Literal["standardized", "torch"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 GuideDecoder = Literal["linear", "log-linear"]
 GuideRole = Literal["only", "annealed", "control"]
+Activation = Literal["square", "cosine"]
+PixelVariances = Literal["fixed", "learned"]
 LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
 Protocol = Literal["holdout", "paper"]
 
@@ -41,25 +43,31 @@ class ExperimentTraits:
 
     Attributes:
         title: Name in tables, figures and the report.
-        decoder: The reported decoder: ``linear`` (mean, with a fixed variance), ``log-linear`` or ``convolutional``.
+        decoder: The reported decoder: ``linear`` (mean, with a fixed variance), ``log-linear``, ``two-layer`` or
+            ``convolutional``.
         axes: Grid axes of the encoder and the reported decoder; methods with a guide add the guide's axes.
         in_paper: True if the paper has the experiment.
     """
 
     title: str
-    decoder: Literal["linear", "log-linear", "convolutional"]
+    decoder: Literal["linear", "log-linear", "two-layer", "convolutional"]
     axes: tuple[str, ...]
     in_paper: bool = True
 
     @property
-    def linear(self) -> bool:
-        """True if the reported decoder is linear: its expected log-likelihood is known, without sampling."""
+    def exact(self) -> bool:
+        """True if the expected log-likelihood of the reported decoder is known, without sampling."""
         return self.decoder != "convolutional"
 
     @property
     def fixed_variance(self) -> bool:
-        """True if the likelihood has one fixed variance, which the grid sets."""
-        return "variance" in self.axes
+        """True if the reported decoder is linear with one fixed variance: probabilistic PCA is its limit."""
+        return self.decoder == "linear"
+
+    @property
+    def constant_variance(self) -> bool:
+        """True if the variances of the likelihood are the same for every image."""
+        return self.decoder in ("linear", "two-layer")
 
 
 EXPERIMENTS: Mapping[str, ExperimentTraits] = {
@@ -67,6 +75,9 @@ EXPERIMENTS: Mapping[str, ExperimentTraits] = {
     "learnable": ExperimentTraits("learnable variance", "convolutional", ("learning_rate",)),
     "log-linear": ExperimentTraits(
         "log-linear precision", "log-linear", ("learning_rate", "mean_rate", "precision_rate"), in_paper=False
+    ),
+    "two-layer": ExperimentTraits(
+        "two-layer decoder", "two-layer", ("learning_rate", "mean_rate", "variance"), in_paper=False
     ),
 }
 """The experiments in the order of the report."""
@@ -196,9 +207,9 @@ class RunSettings:
         estimator_options: Options of that estimator, e.g. ``{"temperature": 1.0}``.
         precision: Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the analytic
             heads are float32.
-        variance: Fixed variance of the likelihood (``fixed`` only).
-        learning_rate: Learning rate of encoder and reported decoder (of the encoder alone if the decoder is linear).
-        mean_rate: Learning rate of the reported decoder's mean part (linear decoders only).
+        variance: Fixed variance of the likelihood (``fixed`` and ``two-layer``); ``None`` if variances are learned.
+        learning_rate: Learning rate of encoder and reported decoder (of the encoder alone if the decoder is exact).
+        mean_rate: Learning rate of the reported decoder's mean part, or of a two-layer one (exact decoders only).
         precision_rate: Learning rate of the reported decoder's precision part (``log-linear`` only).
         gradient_clip: Largest global gradient norm of an optimizer's parameters; ``None`` is no clipping.
         snapshot_epochs: Epochs after which the weights are kept for the gradient variance.
@@ -206,6 +217,8 @@ class RunSettings:
         cooldown_epochs: Last epochs, in which all learning rates fall linearly to 0.
         kl_warmup_epochs: First epochs, in which the weight of the KL divergence rises linearly from 0 to 1.
         last_layer_scale: Factor on the initial weights of the nonlinear decoder's last layer (``standardized`` only).
+        activation: Of a two-layer decoder's hidden units.
+        hidden_units: Their number.
 
     A field with a default was added after runs had been stored. Its default is not written, so these keep their ids.
     """
@@ -238,6 +251,8 @@ class RunSettings:
     cooldown_epochs: float = 0.0
     kl_warmup_epochs: float = 0.0
     last_layer_scale: float = 0.1
+    activation: Activation | None = None
+    hidden_units: int | None = None
 
     @property
     def cell(self) -> str:

@@ -6,11 +6,16 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
-from tests.tiny import write_study
+from tests.tiny import CPU, write_study
 
+from silent_study import params
 from silent_study.cli import main
+from silent_study.jobs.pack import TrainingOptions, run_pack
+from silent_study.plan.plan import Plan
+from silent_study.store.runs import RunStore, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -205,6 +210,32 @@ def test_select_says_what_it_selected(repository, capsys, monkeypatch):
         "digits/fixed/reparameterization: learning_rate 0.002, mean_rate null; all 3 diverged",
         f"selection: {path.relative_to(repository)}",
     ]
+
+
+def test_a_study_of_two_layers_comes_to_its_report(tmp_path, monkeypatch, capsys):
+    """Both activations and both kinds of variances, without Snakemake; there is no closed-form limit."""
+    monkeypatch.chdir(tmp_path)
+    methods = ["silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax"]
+    changed = {"silent-gaussian": {"activation": "cosine"}, "gumbel-softmax": {"pixel_variances": "learned"}}
+    evaluation = {"samples": 1, "variance_images": 4, "variance_draws": 2, "reconstructions": 1}
+    section = {"epochs": 1, "hidden_units": 3, "snapshot_epochs": [1], "methods": methods, "overrides": changed}
+    write_study(tmp_path, "two-layer", {"evaluation": evaluation}, **section)
+    assert main(["prepare", "digits"]) == main(["dequantize", "digits"]) == 0
+    plan, store = Plan(params.load(tmp_path / "params.yaml")), RunStore(Path("results/store"))
+    for round_ in ("baselines", "seeds"):
+        for pack in plan.packs(round_, plan.selections(round_)):
+            found = run_pack(pack, store, Path("data/prepared/digits"), CPU, TrainingOptions(stack=2))
+            write_json(plan.manifest(pack), found)
+        if round_ == "baselines":
+            assert main(["select", "baselines", "digits/two-layer"]) == 0
+    assert main(["plan"]) == main(["status"]) == main(["gather"]) == 0
+    rows = pd.read_csv("results/tables/two-layer-decoder.csv").query("metric == 'bpd'").set_index("method")
+    assert set(rows.index) == set(methods)
+    assert (rows["seeds"] == 2).all()
+    assert rows["closed_form"].isna().all()
+    variance = pd.read_csv("results/tables/two-layer-gradient-variance.csv").set_index("method")["batch_mean"]
+    assert (variance > 0).to_dict() == {method: not method.startswith("silent") for method in methods}
+    assert "Digits, two-layer decoder" in Path("results/report.html").read_text()
 
 
 def test_without_a_verb_it_is_a_usage_error(capsys):

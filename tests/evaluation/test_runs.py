@@ -44,7 +44,14 @@ def store(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "cell", ["fixed/reinforce", "learnable/reinforce+silent", "learnable/silent-gaussian", "log-linear/reinforce"]
+    "cell",
+    [
+        "fixed/reinforce",
+        "learnable/reinforce+silent",
+        "learnable/silent-gaussian",
+        "log-linear/reinforce",
+        "two-layer/reinforce",
+    ],
 )
 def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
     settings = tiny.settings(cell, epochs=4, snapshot_epochs=(2, 4))
@@ -61,7 +68,7 @@ def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
         assert document["limit"] == dataclasses.asdict(limit)
     else:
         assert document["limit"] is None
-    if cell.startswith("log-linear"):
+    if cell.startswith(("log-linear", "two-layer")):
         assert document["report"]["bpd_mc_error"] == 0
     if vae.estimator is None:
         assert document["gradient_variance"] == []
@@ -79,7 +86,7 @@ def test_every_number_is_that_of_a_fresh_measurement(tiny, store, cell):
             "reinforce": {"batch_mean": found.batch_mean, "per_image_mean": found.per_image_mean}
         }
     with np.load(run.folder / "reconstructions.npz") as pictures:
-        names = {"originals", "means"} | (set() if cell.startswith("fixed") else {"standard_deviations"})
+        names = {"originals", "means"} | (set() if cell.startswith(("fixed", "two")) else {"standard_deviations"})
         assert set(pictures) == names
         assert all(pictures[name].shape == (2, 1, 4, 4) for name in names)
         np.testing.assert_array_equal(pictures["originals"], evaluation_images(prepared.test[:2]).numpy())

@@ -18,6 +18,9 @@ TABLE = {
     for key, (value, *words) in yaml.safe_load((Path(__file__).parent / "reruns.yaml").read_text()).items()
 }
 FIXED = "digits/fixed"
+SECTIONS = {"*.grid.variance": "experiments.fixed.digits"}
+SECTIONS |= dict.fromkeys(("*.activation", "*.hidden_units", "*.pixel_variances"), "experiments.two-layer.digits")
+"""Where a key is set that concerns one experiment."""
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -41,6 +44,7 @@ def presets(study, tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("reruns")
     document = yaml.safe_load((study / "study.yaml").read_text())
     document["experiments"]["learnable"] = {"cifar10": document["experiments"]["learnable"].pop("digits")}
+    document["experiments"]["two-layer"] = dict(document["experiments"]["fixed"])
     for name in ("study", "other"):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(document))
     document["experiments"]["fixed"] = {"images": document["experiments"]["fixed"].pop("digits")}
@@ -64,7 +68,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     if key == "*.network.architecture":  # it has other numbers of channels
         key, channels = "*.network", [4, 4, 4, 4]
         value = {"architecture": value, "encoder_channels": channels, "decoder_channels": channels}
-    section = "experiments.fixed.digits" if key == "*.grid.variance" else "experiments.learnable.cifar10"
+    section = SECTIONS.get(key, "experiments.learnable.cifar10")
     section = "images" if key.startswith("data.sets") else section
     for part in reversed(key.replace("*", section).split(".")):
         value = {part: value}

@@ -420,7 +420,7 @@ def test_no_method_of_the_colour_preset_has_more_points_than_a_baseline():
 @pytest.mark.parametrize(("preset", "dataset"), [("digits-beyond", "digits"), ("mnist-beyond", "mnist")])
 def test_the_silent_and_the_sampled_guide_differ_in_nothing_else(preset, dataset):
     resolved = params.resolve({"preset": preset}, ROOT / "presets")
-    assert set(resolved.experiments) == set(METHODS)
+    assert set(resolved.experiments) == set(METHODS) - {"two-layer"}
     methods = resolved.experiments["learnable"][dataset].methods
     sampled = [method for method in methods if method.endswith("+sampled")]
     assert sampled == ["reparameterization+sampled", "gumbel-softmax+sampled", "reinforce+sampled"]

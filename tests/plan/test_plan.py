@@ -283,6 +283,26 @@ def test_the_log_linear_experiment_has_rates_of_both_heads(make):
     assert all(run.precision_rate is None for run in runs if run.experiment != "log-linear")
 
 
+def test_the_two_layer_experiment_has_a_fixed_variance_or_learned_ones(make):
+    asked = {
+        "methods": ["silent-gaussian", "reinforce"],
+        "overrides": {"silent-gaussian": {"activation": "cosine", "pixel_variances": "learned"}},
+        "epochs": 3,
+        "batch_size": 64,
+        "latent_dim": 5,
+        "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2] * 5},
+        "hidden_units": 7,
+        "grid": {"learning_rate": [0.001], "variance": [0.1, 0.01]},
+    }
+    runs = runs_of(make({"experiments": {"two-layer": {"digits": asked}}}), "baselines")
+    own = [(run.method, run.activation, run.variance) for run in runs if run.experiment == "two-layer"]
+    fixed = [("reinforce", "square", variance) for variance in (0.1, 0.01)]
+    assert own == [("silent-gaussian", "cosine", None), *fixed]
+    for run in runs:
+        own_network = (run.hidden_units, run.mean_rate, run.network.decoder_channels)
+        assert own_network == (7, 0.001, ()) if run.experiment == "two-layer" else run.hidden_units is None
+
+
 def test_precision_and_guide_reach_the_runs(make):
     over = {"precision": "tf32", "overrides": {"silent-bernoulli": {"guide": "log-linear"}}}
     for run in runs_of(make(section("learnable", **over)), "baselines"):

@@ -45,7 +45,7 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
         "estimator": kind.estimator,
         "estimator_options": {option: float(value) for option, value in kind.options.items()},
         "silent": None if kind.guide == "none" else {"role": kind.guide, "sampled": kind.sampled, **guide},
-        "variance": 0.01 if experiment == "fixed" else None,
+        "variance": 0.01 if experiment in ("fixed", "two-layer") else None,
         "seed": seed,
         "epochs": epochs,
         "batch_size": 64,
@@ -59,6 +59,7 @@ def settings(cell: str, seed: int = 0, epochs: int = 20, **changes: Any) -> dict
         "evaluation_samples": 16,
         "snapshot_epochs": [2, 20],
         "threshold_bpd": 3.0,
+        **({"activation": "square", "hidden_units": 8} if experiment == "two-layer" else {}),
     }
     for path, value in changes.items():
         *parents, leaf = path.split("__")

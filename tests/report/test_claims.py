@@ -208,6 +208,13 @@ def test_a_silent_guide_against_a_sampled_one_is_a_claim_of_ours(study):
     assert len(found) == 3
 
 
+def test_a_silent_gradient_of_two_layers_is_compared_with_sampled_ones(study):
+    study.planned = tuple(f"digits/two-layer/{name}" for name in ("silent-bernoulli", "gumbel-softmax", "rloo"))
+    ((key, claim),) = study.claims.items()
+    assert key == ("silent-bernoulli", "gumbel-softmax", "bpd")
+    assert (claim.expected, claim.basis) == (-1, "ours")
+
+
 def test_the_paper_claims_nothing_of_what_is_beyond_it(study):
     names = [f"digits/learnable/{name}" for name in ("rloo", "rloo+silent", "reinforce", "silent-gaussian")]
     names += [f"digits/log-linear/{name}" for name in ("silent-bernoulli", "reinforce", "reparameterization")]

@@ -225,24 +225,31 @@ def test_markdown_escapes_what_would_break_a_row():
     assert "| x\\|y | line line |" in text
 
 
-def test_the_log_linear_experiment_has_tables_of_its_own(study):
-    for experiment, bpd in (("fixed", 2.1), ("learnable", 2.2)):
-        study.add_seeds(f"digits/{experiment}/reparameterization", [bpd, bpd + 0.01, bpd + 0.02])
-    assert not any(name.startswith("log-linear") for name in study.tables)
-    study.add_seeds("digits/log-linear/reparameterization", [2.3, 2.31, 2.32])
-    study.options["factor_analysis"] = {"digits/learnable": LIMIT, "digits/log-linear": LIMIT | {"bpd": 2.25}}
+@pytest.mark.parametrize(
+    ("experiment", "stem", "caption"),
+    [
+        ("log-linear", "log-linear-precision", "digits, log-linear precision, linear decoder"),
+        ("two-layer", "two-layer-decoder", "digits, two-layer decoder"),
+    ],
+)
+def test_an_experiment_of_ours_has_tables_of_its_own(study, experiment, stem, caption):
+    for other, bpd in (("fixed", 2.1), ("learnable", 2.2)):
+        study.add_seeds(f"digits/{other}/reparameterization", [bpd, bpd + 0.01, bpd + 0.02])
+    assert not any(name.startswith(experiment) for name in study.tables)
+    study.add_seeds(f"digits/{experiment}/reparameterization", [2.3, 2.31, 2.32])
+    study.options["factor_analysis"] = {"digits/learnable": LIMIT, f"digits/{experiment}": LIMIT | {"bpd": 2.25}}
     laid_out = study.tables
-    table = laid_out["log-linear-precision"]
+    table = laid_out[stem]
     assert row(table.data, metric="bpd")["closed_form"] == 2.25
     line = row(table.parts[0].frame)
     assert (line["BPD", "mean"], line["BPD", "closed form"]) == ("2.310", "2.250")
     assert ("BPD", "published") not in line
-    assert table.parts[0].caption == "digits, log-linear precision, linear decoder"
+    assert table.parts[0].caption == caption
     assert table.title.startswith("Beyond the paper")
-    assert set(laid_out["log-linear-gradient-variance"].data["experiment"]) == {"log-linear"}
+    assert set(laid_out[f"{experiment}-gradient-variance"].data["experiment"]) == {experiment}
     for name, other in laid_out.items():
-        if not name.startswith("log-linear") and name != "grid":
-            assert "log-linear" not in set(other.data.get("experiment", []))
+        if not name.startswith(experiment) and name != "grid":
+            assert experiment not in set(other.data.get("experiment", []))
 
 
 def test_what_is_beyond_the_paper_stands_below_it_and_says_so(study):

@@ -92,6 +92,7 @@ CELLS = [
     "fixed/reparameterization",
     "fixed/silent-bernoulli",
     "log-linear/silent-gaussian",
+    "two-layer/silent-bernoulli",
 ]
 
 

@@ -15,6 +15,7 @@ from silent_gradients import (
     FixedVarianceDecoder,
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
+    TwoLayerDecoder,
     networks,
 )
 from silent_gradients.estimators import Silent
@@ -27,6 +28,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "fixed": FixedVarianceDecoder,
     "learnable": ConvolutionalDecoder,
     "log-linear": LogLinearPrecisionDecoder,
+    "two-layer": TwoLayerDecoder,
 }
 RNG = np.random.default_rng(0)
 MEAN, DEVIATION = RNG.uniform(0.2, 0.8, 16), RNG.uniform(0.05, 0.3, 16)
@@ -149,7 +151,8 @@ def test_every_weight_has_one_optimizer_at_its_rate(tiny, cell):
             assert weight not in rates
             rates[weight] = optimizer.rate
     linear = {"decoder.mean_head": 0.002, "decoder.precision_head": 0.0005}
-    reported = {"fixed": {"decoder": 0.002}, "learnable": {"decoder": 0.1}, "log-linear": linear}
+    own = {"decoder": 0.002}
+    reported = {"fixed": own, "learnable": {"decoder": 0.1}, "log-linear": linear, "two-layer": own}
     expected = {"encoder": 0.1, "guide.mean_head": 0.002, "guide.precision_head": 0.001}
     expected |= reported[settings.experiment]
     named = dict(vae.named_parameters())

@@ -46,6 +46,7 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
     "KL warm-up": ("learnable/gumbel-softmax+silent", {"kl_warmup_epochs": 2.5}),
     "log-linear, silent": ("log-linear/silent-bernoulli", {}),
     "log-linear, discrete": ("log-linear/reinforce", {"gradient_clip": 1.0}),
+    "two layers": ("two-layer/silent-bernoulli", {"variance": None}),
     "log-linear guide": ("learnable/reparameterization+silent", {"silent": {"guide": "log-linear"}}),
     "sampled guide": ("learnable/reinforce+sampled", {"silent": {"cutoff_epoch": 4}}),
     "PyTorch's start": ("learnable/silent-gaussian", {"initialization": "torch", "seed": 8}),

@@ -1,8 +1,9 @@
-"""Linear decoder with a fixed scalar variance: exact for every mean-field posterior (paper, Eq. 2-4)."""
+"""Linear decoders whose variances no image changes: one fixed (paper, Eq. 2-4), or one per pixel (factor analysis)."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -95,3 +96,115 @@ class FixedVarianceObjective(ClosedFormObjective):
         dimensions = self.x.shape[1]
         expected_error = mean_error + q.total_variance(linear.weight) + dimensions * self.noise_variance
         return -0.5 * (expected_error / variance + dimensions * math.log(2 * math.pi * variance))
+
+
+class PixelVarianceDecoder(Decoder):
+    """p(x|z) = N(m(z), diag(v)) with a variance v_d of each pixel, the same for every image.
+
+    A subclass writes m and its moments.
+
+    Args:
+        latent_dim: k.
+        dimensions: D.
+        variance: v, one number or [D]; the initial one if it is learned.
+        learned: Learn v.
+
+    Raises:
+        ShapeError: ``variance`` is neither a number nor [D].
+        ValueError: ``variance`` is not positive and finite.
+    """
+
+    log_precision: Tensor
+    """[D], -log(v) / 2."""
+
+    def __init__(self, latent_dim: int, dimensions: int, variance: float | Tensor, *, learned: bool) -> None:
+        super().__init__(latent_dim, dimensions)
+        if isinstance(variance, Tensor) and variance.shape != (dimensions,):
+            raise ShapeError(f"variance: expected a number or shape [{dimensions}], got {list(variance.shape)}")
+        variances = torch.as_tensor(variance, dtype=torch.float32).expand(dimensions)
+        for extreme in (variances.min(), variances.max()):
+            check_variance(float(extreme))
+        log_precision = -0.5 * variances.log()
+        if learned:
+            self.log_precision = nn.Parameter(log_precision)
+        else:
+            self.register_buffer("log_precision", log_precision)
+
+    @abstractmethod
+    def mean(self, z: Tensor) -> Tensor:
+        """Return m at z [S, B, k], [S, B, D]."""
+
+    @abstractmethod
+    def moments(self, q: Posterior, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E_q m, [B, D], and the sum over pixels of ``precision`` [D] times Var_q m, [B]."""
+
+    def is_exact(self, q: Posterior) -> bool:
+        """Return whether there are ``moments`` under ``q``."""
+        return True
+
+    def likelihood(self, z: Tensor) -> GaussianLikelihood:
+        return GaussianLikelihood(self.mean(z), self.log_precision, (2 * self.log_precision).exp())
+
+    def objective(self, x: Tensor, noise_variance: float = 0.0) -> PixelVarianceObjective:
+        return PixelVarianceObjective(self, x, noise_variance)
+
+
+@dataclass(frozen=True)
+class PixelVarianceObjective(ClosedFormObjective):
+    """log p(x|z) of a decoder with a variance of each pixel, with its exact expectation."""
+
+    decoder: PixelVarianceDecoder
+
+    def is_exact(self, q: Posterior) -> bool:
+        """Return whether there is an ``expectation`` under ``q``, which is then exact."""
+        return self.decoder.is_exact(q)
+
+    def closed_form(self, q: Posterior) -> Tensor:
+        """Return E_q log p(x|z) in nats, shape [B]: of the weighted error, that at the mean and the variance of m.
+
+        Raises:
+            NotImplementedError: There is none for the family.
+        """
+        log_precision = self.decoder.log_precision
+        precision = (2 * log_precision).exp()
+        mean, variance = self.decoder.moments(q, precision)
+        error = ((self.x - mean).square() + self.noise_variance) @ precision + variance
+        return log_precision.sum() - 0.5 * (error + self.x.shape[1] * math.log(2 * math.pi))
+
+
+class FactorAnalysisDecoder(PixelVarianceDecoder):
+    """p(x|z) = N(A z + b, diag(v)) with a learned variance of each pixel: with a Gaussian prior, factor analysis.
+
+    Args:
+        latent_dim: k.
+        dimensions: D.
+        variance: Initial v, one number or [D], such as the data's variance.
+        mean: [D], initial value of the bias b: the data's mean. None for 1/2.
+
+    Raises:
+        ShapeError: ``mean`` is not [D], or ``variance`` is neither a number nor [D].
+        ValueError: ``variance`` is not positive and finite.
+    """
+
+    def __init__(
+        self, latent_dim: int, dimensions: int, variance: float | Tensor = 0.1, mean: Tensor | None = None
+    ) -> None:
+        super().__init__(latent_dim, dimensions, variance, learned=True)
+        self.linear = small_linear(latent_dim, dimensions, mean)
+
+    def mean(self, z: Tensor) -> Tensor:
+        return self.linear(z)
+
+    def moments(self, q: Posterior, precision: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = self.linear.weight, self.linear.bias
+        return F.linear(q.mean, weight, bias), q.total_variance(precision.sqrt()[:, None] * weight)
+
+
+def small_linear(latent_dim: int, dimensions: int, mean: Tensor | None) -> nn.Linear:
+    """Return a layer [latent_dim] to [dimensions] of small weights and the bias ``mean`` [D], None for 1/2."""
+    check_mean(mean, dimensions)
+    layer = nn.Linear(latent_dim, dimensions)
+    nn.init.normal_(layer.weight, std=INITIAL_WEIGHT_SCALE)
+    with torch.no_grad():
+        layer.bias.copy_(torch.full((dimensions,), 0.5) if mean is None else mean)
+    return layer

@@ -8,22 +8,22 @@ enough cosines approximate every continuous function (Rahimi and Recht 2007).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, check_mean, check_variance
-from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, GaussianLikelihood
+from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, PixelVarianceDecoder, small_linear
 from silent_gradients.posteriors.contract import Posterior
+from silent_gradients.posteriors.tilting import chunk_size
 
 Activation = Literal["square", "cosine"]
 
 
-class TwoLayerDecoder(Decoder):
-    """p(x|z) = N(A z + U y + b, diag(w)^-1) with y = phi(V z + c) and phi a square or a cosine.
+class TwoLayerDecoder(PixelVarianceDecoder):
+    """p(x|z) = N(A z + U y + b, diag(v)) with y = phi(V z + c) and phi a square or a cosine.
 
     Args:
         latent_dim: k.
@@ -31,16 +31,14 @@ class TwoLayerDecoder(Decoder):
         hidden: R, number of hidden units; the expectation costs R^2 per image.
         activation: ``square``, exact for every family of independent latent variables, or ``cosine``, exact for
             Gaussian ones.
-        variance: Variance of every dimension, 1 / w; the initial one if it is learned.
+        variance: v, one number or [D]; the initial one if it is learned.
         mean: [D], initial b: the data's mean; None for 1/2.
         learned_variance: Learn a variance for each dimension.
 
     Raises:
-        ShapeError: ``mean`` is not [D].
+        ShapeError: ``mean`` is not [D], or ``variance`` is neither a number nor [D].
         ValueError: Unknown activation, or ``variance`` is not positive and finite.
     """
-
-    log_precision: Tensor
 
     def __init__(
         self,
@@ -48,84 +46,50 @@ class TwoLayerDecoder(Decoder):
         dimensions: int,
         hidden: int,
         activation: Activation,
-        variance: float,
+        variance: float | Tensor,
         mean: Tensor | None = None,
         *,
         learned_variance: bool = False,
     ) -> None:
-        super().__init__(latent_dim, dimensions)
+        super().__init__(latent_dim, dimensions, variance, learned=learned_variance)
         if activation not in get_args(Activation):
             raise ValueError(f"activation: expected one of {list(get_args(Activation))}, got {activation!r}")
-        check_variance(variance)
-        check_mean(mean, dimensions)
         self.activation: Activation = activation
-        self.linear, self.hidden = nn.Linear(latent_dim, dimensions), nn.Linear(latent_dim, hidden)
+        self.linear, self.hidden = small_linear(latent_dim, dimensions, mean), nn.Linear(latent_dim, hidden)
         self.output = nn.Linear(hidden, dimensions, bias=False)
-        for layer in (self.linear, self.output):
-            nn.init.normal_(layer.weight, std=INITIAL_WEIGHT_SCALE)
+        nn.init.normal_(self.output.weight, std=INITIAL_WEIGHT_SCALE)
         square = activation == "square"
         nn.init.normal_(self.hidden.weight, std=(0.5 if square else 1.0) / math.sqrt(latent_dim))
         with torch.no_grad():
-            self.linear.bias.copy_(torch.full((dimensions,), 0.5) if mean is None else mean)
             if square:
                 self.hidden.bias.normal_(std=0.1)
             else:
                 self.hidden.bias.uniform_(0, 2 * math.pi)
-        log_precision = torch.full((dimensions,), -0.5 * math.log(variance))
-        if learned_variance:
-            self.log_precision = nn.Parameter(log_precision)
-        else:
-            self.register_buffer("log_precision", log_precision)
 
-    def likelihood(self, z: Tensor) -> GaussianLikelihood:
+    def mean(self, z: Tensor) -> Tensor:
         inner = self.hidden(z)
-        outer = inner.square() if self.activation == "square" else inner.cos()
-        return GaussianLikelihood(
-            self.linear(z) + self.output(outer), self.log_precision, (2 * self.log_precision).exp()
-        )
-
-    def objective(self, x: Tensor, noise_variance: float = 0.0) -> TwoLayerObjective:
-        return TwoLayerObjective(self, x, noise_variance)
-
-
-@dataclass(frozen=True)
-class TwoLayerObjective(ClosedFormObjective):
-    """log p(x|z) of two layers, with its exact expectation."""
-
-    decoder: TwoLayerDecoder
+        return self.linear(z) + self.output(inner.square() if self.activation == "square" else inner.cos())
 
     def is_exact(self, q: Posterior) -> bool:
-        """Return whether there is an ``expectation``, which is then exact."""
-        return q.is_gaussian or (self.decoder.activation == "square" and q.has_independent_coordinates)
+        return q.is_gaussian or (self.activation == "square" and q.has_independent_coordinates)
 
-    def closed_form(self, q: Posterior) -> Tensor:
-        """Return E_q log p(x|z) in nats, shape [B].
-
-        The expected weighted error is that at the mean and the weighted variance of A z + U y: of z, of y and of both.
+    def moments(self, q: Posterior, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E_q m and the weighted variance of m = A z + U y + b: of z, of y and of both.
 
         Raises:
-            NotImplementedError: There is none for the family.
+            NotImplementedError: There are none for the family.
         """
         if not self.is_exact(q):
             raise NotImplementedError(
-                f"q: a decoder of {self.decoder.activation}s has no expectation under a {q.name} posterior; sample it"
+                f"q: a decoder of {self.activation}s has no expectation under a {q.name} posterior; sample it"
             )
-        decoder = self.decoder
-        precision = (2 * decoder.log_precision).exp()
-        linear, output = decoder.linear, decoder.output.weight
-        mean, covariances = (_squares if decoder.activation == "square" else _cosines)(
-            q, decoder.hidden, linear.weight.T @ (precision[:, None] * output), output.T @ (precision[:, None] * output)
+        linear, output = self.linear, self.output.weight
+        weighted = precision[:, None] * output
+        hidden, variance = (_squares if self.activation == "square" else _cosines)(
+            q, self.hidden, linear.weight.T @ weighted, output.T @ weighted
         )
-        residual = self.x - F.linear(q.mean, linear.weight, linear.bias) - F.linear(mean, output)
-        error = (residual.square() + self.noise_variance) @ precision + covariances
-        error = error + q.variance @ (precision @ linear.weight.square())
-        return decoder.log_precision.sum() - 0.5 * (error + self.x.shape[1] * math.log(2 * math.pi))
-
-
-def _covariance(q: Posterior, weight: Tensor) -> Tensor:
-    """Return the covariances C of V z for ``weight`` V [R, k], shape [B, R, R]."""
-    products = weight[:, None] * weight
-    return F.linear(q.variance, products.flatten(0, 1)).unflatten(1, products.shape[:2])
+        mean = F.linear(q.mean, linear.weight, linear.bias) + F.linear(hidden, output)
+        return mean, variance + q.total_variance(precision.sqrt()[:, None] * linear.weight)
 
 
 def _squares(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,27 +102,118 @@ def _squares(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor) -> tu
         gram: G, shape [R, R].
     """
     weight = hidden.weight
-    squared, a, covariance = weight.square(), F.linear(q.mean, weight, hidden.bias), _covariance(q, weight)
-    products = a[:, :, None] * a[:, None]
-    total = (gram * covariance * (2 * covariance + 4 * products)).sum((1, 2))
+    squared, a = weight.square(), F.linear(q.mean, weight, hidden.bias)
+    factors = torch.stack((torch.ones_like(a), a))
+    total = _PairSums.apply(_square_kernel, q.variance, weight, gram, factors, None)
     total = total + 4 * (a * F.linear(q.variance, weight * cross.T)).sum(1)
     if not q.is_gaussian:
         weighted = gram @ squared
         third, fourth = q.third_cumulant, q.fourth_cumulant
         total = total + 4 * (a * F.linear(third, weight * weighted)).sum(1) + fourth @ (squared * weighted).sum(0)
         total = total + 2 * third @ (squared * cross.T).sum(0)
-    return a.square() + covariance.diagonal(dim1=1, dim2=2), total
+    return a.square() + q.linear_variance(weight), total
 
 
 def _cosines(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
     """Return what ``_squares`` does for y = cos(V z + c) and a Gaussian q."""
     weight = hidden.weight
-    a, covariance = F.linear(q.mean, weight, hidden.bias), _covariance(q, weight)
-    half = 0.5 * covariance.diagonal(dim1=1, dim2=2)
-    mean, damping = a.cos() * (-half).exp(), -half[:, :, None] - half[:, None]
-    difference, joint = a[:, :, None] - a[:, None], a[:, :, None] + a[:, None]
-    # Exponents are 0 at most: together before exp.
-    products = difference.cos() * (damping + covariance).exp() + joint.cos() * (damping - covariance).exp()
-    total = (gram * (0.5 * products - mean[:, :, None] * mean[:, None])).sum((1, 2))
-    slopes = a.sin() * (-half).exp()
+    a, half = F.linear(q.mean, weight, hidden.bias), 0.5 * q.linear_variance(weight)
+    factors = torch.stack((a.cos(), a.sin()))
+    mean, slopes = factors * (-half).exp()
+    total = _PairSums.apply(_cosine_kernel, q.variance, weight, 0.5 * gram, factors, half) - (mean @ gram * mean).sum(1)
     return mean, total - 2 * (slopes * F.linear(q.variance, weight * cross.T)).sum(1)
+
+
+_Kernel = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""Function of covariances C [B, M, N] and sums h_r + h_s to F_1, F_2 and their derivatives by C."""
+
+
+def _square_kernel(covariance: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cov(y_r, y_s) = 2 C^2 + 4 a_r a_s C for a normal z."""
+    four = 4 * covariance
+    return 0.5 * covariance * four, four, four, torch.full_like(covariance, 4.0)
+
+
+def _cosine_kernel(covariance: Tensor, halves: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """E y_r y_s = e^(-h_r - h_s) (cos a_r cos a_s cosh C + sin a_r sin a_s sinh C): no exponent is positive."""
+    assert halves is not None
+    plus, minus = (covariance - halves).exp(), torch.add(covariance, halves).neg_().exp()
+    even, odd = plus + minus, plus - minus
+    return even, odd, odd, even
+
+
+class _PairSums(torch.autograd.Function):
+    """sum_rs G_rs (p_1r p_1s F_1(C_rs, h_r + h_s) + p_2r p_2s F_2(C_rs, h_r + h_s)), [B], for C = V diag(v) V'.
+
+    F is proportional to e^(-h_r - h_s), or h is None. The pairs with r <= s are processed a block at a time, and again
+    for the gradient: memory is that of a block.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
+        ctx.kernel, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def forward(
+        kernel: _Kernel, variance: Tensor, weight: Tensor, gram: Tensor, factors: Tensor, half: Tensor | None
+    ) -> Tensor:
+        total = torch.zeros_like(variance[:, 0])
+        for block in _blocks(variance, weight, gram, half):
+            for p, function in zip(factors, kernel(block.covariance, block.halves), strict=False):
+                right = (function * block.counted) @ p[:, block.columns, None]
+                total = total + (p[:, block.rows] * right.squeeze(2)).sum(1)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, by_total: Tensor) -> tuple[Tensor | None, ...]:
+        variance, weight, gram, factors, half = ctx.saved_tensors
+        by_variance, by_weight = torch.zeros_like(variance), torch.zeros_like(weight)
+        by_factors, by_gram, hidden = torch.zeros_like(factors), [], len(weight)
+        for block in _blocks(variance, weight, gram, half):
+            first, last = block.rows.start, block.rows.stop
+            functions = ctx.kernel(block.covariance, block.halves)
+            scale, by_covariance, summed = by_total[:, None, None], 0.0, 0.0
+            by_left, by_right = [], []
+            for p, function, slope in zip(factors, functions[:2], functions[2:], strict=True):
+                left, right = p[:, block.rows, None] * scale, p[:, block.columns, None]
+                pairs, weighted = left * right.transpose(1, 2), function * block.counted
+                by_left.append((weighted @ right).squeeze(2) * by_total[:, None])
+                by_right.append((weighted.transpose(1, 2) @ left).squeeze(2))
+                by_covariance, summed = by_covariance + pairs * slope, summed + pairs * function
+            by_factors = by_factors + F.pad(torch.stack(by_left), (first, hidden - last))
+            by_factors = by_factors + F.pad(torch.stack(by_right), (first, 0))
+            by_gram.append(F.pad(summed.sum(0) * block.times, (first, 0)))
+            by_covariances = (by_covariance * block.counted).flatten(1)
+            by_variance = by_variance + by_covariances @ block.products
+            by_products = (by_covariances.T @ variance).unflatten(0, block.counted.shape)
+            by_weight = by_weight + F.pad((by_products * weight[first:]).sum(1), (0, 0, first, hidden - last))
+            by_weight = by_weight + F.pad((by_products * weight[block.rows, None]).sum(0), (0, 0, first, 0))
+        by_half = None if half is None else -(factors * by_factors).sum(0)
+        return None, by_variance, by_weight, torch.cat(by_gram), by_factors, by_half
+
+
+class _Block(NamedTuple):
+    """The pairs of M hidden units with the N that are not before them."""
+
+    rows: slice
+    columns: slice
+    times: Tensor  # [N], how often a pair counts: twice if its reverse is in no block
+    counted: Tensor  # [M, N], G times that
+    products: Tensor  # [M N, k], V_r V_s
+    covariance: Tensor  # [B, M, N]
+    halves: Tensor | None  # [B, M, N], h_r + h_s
+
+
+def _blocks(variance: Tensor, weight: Tensor, gram: Tensor, half: Tensor | None) -> Iterator[_Block]:
+    hidden = len(weight)
+    size = chunk_size(variance, len(variance) * hidden)
+    for start in range(0, hidden, size):
+        rows, columns = slice(start, min(start + size, hidden)), slice(start, None)
+        times = (torch.arange(start, hidden, device=weight.device) >= rows.stop).to(weight.dtype) + 1
+        products = (weight[rows, None] * weight[columns]).flatten(0, 1)
+        covariance = F.linear(variance, products).unflatten(1, (-1, hidden - start))
+        halves = None if half is None else half[:, rows, None] + half[:, None, columns]
+        yield _Block(rows, columns, times, gram[rows, columns] * times, products, covariance, halves)

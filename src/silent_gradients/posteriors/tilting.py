@@ -35,9 +35,14 @@ def tilted_bits(logits: Tensor, weight: Tensor, exponent: Tensor) -> tuple[Tenso
     return log_normalizer.T, mean.T, variance.T
 
 
+def chunk_size(like: Tensor, numbers: int) -> int:
+    """Return how many rows of so many numbers of the type of ``like`` [...] make a chunk, at least 1."""
+    budget = CHUNK_BYTES.get(like.device.type, CHUNK_BYTES["cpu"])
+    return max(1, budget // max(1, numbers * like.element_size()))
+
+
 def _chunks(logits: Tensor, dimensions: int) -> Iterator[slice]:
-    budget = CHUNK_BYTES.get(logits.device.type, CHUNK_BYTES["cpu"])
-    size = max(1, budget // max(1, logits.numel() * logits.element_size()))
+    size = chunk_size(logits, logits.numel())
     for start in range(0, dimensions, size):
         yield slice(start, start + size)
 

@@ -22,7 +22,7 @@ from silent_gradients.evaluation.reconstructions import reconstruct
 from silent_gradients.vae import VAE
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
-from silent_study.settings import EvaluationSettings, RunSettings, SettingsError
+from silent_study.settings import EXPERIMENTS, EvaluationSettings, RunSettings, SettingsError
 from silent_study.store import documents
 from silent_study.store.code import evaluation_code
 from silent_study.store.files import sha256_of, write_bytes_atomically
@@ -185,7 +185,8 @@ def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> docume
         "reconstructions_sha256": None,
         "sha256": "",
     }
-    if settings.variance is not None:
+    traits = EXPERIMENTS[settings.experiment]
+    if traits.fixed_variance and settings.variance is not None:
         splits, levels = opened.prepared.split(settings.data.protocol, settings.data.holdout), settings.data.levels
         limit = pca_limit(splits.train, splits.report, levels, settings.latent_dim, settings.variance)
         document["limit"] = asdict(limit)
@@ -196,7 +197,7 @@ def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> docume
         pictures = reconstruct(
             vae,
             data.report[: evaluation.reconstructions],
-            with_deviation=settings.variance is None,
+            with_deviation=not traits.constant_variance,
             generator=generator(0, "evaluation", opened.device),
         )
         buffer = io.BytesIO()

@@ -62,6 +62,7 @@ def architecture(settings: RunSettings) -> str:
             [settings.experiment, settings.estimator, settings.posterior, settings.latent_dim, settings.batch_size],
             [settings.data.shape, vars(settings.network), settings.gradient_clip is not None],
             [settings.precision, settings.estimator_options],
+            *([[settings.activation, settings.hidden_units]] if settings.hidden_units else []),
             None if silent is None else [silent.guide, silent.log_term, silent.sampled],
         ]
     )[:12]

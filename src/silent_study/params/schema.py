@@ -30,12 +30,14 @@ from silent_study.methods import Method
 from silent_study.params.errors import TRUTH_VALUE, validated
 from silent_study.params.overlay import laid_over
 from silent_study.settings import (
+    Activation,
     Architecture,
     EvaluationSettings,
     Experiment,
     GuideDecoder,
     Initialization,
     LogTerm,
+    PixelVariances,
     Precision,
     Protocol,
     SettingsError,
@@ -77,9 +79,11 @@ class GridParams(_Strict):
     learning_rate: list[Rate] = Field(
         min_length=1, description="Learning rate of the encoder and of the reported decoder."
     )
-    variance: list[PositiveFloat] = Field([0.01], min_length=1, description="Fixed variance (fixed only).")
+    variance: list[PositiveFloat] = Field([0.01], min_length=1, description="Fixed variance (fixed, two-layer).")
     mean_rate: list[Rate | None] = Field(
-        [None], min_length=1, description="Learning rate of the linear decoder's mean part; null is learning_rate."
+        [None],
+        min_length=1,
+        description="Learning rate of the linear decoder's mean part, or of a two-layer one; null is learning_rate.",
     )
     precision_rate: list[Rate | None] = Field(
         [None], min_length=1, description="Learning rate of the linear decoder's precision part; null is learning_rate."
@@ -98,7 +102,7 @@ class NetworkParams(_Strict):
     architecture: Architecture = Field(description="plain accepts images of every size, strided only 32x32.")
     encoder_channels: list[PositiveInt] = Field(description="Three (plain) or four (strided).")
     decoder_channels: list[PositiveInt] = Field(
-        description="Five (plain) or four (strided); unused where the decoder is linear."
+        description="Five (plain) or four (strided); unused where the decoder is exact."
     )
 
 
@@ -133,6 +137,11 @@ class ExperimentParams(_Strict):
     )
     last_layer_scale: PositiveFloat = Field(
         0.1, description="Factor on the initial weights of the nonlinear decoder's last layer (standardized only)."
+    )
+    activation: Activation = Field("square", description="Of the hidden units of a two-layer decoder.")
+    hidden_units: PositiveInt = Field(64, description="Number of hidden units of a two-layer decoder.")
+    pixel_variances: PixelVariances = Field(
+        "fixed", description="Variance of a two-layer decoder: that of the grid, or learned, one for each pixel."
     )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Betas of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
@@ -249,7 +258,7 @@ class Params(_Strict):
         None, description="Seed of the grid; null is the first of `seeds`, whose run then selects and is reported."
     )
     experiments: dict[Experiment, dict[str, ExperimentParams]] = Field(
-        description="fixed, learnable and log-linear; in each, a section per data set."
+        description="fixed, learnable, log-linear and two-layer; in each, a section per data set."
     )
     evaluation: EvaluationParams = Field(EvaluationParams(), description="How selected runs are evaluated.")
     execution: ExecutionParams = Field(ExecutionParams(), description="How the work is cut into jobs.")

@@ -217,6 +217,7 @@ class Plan:
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
         """Return the resolved settings of one run."""
         section, method, experiment = self._section(cell), cell.method, EXPERIMENTS[cell.experiment]
+        learned = experiment.decoder == "two-layer" and section.pixel_variances == "learned"
         learning_rate = point["learning_rate"]
         assert learning_rate is not None  # the grid's schema has no null there
 
@@ -242,7 +243,7 @@ class Plan:
         return RunSettings(
             **self._common(cell),
             silent=silent,
-            variance=point["variance"] if experiment.fixed_variance else None,
+            variance=point["variance"] if "variance" in experiment.axes and not learned else None,
             seed=seed,
             learning_rate=learning_rate,
             mean_rate=rate("mean_rate") if "mean_rate" in experiment.axes else None,
@@ -252,6 +253,8 @@ class Plan:
     def _settings_of(self, cell: Cell) -> dict[str, Any]:
         """Return the settings that all runs of a cell share."""
         section, source, method = self._section(cell), self.params.sources[cell.dataset], cell.method
+        traits = EXPERIMENTS[cell.experiment]
+        two_layer = traits.decoder == "two-layer"
         return {name: getattr(section, name) for name in _COPIED} | {
             "experiment": cell.experiment,
             "method": method.name,
@@ -267,11 +270,13 @@ class Plan:
             "network": NetworkSettings(
                 section.network.architecture,
                 tuple(section.network.encoder_channels),
-                () if EXPERIMENTS[cell.experiment].linear else tuple(section.network.decoder_channels),
+                () if traits.exact else tuple(section.network.decoder_channels),
             ),
             "estimator": method.estimator,
             "estimator_options": section.options_of(method),
             "snapshot_epochs": tuple(section.snapshot_epochs),
+            "activation": section.activation if two_layer else None,
+            "hidden_units": section.hidden_units if two_layer else None,
         }
 
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:

@@ -104,7 +104,7 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
                 "reconstructions.png",
                 "Reconstructions",
                 f"{_RECONSTRUCTED}, as in the paper's Figure 2."
-                if EXPERIMENTS[experiment].fixed_variance
+                if EXPERIMENTS[experiment].constant_variance
                 else _DEVIATIONS,
                 reconstructions(members),
             ),

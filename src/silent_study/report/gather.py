@@ -173,13 +173,9 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
 
 
 def _factor_analysis(plan: Plan) -> dict[str, dict[str, Any]]:
-    runs = {
-        cell.group: plan.first_run(cell)
-        for cell in plan.cells()
-        if not EXPERIMENTS[cell.experiment].fixed_variance and cell.method.posterior == "gaussian"
-    }
+    runs = {cell.group: plan.first_run(cell) for cell in plan.cells() if cell.method.posterior == "gaussian"}
     return {
         group: kept_factor_analysis(run, PREPARED / run.data.name, plan.results)
         for group, run in runs.items()
-        if run.data.dimensions <= LARGEST_FACTOR_ANALYSIS
+        if run.variance is None and run.data.dimensions <= LARGEST_FACTOR_ANALYSIS
     }

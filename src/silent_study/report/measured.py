@@ -1,4 +1,4 @@
-"""Tables 1 to 4, and the counterparts of Tables 1 and 2 for the experiment with a log-linear precision."""
+"""Tables 1 to 4, and the counterparts of Tables 1 and 2 for the experiments that the paper does not have."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ _ABOUT_FACTOR_ANALYSIS = (
     "to the training images and valued on the report split. A linear decoder whose variance depends on a continuous "
     "code contains it, and should come out no worse; a convolutional one, or one with binary codes, need not."
 )
-_ABOUT_LOG_LINEAR = (
-    "Beyond the paper: a linear decoder whose precision is the exponential of a linear function of the code. Its "
-    "expectation is exact for both posteriors."
-)
+_ABOUT_OWN = {
+    "log-linear": "Beyond the paper: a linear decoder whose precision is the exponential of a linear function of the "
+    "code. Its expectation is exact for both posteriors.",
+    "two-layer": "Beyond the paper: a nonlinear decoder, linear in the code and in squares or cosines of linear "
+    "functions of it. Its expectation is exact as well.",
+}
 _ABOUT_MSE = (
     "The paper does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other "
     "numbers best, so that it is the one with an interval, and with what was published where something was."
@@ -51,19 +53,21 @@ Row = dict[Any, str]
 
 
 def measured_tables(cells: Sequence[Cell], context: Context) -> Iterator[Table]:
-    """Yield Tables 1 to 4, then the tables of the log-linear precision if the plan has that experiment."""
+    """Yield Tables 1 to 4, then the tables of each experiment of ours that the plan has."""
     papers = [cell for cell in cells if EXPERIMENTS[cell.experiment].in_paper]
     yield _gradient_variances("table-1-gradient-variance", "Table 1: gradient variance", papers, context, TABLE_1_NOTE)
     yield _all_metrics("table-2-fixed-variance", "Table 2: fixed variance", "fixed", cells, context)
     for place, metric, name in ((3, "bpd", "bits per dimension"), (4, "kl", "KL divergence")):
         stem = f"table-{place}-{name.lower().replace(' ', '-')}"
         yield _by_guidance(stem, f"Table {place}: learnable variance, {name}", metric, cells, context)
-    own = [cell for cell in cells if not EXPERIMENTS[cell.experiment].in_paper]
-    if own:
-        title = f"{printed.BEYOND.capitalize()}: log-linear precision"
-        yield _all_metrics("log-linear-precision", title, "log-linear", cells, context)
-        table = _gradient_variances("log-linear-gradient-variance", f"{title}, gradient variance", own, context)
-        yield from [table] if table.parts else []
+    for experiment, about in _ABOUT_OWN.items():
+        own = [cell for cell in cells if cell.experiment == experiment]
+        if own:
+            name = EXPERIMENTS[experiment].title
+            title = f"{printed.BEYOND.capitalize()}: {name}"
+            yield _all_metrics(name.replace(" ", "-"), title, experiment, own, context, about)
+            table = _gradient_variances(f"{experiment}-gradient-variance", f"{title}, gradient variance", own, context)
+            yield from [table] if table.parts else []
 
 
 def _gradient_variances(name: str, title: str, cells: Sequence[Cell], context: Context, *notes: str) -> Table:
@@ -94,8 +98,8 @@ def _gradient_variances(name: str, title: str, cells: Sequence[Cell], context: C
     return Table(name, title, (*printed.facts(data, context), _ABOUT_GRADIENT_VARIANCE, *notes), data, tuple(parts))
 
 
-def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], context: Context) -> Table:
-    """Return every metric of the cells of an experiment with a linear decoder."""
+def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], context: Context, *about: str) -> Table:
+    """Return every metric of the cells of an experiment with an exact decoder."""
     data = tables.measurements(cells, context, experiment, tables.ALL_METRICS)
     groups: dict[tuple[str, bool], list[Row]] = {}
     for dataset, method, target, rows in _by_method(data, experiment):
@@ -115,8 +119,9 @@ def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], 
             }
         )
     fixed = EXPERIMENTS[experiment].fixed_variance
+    decoder = "" if "decoder" in EXPERIMENTS[experiment].title else ", linear decoder"
     notes = [
-        *([] if fixed else [_ABOUT_LOG_LINEAR]),
+        *about,
         *printed.facts(data, context),
         _UNITS,
         *([_ABOUT_MSE, _about_published(data)] if fixed else []),
@@ -126,7 +131,7 @@ def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], 
     if _any(data, "closed_form"):
         notes.append(_ABOUT_PCA if fixed else f"Closed form: factor analysis, {_ABOUT_FACTOR_ANALYSIS}")
     parts = [
-        Part.of(f"{group_name(dataset, experiment, context, beyond)}, linear decoder", lines, headers=2)
+        Part.of(f"{group_name(dataset, experiment, context, beyond)}{decoder}", lines, headers=2)
         for (dataset, beyond), lines in groups.items()
     ]
     return Table(name, title, tuple(notes), data, tuple(parts))
@@ -279,7 +284,7 @@ def _about_weighted(data: pd.DataFrame, cells: Sequence[Cell]) -> Iterator[str]:
 
 def _about_controls(data: pd.DataFrame) -> Iterator[str]:
     if len(data) and data["estimator"].str.contains("silent").any():
-        own = any(EXPERIMENTS[experiment].linear for experiment in data["experiment"])
+        own = any(EXPERIMENTS[experiment].exact for experiment in data["experiment"])
         yield "Silent baselines and silent controls are those of " + (
             "the reported decoder itself, whose expectation is known."
             if own

@@ -17,6 +17,7 @@ from silent_gradients import (
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     Standardization,
+    TwoLayerDecoder,
     estimators,
 )
 from silent_gradients.decoders.linear_precision import LinearHeadsDecoder
@@ -66,15 +67,27 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
     outputs = family.parameters_per_latent * settings.latent_dim
     network_encoder = encoder(network.architecture, outputs, shape, network.encoder_channels, small_last_layer=small)
     decoder: Decoder
-    if EXPERIMENTS[settings.experiment].decoder == "linear":
+    kind, start = EXPERIMENTS[settings.experiment].decoder, _float32(mean) if small else None
+    if kind == "linear":
         if settings.variance is None:
             raise ValueError("variance: the fixed-variance experiment needs a number, got null")
-        start = _float32(mean) if small else None
         decoder = FixedVarianceDecoder(
             settings.latent_dim, settings.data.dimensions, settings.variance, start, small_weights=small
         )
-    elif EXPERIMENTS[settings.experiment].decoder == "log-linear":
+    elif kind == "log-linear":
         decoder = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
+    elif kind == "two-layer":
+        assert settings.activation is not None
+        assert settings.hidden_units is not None
+        decoder = TwoLayerDecoder(
+            settings.latent_dim,
+            settings.data.dimensions,
+            settings.hidden_units,
+            settings.activation,
+            scale.scale.square() if settings.variance is None else settings.variance,
+            start,
+            learned_variance=settings.variance is None,
+        )
     else:
         decoder = ConvolutionalDecoder(
             network.architecture,
