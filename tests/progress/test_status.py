@@ -243,7 +243,7 @@ def test_a_wait_for_a_device_is_read_from_the_log(tmp_path, monkeypatch, capsys)
     log.write_text("waiting for a CPU slot; in use: cpu-0\n")
     assert seconds_waited(log) is None
     monkeypatch.setattr("silent_study.jobs.lease.acquire", lambda: Lease("cpu", "cpu-0"))
-    monkeypatch.setattr("silent_study.cli.parsing.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("silent_study.jobs.lease.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with leased_device():
         pass
     log.write_text(f"{log.read_text()}{capsys.readouterr().err}[1/2] a run\n")
