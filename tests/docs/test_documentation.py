@@ -173,7 +173,10 @@ def test_the_settings_for_own_images_are_settings(tmp_path, monkeypatch):
 def test_the_site_names_pages_by_their_headings_and_lists_the_public_names():
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     assert not re.search(r"- .+: .*\.md", navigation)
-    listed = re.findall(r"^::: silent_gradients\.([\w.]+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = re.findall(r"^::: silent_gradients\.([\w.]+)$", page, re.MULTILINE)
+    examples = re.findall(r"^::: silent_gradients\.([\w.]+)\n\n```python\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    assert [name for name, example in examples if name.rpartition(".")[2] in example] == listed
     assert {name.partition(".")[0] for name in listed} == set(silent_gradients.__all__)
     assert len(set(listed)) == len(listed)
 
