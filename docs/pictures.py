@@ -56,49 +56,71 @@ def _row(axes: Axes, height: float, study: str, claim: Any) -> None:
         axes.plot([claim.published_difference], [height], "D", color="black", fillstyle="none", markersize=6)
 
 
-def forest(experiment: str, panels: dict[tuple[str, str], float]) -> Path:
-    """Draw an experiment's orderings in bits/dim, a panel each and a row per study and data set.
+PANELS: dict[tuple[str, str, str], float] = {
+    ("fixed", "silent-gaussian", "reparameterization"): -0.06,
+    ("fixed", "silent-bernoulli", "gumbel-softmax"): -0.3,
+    ("fixed", "silent-bernoulli", "reinforce"): -1.5,
+    ("learnable", "reparameterization+silent", "reparameterization"): -0.8,
+    ("learnable", "gumbel-softmax+silent", "gumbel-softmax"): -0.8,
+    ("learnable", "reinforce+silent", "reinforce"): -0.8,
+    ("learnable", "silent-bernoulli", "reinforce"): -0.8,
+}
+"""The paper's orderings in bits/dim, experiment and the two methods, with the left limit of their axes."""
+
+
+def forest(name: str, *experiments: str, studies: str = "") -> Path:
+    """Draw orderings in bits/dim, a panel each and a row per study and data set.
 
     Args:
-        experiment: Experiment.
-        panels: By ordered methods, the left limit of the panel's axis.
+        name: Of the picture.
+        experiments: Experiments of the orderings.
+        studies: Beginning of the names of the studies.
     """
     found = {
-        (study, claim.dataset, claim.first, claim.second): claim
+        (study, claim.dataset, claim.experiment, claim.first, claim.second): claim
         for study in tables.STUDIES
-        if "beyond" not in study
+        if "beyond" not in study and study.startswith(studies)
         for claim in tables.claims(study)
-        if (claim.experiment, claim.metric) == (experiment, "bpd") and claim.pairs
+        if claim.experiment in experiments and claim.metric == "bpd" and claim.pairs
     }
     rows = list(dict.fromkeys((study, dataset) for study, dataset, *_ in found))
+    panels = [panel for panel in PANELS if any(key[2:] == panel for key in found)]
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
     sns.set_theme(style="whitegrid", context="paper")
-    figure, every = plt.subplots(1, len(panels), sharey=True, figsize=(3.1 * len(panels), 0.3 * len(rows) + 0.9))
-    for axes, ((first, second), left) in zip(every, panels.items(), strict=True):
-        axes.set_xlim(left, -0.4 * left)
+    figure, every = plt.subplots(
+        lines, columns, sharey=True, squeeze=False, figsize=(3.1 * columns, lines * (0.3 * len(rows) + 0.9))
+    )
+    for axes, panel in zip(every.flat, panels, strict=False):
+        experiment, first, second = panel
+        axes.set_xlim(PANELS[panel], -0.4 * PANELS[panel])
         axes.axvline(0.0, color="black", linewidth=0.8)
         names = [tables.label(f"mnist/{experiment}/{name}") for name in (first, second)]
         axes.set_title(f"{names[0]}\nminus {names[1]}", fontsize=8)
-        for height, (study, dataset) in enumerate(rows):
-            if claim := found.get((study, dataset, first, second)):
-                _row(axes, height, study, claim)
+        for height, row in enumerate(rows):
+            if claim := found.get((*row, *panel)):
+                _row(axes, height, row[0], claim)
         axes.grid(axis="y", alpha=0.4)
-    every[0].set_yticks(range(len(rows)), [f"{tables.SETS[dataset]}: {study}" for study, dataset in rows])
-    every[0].invert_yaxis()
-    return _save(figure, f"forest-{experiment}.svg")
+    for axes in every.flat[len(panels) :]:
+        axes.axis("off")
+    every[0, 0].set_yticks(range(len(rows)), [f"{tables.SETS[dataset]}: {study}" for study, dataset in rows])
+    every[0, 0].invert_yaxis()
+    figure.tight_layout()
+    return _save(figure, f"forest-{name}.svg")
 
 
-def remedies(study: str, *names: str, near: float = 5.0) -> Path:
-    """Draw the bits/dim of every run of some cells by change, a panel per cell; runs near the prior are red."""
+def remedies(study: str, *names: str) -> Path:
+    """Draw the bits/dim of every run of some cells by change, a panel per cell; collapsed runs are red."""
     sns.set_theme(style="whitegrid", context="paper")
     every = [tables.arms(study, name) for name in names]
     sizes = [len(found) for found in every]
     figure, rows = plt.subplots(
         len(names), 1, squeeze=False, height_ratios=sizes, figsize=(6.5, 0.3 * sum(sizes) + 0.5 * len(names))
     )
-    colours = {f"KL under {near:g} nats": RED, "others": BLUE}
+    colours = {"collapsed": RED, "others": BLUE}
     for axes, name, found in zip(rows[:, 0], names, every, strict=True):
         runs = pd.concat(found, names=["change"]).reset_index("change")
-        runs["run"] = np.where(runs["kl"] < near, *colours)
+        runs["run"] = np.where(tables.lost(runs), *colours)
         # Jitter would be drawn anew in every call.
         sns.stripplot(runs, x="bpd", y="change", hue="run", palette=colours, jitter=False, alpha=0.6, ax=axes)
         axes.set(xlabel="", ylabel="", title=tables.label(name))
@@ -110,26 +132,80 @@ def remedies(study: str, *names: str, near: float = 5.0) -> Path:
     return _save(figure, f"{study}.svg")
 
 
+def methods(name: str, *groups: tuple[str, str]) -> Path:
+    """Draw the bits/dim of every run by method, a panel per study and group of cells; collapsed runs are red."""
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, every = plt.subplots(1, len(groups), squeeze=False, figsize=(4.6 * len(groups), 3.6))
+    for axes, (study, group) in zip(every[0], groups, strict=True):
+        names = sorted({cell for cell in tables.runs(study)["cell"] if cell.startswith(f"{group}/")})
+        names.sort(key=lambda cell: tables.values(study, cell, "bpd").mean())
+        for height, cell in enumerate(names):
+            lost: dict[Any, bool] = {**tables.collapsed(study, cell)}
+            for seed, value in tables.values(study, cell, "bpd").items():
+                axes.plot([value], [height], "o", color=RED if lost.get(seed) else BLUE, alpha=0.6, markersize=4)
+        axes.set_yticks(range(len(names)), [tables.label(cell) for cell in names], fontsize=7)
+        axes.invert_yaxis()
+        axes.set(xlabel="bits/dim", title=f"{study}: {group.split('/')[1]}")
+    figure.tight_layout()
+    return _save(figure, f"{name}.svg")
+
+
+def curves(study: str, height: float) -> Path:
+    """Draw the bits/dim of a study's methods on the images to select on over training, so far above the lowest."""
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, axes = plt.subplots(figsize=(5.5, 3.0))
+    least = math.inf
+    for name in sorted(set(tables.runs(study)["cell"])):
+        curve = pd.read_csv(tables.MEASURED / study / "curves" / f"{name}.csv").dropna(subset="selection_bpd")
+        axes.plot(curve["epoch"], curve["selection_bpd"], label=tables.label(name), linewidth=1)
+        least = min(least, curve["selection_bpd"].min())
+    axes.set(ylim=(least - height / 20, least + height), xlabel="epoch", ylabel="bits/dim", title=study)
+    axes.legend()
+    return _save(figure, f"{study}.svg")
+
+
+def ladder(dataset: str) -> Path:
+    """Draw the guide's gain in bits/dim by length, a panel per estimator, with the collapsed runs of both arms."""
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, every = plt.subplots(1, len(tables.PAIRS), sharey=True, figsize=(2.6 * len(tables.PAIRS), 2.8))
+    lengths = [int(tables.runs(study)["setting.epochs"].iloc[0]) for study in tables.LADDERS[dataset]]
+    for axes, pair in zip(every, tables.PAIRS, strict=True):
+        guided, unguided = (f"{dataset}/learnable/{name}" for name in pair)
+        axes.axhline(0.0, color="black", linewidth=0.8)
+        for study, epochs in zip(tables.LADDERS[dataset], lengths, strict=True):
+            found = tables.compare(study, guided, unguided, "bpd")
+            gains = [-value for value in found.differences.values()]
+            axes.plot([epochs] * len(gains), gains, "_", color=BLUE, alpha=0.6)
+            axes.plot([1.08 * epochs], [-found.difference.mean], "o", color=BLUE, markersize=5)
+            axes.plot([1.08 * epochs] * 2, [-found.difference.low, -found.difference.high], color=BLUE)
+            lost = f"{found.baseline.lost} : {found.method.lost}"
+            axes.annotate(lost, (epochs, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
+        axes.set(xscale="log", xlim=(lengths[0] / 1.5, lengths[-1] * 1.5), title=tables.label(unguided))
+        axes.set_xlabel("epochs; collapsed without : with the guide", fontsize=7)
+        axes.set_xticks(lengths, [str(epochs) for epochs in lengths])
+        axes.minorticks_off()
+    every[0].set_ylabel("gain of the guide, bits/dim")
+    figure.tight_layout()
+    return _save(figure, f"ladder-{dataset}.svg")
+
+
 def draw() -> Iterable[Path]:
     """Draw every picture; return the files."""
-    yield forest(
-        "fixed",
-        {
-            ("silent-gaussian", "reparameterization"): -0.06,
-            ("silent-bernoulli", "gumbel-softmax"): -0.3,
-            ("silent-bernoulli", "reinforce"): -1.5,
-        },
-    )
-    yield forest(
-        "learnable",
-        {
-            ("reparameterization+silent", "reparameterization"): -0.8,
-            ("gumbel-softmax+silent", "gumbel-softmax"): -0.8,
-            ("reinforce+silent", "reinforce"): -0.8,
-            ("silent-bernoulli", "reinforce"): -0.8,
-        },
-    )
+    for experiment in ("fixed", "learnable"):
+        yield forest(experiment, experiment)
+    yield forest("digits", "fixed", "learnable", studies="digits")
+    yield forest("mnist-reduced", "fixed", "learnable", studies="mnist-reduced")
+    yield forest("colour", "learnable", studies="colour")
+    yield curves("mnist-fixed-500-epochs", 0.08)
     yield remedies("digits-baselines", "digits/learnable/reparameterization", "digits/learnable/gumbel-softmax")
+    fixed = [f"mnist/fixed/{name}" for name in ("silent-gaussian", "reparameterization", "gumbel-softmax", "reinforce")]
+    yield remedies("sensitivity-mnist-reduced", *fixed)
+    groups = (
+        ("digits-beyond", "digits/fixed"),
+        ("mnist-beyond", "mnist/fixed"),
+        ("digits-beyond", "digits/log-linear"),
+    )
+    yield methods("beyond", *groups)
 
 
 if __name__ == "__main__":

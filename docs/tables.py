@@ -10,23 +10,21 @@ import argparse
 import ast
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
-from scipy import stats
 
 from silent_study.methods import METHODS, Method
 from silent_study.paper import PUBLISHED, THRESHOLD_BPD
 from silent_study.report.cells import has_collapsed, length, unequal
 from silent_study.report.claims import EPOCHS, FAMILIES, OURS, Arm, Comparison, adjusted_by_family
 from silent_study.report.grids import edges_of
-from silent_study.report.statistics import summarize
+from silent_study.report.statistics import Summary, summarize
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "measured"
@@ -39,26 +37,26 @@ CHANGED_FIXED = tuple(
     for name in ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax", "reinforce")
 )
 
-# Rows of the overviews: a study, the section that describes it, and what it is.
 STUDIES = {
-    "mnist-fixed-500-epochs": ("mnist.md#all-500-epochs-mnist-fixed-500-epochs", "500 epochs, the paper's networks"),
-    "mnist-fixed": ("mnist.md#90-epochs-preset-mnist-fixed", "90 epochs, the paper's networks"),
-    "mnist-reduced": ("mnist-reduced.md#both-experiments-preset-mnist-reduced", "small networks"),
-    "mnist-reduced-protocol-paper": ("mnist-reduced.md#both-experiments-preset-mnist-reduced", "protocol `paper`"),
-    "mnist-reduced-cooldown": ("mnist-reduced.md#30-epochs-with-a-cooldown-mnist-reduced-cooldown", "cooldown"),
-    "mnist-reduced-cooldown-bits": ("mnist-reduced.md#30-epochs-with-a-cooldown-mnist-reduced-cooldown", "cooldown"),
-    "mnist-reduced-24-epochs": ("mnist-reduced.md#learnable-variance-for-longer-mnist-reduced-24-epochs", "cooldown"),
-    "colour-reduced": ("colour.md#the-measurements", "small networks"),
-    "colour-reduced-protocol-paper": ("colour.md#the-measurements", "protocol `paper`"),
-    "colour-reduced-cooldown": ("colour.md#the-measurements", "cooldown"),
-    "mnist-fixed-bits": ("mnist.md#90-epochs-preset-mnist-fixed", "more estimators"),
-    "mnist-beyond": ("beyond.md", "more estimators"),
-    "digits-beyond": ("beyond.md", "8x8 images, more estimators"),
-    "digits-ten-seeds": ("digits.md#the-measurements", "8x8 images"),
-    "digits-cooldown": ("digits.md#the-measurements", "8x8 images, cooldown"),
-    "digits-protocol-paper": ("digits.md#the-measurements", "8x8 images, protocol `paper`"),
-    "digits-other-processor": ("digits.md#the-measurements", "8x8 images, another processor"),
+    "mnist-fixed-500-epochs": "mnist.md",
+    "mnist-fixed": "mnist.md",
+    "mnist-fixed-bits": "mnist.md",
+    "mnist-reduced": "mnist-reduced.md",
+    "mnist-reduced-protocol-paper": "mnist-reduced.md",
+    "mnist-reduced-cooldown": "mnist-reduced.md",
+    "mnist-reduced-cooldown-bits": "mnist-reduced.md",
+    "mnist-reduced-24-epochs": "mnist-reduced.md",
+    "colour-reduced": "colour.md",
+    "colour-reduced-protocol-paper": "colour.md",
+    "colour-reduced-cooldown": "colour.md",
+    "digits-ten-seeds": "digits.md",
+    "digits-cooldown": "digits.md",
+    "digits-protocol-paper": "digits.md",
+    "digits-other-processor": "digits.md",
+    "mnist-beyond": "beyond.md",
+    "digits-beyond": "beyond.md",
 }
+"""The page of docs/results/ that describes a study."""
 
 
 @cache
@@ -184,14 +182,11 @@ def verdict(study: str, claim: Any) -> str:
     if found.difference.n < 2:
         return "one seed"
     text, rest = found.verdict, found.conditional
-    if not found.method.lost and not found.baseline.lost:
-        return text
     if found.baseline.lost:
         text += f": collapsed {found.baseline.lost} of {len(found.baseline.collapsed)}"
-    if rest.n > 1:
+    if rest.n > 1 and (found.method.lost or found.baseline.lost):
         text += f"; others {interval(rest.mean, rest.low, rest.high, claim.metric)} (conditional, n = {rest.n})"
-    text += f"; first collapsed {found.method.lost} of {len(found.method.collapsed)}"
-    return f"{text}, McNemar p = {found.mcnemar_p:.3f}"
+    return text
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
@@ -213,38 +208,51 @@ def _dagger(found: Comparison) -> str:
     return " †" if any(found.steps) else ""
 
 
-def orderings(*studies: str, dataset: str, metrics: Sequence[str] = ("bpd",)) -> None:
+def orderings(
+    *studies: str, dataset: str, metrics: Sequence[str] = ("bpd",), others: dict[str, Sequence[str]] | None = None
+) -> None:
     """Print the paper's orderings on a data set in some metrics, the columns of each study side by side.
 
     A difference is bold where it stands after Holm's correction over the orderings of its family in its study.
+
+    Args:
+        studies: Studies, a column each.
+        dataset: Data set.
+        metrics: Metrics.
+        others: By title, studies that share a column, since each has other orderings.
     """
+    columns = {f"`{study}`": [study] for study in studies} | {title: list(own) for title, own in (others or {}).items()}
     lines: dict[str, list[str]] = {}
     any_published = False
-    for place, study in enumerate(studies):
-        for claim in claims(study):
-            if claim.dataset == dataset and claim.metric in metrics:
-                title = ordering(study, claim, metric=len(metrics) > 1)
-                line = lines.setdefault(title, ["", *[""] * (2 * len(studies))])
-                size = published(study, claim)
-                if not math.isnan(size):
-                    line[0], any_published = number(size, claim.metric), True
-                if not claim.pairs:
-                    continue
-                compared = compare_claim(study, claim)
-                found, flips = compared.difference, compared.sign_flip_p
-                text = interval(found.mean, found.low, found.high, claim.metric)
-                text = f"**{text}**" if _adjusted(study)[claim.Index] < 0.05 else text
-                line[1 + 2 * place] = text if math.isnan(flips) else f"{text}; sign flips p = {flips:.3f}"
-                line[2 + 2 * place] = verdict(study, claim)
+    for place, (study, claim) in _claims_by_column(columns.values(), dataset, metrics):
+        title = ordering(study, claim, metric=len(metrics) > 1)
+        line = lines.setdefault(title, ["", *[""] * (2 * len(columns))])
+        size = published(study, claim)
+        if not math.isnan(size):
+            line[0], any_published = number(size, claim.metric), True
+        if claim.pairs:
+            found = compare_claim(study, claim).difference
+            text = interval(found.mean, found.low, found.high, claim.metric)
+            line[1 + 2 * place] = f"**{text}**" if _adjusted(study)[claim.Index] < 0.05 else text
+            line[2 + 2 * place] = verdict(study, claim)
     unit = f", {METRICS[metrics[0]]}" if len(metrics) == 1 else ""
-    header = [f"first minus second{unit}", "published"]
-    for study in studies:
-        header += [f"`{study}`", "verdict"]
+    header = [f"first minus second{unit}", "published", *(text for title in columns for text in (title, "verdict"))]
     skip = 0 if any_published else 1
     table(
         [header[0], *header[1 + skip :]],
         [[title, *line[skip:]] for title, line in lines.items()],
     )
+
+
+def _claims_by_column(
+    columns: Iterable[Sequence[str]], dataset: str, metrics: Sequence[str]
+) -> Iterator[tuple[int, tuple[str, Any]]]:
+    """Yield the number of a column of studies with each study's orderings on a data set in some metrics."""
+    for place, studies in enumerate(columns):
+        for study in studies:
+            for claim in claims(study):
+                if claim.dataset == dataset and claim.metric in metrics:
+                    yield place, (study, claim)
 
 
 def cells(*studies: str, dataset: str, experiment: str, metrics: Sequence[str] = ("bpd",)) -> None:
@@ -307,28 +315,61 @@ def _rounded(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+_GAINS = (
+    *("unguided", "guided", "gain [95 %]", "p, sign flips", "collapsed; p, McNemar"),
+    "gain where neither collapsed (conditional)",
+)
+
+
+def _gain(found: Summary) -> str:
+    """Return a gain with its interval: unguided minus guided."""
+    return interval(-found.mean, -found.high, -found.low, "bpd")
+
+
+def _gains(found: Comparison) -> list[str]:
+    """Return the columns ``_GAINS`` of a guided method and its baseline."""
+    flips, rest = found.sign_flip_p, found.conditional
+    return [
+        *(f"{summarize(list(dict(arm.values).values())).mean:.3f}" for arm in (found.baseline, found.method)),
+        _gain(found.difference),
+        "" if math.isnan(flips) else f"{flips:.3f}",
+        f"{found.baseline.lost} and {found.method.lost} of {len(found.baseline.collapsed)}; {found.mcnemar_p:.3f}",
+        f"{_gain(rest)}; n = {rest.n}" if rest.n else "none",
+    ]
+
+
 def rescues(group: str, pairs: Sequence[tuple[str, str]], *studies: str) -> None:
-    """Print how many runs collapse, and the gain in bits/dim with and without the pairs of such runs."""
-    lines = []
-    for study in studies:
-        for first, second in ((f"{group}/{one}", f"{group}/{other}") for one, other in pairs):
-            found = compare(study, first, second, "bpd")
-            every, rest = found.difference, found.conditional
-            texts = ["" if some.n < 2 else interval(-some.mean, -some.high, -some.low, "bpd") for some in (every, rest)]
-            counts = [f"{arm.lost} of {len(arm.collapsed)}" for arm in (found.baseline, found.method)]
-            lines.append(
-                [
-                    f"`{study}`",
-                    f"{label(second)}{_dagger(found)}",
-                    *counts,
-                    f"{found.mcnemar_p:.3f}",
-                    texts[0],
-                    texts[1],
-                    str(rest.n),
-                ]
-            )
-    header = ["study", "baseline", "baseline collapsed", "guided collapsed", "p (McNemar)", "gain, all pairs"]
-    table([*header, "gain, neither collapsed (conditional)", "n"], lines)
+    """Print the guide's gain in bits/dim over all pairs and without collapsed ones, and how many runs collapse."""
+    lines = [
+        [f"`{study}`", f"{label(f'{group}/{second}')}{_dagger(found)}", *_gains(found)]
+        for study in studies
+        for first, second in pairs
+        if (found := compare(study, f"{group}/{first}", f"{group}/{second}", "bpd")).difference.n
+    ]
+    table(["study", "estimator", *_GAINS], lines)
+
+
+LADDERS = {"digits": ("digits-ladder-40", "digits-ladder-160")}
+"""Studies of growing length by data set."""
+GUIDED = {name: f"{name}+silent" for name in ("reparameterization", "gumbel-softmax", "reinforce")}
+PAIRS = [(guided, name) for name, guided in GUIDED.items()]
+
+
+def ladder(dataset: str) -> None:
+    """Print the guide's gain by length and estimator, then how much the longest gains more than the shortest."""
+    studies, lines = LADDERS[dataset], []
+    for name, guided in GUIDED.items():
+        first, second = (f"{dataset}/learnable/{each}" for each in (guided, name))
+        found = {study: compare(study, first, second, "bpd") for study in studies}
+        for study, compared in found.items():
+            if compared.difference.n:
+                epochs = f"{cell(study, second)['setting.epochs'].iloc[0]:g}"
+                lines.append([label(second), epochs, *_gains(compared)])
+        ends = [found[study].differences for study in (studies[0], studies[-1])]
+        if both := sorted(ends[0].keys() & ends[1].keys()):
+            moved = summarize([ends[1][seed] - ends[0][seed] for seed in both])
+            lines.append([label(second), "last - first", "", "", _gain(moved), "", "", ""])
+    table(["estimator", "epochs", *_GAINS], lines)
 
 
 def differences(study: str, group: str, *pairs: tuple[str, str]) -> None:
@@ -350,33 +391,65 @@ def differences(study: str, group: str, *pairs: tuple[str, str]) -> None:
     table(["difference, bits/dim", "mean [95 %]", "first is", "notes"], lines)
 
 
-def studies() -> None:
-    """Print what the runs of the studies have recorded: data, length, seeds, time and hardware."""
+# The paper's claims in bits/dim that the overview has a column for: experiment, the two methods, and a short name.
+_CLAIMS = (
+    ("fixed", "silent-gaussian", "reparameterization", "exact - reparam."),
+    ("fixed", "silent-bernoulli", "gumbel-softmax", "exact - relaxed"),
+    ("fixed", "silent-bernoulli", "reinforce", "exact - REINFORCE"),
+    ("learnable", "reparameterization+silent", "reparameterization", "reparam. + SG"),
+    ("learnable", "gumbel-softmax+silent", "gumbel-softmax", "relaxed + SG"),
+    ("learnable", "reinforce+silent", "reinforce", "REINFORCE + SG"),
+    ("learnable", "silent-bernoulli", "reinforce", "SG alone - REINFORCE"),
+)
+_MARKS = {
+    "reproduced": "●",
+    "reproduced so far": "●",
+    "same direction": "◐",
+    "same direction, other size": "◐",
+    "undecided": "○",
+    "not comparable": "≠",
+    "contradicted": "✗",
+    "one seed": "1",
+}
+"""By verdict."""
+
+
+def gallery() -> None:
+    """Print every study by data set: epochs, seeds, and its difference and verdict for each of the claims."""
     lines = []
-    for study in STUDIES:
-        every = pd.read_csv(MEASURED / study / "runs.csv", dtype={"rounds": str})
-        lines.append(
-            [
-                f"`{study}`",
-                ", ".join(SETS[name] for name in every["setting.data.name"].unique()),
-                "/".join(str(epochs) for epochs in sorted({int(value) for value in runs(study)["setting.epochs"]})),
-                str(runs(study)["seed"].nunique()),
-                str(len(every)),
-                f"{every['seconds'].sum() / 3600:.1f}",
-                " and ".join(sorted(every["hardware"].dropna().unique())) or "not recorded",
+    for study, page in STUDIES.items():
+        by_dataset = runs(study).groupby("setting.data.name", sort=False)
+        for dataset, own in by_dataset:
+            line = [
+                f"[`{study}`]({page}){f', {SETS[str(dataset)]}' if len(by_dataset) > 1 else ''}",
+                "/".join(f"{epochs:g}" for epochs in sorted(own["setting.epochs"].unique())),
+                str(own["seed"].nunique()),
             ]
-        )
-    table(["study", "data", "epochs", "seeds", "runs", "hours", "hardware"], lines)
+            for experiment, first, second, _name in _CLAIMS:
+                found = [
+                    claim
+                    for claim in claims(study)
+                    if (claim.dataset, claim.experiment, claim.first, claim.second, claim.metric)
+                    == (dataset, experiment, first, second, "bpd")
+                    and claim.pairs
+                ]
+                if not found:
+                    line.append("")
+                    continue
+                compared = compare_claim(study, found[0])
+                mark = _MARKS["one seed" if compared.difference.n < 2 else compared.verdict]
+                line.append(f"{number(compared.difference.mean, 'bpd')} {mark}{_dagger(compared).strip()}")
+            lines.append(line)
+    table(["study", "epochs", "seeds", *(name for *_, name in _CLAIMS)], lines)
 
 
-def snapshots(study: str) -> None:
-    """Print the bits/dim of a study's snapshots by epoch, split and cell."""
+def snapshots(study: str, split: str) -> None:
+    """Print the bits/dim of a study's snapshots on a split, by epoch and cell."""
     kept = json.loads((MEASURED / study / "snapshots.json").read_text())
     found = pd.DataFrame([entry for entries in kept.values() for entry in entries])
     found["cell"] = found["run"].map(lambda name: "/".join(name.split("/")[:3]))
-    pivot = found.pivot_table(index="epoch", columns=["split", "cell"], values="bpd")
-    names = {"test": "test images", "holdout": "selection images"}
-    header = ["epoch", *(f"{label(place[1])}, {names[place[0]]}" for place in pivot.columns)]
+    pivot = found[found["split"] == split].pivot_table(index="epoch", columns="cell", values="bpd")
+    header = [f"epoch ({split} images)", *map(label, pivot.columns)]
     table(
         header,
         [
@@ -493,41 +566,6 @@ def sensitivity(study: str, document: str, *names: str, clear: bool = False) -> 
     table(["change", *(label(name) for name in names)], lines)
 
 
-def guide_gains(study: str, document: str, *names: str) -> None:
-    """Print by how much the guided method is below the unguided one, both with each change."""
-    found = {name: (_changes(study, document, name), _changes(study, document, f"{name}+silent")) for name in names}
-    titles = dict.fromkeys(change for _, guided in found.values() for change in guided)
-    lines = []
-    for title in titles:
-        line = ["*as it is*" if title == "as it is" else f"`{title}`"]
-        for alone, guided in found.values():
-            base = alone.get(title, alone["as it is"])
-            line.append(
-                _signed([old - new for old, new in zip(base, guided[title], strict=True)]) if title in guided else ""
-            )
-        lines.append(line)
-    table(["change", *(label(name) for name in names)], lines)
-
-
-def runs_of_changes(document: str, name: str) -> None:
-    """Print each seed of every tried change of a cell of MNIST reduced, on the images to select on."""
-    kept = json.loads((MEASURED / "sensitivity-mnist-reduced" / f"{document}.json").read_text())[f"mnist/{name}"]
-    lines = []
-    for change, members in kept.items():
-        for found in (member["selection"] for member in members):
-            saturated = found["saturated_fraction"]
-            lines.append(
-                [
-                    "*as it is*" if change == "as it is" else f"`{change}`",
-                    f"{found['bpd']:.3f}",
-                    f"{found['kl']:.1f}",
-                    "" if saturated is None else f"{100 * saturated:.0f} %",
-                ]
-            )
-    header = [label(f"mnist/{name}"), "bits/dim", "KL", "saturated"]
-    table(*(header, lines) if any(line[-1] for line in lines) else (header[:-1], [line[:-1] for line in lines]))
-
-
 def _signed(changes: list[float]) -> str:
     """Return the mean of some differences with the half width of its interval, bold where it is clear of 0."""
     found = summarize(changes)
@@ -551,87 +589,39 @@ def arms(study: str, name: str) -> dict[str, pd.DataFrame]:
     }
 
 
-def _counts(found: pd.DataFrame, near: float) -> list[str]:
-    total = len(found)
-    return [f"{int((found['kl'] < near).sum())} of {total}", f"{int((found['active_units'] == 0).sum())} of {total}"]
+def lost(found: pd.DataFrame) -> pd.Series:
+    """Return which runs have collapsed, as the report judges it."""
+    metrics: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
+    return pd.Series([has_collapsed(each) for each in metrics], index=found.index)
 
 
-def remedies(study: str, name: str, near: float = 5.0) -> None:
-    """Print each change of a cell: the bound, its paired difference from no change, and the runs near the prior."""
+def remedies(study: str, name: str) -> None:
+    """Print each change of a cell: the bound, its paired difference from no change, and the collapsed runs."""
     every = arms(study, name)
     base = every["as it is"]["bpd"]
     lines = []
     for change, found in every.items():
-        differences = (found["bpd"] - base).dropna()
-        moved = summarize(list(differences))
+        moved = summarize(list((found["bpd"] - base).dropna()))
         texts = ["*none*", ""]
         if change != "as it is":
             text = interval(moved.mean, moved.low, moved.high, "bpd", sign=True)
             texts = [f"`{change}`", f"**{text}**" if moved.high < 0 else text]
-        lines.append([texts[0], f"{found['bpd'].mean():.3f}", texts[1], *_counts(found, near)])
-    table(["change", "bits/dim", "minus none [95 %]", f"under {near:g} nats", "no active unit"], lines)
+        counts = [f"{int(which.sum())} of {len(found)}" for which in (lost(found), found["active_units"] == 0)]
+        lines.append([texts[0], f"{found['bpd'].mean():.3f}", texts[1], *counts])
+    table(["change", "bits/dim", "minus none [95 %]", "collapsed", "no active unit"], lines)
 
 
-def gains(study: str, *pairs: tuple[str, str], near: float = 5.0) -> None:
-    """Print the guide's gain over all pairs, with exact tests, and over the pairs without a run near the prior.
-
-    Args:
-        study: Folder below ``measured/``.
-        pairs: Names of unguided cells, and a change of both arms each.
-        near: KL divergence in nats under which a run stays near the prior.
-    """
+def gains(study: str, *pairs: tuple[str, str]) -> None:
+    """Print the guide's gain under a change of both arms: unguided cells and changes, as ``rescues`` does."""
     lines = []
     for name, change in pairs:
-        first, second = arms(study, name)[change], arms(study, f"{name}+silent")[change]
-        every = (first["bpd"] - second["bpd"]).dropna()
-        low = first["kl"] < near, second["kl"] < near
-        rest = every[~(low[0] | low[1])]
-        found, others = summarize(list(every)), summarize(list(rest))
-        flips = stats.permutation_test((every,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
-        only = int((low[0] & ~low[1]).sum()), int((low[1] & ~low[0]).sum())
-        mcnemar = stats.binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
-        lines.append(
-            [
-                label(name),
-                "*none*" if change == "as it is" else f"`{change}`",
-                f"{first['bpd'].mean():.3f}",
-                f"{second['bpd'].mean():.3f}",
-                interval(found.mean, found.low, found.high, "bpd"),
-                f"{flips:.3f}",
-                f"{int(low[0].sum())} and {int(low[1].sum())} of {len(first)}; {mcnemar:.3f}",
-                f"{interval(others.mean, others.low, others.high, 'bpd')}; n = {others.n}" if others.n else "none",
-            ]
+        guided, unguided = (
+            Arm(dict(found["bpd"].dropna()), dict(lost(found)), set(found.index))
+            for found in (arms(study, f"{name}+silent")[change], arms(study, name)[change])
         )
-    header = [
-        "estimator",
-        "change of both",
-        "unguided",
-        "guided",
-        "gain [95 %]",
-        "p, sign flips",
-        f"under {near:g} nats; p, McNemar",
-    ]
-    table([*header, "gain of the other pairs [95 %]"], lines)
-
-
-def norms(study: str, document: str, *spans: tuple[int, int]) -> None:
-    """Print the norms of gradients and the factors by which clipping scales them, by optimizer and span of epochs."""
-    found = pd.read_csv(MEASURED / study / f"{document}.csv")
-    lines = []
-    for optimizer, rows_of in found.groupby("optimizer"):
-        for first, last in spans:
-            span = rows_of[rows_of["epoch"].between(first, last)]
-            lines.append(
-                [
-                    str(optimizer),
-                    f"{first} to {last}",
-                    f"{span['median'].median():.3g}",
-                    f"{span['largest'].max():.3g}",
-                    f"{100 * span['clipped'].mean():.0f} %",
-                    f"{span['factor'].median():.2g}" if span["factor"].notna().any() else "",
-                ]
-            )
-    table(["parameters", "epochs", "median norm", "largest", "clipped steps", "median factor of these"], lines)
+        title = "*none*" if change == "as it is" else f"`{change}`"
+        lines.append([label(name), title, *_gains(Comparison(guided, unguided, -1, math.nan))])
+    table(["estimator", "change of both", *_GAINS], lines)
 
 
 # Rows of the summary: study, data set, experiment and the two methods that are ordered.
@@ -685,7 +675,7 @@ def summary(folder: str = "results", rows: int | None = None) -> None:
                 ordering(study, claim, metric=False),
                 number(claim.published_difference, "bpd"),
                 interval(found.mean, found.low, found.high, "bpd"),
-                f"[{scale}]({folder}/{STUDIES[study][0]})",
+                f"[{scale}]({folder}/{STUDIES[study]})",
                 verdict(study, claim),
             ]
         )
@@ -695,7 +685,7 @@ def summary(folder: str = "results", rows: int | None = None) -> None:
         f"{' and '.join(map(label, names))}: epochs to {THRESHOLD_BPD}, evaluated every {raster(study, names[0]):g}",
         " and ".join(f"{PUBLISHED[name]['epochs_to_threshold']:g}" for name in names),
         " and ".join(_reached(study, name) for name in names),
-        f"[MNIST, calibrated learning rate, n = 1]({folder}/{STUDIES[study][0]})",
+        f"[MNIST, calibrated learning rate, n = 1]({folder}/{STUDIES[study]})",
         "one seed",
     ]
     header = ["first minus second, bits/dim", "published", "here [95 %]", "scale", "verdict"]

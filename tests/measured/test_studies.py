@@ -197,19 +197,40 @@ def test_the_pictures_name_every_study_and_are_those_of_the_documents(monkeypatc
     assert shown == {name for name in tables.STUDIES if tables.claims(name) and "beyond" not in name}
 
 
+def test_the_overview_has_every_study_and_the_differences_of_its_runs(capsys) -> None:
+    tables.gallery()
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    found = {line[0]: line for line in lines if len(line) > 1}
+    assert {name.split("`")[1] for name in found if "`" in name} == set(tables.STUDIES)
+    study, place = (
+        REPOSITORY / "measured" / "colour-reduced-cooldown",
+        "[`colour-reduced-cooldown`](colour.md), CIFAR-10",
+    )
+    cells = [reported(study, f"cifar10/learnable/{name}", "bpd") for name in tables.PAIRS[0]]
+    assert found[place][6] == f"{(cells[0] - cells[1]).mean():.3f} ●"
+
+
+def test_every_page_of_a_study_has_a_picture_and_all_are_short() -> None:
+    folder = REPOSITORY / "docs" / "results"
+    for page in {*tables.STUDIES.values(), "baselines.md", "lost-settings.md"}:
+        assert "](../figures/" in (folder / page).read_text(), page
+    assert sum(len(path.read_text().split()) for path in (*folder.glob("*.md"), folder.with_suffix(".md"))) <= 6000
+
+
 def texts(picture: Path) -> list[str]:
     """Return the texts of a picture: titles, labels and ticks."""
     return re.findall(r"<text[^>]*>(.*?)</text>", picture.read_text(), re.DOTALL)
 
 
-def test_gains_have_exact_tests_and_those_of_pairs_away_from_the_prior(monkeypatch, capsys) -> None:
+def test_gains_have_exact_tests_and_those_of_pairs_without_a_collapsed_run(monkeypatch, capsys) -> None:
     """Six pairs that all favour the guide, three rescues: 2 of 64 signs, and 2 of 8 orders of the discordant pairs."""
     kls = {"": [1.0, 2.0, 3.0, 20.0, 21.0, 22.0], "+silent": [20.0] * 6}
     bounds = {"": [3.0, 3.1, 3.2, 2.2, 2.3, 2.4], "+silent": [2.0, 2.1, 2.2, 2.1, 2.1, 2.1]}
 
     def arms(_: str, name: str) -> dict[str, pd.DataFrame]:
         end = "+silent" if name.endswith("+silent") else ""
-        return {"as it is": pd.DataFrame({"bpd": bounds[end], "kl": kls[end], "active_units": [0, 5, 5, 5, 5, 5]})}
+        active = [5 if end else 0, *[5] * 5]
+        return {"as it is": pd.DataFrame({"bpd": bounds[end], "kl": kls[end], "active_units": active})}
 
     monkeypatch.setattr(tables, "arms", arms)
     tables.gains("a study", ("digits/learnable/reparameterization", "as it is"))
