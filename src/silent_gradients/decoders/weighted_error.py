@@ -14,6 +14,10 @@ from torch import Tensor
 from silent_gradients.posteriors.contract import JointCumulants, Posterior, joint_cumulants
 
 
+LARGE = 2**16
+"""Numbers in a weight from which on the backward pass by hand is the faster one."""
+
+
 class WeightedError(NamedTuple):
     """Moments of x - m and s for m = A z + a and s = B z + c.
 
@@ -46,8 +50,9 @@ def weighted_error(
         bias_s: c, shape [D].
     """
     heads = (x, noise, weight_m, bias_m, weight_s, bias_s)
-    # The compiler fuses the plain form by itself. A family with cumulants of its own has no other form.
-    if torch.compiler.is_compiling() or type(q).joint_cumulants is not Posterior.joint_cumulants:
+    # The compiler has no rule for the function; a family with cumulants of its own has no such function.
+    own_cumulants = type(q).joint_cumulants is not Posterior.joint_cumulants
+    if weight_m.numel() < LARGE or own_cumulants or torch.compiler.is_compiling():
         return _from_cumulants(q.joint_cumulants(weight_m, weight_s), x, noise, bias_m, bias_s)
     cumulants = () if q.is_gaussian else (q.third_cumulant, q.fourth_cumulant)
     return WeightedError(*_WeightedError.apply(*heads, q.mean, q.variance, *cumulants)[:3])
