@@ -259,6 +259,19 @@ class RunSettings:
         """Name of the cell that the run belongs to: ``data set/experiment/method``."""
         return f"{self.data.name}/{self.experiment}/{self.method}"
 
+    @property
+    def unfrozen_epochs(self) -> int:
+        """Epochs before the cut-off, after which the encoder is frozen; all of them without one."""
+        cutoff = None if self.silent is None else self.silent.cutoff_epoch
+        return self.epochs if cutoff is None else min(cutoff, self.epochs)
+
+    @property
+    def without_cutoff(self) -> RunSettings:
+        """The same settings without a cut-off; runs that agree in them train alike until the first one's cut-off."""
+        if self.silent is None:
+            return self
+        return dataclasses.replace(self, silent=dataclasses.replace(self.silent, cutoff_epoch=None))
+
     # Cached, like the id: plans of thousands of runs use them many times.
     @cached_property
     def name(self) -> str:

@@ -322,6 +322,63 @@ def test_a_stop_keeps_what_is_done(tiny, store, trained):
     assert trained == [pack.members[1].name]
 
 
+def family(tiny, cell="learnable/reinforce+silent", cutoffs=(None, 1, 3, 1)):
+    """A pack of runs that differ in their cut-off, but for the last one, which has another learning rate as well."""
+    runs = [
+        tiny.settings(cell, silent={"cutoff_epoch": cutoff}, epochs=4, snapshot_epochs=(1, 2)) for cutoff in cutoffs
+    ]
+    return seeds(None, *runs[:-1], dataclasses.replace(runs[-1], learning_rate=2e-3))
+
+
+def trained_apart(tiny, pack, folder):
+    """The content of the runs' files, each run trained by a job of its own."""
+    store = RunStore(folder)
+    for settings in pack.members:
+        tiny.run(seeds(None, settings), store)
+    return [results(folder) for folder in folders(store, pack)]
+
+
+def results(folder):
+    return {name: content for name, content in contents(folder).items() if name != "record.json"}
+
+
+@pytest.mark.parametrize("cell", ["learnable/reinforce+silent", "learnable/silent-bernoulli"])
+def test_runs_that_differ_in_their_cutoff_share_their_epochs_before_it(tiny, store, tmp_path, monkeypatch, cell):
+    pack = family(tiny, cell)
+    apart, steps = trained_apart(tiny, pack, tmp_path / "apart"), []
+    compute = Trainer.compute
+    monkeypatch.setattr(Trainer, "compute", lambda self, *given: (steps.append(self.settings), compute(self, *given)))
+    tiny.run(pack, store)
+    assert [results(folder) for folder in folders(store, pack)] == apart
+    # Four steps an epoch, of which the second and third run leave out one and three.
+    assert [steps.count(run) for run in pack.members] == [16, 12, 4, 16]
+    assert not list(store.root.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("stops", [[3, 7], [11, 2, 2], [14], [19, 1, 5]])
+def test_shared_epochs_are_the_same_after_stops(tiny, store, tmp_path, stops):
+    """Stops in the epochs before the first cut-off, between both, after the last one and in the runs that fork."""
+    pack = family(tiny)
+    for steps in stops:
+        answers = iter([False] * steps + [True])
+        with pytest.raises(Interrupted):
+            tiny.run(pack, store, stop=lambda answers=answers: next(answers))
+    tiny.run(pack, store)
+    assert [results(folder) for folder in folders(store, pack)] == trained_apart(tiny, pack, tmp_path / "apart")
+
+
+def test_a_stack_shares_epochs_as_single_runs_do(tiny, store, tmp_path, trained):
+    pack = family(tiny)
+    tiny.run(pack, store, stack=4)
+    assert trained == [pack.members[0].name, pack.members[3].name, pack.members[1].name, pack.members[2].name]
+    for found, wanted in zip(folders(store, pack), trained_apart(tiny, pack, tmp_path / "apart"), strict=True):
+        found, wanted = (
+            [json.loads(line)["frozen"] for line in content.splitlines()]
+            for content in ((found / "curve.jsonl").read_text(), wanted["curve.jsonl"])
+        )
+        assert found == wanted
+
+
 def test_other_data_than_the_plans_are_refused(tiny, store):
     pack = grid(tiny, "learnable/reinforce", rates=(1e-3,))
     settings = pack.members[0]

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from silent_gradients.decoders import log_terms
 from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE
 from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, GaussianLikelihood, Standardization
-from silent_gradients.posteriors.contract import JointCumulants, Posterior
+from silent_gradients.decoders.weighted_error import weighted_error
+from silent_gradients.posteriors.contract import Posterior
 
 LogTerm = Literal["auto", "taylor-square", "taylor", "exact", "central-limit"]
 LOG_TERMS: tuple[LogTerm, ...] = get_args(LogTerm)
@@ -57,10 +58,9 @@ class LinearHeadsDecoder(Decoder, ABC):
         """Return the mean of x at z [S, B, k], shape [S, B, D]."""
         return self.mean + self.scale * self.mean_head(z)
 
-    def residual(self, x: Tensor, weighted: Tensor) -> Tensor:
-        """Return standardised x less (A z + a), for x and A z = ``weighted`` of shape [B, D]."""
-        # In float32 with the biases added last: this is a small difference of numbers of order one.
-        return (x - self.mean) / self.scale - (weighted + self.mean_head.bias)
+    def standardized(self, x: Tensor) -> Tensor:
+        """Return (x - mean) / scale for x [B, D]."""
+        return (x - self.mean) / self.scale
 
 
 class LinearPrecisionDecoder(LinearHeadsDecoder):
@@ -126,13 +126,12 @@ class LinearPrecisionDecoder(LinearHeadsDecoder):
         """Return whether ``expected_log_precision`` is exact under ``q``: a normal precision, without an expansion."""
         return q.is_gaussian and self.log_term in ("auto", "exact", "central-limit")
 
-    def expected_log_precision(self, q: Posterior, cumulants: JointCumulants) -> Tensor:
-        """Return E log|s| in nats by the decoder's ``log_term``, [B, D], from the cumulants of (A z, B z).
+    def expected_log_precision(self, q: Posterior, mean: Tensor, variance: Tensor) -> Tensor:
+        """Return E log|s| in nats by the decoder's ``log_term``, from mean and variance of B z + c, all [B, D].
 
         Raises:
             ValueError: The log term is ``exact``, and s is not normal under this posterior.
         """
-        mean, variance = cumulants.mean_s + self.precision_bias, cumulants.variance_s
         if self.log_term == "exact" and not q.is_gaussian:
             raise ValueError(f"log_term: 'exact' needs a gaussian posterior, got {q.name}; use 'central-limit'")
         if self.log_term == "taylor-square":
@@ -154,28 +153,18 @@ class LinearPrecisionObjective(ClosedFormObjective):
         """Return whether ``expectation`` is exact under ``q``: if the log term is."""
         return self.decoder.has_exact_log_term(q)
 
-    def expected_log_precision(self, q: Posterior, cumulants: JointCumulants) -> Tensor:
-        """Return the log term of ``expectation``, [B, D]."""
-        return self.decoder.expected_log_precision(q, cumulants)
+    def expected_log_precision(self, q: Posterior, mean: Tensor, variance: Tensor) -> Tensor:
+        """Return the log term of ``expectation`` from mean and variance of B z + c, all [B, D]."""
+        return self.decoder.expected_log_precision(q, mean, variance)
 
     def closed_form(self, q: Posterior) -> Tensor:
-        """Return E_q log p(x|z) in nats, shape [B]; exact but for the log term (paper, Eq. 7).
-
-        The expected weighted error is exact for every mean-field q with finite fourth moments:
-        E[(x-m)^2 s^2] = (r^2 + V_m)(S^2 + V_s) - 4 r S C + 2 C^2 - 2 r K12 + 2 S K21 + K22 with r = x - E m.
-        """
+        """Return E_q log p(x|z) in nats, shape [B]; exact but for the log term (paper, Eq. 7)."""
         decoder = self.decoder
-        cumulants = q.joint_cumulants(decoder.mean_head.weight, decoder.precision_head.weight)
-        residual = decoder.residual(self.x, cumulants.mean_m)
-        precision = cumulants.mean_s + decoder.precision_bias
-        covariance = cumulants.covariance
+        heads = decoder.mean_head.weight, decoder.mean_head.bias, decoder.precision_head.weight, decoder.precision_bias
         noise = self.noise_variance / decoder.scale.square()
-        error = (residual.square() + cumulants.variance_m + noise) * (precision.square() + cumulants.variance_s)
-        error = error + covariance * (2 * covariance - 4 * residual * precision)
-        if cumulants.k12 is not None and cumulants.k21 is not None and cumulants.k22 is not None:
-            error = error - 2 * residual * cumulants.k12 + 2 * precision * cumulants.k21 + cumulants.k22
-        log_precision = self.expected_log_precision(q, cumulants)
-        return (log_precision - 0.5 * error).sum(1) - 0.5 * self.x.shape[1] * math.log(2 * math.pi)
+        found = weighted_error(q, decoder.standardized(self.x), noise, *heads)
+        log_precision = self.expected_log_precision(q, found.mean, found.variance)
+        return log_precision.sum(1) - 0.5 * (found.error + self.x.shape[1] * math.log(2 * math.pi))
 
 
 @dataclass(frozen=True)
@@ -200,9 +189,8 @@ class LinearPrecisionControl(LinearPrecisionObjective):
         squared = likelihood.precision_squared * self.decoder.scale.square()
         return likelihood._replace(log_precision=self._tangent(squared)).log_prob(self.x, self.noise_variance)
 
-    def expected_log_precision(self, q: Posterior, cumulants: JointCumulants) -> Tensor:
-        mean = cumulants.mean_s + self.decoder.precision_bias
-        return self._tangent(mean.square() + cumulants.variance_s)
+    def expected_log_precision(self, q: Posterior, mean: Tensor, variance: Tensor) -> Tensor:
+        return self._tangent(mean.square() + variance)
 
     def _tangent(self, squared: Tensor) -> Tensor:
         second_moment = self.second_moment
@@ -243,8 +231,8 @@ class PositivePrecisionDecoder(LinearPrecisionDecoder):
         """Return False: the log term is a bound."""
         return False
 
-    def expected_log_precision(self, q: Posterior, cumulants: JointCumulants) -> Tensor:
-        """Return a lower bound of E log s in nats, [B, D], from the cumulants of (A z, B z).
+    def expected_log_precision(self, q: Posterior, mean: Tensor, variance: Tensor) -> Tensor:
+        """Return a lower bound of E log s in nats, from mean and variance of B z + c, all [B, D].
 
         Raises:
             ValueError: The latent variables of ``q`` do not lie in [0, 1].
@@ -252,8 +240,7 @@ class PositivePrecisionDecoder(LinearPrecisionDecoder):
         low, high = q.support
         if low < 0 or high > 1:
             raise ValueError(f"posterior: a positive precision needs latent variables in [0, 1], got {q.name}")
-        mean = cumulants.mean_s + self.precision_bias
-        return log_terms.lower_bound(mean, cumulants.variance_s, self.least_precision) - self.scale.log()
+        return log_terms.lower_bound(mean, variance, self.least_precision) - self.scale.log()
 
 
 class LogLinearPrecisionDecoder(LinearHeadsDecoder):
@@ -299,7 +286,7 @@ class LogLinearPrecisionObjective(ClosedFormObjective):
         """
         mean_head, precision_head, scale = self.decoder.mean_head, self.decoder.precision_head, self.decoder.scale
         tilted = q.tilted_moments(mean_head.weight, 2 * precision_head.weight)
-        residual = self.decoder.residual(self.x, tilted.mean)
+        residual = self.decoder.standardized(self.x) - (tilted.mean + mean_head.bias)
         # The root of E s^2 on either side of the error: it overflows only where the product does.
         root = (0.5 * tilted.log_normalizer + precision_head.bias).exp()
         variance = tilted.variance + self.noise_variance / scale.square()

@@ -61,6 +61,42 @@ class JointCumulants(NamedTuple):
     k22: Tensor | None = None
 
 
+def joint_cumulants(
+    weight_m: Tensor,
+    weight_s: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    third: Tensor | None = None,
+    fourth: Tensor | None = None,
+) -> JointCumulants:
+    """Return the joint cumulants of m = A z and s = B z for independent z_i with these cumulants; paper, Theorem 1.
+
+    Args:
+        weight_m: A, shape [D, k].
+        weight_s: B, shape [D, k].
+        mean: First cumulants of the z_i, [B, k].
+        variance: Second ones.
+        third: Third ones; None where third and fourth ones vanish.
+        fourth: Fourth ones.
+    """
+    squared_m, squared_s, product = weight_m.square(), weight_s.square(), weight_m * weight_s
+    second_order = (
+        F.linear(mean, weight_m),
+        F.linear(mean, weight_s),
+        F.linear(variance, squared_m),
+        F.linear(variance, squared_s),
+        F.linear(variance, product),
+    )
+    if third is None or fourth is None:
+        return JointCumulants(*second_order)
+    return JointCumulants(
+        *second_order,
+        k12=F.linear(third, weight_m * squared_s),
+        k21=F.linear(third, squared_m * weight_s),
+        k22=F.linear(fourth, squared_m * squared_s),
+    )
+
+
 class TiltedMoments(NamedTuple):
     """Moments of m = A z under q(z|x) tilted by e^t, t = T z; all of shape [B, D].
 
@@ -201,24 +237,8 @@ class Posterior(ABC):
             weight_m: A, shape [D, k].
             weight_s: B, shape [D, k].
         """
-        mean, variance = self.mean, self.variance
-        squared_m, squared_s, product = weight_m.square(), weight_s.square(), weight_m * weight_s
-        second_order = (
-            F.linear(mean, weight_m),
-            F.linear(mean, weight_s),
-            F.linear(variance, squared_m),
-            F.linear(variance, squared_s),
-            F.linear(variance, product),
-        )
-        if self.is_gaussian:
-            return JointCumulants(*second_order)
-        third, fourth = self.third_cumulant, self.fourth_cumulant
-        return JointCumulants(
-            *second_order,
-            k12=F.linear(third, weight_m * squared_s),
-            k21=F.linear(third, squared_m * weight_s),
-            k22=F.linear(fourth, squared_m * squared_s),
-        )
+        higher = () if self.is_gaussian else (self.third_cumulant, self.fourth_cumulant)
+        return joint_cumulants(weight_m, weight_s, self.mean, self.variance, *higher)
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return moments of m = A z under q tilted by e^t, t = T z, if the family has a generating function.

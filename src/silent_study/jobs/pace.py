@@ -46,8 +46,7 @@ def epochs_by_phase(settings: RunSettings) -> dict[str, int]:
     silent, epochs = settings.silent, settings.epochs
     if silent is None or silent.role == "control":
         return {"guided": 0, "plain": epochs, "frozen": 0}
-    unfrozen = epochs if silent.cutoff_epoch is None else min(epochs, silent.cutoff_epoch)
-    guided = unfrozen
+    guided = unfrozen = settings.unfrozen_epochs
     if silent.role == "annealed":
         # The weight 1 - rate (epoch - plateau) is positive before plateau + 1 / rate, which may be rounded upwards.
         guided = min(unfrozen, math.ceil(silent.plateau_epochs + 1 / silent.annealing_rate - 1e-9))
@@ -101,15 +100,20 @@ class Pace:
         measured = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
         return as_json({**measured, "steps": {key: asdict(times) for key, times in self.steps.items()}})
 
-    def training(self, settings: RunSettings) -> float | None:
-        """Return the seconds of a run's training and its evaluations on the selection split; None if not measured."""
+    def training(self, settings: RunSettings, *, forked: bool = False) -> float | None:
+        """Return the seconds of a run's training and its evaluations on the selection split; None if not measured.
+
+        A ``forked`` run begins at its cut-off (see ``PackSpec.trunks``).
+        """
         times = self.steps.get(architecture(settings))
         if times is None:
             return None
         train, selection, _ = self._images(settings)
-        steps = max(1, train // settings.batch_size)
-        trained = sum(steps * epochs * getattr(times, phase) for phase, epochs in epochs_by_phase(settings).items())
-        evaluations = -(-settings.epochs // settings.evaluate_every)
+        steps, left = max(1, train // settings.batch_size), epochs_by_phase(settings)
+        if forked:
+            left |= {"guided": 0, "plain": 0}
+        trained = sum(steps * epochs * getattr(times, phase) for phase, epochs in left.items())
+        evaluations = -(-sum(left.values()) // settings.evaluate_every)
         return trained + evaluations * selection * settings.evaluation_samples * times.evaluated
 
     def evaluation(self, settings: RunSettings, asked: EvaluationSettings) -> float | None:
@@ -125,7 +129,7 @@ class Pace:
 
     def pack(self, pack: PackSpec) -> float | None:
         """Return the seconds of a pack if the store has none of its runs; None unless all of it was measured."""
-        parts = [self.training(run) for run in pack.members]
+        parts = [self.training(run, forked=pack.trunks[run.name] != run) for run in pack.members]
         if pack.evaluation is not None:
             parts += [self.evaluation(run, pack.evaluation) for run in pack.members]
         known = [part for part in parts if part is not None]

@@ -146,13 +146,19 @@ class _Job:
 
     def train(self) -> list[StoredRun]:
         """Train the members that the store lacks; return all members in order, but those that failed."""
-        members, size = self.spec.members, self.options.stack
-        if self.options.streams:
-            groups = [list(members[start : start + size]) for start in range(0, len(members), size)]
-        else:
-            groups = cut_into_stacks(members, size, self.device)
+        members, trunks = self.spec.members, self.spec.trunks
+        first = [run for run in members if trunks[run.name] == run]
+        forks = [run for run in members if trunks[run.name] != run]
+        groups = [group for wave in (first, forks) for group in self._side_by_side(wave)]
         runs = {run.name: run for group in groups for run in self._train_isolated(group)}
         return [runs[settings.name] for settings in members if settings.name in runs]
+
+    def _side_by_side(self, runs: Sequence[RunSettings]) -> list[list[RunSettings]]:
+        """Return the runs in groups that are trained together."""
+        size = self.options.stack
+        if self.options.streams:
+            return [list(runs[start : start + size]) for start in range(0, len(runs), size)]
+        return cut_into_stacks(runs, size, self.device)
 
     def _train_isolated(self, group: Sequence[RunSettings]) -> list[StoredRun]:
         """Train a group; if that fails, each of its runs by itself, and keep the error of each that fails then."""
@@ -214,7 +220,7 @@ class _Job:
 
     def _trainer(self, settings: RunSettings, held: ExitStack) -> Trainer:
         title = f"[{self._number(settings)}/{len(self.spec.members)}] {settings.name}"
-        reports: list[Callable[[Trainer], None]] = [EpochReport(title)]
+        reports: list[Callable[[Trainer], None]] = [EpochReport(title), self._fork]
         if self.curve_events is not None and self.options.tensorboard is not None:
             reports.append(events := self.curve_events(self.options.tensorboard / settings.name))
             held.callback(events.close)
@@ -227,6 +233,16 @@ class _Job:
         if not self.store.has_checkpoint(settings.name):
             write_json(folder / CODE, self.code[settings.name])
         return Trainer(settings, self.data, folder, self.device, report=report)
+
+    def _fork(self, trunk: Trainer) -> None:
+        """Begin the runs whose cut-off the trunk has reached by its state, unless they have begun already."""
+        for run in self.spec.members:
+            if run.unfrozen_epochs != trunk.epoch or self.spec.trunks[run.name] != trunk.settings:
+                continue
+            begun = self.store.is_finished(run.name) or self.store.has_checkpoint(run.name)
+            if run != trunk.settings and not begun and not self.store.is_locked(run.name):
+                with self.store.locked(run.name):
+                    trunk.fork(run, self.store.working_folder(run.name))
 
     def evaluate(self, runs: Sequence[StoredRun], evaluation: EvaluationSettings) -> None:
         """Evaluate the runs, in the order of the members; keep the error of each that fails."""

@@ -53,6 +53,18 @@ class PackSpec:
         )
 
     @cached_property
+    def trunks(self) -> dict[str, RunSettings]:
+        """By a member's name, the member with the latest cut-off of those that differ in it alone; itself for most.
+
+        Until its own cut-off a member trains as its trunk does, so that it goes on from the trunk's state there.
+        """
+        families: dict[str, list[RunSettings]] = {}
+        for member in self.members:
+            families.setdefault(member.without_cutoff.id, []).append(member)
+        trunks = {key: max(family, key=lambda run: run.unfrozen_epochs) for key, family in families.items()}
+        return {run.name: trunks[key] for key, family in families.items() for run in family}
+
+    @cached_property
     def id(self) -> str:
         """Ten hexadecimal digits that change with the round, with any member and with the evaluation."""
         members = [member.id for member in self.members]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from silent_study.data.batches import RunData
 from silent_study.settings import FLATTENED_TOLERANCE, RunSettings
 from silent_study.store.documents import CurveEntry, Metrics, Progress, Result
 from silent_study.store.files import append_text, write_bytes_atomically, write_text_atomically
-from silent_study.store.runs import CURVE, PROGRESS, snapshot_file
+from silent_study.store.runs import CODE, CURVE, PROGRESS, snapshot_file
 from silent_study.training import checkpoint
 from silent_study.training.build import build_optimizers, build_vae, silent_schedule
 from silent_study.training.seeds import Purpose, generator
@@ -286,8 +287,19 @@ class Trainer:
 
     def save(self) -> None:
         """Save a checkpoint."""
-        state = {
-            "run": self.settings.id,
+        checkpoint.save(self.folder, self._state(self.settings))
+
+    def fork(self, settings: RunSettings, folder: Path) -> None:
+        """Save a checkpoint of another run in its folder: one whose epochs so far are this run's, bit for bit."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (CODE, *map(snapshot_file, settings.snapshot_epochs)):
+            if (self.folder / name).exists():
+                shutil.copyfile(self.folder / name, folder / name)
+        checkpoint.save(folder, self._state(settings))
+
+    def _state(self, settings: RunSettings) -> dict[str, Any]:
+        return self.snapshot() | {
+            "run": settings.id,
             "epoch": self.epoch,
             "step": self.step,
             "diverged_epoch": self.diverged_epoch,
@@ -298,7 +310,6 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "generators": {stream: source.get_state() for stream, source in self.generators.items()},
         }
-        checkpoint.save(self.folder, self.snapshot() | state)
 
     def _restore(self, saved: dict[str, Any]) -> None:
         if saved["run"] != self.settings.id:
