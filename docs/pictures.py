@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from docs import tables
+from silent_study.report.drawings import GREY
+from silent_study.report.forest import BLUE, RED, row
 
 FIGURES = tables.ROOT / "docs" / "figures"
-GREY, BLUE, RED = "#808080", "#1f6fb4", "#c8322f"
 COLOURS = {"undecided": GREY, "one seed": GREY, "contradicted": RED, "not comparable": RED}
 
 
@@ -36,24 +36,6 @@ def _save(figure: Figure, name: str) -> Path:
     # Matplotlib ends lines with spaces.
     path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
     return path
-
-
-def _row(axes: Axes, height: float, study: str, claim: Any) -> None:
-    """Draw an ordering: the pairs as ticks, the mean with its interval, the published difference as a diamond."""
-    comparison = tables.compare_claim(study, claim)
-    found, differences = comparison.difference, list(comparison.differences.values())
-    verdict = tables.verdict(study, claim).partition(";")[0].partition(":")[0]
-    colour = COLOURS.get(verdict, BLUE)
-    low, high = axes.get_xlim()
-    axes.plot(differences, [height - 0.3] * len(differences), "|", color=colour, alpha=0.6, markersize=5)
-    if low <= found.mean <= high:
-        axes.plot([found.mean], [height], "o", color=colour, markersize=5)
-    else:
-        axes.plot([low], [height], "<", color=colour, markersize=6, clip_on=False)
-    if not math.isnan(found.low):
-        axes.plot([found.low, found.high], [height, height], color=colour)
-    if not math.isnan(claim.published_difference):
-        axes.plot([claim.published_difference], [height], "D", color="black", fillstyle="none", markersize=6)
 
 
 PANELS: dict[tuple[str, str, str], float] = {
@@ -97,9 +79,10 @@ def forest(name: str, *experiments: str, studies: str = "") -> Path:
         axes.axvline(0.0, color="black", linewidth=0.8)
         names = [tables.label(f"mnist/{experiment}/{name}") for name in (first, second)]
         axes.set_title(f"{names[0]}\nminus {names[1]}", fontsize=8)
-        for height, row in enumerate(rows):
-            if claim := found.get((*row, *panel)):
-                _row(axes, height, row[0], claim)
+        for height, (study, dataset) in enumerate(rows):
+            if claim := found.get((study, dataset, *panel)):
+                verdict = tables.verdict(study, claim).partition(";")[0].partition(":")[0]
+                row(axes, height, tables.compare_claim(study, claim), COLOURS.get(verdict, BLUE))
         axes.grid(axis="y", alpha=0.4)
     for axes in every.flat[len(panels) :]:
         axes.axis("off")

@@ -11,6 +11,7 @@ from silent_study.paper import PUBLISHED_MSE, THRESHOLD_BPD, published
 from silent_study.report.cells import Cell, has_collapsed, unequal
 from silent_study.report.statistics import CONFIDENCE, Summary, holm, mcnemar_p, sign_flip_p, summarize
 from silent_study.settings import EXPERIMENTS
+from silent_study.words import counted
 
 FEWEST_PAIRS = 6
 """Below this number of pairs an ordering is reproduced "so far" at most, and there is no sign-flip test."""
@@ -225,6 +226,22 @@ def claims(cells: Sequence[Cell]) -> list[Claim]:
                 found.append(_compare(cell, second, metric, expected, basis))
     adjusted = adjusted_by_family([(claim.family, claim.p_value) for claim in found])
     return [replace(claim, adjusted=value) for claim, value in zip(found, adjusted, strict=True)]
+
+
+def headline(found: Sequence[Claim]) -> str:
+    """Return the verdicts on the paper's orderings in bits/dim in one line."""
+    verdicts = [claim.verdict for claim in found if claim.family == PRIMARY]
+    if not verdicts:
+        return "No two cells of this plan are ordered by the paper"
+    early = any(claim.difference.n < FEWEST_PAIRS for claim in found if claim.family == PRIMARY)
+    good = sum(VERDICTS[verdict] == "good" for verdict in verdicts)
+    sized = sum(verdict.startswith("reproduced") for verdict in verdicts)
+    others = [f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if VERDICTS[verdict] == "open"]
+    return (
+        f"{good} of {counted(len(verdicts), 'ordering')} {'so far ' * early}as published"
+        f"{f' ({sized} in size as well)' if sized else ''}, {verdicts.count('contradicted')} contradicted, "
+        + ", ".join(text for text in others if not text.startswith("0 ") or text.endswith("undecided"))
+    )
 
 
 def adjusted_by_family(p_values: Sequence[tuple[str, float]]) -> list[float]:

@@ -1,335 +1,341 @@
-"""The figures, drawn the same to the byte for the same runs.
-
-Image grids are PNG, plots are SVG. Both are transparent and legible on a light and on a dark page: image grids are
-labelled in a middle grey, and a plot's axes and letters follow the reader's colour scheme.
-"""
+"""The figures of each data set and experiment, drawn the same to the byte for the same runs."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import altair as alt
+import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from silent_study.methods import GUIDANCE
 from silent_study.paper import published
 from silent_study.report import tables
 from silent_study.report.cells import Cell, unequal_steps
-from silent_study.report.charts import SHOWN, matplotlib_defaults, thinned
 from silent_study.report.context import Context
-from silent_study.report.image_grids import GREY, reconstructions
+from silent_study.report.drawings import GREY, MORE, PALETTE, Drawing, drawing, exported, for_page
 from silent_study.report.printed import group_name
-from silent_study.settings import EXPERIMENTS
+from silent_study.report.reconstructions import reconstructions
+from silent_study.report.statistics import summarize
 
-# A colour that no palette has: the saved SVG has currentColor in its place.
-_INK = "#010203"
-_STYLE = (
-    "<style>svg{color:#1f2328}text{font-family:system-ui,sans-serif}"
-    "@media (prefers-color-scheme:dark){svg{color:#d5d9e0}}</style>"
-)
-_SETTINGS: dict[str, Any] = {
-    "svg.hashsalt": "silent-gradients",
-    "svg.fonttype": "none",
-    "figure.facecolor": "none",
-    "figure.constrained_layout.h_pad": 0.06,
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#80808050",
-    "grid.linewidth": 0.6,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.labelcolor"), _INK
-    ),
-}
-# The first six are near Okabe and Ito's colours, which colour-blind readers can distinguish, with a lightness for light
-# and dark backgrounds; the others are distinct for other readers alone.
-_PALETTE = ("#2b87d1", "#d9651a", "#12a67c", "#cc79a7", "#b98500", "#7a6ff0")
-_MORE = ("#d6404d", "#6f9e2f", "#12a5b8", "#96705a", "#c44fd0", "#7f8b96")
-_DASHES: dict[str, Any] = {GUIDANCE[1]: "", GUIDANCE[0]: (3, 1.5), GUIDANCE[2]: (1, 1)}
-_MARKERS = {GUIDANCE[1]: "o", GUIDANCE[0]: "X", GUIDANCE[2]: "^"}
-_POINTS_PER_CURVE = 120
+_DASHES = dict(zip(GUIDANCE, ([4, 2], [1, 0], [1, 1.5]), strict=True))
+_SHAPES = dict(zip(GUIDANCE, ("cross", "circle", "triangle-up"), strict=True))
+_POINTS = 60
+"""Most points of a curve in the page."""
+# Quantile of the values of a kind of posterior above which curves are cut: first epochs would hide later differences.
+_SHOWN = 0.9
 # Below this share of the largest, a variance is rounding of an exact gradient and would only stretch the axis.
 _NUMERICAL_ZERO = 1e-10
 # A bias with a higher z-score is not noise.
 _BIAS_SEEN = 4
-_RECONSTRUCTED = "First row: originals. Then for each method the mean of the reconstruction"
-_DEVIATIONS = (
-    f"{_RECONSTRUCTED} and below it the standard deviation, each image's scaled to the full range, as in the paper's "
-    "Figures 3 to 5."
-)
+_BAND, _SEEDS = "mean and 95% interval", "every seed"
+_BPD, _ABOVE = "bits/dim", "above the closed form"
+
+Rows = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A rendered figure.
-
-    Attributes:
-        name: File name with its ending.
-        description: What it shows, for people who cannot see it.
-        data: The file's bytes.
-    """
-
-    name: str
-    title: str
-    description: str
-    data: bytes
-
-
-@matplotlib_defaults(_SETTINGS)
 def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
     """Return the drawings of each data set and experiment: reconstructions, curves, gradient variances, BPD against KL.
 
     A drawing with nothing to show is left out.
     """
     drawings = []
-    for (dataset, experiment), members in _groups(cells):
-        colours = _colours(members)
-        has_published = any(map(_published_pair, members))
-        drawn = (
-            (
-                "reconstructions.png",
-                "Reconstructions",
-                f"{_RECONSTRUCTED}, as in the paper's Figure 2."
-                if EXPERIMENTS[experiment].constant_variance
-                else _DEVIATIONS,
-                reconstructions(members),
-            ),
-            (
-                "curves.svg",
-                "Learning curves",
-                "Bits per dimension on the selection split at every evaluation; mean over seeds, the band from the "
-                "lowest to the highest.",
-                learning_curves(members, colours),
-            ),
-            (
-                "gradient-variance.svg",
-                "Gradient variance",
-                "Variance of the encoder's gradient under resampling of the code by epoch, logarithmic; each point is "
-                "the mean over seeds.",
-                gradient_variance(members, context, colours),
-            ),
-            (
-                "bpd-kl.svg",
-                "Bits per dimension against KL",
-                "Each mark is one seed's reported BPD and KL divergence"
-                f"{'; grey outlines are the published values' if has_published else ''}.{_lengths(members)}",
-                bpd_against_kl(members, colours),
-            ),
-        )
-        group = group_name(dataset, experiment, context)
-        for ending, title, description, figure in drawn:
-            if figure is not None:
-                data = _bytes(figure, ending)
-                drawings.append(Drawing(f"{dataset}-{experiment}-{ending}", f"{title}, {group}", description, data))
+    for (dataset, experiment), found in groupby(cells, key=lambda cell: (cell.dataset, cell.experiment)):
+        members = list(found)
+        group, name = group_name(dataset, experiment, context), f"{dataset}-{experiment}"
+        drawings += [
+            *reconstructions(members, f"{name}-reconstructions", f"Reconstructions, {group}"),
+            *_curves(members, context, f"{name}-curves", f"Learning curves, {group}"),
+            *_gradient_variance(members, context, f"{name}-gradient-variance", f"Gradient variance, {group}"),
+            *_bpd_against_kl(members, f"{name}-bpd-kl", f"Bits per dimension against KL, {group}"),
+        ]
     return drawings
 
 
-def cell_styles(cells: Sequence[Cell]) -> dict[str, str]:
-    """Return the CSS of each cell's curves by its name, with the colours and dashes of the figures."""
-    styles = {}
-    for _, members in _groups(cells):
-        colours = _colours(members)
-        for cell in members:
-            dashes = " ".join(f"{2 * length:g}" for length in _DASHES[cell.method.guidance]) or "none"
-            styles[cell.name] = f"stroke: {colours[_estimator(cell)]}; stroke-dasharray: {dashes}"
-    return styles
+def colours(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return a colour for each label of a method: one for each estimator, and for each method without one."""
+    keys = {cell.method.label: _hue(cell) for cell in sorted(cells, key=lambda cell: cell.method.rank)}
+    hues = list(dict.fromkeys(keys.values()))
+    more = map(to_hex, colormaps["turbo"](np.linspace(0.05, 0.95, max(0, len(hues) - len(PALETTE + MORE)))))
+    found = dict(zip(hues, (*PALETTE, *MORE, *more), strict=False))
+    return {label: found[hue] for label, hue in keys.items()}
 
 
-def _groups(cells: Sequence[Cell]) -> Iterator[tuple[tuple[str, str], list[Cell]]]:
-    for group, members in groupby(cells, key=lambda cell: (cell.dataset, cell.experiment)):
-        yield group, list(members)
+def _hue(cell: Cell) -> str:
+    method = cell.method
+    return method.label if method.sampled_estimator == "none" else method.estimator_label
 
 
-def learning_curves(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | None:
-    """Plot BPD on the selection split by epoch: a colour per estimator, solid with and dashed without SG."""
-    frames = [
-        thinned(run.curve, "selection_bpd", _POINTS_PER_CURVE).assign(**_aesthetics(cell))
-        for cell in cells
-        for run in cell.runs
-    ]
-    data = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-    if data.empty:
-        return None
-
-    band: Any = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "linewidth": 0}, "linewidth": 1.4}
-    plot = partial(sns.lineplot, x="epoch", y="selection_bpd", dashes=_DASHES, **band)
-    figure, axes = _panels(data, colours, plot, ("epoch", "BPD (selection split)"), sharey=True)
-    low, high = data["selection_bpd"].min(), data["selection_bpd"].quantile(SHOWN)
-    if high > low:
-        margin = 0.05 * (high - low)
-        next(iter(axes.values())).set_ylim(low - margin, high + margin)
-    return figure
+def run_chart() -> dict[str, Any]:
+    """Return the chart of one run, of a row with lists of epochs and of bits/dim on both splits."""
+    splits = ("selection split", "training")
+    legend = {"scale": alt.Scale(domain=splits, range=PALETTE[:2])}
+    base = alt.Chart(alt.InlineData(values=[])).transform_flatten(["epoch", *splits]).transform_fold(splits)
+    line = base.mark_line(point={"size": 12}).encode(
+        x=alt.X("epoch:Q"),
+        y=alt.Y("value:Q", title=_BPD, scale=alt.Scale(zero=False)),
+        color=alt.Color("key:N", **legend),
+        strokeDash=alt.StrokeDash("key:N", scale=alt.Scale(domain=splits, range=[[1, 0], [4, 2]])),
+        tooltip=["key:N", "epoch:Q", alt.Tooltip("value:Q", format=".4f", title=_BPD)],
+    )
+    return _spec(line.properties(width="container", height=160))
 
 
-def gradient_variance(cells: Sequence[Cell], context: Context, colours: dict[str, str]) -> Figure | None:
-    """Plot gradient variance by epoch on a logarithmic axis, one panel per reduction; zeros are listed instead."""
+def run_curve(curve: pd.DataFrame) -> dict[str, list[float]] | None:
+    """Return the row that ``run_chart`` draws of a run's curve; ``None`` if nothing of it is finite."""
+    kept = _thinned(curve[np.isfinite(curve["selection_bpd"])])
+    kept = kept[kept["selection_bpd"] <= kept["selection_bpd"].quantile(_SHOWN)] if len(kept) > 1 else kept
+    columns = {"epoch": "epoch", "selection split": "selection_bpd", "training": "train_bpd"}
+    return {name: _rounded(kept[column]) for name, column in columns.items()} if len(kept) else None
+
+
+def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return at most ``_POINTS`` rows, evenly spread, both ends among them."""
+    return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(len(frame), _POINTS)).round().astype(int))]
+
+
+def _rounded(values: pd.Series) -> list[Any]:
+    return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]
+
+
+def curve_rows(cells: Sequence[Cell], context: Context) -> Rows:
+    """Return the mean of each cell with the 95% interval of its seeds, and each seed, as lists over the epochs."""
+    frames = tables.curves([run for cell in cells for run in cell.runs])
+    rows: Rows = []
+    for space, members in groupby(cells, key=lambda cell: cell.method.space):
+        found = [(cell, _thinned(frames[cell.name])) for cell in members if cell.name in frames]
+        seeds = [frame.filter(like="seed_") for _, frame in found]
+        most = np.nanquantile(np.concatenate([each.to_numpy().ravel() for each in seeds]), _SHOWN) if seeds else 0
+        for (cell, frame), each in zip(found, seeds, strict=True):
+            about = {"cell": cell.name, "method": cell.method.label, "space": space}
+            about |= {"limit": None if math.isnan(limit := tables.limit(cell, "bpd", context)) else limit}
+            bands = [summarize([value for value in row if math.isfinite(value)]) for row in each.to_numpy()]
+            ends = [pd.Series([getattr(band, end) for band in bands], index=frame.index) for end in ("low", "high")]
+            for seed, values, bounds in (
+                (None, frame["selection_bpd"], ends),
+                *((int(name.removeprefix("seed_")), each[name], []) for name in each),
+            ):
+                kept = values[values <= most].index if len(frame) > 1 else values.index
+                lists = {"epoch": frame["epoch"], "bpd": values, **dict(zip(("low", "high"), bounds, strict=False))}
+                rows.append(
+                    {**about, "seed": seed, "low": [], "high": []}
+                    | {name: _rounded(column[kept].clip(upper=most)) for name, column in lists.items() if name != "epoch"}
+                    | {"epoch": frame["epoch"][kept].tolist()}
+                )
+    return rows
+
+
+def _curves(cells: Sequence[Cell], context: Context, name: str, title: str) -> Iterator[Drawing]:
+    rows = [row for row in curve_rows(cells, context) if row["epoch"]]
+    if not rows:
+        return
+    columns = ("epoch", "bpd", "low", "high")
+    flat = pd.concat(
+        [
+            pd.DataFrame({name: row[name] or None for name in columns}).assign(
+                **{name: row[name] for name in ("space", "method", "seed")}
+            )
+            for row in rows
+        ],
+        ignore_index=True,
+    )
+    description = (
+        "Bits per dimension on the selection split at every evaluation: mean over seeds with its 95% interval, as in the "
+        f"tables, or every seed. The highest {100 - 100 * _SHOWN:.0f}% of the values are not shown."
+    )
+    if any(row["limit"] is not None for row in rows):
+        description += " The closed form is that of the report split."
+    look = _look(cells, "method")
+    spaces = len({row["space"] for row in rows})
+    chart = _interactive_curves(rows, look).properties(width="container", height=320)
+    still = _curve_layers(alt.Chart(), "false", look).properties(data=_values(flat[flat["seed"].isna()]))
+    yield drawing(
+        name,
+        title,
+        description,
+        lambda width: _spec(_faceted(still, "space:N", spaces, width)),
+        flat,
+        _spec(chart),
+    )
+
+
+def _curve_layers(
+    base: alt.Chart, seeds: str, look: Mapping[str, Any], prefix: str = "", axis: alt.Axis | None = None
+) -> alt.LayerChart:
+    """Return the bands and the lines of means, or of seeds where the expression ``seeds`` is true."""
+    x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1))
+    y = {"scale": alt.Scale(zero=False), "title": _BPD, "axis": axis or alt.Axis()}
+    band = base.mark_area(opacity=0.18).transform_filter(f"datum.seed === null && !({seeds}) && isValid(datum.low)")
+    band = band.encode(x=x, y=alt.Y(f"{prefix}low:Q", **y), y2=f"{prefix}high:Q")
+    line = base.mark_line().transform_filter(f"(datum.seed === null) != ({seeds})")
+    line = line.encode(x=x, y=alt.Y(f"{prefix}bpd:Q", **y), detail="seed:N")
+    line = line.encode(color=look["color"], strokeDash=look["strokeDash"])
+    return alt.layer(band.encode(color={**look["color"], "legend": None}), line)
+
+
+def _interactive_curves(rows: Rows, look: Mapping[str, Any]) -> alt.LayerChart:
+    """Return curves of which the reader chooses methods, lines and axis, and that zoom."""
+    columns = ("bpd", "low", "high")
+    limited = any(row["limit"] is not None for row in rows)
+    base, axis, on_axis = alt.Chart().transform_flatten(["epoch", *columns]), alt.Axis(), f"axis == '{_BPD}'"
+    if limited:
+        base = base.transform_filter(f"{on_axis} || (datum.limit !== null && datum.bpd > datum.limit)")
+        shown = {name: f"{on_axis} ? datum.{name} : log(datum.{name} - datum.limit) / LN10" for name in columns}
+        base = base.transform_calculate(**{f"shown_{name}": expression for name, expression in shown.items()})
+        axis = alt.Axis(labelExpr=f"{on_axis} ? datum.label : format(pow(10, datum.value), '.2~g')")
+    seeds = f"lines == '{_SEEDS}'"
+    band, line = _curve_layers(base, seeds, look, "shown_" if limited else "", axis).layer
+    chosen = alt.selection_point(name="chosen", fields=["method"], bind="legend")
+    tooltip = ["method:N", "seed:N", "epoch:Q", *(alt.Tooltip(f"{name}:Q", format=".4f") for name in columns)]
+    line = line.mark_line(point={"size": 15}).encode(tooltip=tooltip)
+    band, line = (
+        layer.encode(opacity=alt.when(chosen).then(alt.value(shown)).otherwise(alt.value(hidden)))
+        for layer, shown, hidden in ((band, 0.18, 0), (line, 1, 0.08))
+    )
+    params = [alt.param(name="lines", value=_BAND, bind=alt.binding_radio(options=[_BAND, _SEEDS], name="Lines: "))]
+    if limited:
+        options = alt.binding_radio(options=[_BPD, _ABOVE], name="Axis: ")
+        params.append(alt.param(name="axis", value=_BPD, bind=options))
+    line = line.add_params(chosen, alt.selection_interval(name="zoom", bind="scales"))
+    return alt.layer(band, line, data=alt.InlineData(values=rows)).add_params(*params)
+
+
+def _gradient_variance(cells: Sequence[Cell], context: Context, name: str, title: str) -> Iterator[Drawing]:
+    """Draw gradient variance by epoch on a logarithmic axis, one panel per reduction; zeros are listed instead."""
     data = tables.gradient_variance(cells, context)
     data = data[data["seeds"] > 0] if len(data) else data
     if data.empty:
-        return None
-    labels = len(data.drop_duplicates(["method", "estimated_with"]))
-    figure, axes = _two_panels(_height(labels))
+        return
     named = {cell.method.name: cell for cell in cells}
-    zeros: dict[str, None] = {}
-    for axis, reduction in zip(axes, tables.REDUCTIONS, strict=True):
-        floor = data[reduction].max() * _NUMERICAL_ZERO
-        for (name, estimator), part in data.groupby(["method", "estimated_with"], sort=False):
-            cell = named[str(name)]
-            visible = part[part[reduction] > floor]
-            if visible.empty:
-                zeros[cell.method.label] = None
-                continue
-            look: Any = {
-                "color": colours[_estimator(cell)],
-                "dashes": _DASHES[cell.method.guidance] or (None, None),
-                "marker": _MARKERS[cell.method.guidance],
-            }
-            label = cell.method.label_with(str(estimator))
-            axis.plot(visible["epoch"].astype(int), visible[reduction], markersize=4, label=label, **look)
-        if axis.lines:
-            axis.set_yscale("log")
-        axis.set(xlabel="epoch", title=reduction.replace("_", " ").replace("per image", "per-image"))
-    axes[0].set_ylabel("gradient variance (nats²)")
-    _finish(figure, axes[0], zeros, "Zero up to rounding")
-    return figure
+    data["line"] = [
+        named[method].method.label_with(str(estimator))
+        for method, estimator in zip(data["method"], data["estimated_with"], strict=True)
+    ]
+    data["label"] = [named[method].method.label for method in data["method"]]
+    parts = []
+    for reduction in tables.REDUCTIONS:
+        part = data[["line", "label", "epoch", reduction]].rename(columns={reduction: "variance"})
+        part = part.assign(reduction=reduction.replace("_", " ").replace("per image", "per-image"))
+        parts.append(part[part["variance"] > part["variance"].max() * _NUMERICAL_ZERO])
+    drawn = pd.concat(parts, ignore_index=True).astype({"epoch": float})
+    zeros = list(dict.fromkeys(label for label, line in zip(data["label"], data["line"]) if line not in set(drawn["line"])))
+    note = f" Zero up to rounding, not drawn: {', '.join(zeros)}." if zeros else ""
+    labels = dict(zip(drawn["line"], drawn["label"], strict=True))
+    x, y = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)), alt.Y("variance:Q", title="gradient variance (nats²)")
+    y = y.scale(type="log").axis(tickCount=4) if len(drawn) else y
+    chart = alt.Chart(_values(drawn)).mark_line(point=True)
+    chart = chart.encode(x=x, y=y, tooltip=["line:N", "epoch:Q", "variance:Q"], **_look(cells, "line", labels))
+    yield drawing(
+        name,
+        title,
+        "Variance of the encoder's gradient under resampling of the code by epoch, logarithmic; each point is the mean "
+        f"over seeds.{note}",
+        lambda width: _spec(_faceted(chart, "reduction:N", 2, width)),
+        drawn,
+    )
 
 
-@matplotlib_defaults(_SETTINGS)
+def _bpd_against_kl(cells: Sequence[Cell], name: str, title: str) -> Iterator[Drawing]:
+    """Draw reported BPD against KL, one mark per seed, with the published pairs as grey outlines."""
+    rows: Rows = []
+    for cell in cells:
+        bpd, kl = cell.values("bpd"), cell.values("kl")
+        about = {"method": cell.method.label, "space": cell.method.space}
+        rows += [{**about, "seed": str(seed), "bpd": bpd[seed], "kl": kl[seed]} for seed in bpd.keys() & kl.keys()]
+        pair = published(cell.name, "bpd"), published(cell.name, "kl")
+        if rows and None not in pair:
+            rows.append({**about, "seed": "published", "bpd": pair[0], "kl": pair[1]})
+    if not rows:
+        return
+    look = _look(cells, "method")
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=alt.X("kl:Q", title="KL (nats per image)", scale=alt.Scale(zero=False)),
+        y=alt.Y("bpd:Q", title=_BPD, scale=alt.Scale(zero=False)),
+        shape=look["shape"],
+        tooltip=["method:N", "seed:N", "bpd:Q", "kl:Q"],
+    )
+    ours = base.mark_point(filled=True, size=40, opacity=0.85).encode(color=look["color"])
+    theirs = base.mark_point(size=50, color=GREY).transform_filter("datum.seed == 'published'")
+    chart = alt.layer(ours.transform_filter("datum.seed != 'published'"), theirs)
+    steps = unequal_steps(cells)
+    lengths = ", ".join(f"{cell.method.label} {steps[cell.name]}" for cell in cells if steps[cell.name])
+    known = any(row["seed"] == "published" for row in rows)
+    yield drawing(
+        name,
+        title,
+        f"Each mark is one seed's reported BPD and KL divergence{'; grey outlines are the published values' * known}."
+        f"{f' Trained for different numbers of steps: {lengths}.' if lengths else ''}",
+        lambda width: _spec(_faceted(chart, "space:N", len({row["space"] for row in rows}), width)),
+        pd.DataFrame(rows),
+    )
+
+
 def estimators_along_training(points: Sequence[Mapping[str, Any]]) -> bytes:
     """Return variance and bias by epoch of the points of a ``Comparison`` as an SVG; zeros are listed instead."""
     data = pd.DataFrame(list(points))
-    kinds: Any = ((None, None), (3, 1.5), (1, 1))
-    figure, (variance, bias) = _two_panels(2.9)
-    zeros = []
-    for place, (name, part) in enumerate(data.groupby("estimator", sort=False)):
-        colour, dashes = _PALETTE[place % len(_PALETTE)], kinds[place // len(_PALETTE) % len(kinds)]
-        look = {"color": colour, "dashes": dashes, "marker": "o", "markersize": 4, "label": name}
-        if (part["per_image_mean"] > 0).all():
-            variance.plot(part["epoch"], part["per_image_mean"], **look)
-        else:
-            zeros.append(str(name))
-        bias.plot(part["epoch"], part["bias_z"], **look)
-    bias.axhline(_BIAS_SEEN, color=GREY, linewidth=0.8)
-    if variance.lines:
-        variance.set_yscale("log")
-    bias.set_yscale("symlog", linthresh=_BIAS_SEEN)
-    ends = data["bias_z"].min(), data["bias_z"].max()
-    ticks = [sign * size for size in (_BIAS_SEEN, *(10**power for power in range(1, 9))) for sign in (-1, 1)]
-    shown = sorted({0, _BIAS_SEEN, *(tick for tick in ticks if ends[0] <= tick <= ends[1])})
-    bias.set_yticks(shown, [f"{tick:g}" for tick in shown])
-    variance.set(xlabel="epoch", ylabel="gradient variance (nats²)", title="per-image mean")
-    bias.set(xlabel="epoch", ylabel="z", title="bias; seen above the line")
-    _finish(figure, bias, zeros, "Zero")
-    return _bytes(figure, "svg")
+    names = list(dict.fromkeys(data["estimator"]))
+    positive = data.groupby("estimator")["per_image_mean"].transform("min") > 0
+    kinds = ([1, 0], [4, 2], [1, 1.5])
+    scales = {
+        "color": [PALETTE[place % len(PALETTE)] for place in range(len(names))],
+        "strokeDash": [kinds[place // len(PALETTE) % len(kinds)] for place in range(len(names))],
+    }
+    look = {
+        channel: {"field": "estimator", "type": "nominal", "scale": {"domain": names, "range": values}}
+        for channel, values in scales.items()
+    }
+    base = alt.Chart().mark_line(point=True).encode(x="epoch:Q", **look).properties(width=240, height=200)
+    title = "gradient variance (nats²), per-image mean"
+    variance = base.encode(y=alt.Y("per_image_mean:Q", title=title, scale=alt.Scale(type="log")))
+    variance = variance.properties(data=_values(data[positive]))
+    axis = alt.Scale(type="symlog", constant=_BIAS_SEEN)
+    bias = base.encode(y=alt.Y("bias_z:Q", title=f"z of the bias; seen above {_BIAS_SEEN}", scale=axis))
+    bias = bias.properties(data=_values(data))
+    line = alt.Chart(alt.InlineData(values=[{"y": _BIAS_SEEN}])).mark_rule(color=GREY).encode(y="y:Q")
+    zeros = [str(name) for name in names if name not in set(data[positive]["estimator"])]
+    caption = f"Zero, not drawn: {', '.join(zeros)}" if zeros else ""
+    figure = alt.hconcat(variance, alt.layer(line, bias), title=alt.Title(caption, orient="bottom", fontSize=9))
+    return for_page(exported(_spec(figure), 6.9)["svg"].decode()).encode()
 
 
-def bpd_against_kl(cells: Sequence[Cell], colours: dict[str, str]) -> Figure | None:
-    """Plot reported BPD against KL, one mark per seed, with the published pairs as grey outlines."""
-    rows = []
-    for cell in cells:
-        bpd, kl = cell.values("bpd"), cell.values("kl")
-        rows += [{"bpd": bpd[seed], "kl": kl[seed], **_aesthetics(cell)} for seed in bpd.keys() & kl.keys()]
-    if not rows:
-        return None
+def _look(cells: Sequence[Cell], field: str, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the encodings of methods: a colour for each estimator, dashes and marks for each kind of guidance.
 
-    data = pd.DataFrame(rows).sort_values(["space", "estimator", "guidance", "kl"], ignore_index=True)
-    plot = partial(sns.scatterplot, x="kl", y="bpd", markers=_MARKERS, s=36, linewidth=0, alpha=0.85)
-    figure, axes = _panels(data, colours, plot, ("KL (nats per image)", "BPD"))
-    for cell in cells:
-        if (pair := _published_pair(cell)) is not None and cell.method.space in axes:
-            marker = "o" if cell.method.silent else "X"
-            axes[cell.method.space].plot(*pair, marker, mec=GREY, mfc="none", ms=7, mew=1)
-    return figure
-
-
-def _lengths(cells: Sequence[Cell]) -> str:
-    """Return a sentence on methods that were trained for different numbers of steps; empty if all are equal."""
-    steps = unequal_steps(cells)
-    named = [f"{cell.method.label} {steps[cell.name]}" for cell in cells if steps[cell.name]]
-    return f" Trained for different numbers of steps: {', '.join(named)}." if named else ""
+    Args:
+        cells: The methods.
+        field: Column with their labels, or with lines named by ``labels``.
+        labels: The method's label by line.
+    """
+    found, guidance = colours(cells), {cell.method.label: cell.method.guidance for cell in cells}
+    lines = labels or {label: label for label in found}
+    ranges = {
+        "color": [found[label] for label in lines.values()],
+        "strokeDash": [_DASHES[guidance[label]] for label in lines.values()],
+        "shape": [_SHAPES[guidance[label]] for label in lines.values()],
+    }
+    return {
+        channel: {"field": field, "type": "nominal", "scale": {"domain": list(lines), "range": values}}
+        for channel, values in ranges.items()
+    }
 
 
-def _published_pair(cell: Cell) -> tuple[float, float] | None:
-    """Return KL and BPD of the paper; ``None`` if it lacks one."""
-    kl, bpd = published(cell.name, "kl"), published(cell.name, "bpd")
-    return None if kl is None or bpd is None else (kl, bpd)
+def _faceted(chart: alt.Chart | alt.LayerChart, field: str, panels: int, width: float) -> alt.FacetChart:
+    """Return panels side by side on a page's width, one below the other in a column."""
+    columns = panels if width > 5 else 1
+    size = {"width": (96 * width - 20) / columns - 60, "height": 170}
+    return chart.properties(**size).facet(alt.Facet(field, title=None), columns=columns).resolve_scale(y="independent")
 
 
-def _panels(
-    data: pd.DataFrame, colours: dict[str, str], plot: Callable[..., Any], labels: tuple[str, str], sharey: bool = False
-) -> tuple[Figure, dict[str, Axes]]:
-    """Draw a panel for each kind of posterior, which names it, and one legend beside them."""
-    estimators = [name for name in colours if (data["estimator"] == name).any()]
-    guidance = [name for name in _DASHES if (data["guidance"] == name).any()]
-    orders = {"hue_order": estimators, "style_order": guidance}
-    spaces = [space for space in ("Continuous", "Discrete") if (data["space"] == space).any()]
-    figure = Figure(figsize=(3.0 * len(spaces) + 1.4, _height(len(estimators + guidance) + 2)), layout="constrained")
-    axes = dict(zip(spaces, figure.subplots(1, len(spaces), sharey=sharey, squeeze=False)[0], strict=True))
-    for space, axis in axes.items():
-        part = data[data["space"] == space]
-        plot(part, hue="estimator", style="guidance", palette=colours, ax=axis, **orders)
-        axis.set(title=space, xlabel=labels[0], ylabel="" if sharey and space != spaces[0] else labels[1])
-        handles, names = axis.get_legend_handles_labels()
-        axis.get_legend().remove()
-    for handle in handles[-len(guidance) :]:
-        handle.set(color=_INK, markerfacecolor=_INK)
-    figure.legend(handles, names, loc="outside right upper")
-    return figure, axes
+def _values(frame: pd.DataFrame) -> alt.InlineData:
+    """Return the rows of a frame as a chart's data, missing values as null."""
+    return alt.InlineData(values=frame.astype(object).where(frame.notna(), None).to_dict("records"))
 
 
-def _two_panels(height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7.4, height), layout="constrained")
-    return figure, figure.subplots(1, 2)
-
-
-def _finish(figure: Figure, labelled: Axes, zeros: Collection[str], what: str) -> None:
-    """Add the legend of a panel and the names of the lines that were not drawn."""
-    handles, labels = labelled.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside right upper")
-    if zeros:
-        figure.supxlabel(f"{what}, not drawn: {', '.join(zeros)}", fontsize=8, color=_INK)
-
-
-def _height(labels: int) -> float:
-    """Return the inches that a legend of so many lines needs, and a plot at least."""
-    return max(2.9, 0.4 + 0.19 * labels)
-
-
-def _aesthetics(cell: Cell) -> dict[str, str]:
-    return {"estimator": _estimator(cell), "guidance": cell.method.guidance, "space": cell.method.space}
-
-
-def _estimator(cell: Cell) -> str:
-    return "None (SG alone)" if cell.method.sampled_estimator == "none" else cell.method.estimator_label
-
-
-def _colours(cells: Sequence[Cell]) -> dict[str, str]:
-    estimators = dict.fromkeys(_estimator(cell) for cell in sorted(cells, key=lambda cell: cell.method.rank))
-    more = sns.husl_palette(max(0, len(estimators) - 12), s=0.8, l=0.5).as_hex()
-    return dict(zip(estimators, (*_PALETTE, *_MORE, *more), strict=False))
-
-
-def _bytes(figure: Figure, ending: str) -> bytes:
-    buffer = io.BytesIO()
-    if ending.endswith(".png"):
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        return buffer.getvalue()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue().decode().replace(_INK, "currentColor")
-    start = text.index(">", text.index("<svg")) + 1
-    return (text[:start] + _STYLE + text[start:]).encode()
+def _spec(chart: Any) -> dict[str, Any]:
+    found: dict[str, Any] = chart.to_dict()
+    return found

@@ -18,10 +18,11 @@ from silent_study.report import figures, gathered, page, tables
 from silent_study.report.cells import Cell, cells
 from silent_study.report.claims import Claim, claims
 from silent_study.report.context import Context, Record
+from silent_study.report.forest import forest
 from silent_study.report.grids import GridPoint, grid_points, grid_table
 from silent_study.report.measured import measured_tables
 from silent_study.report.orderings import orderings
-from silent_study.report.printed import Table, markdown
+from silent_study.report.printed import Table, latex, markdown
 from silent_study.settings import EXPERIMENTS
 from silent_study.store.files import write_bytes_atomically
 from silent_study.store.manifests import verified_runs
@@ -33,6 +34,9 @@ LARGEST_FACTOR_ANALYSIS = 4096
 
 SHOWN = "snakemake-report"
 """Name of the folder, below the results, of what Snakemake's own report shows."""
+
+_SHOWN_KINDS = (".html", ".svg", ".pdf", ".png")
+_KINDS = {*_SHOWN_KINDS, ".csv", ".md", ".tex"}
 
 
 def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
@@ -74,7 +78,7 @@ def gather(
         others: Content of further files by path below ``out``.
 
     Returns:
-        Every file written: ``tables/*.csv``, ``*.md`` and ``*.html``, ``figures/*``, ``curves/<cell>.csv``,
+        Every file written: ``tables/*.csv``, ``*.md``, ``*.tex`` and ``*.html``, ``figures/*``, ``curves/<cell>.csv``,
         ``metrics.json``, ``runs.csv``, the further files, the copies and ``report.html``.
 
     Raises:
@@ -83,19 +87,11 @@ def gather(
     # Packs and rounds finish in any order; nothing that is written may depend on it.
     records = sorted(records, key=lambda record: (record.round, record.name))
     contents = {**(others or {}), **_contents(records, context)}
-    copied = [name for name in contents if name.endswith((".html", ".svg", ".png"))] if shown else []
+    copied = [name for name in contents if name.endswith(_SHOWN_KINDS)] if shown else []
     contents |= {f"{shown}/{name}": contents[name] for name in copied}
-    for pattern in (
-        "tables/*.csv",
-        "tables/*.md",
-        "tables/*.html",
-        "figures/*.png",
-        "figures/*.svg",
-        "curves/*/*/*.csv",
-    ):
-        for path in out.glob(pattern):
-            if path.relative_to(out).as_posix() not in contents:
-                path.unlink()
+    for path in (path for folder in ("tables", "figures", "curves") for path in (out / folder).rglob("*.*")):
+        if path.suffix in _KINDS and path.relative_to(out).as_posix() not in contents:
+            path.unlink()
     if shown:
         shutil.rmtree(out / SHOWN, ignore_errors=True)
     # Declared as outputs, so that they have to exist even if a plan has nothing to draw.
@@ -122,19 +118,20 @@ def _contents(records: Sequence[Record], context: Context) -> dict[str, bytes]:
     found, points = cells(records, context), grid_points(records, context)
     ordered = claims(found)
     laid_out = tables_of(found, ordered, points, context)
-    drawings = figures.draw(found, context)
+    drawings = [*forest(ordered, context), *figures.draw(found, context)]
     texts = {}
     # A table without rows is mentioned in the page; its files would be hard to read.
     for table in (table for table in laid_out if not table.data.empty):
         texts[f"tables/{table.name}.csv"] = _csv(table.data)
         texts[f"tables/{table.name}.md"] = markdown(table)
+        texts[f"tables/{table.name}.tex"] = latex(table)
         texts[f"tables/{table.name}.html"] = page.render_table(table)
     texts |= {f"curves/{cell}.csv": _csv(curve) for cell, curve in tables.curves(records).items()}
     metrics = tables.metrics(found, context)
     texts["metrics.json"] = json.dumps(metrics, sort_keys=True, indent=1, allow_nan=False) + "\n"
     texts["runs.csv"] = _csv(tables.runs(records))
-    texts["report.html"] = page.render(found, ordered, laid_out, drawings, points, records, context)
-    images = {f"figures/{drawing.name}": drawing.data for drawing in drawings}
+    texts["report.html"] = page.render(found, ordered, laid_out, texts, drawings, points, records, context)
+    images = {f"figures/{name}": content for drawing in drawings for name, content in drawing.files.items()}
     return images | {name: text.encode() for name, text in texts.items()}
 
 

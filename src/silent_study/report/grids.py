@@ -15,7 +15,7 @@ from silent_study.methods import METHODS
 from silent_study.report import printed, tables
 from silent_study.report.cells import rank, run_status
 from silent_study.report.context import Context, Record
-from silent_study.report.printed import NOTHING, Linked, Part, Table, group_name, number
+from silent_study.report.printed import NOTHING, Text, Part, Table, group_name, number
 
 # Bits/dim: smaller differences within a map hardly change the colour.
 _LEAST_SPAN = 0.05
@@ -139,21 +139,21 @@ def grid_table(points: Sequence[GridPoint], context: Context) -> Table:
         rows = [
             {
                 "Method": METHODS[experiment][row["method"]].label,
-                "Point": row["point"] or "the only one",
+                "Point": printed.named(row["point"]) or "the only one",
                 "Selected": "selected" if row["selected"] else "",
-                "At the edge of": row["edge"] or NOTHING,
-                "BPD": Linked(number(row["selection_bpd"]), row["name"]),
+                "At the edge of": printed.named(row["edge"]) or NOTHING,
+                "BPD": Text(number(row["selection_bpd"]), row["name"]),
                 "Monte-Carlo error": printed.monte_carlo(row["monte_carlo_error"]),
-                "KL": Linked(number(row["selection_kl"], 2), row["name"]),
+                "KL": Text(number(row["selection_kl"], 2), row["name"]),
                 "Split": row["split"] or NOTHING,
                 "Seed": str(row["seed"]),
                 "Epochs": str(row["epochs"]),
-                "Status": row["status"] if math.isfinite(row["selection_bpd"]) else Linked(row["status"], row["name"]),
+                "Status": row["status"] if math.isfinite(row["selection_bpd"]) else Text(row["status"], row["name"]),
             }
             for row in printed.as_rows(group)
         ]
         caption = f"{group_name(dataset, experiment, context)}: grid of {len(rows)} runs"
-        parts.append(Part.of(caption, rows, 2, folded=True))
+        parts.append(Part.of(caption, rows, 2, main={"Method", "Selected", "BPD", "KL", "Status"}, folded=True))
     notes = (
         *printed.facts(data, context),
         "Every configuration that was tried, best first by the BPD on the selection split; one seed each.",
@@ -211,8 +211,8 @@ def _map(points: Sequence[GridPoint], context: Context) -> GridMap:
         run.cell,
         METHODS[run.experiment][run.method].label,
         group_name(run.dataset, run.experiment, context),
-        tuple(axes[axis] for axis in down),
-        axes.get(across, ""),
+        tuple(printed.named(axes[axis]) for axis in down),
+        printed.named(axes.get(across, "")),
         columns,
         tuple((names, tuple(row.get(column) for column in columns)) for names, row in rows.items()),
         any(point.selected and point.bpd > points[0].bpd for point in points),

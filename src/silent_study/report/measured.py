@@ -13,7 +13,7 @@ from silent_study.paper import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_study.report import printed, tables
 from silent_study.report.cells import Cell, described, unequal_steps
 from silent_study.report.context import Context
-from silent_study.report.printed import METRIC_LABELS, NOTHING, Linked, Part, Table, group_name, number
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Text, Part, Table, group_name, number
 from silent_study.settings import EXPERIMENTS
 
 _UNITS = (
@@ -48,6 +48,10 @@ _REDUCTION_LABELS = {"batch_mean": "batch mean", "per_image_mean": "per-image me
 _ROW_NAMES = (("", "Posterior"), ("", "Estimator"))
 _FACTOR_ANALYSIS = ("Continuous", "Factor analysis")
 _COLUMNS = dict(zip(GUIDANCE, (*GUIDANCE[:2], f"{GUIDANCE[2]} ({printed.BEYOND})"), strict=True))
+
+# Columns that a page shows at first.
+_MAIN = {("BPD", name) for name in ("mean", "95% interval", "published", "difference")}
+_MAIN |= {("KL", "mean"), ("Runs", "Status")}
 
 Row = dict[Any, str]
 
@@ -86,15 +90,16 @@ def _gradient_variances(name: str, title: str, cells: Sequence[Cell], context: C
                 for epoch in epochs:
                     text = printed.significant(values.get(epoch, math.nan))
                     key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
-                    row[key] = Linked(text, f"{dataset}/{experiment}/{name_of_method}")
+                    row[key] = Text(text, f"{dataset}/{experiment}/{name_of_method}")
             lost = dataset == "mnist" and in_paper and not method.beyond
             row["Paper", "published"] = "0" if points["published"].eq(0).any() else "lost" if lost else NOTHING
             row |= {("Runs", "Seeds"): str(points["seeds"].max()), ("Runs", "Status"): points["status"].iloc[0]}
             rows.setdefault(method.beyond, []).append(row)
         for beyond, lines in rows.items():
             caption = f"{group_name(dataset, experiment, context, beyond)}: gradient variance by epoch"
+            main = {name for name in lines[0] if name[0] != _REDUCTION_LABELS["per_image_mean"]} - {("Runs", "Seeds")}
             # The paper's table has the fixed variance alone.
-            parts.append(Part.of(caption, lines, headers=2, folded=not fixed))
+            parts.append(Part.of(caption, lines, headers=2, main=main, folded=not fixed))
     return Table(name, title, (*printed.facts(data, context), _ABOUT_GRADIENT_VARIANCE, *notes), data, tuple(parts))
 
 
@@ -131,7 +136,13 @@ def _all_metrics(name: str, title: str, experiment: str, cells: Sequence[Cell], 
     if _any(data, "closed_form"):
         notes.append(_ABOUT_PCA if fixed else f"Closed form: factor analysis, {_ABOUT_FACTOR_ANALYSIS}")
     parts = [
-        Part.of(f"{group_name(dataset, experiment, context, beyond)}{decoder}", lines, headers=2)
+        Part.of(
+            f"{group_name(dataset, experiment, context, beyond)}{decoder}",
+            lines,
+            headers=2,
+            main=_MAIN,
+            best={("BPD", "mean"), *(("MSE", name) for name in ("mean decoded", "sampled", "sampled and clamped"))},
+        )
         for (dataset, beyond), lines in groups.items()
     ]
     return Table(name, title, tuple(notes), data, tuple(parts))
@@ -141,16 +152,20 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
     """Return a metric of the cells with a learnable variance: compact as in the paper, then in detail."""
     data = tables.measurements(cells, context, "learnable", (metric,))
     label, steps = METRIC_LABELS[metric], unequal_steps(cells)
+    beside = tables.measurements(cells, context, "learnable", ("kl",)) if metric == "bpd" else data
+    kl = {target: _printed(rows["kl"], target)["mean"] for _, _, target, rows in _by_method(beside, "learnable")}
     compact: dict[tuple[str, str], Row] = {}
     details: dict[tuple[str, bool], list[Row]] = {}
     papers = {_FACTOR_ANALYSIS}
     for dataset, method, target, rows in _by_method(data, "learnable"):
-        key, found = (method.space, method.estimator_label), _printed(rows[metric], target, of_published=2)
+        name_of = method.label if method.sampled_estimator == "none" else method.estimator_label
+        key, found = (method.space, name_of), _printed(rows[metric], target, of_published=2)
         title_of = context.title(dataset)
         papers |= set() if method.beyond else {key}
         row = compact.setdefault(key, dict(zip(_ROW_NAMES, key, strict=True)))
         trained = f" ({steps[target]})" if steps[target] and rows[metric]["seeds"] else ""
-        row[title_of, _COLUMNS[method.guidance]] = Linked(_with_interval(rows[metric], found) + trained, target)
+        text = _with_interval(rows[metric], found) + trained
+        row[title_of, _COLUMNS[method.guidance]] = Text(text, target, rows[metric]["measured"])
         row[title_of, f"published {method.guidance}"] = found["published"]
         details.setdefault((dataset, method.beyond), []).append(
             {
@@ -159,6 +174,7 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
                 label: found["mean"],
                 **{name: found[name] for name in ("sd", "95% interval")},
                 **{name.capitalize(): found[name] for name in ("published", "difference")},
+                **({"KL": kl[target]} if metric == "bpd" else {}),
                 **({"Monte-Carlo error": found["Monte-Carlo error"]} if metric == "bpd" else {}),
                 "Importance-weighted": _weighted(rows, target),
                 **_made_from(rows[metric]),
@@ -184,10 +200,11 @@ def _by_guidance(name: str, title: str, metric: str, cells: Sequence[Cell], cont
         ]
         if lines:
             caption = f"{'Beyond the paper: ' if beyond else ''}{label} without and with silent gradients"
-            parts.append(Part.of(caption, lines, headers=2))
+            parts.append(Part.of(caption, lines, headers=2, folded=True))
     for (dataset, beyond), lines in details.items():
         caption = f"{group_name(dataset, 'learnable', context, beyond)}: {label} in detail"
-        parts.append(Part.of(caption, lines, 2, folded=True))
+        main = {label, "95% interval", "Published", "Difference", "KL", "Status"}
+        parts.append(Part.of(caption, lines, 2, main=main, best={"BPD"}))
     return Table(
         name, title, (*printed.facts(data, context), *_about_guidance(data, cells, metric)), data, tuple(parts)
     )
@@ -222,7 +239,7 @@ def _printed(row: dict[str, Any], target: str, of_published: int | None = None) 
     """Return a measurement as text by column; published values may have other digits than measured ones."""
     digits = printed.DIGITS.get(row["metric"], 3)
     return {
-        "mean": Linked(number(row["measured"], digits), target),
+        "mean": Text(number(row["measured"], digits), target),
         "sd": number(row["sd"], digits),
         "95% interval": printed.interval(row["low"], row["high"], row["seeds"], digits),
         "published": number(row["published"], of_published or digits),
@@ -232,12 +249,12 @@ def _printed(row: dict[str, Any], target: str, of_published: int | None = None) 
     }
 
 
-def _weighted(rows: dict[str, dict[str, Any]], target: str) -> Linked:
+def _weighted(rows: dict[str, dict[str, Any]], target: str) -> Text:
     """Return an importance-weighted bound with its Monte-Carlo error; a dash if it was not computed."""
     row = rows.get(tables.IMPORTANCE_WEIGHTED, {"measured": math.nan})
     missing = math.isnan(row["measured"])
     text = NOTHING if missing else f"{number(row['measured'])} ± {number(row['monte_carlo_error'], 4)}"
-    return Linked(text, target)
+    return Text(text, target)
 
 
 def _with_interval(row: dict[str, Any], found: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from silent_study.report import printed
 from silent_study.report.claims import DECIDED, EPOCHS, FEWEST_PAIRS, OURS, PRIMARY, Claim
 from silent_study.report.context import Context
 from silent_study.report.grids import GridPoint
-from silent_study.report.printed import METRIC_LABELS, NOTHING, Linked, Part, Table, group_name, number
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Text, Part, Table, group_name, number
 from silent_study.report.statistics import Summary
 from silent_study.words import counted
 
@@ -24,7 +24,12 @@ def orderings(found: Sequence[Claim], points: Sequence[GridPoint], context: Cont
         group = not claim.of_the_paper, claim.first.dataset, claim.first.experiment
         groups.setdefault(group, []).append(_printed(claim, marks(claim, points)))
     parts = [
-        Part.of(f"{group_name(dataset, experiment, context, beyond)}: orderings on equal seeds", rows, headers=1)
+        Part.of(
+            f"{group_name(dataset, experiment, context, beyond)}: orderings on equal seeds",
+            rows,
+            headers=1,
+            main={"Verdict", "Metric", "Published", "Difference", "95% interval", "After Holm"},
+        )
         for (beyond, dataset, experiment), rows in groups.items()
     ]
     data = pd.DataFrame([_numbers(claim, marks(claim, points), context) for claim in found])
@@ -76,7 +81,7 @@ def _printed(claim: Claim, limits: str) -> dict[str, str]:
         "Verdict": claim.verdict,
         "Metric": METRIC_LABELS[claim.metric],
         "Published": number(claim.published_difference, digits, sign=True),
-        "Difference": Linked(number(difference.mean, digits, sign=True), claim.first.name),
+        "Difference": Text(number(difference.mean, digits, sign=True), claim.first.name),
         "95% interval": interval(difference),
         "Pairs": f"{difference.n}{f', {claim.unpaired} missing' if claim.unpaired else ''}",
         "p": printed.probability(claim.p_value),
@@ -86,8 +91,8 @@ def _printed(claim: Claim, limits: str) -> dict[str, str]:
         "Collapsed": f"{lost}, p {printed.probability(claim.mcnemar_p)}" if lost else NOTHING,
         "Conditional: neither collapsed": f"{conditional}, n = {rest.n}" if lost else NOTHING,
         "Basis": claim.basis,
-        "Marks": limits or NOTHING,
-        "By seed": Linked(by_seed, claim.second.name),
+        "Marks": printed.named(limits) or NOTHING,
+        "By seed": Text(by_seed, claim.second.name),
     }
 
 

@@ -1,81 +1,103 @@
 """The report as one offline HTML page: verdicts first, then tables, figures and the origin of every number.
 
-Its script sorts, filters and unfolds; without it the page shows the same.
+Its script sorts, filters and draws interactive charts; without it the page shows the same, its charts as pictures.
 """
 
 from __future__ import annotations
 
 import base64
-import math
+import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import matplotlib as mpl
+import numpy as np
+import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+from PIL import Image
 
 from silent_study.report.cells import COLLAPSED_KL, Cell, device, each_once, revision, run_status
-from silent_study.report.charts import SIDE, matplotlib_defaults
-from silent_study.report.claims import DECIDED, PRIMARY, VERDICTS, Claim
+from silent_study.report.claims import VERDICTS, Claim, headline
 from silent_study.report.context import Context, Record
-from silent_study.report.figures import Drawing
+from silent_study.report.drawings import WIDTHS, Drawing
+from silent_study.report.figures import run_chart, run_curve
 from silent_study.report.grids import GridPoint, grid_maps
-from silent_study.report.orderings import collapses, labels
-from silent_study.report.printed import Table, group_name, interval, number
+from silent_study.report.orderings import labels
+from silent_study.report.printed import Table, group_name, named
+from silent_study.report.reconstructions import SCALES, strips
 from silent_study.report.runs_pages import cell_pages
 from silent_study.settings import FLATTENED_TOLERANCE
+from silent_study.words import counted
 
 # What may stand in a quoted attribute's data address, besides letters and digits.
 _AS_IT_IS = " !$&'()*+,-./:;=?@_~"
+_TYPES = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex"}
+# What the bundle of Vega-Embed consists of; Snakemake ships the same libraries with their licences.
+_LIBRARIES = ("vega", "d3-", "topojson")
 
 
-@matplotlib_defaults({})
 def render(
     cells: Sequence[Cell],
     claims: Sequence[Claim],
     tables: Sequence[Table],
+    files: Mapping[str, str],
     drawings: Sequence[Drawing],
     points: Sequence[GridPoint],
     records: Sequence[Record],
     context: Context,
 ) -> str:
-    """Return the page as HTML with everything in it: styles, figures and its one script.
+    """Return the page as HTML with everything in it: styles, figures, tables to save, scripts.
 
-    Tables and drawings are in the page's order; ``records`` are the runs of every round.
+    Tables and drawings are in the page's order; ``files`` are those of the tables by name, ``records`` the runs of
+    every round.
     """
     runs = each_once(records)
     pages = cell_pages(cells, claims, records, context)
     anchors = {page.cell.name for page in pages} | {run.record.name for page in pages for run in page.runs}
     maps = groupby(grid_maps(points, context), key=lambda grid: grid.group)
     families = {name: _family(claims, name) for name in dict.fromkeys(claim.family for claim in claims)}
-    shown = [verdict for verdict in VERDICTS if any(counts[verdict] for counts, _ in families.values())]
-    primary, _ = _family(claims, PRIMARY)
+    curves = {run.name: curve for run in runs if (curve := run_curve(run.curve))}
     return _template("report.html.j2").render(
         context=context,
+        changed=[f"{named(name)} = {value}" for name, value in sorted(context.overrides.items())],
+        headline=headline(claims),
         verdicts=VERDICTS,
-        shown=shown,
+        shown=[verdict for verdict in VERDICTS if any(counts[verdict] for counts, _ in families.values())],
         families=families,
-        primary=[(verdict, primary[verdict]) for verdict in shown if primary[verdict]],
-        headlines=list(_headlines(claims, context)),
         cells=cells,
         measured=[cell for cell in cells if cell.evaluated],
         unmeasured=[cell for cell in cells if not cell.evaluated],
         unequal=list(dict.fromkeys(" and ".join(labels(claim)) for claim in claims if any(claim.steps))),
         flagged=[cell for cell in cells if cell.evaluated and cell.status != "complete"],
+        title=lambda cell: f"{cell.method.label}, {group_name(cell.dataset, cell.experiment, context)}",
         tolerance=FLATTENED_TOLERANCE,
         collapsed_kl=f"{COLLAPSED_KL:g}",
         tables=[table for table in tables if table.name != "grid"],
         grids=[table for table in tables if table.name == "grid"],
+        files={table.name: list(_downloads(table.name, files)) for table in tables},
         anchors=anchors,
         maps={group: list(members) for group, members in maps},
         run_status=run_status,
         pages=pages,
-        side=SIDE,
-        drawings=[(drawing, _source(drawing)) for drawing in drawings],
+        forest=next((drawing for drawing in drawings if drawing.name == "forest"), None),
+        drawings=[drawing for drawing in drawings if drawing.name != "forest"],
+        widths=WIDTHS,
+        svg=lambda drawing, *ending: f"data:image/svg+xml,{quote(drawing.embedded(*ending), safe=_AS_IT_IS)}",
+        charts={drawing.name for drawing in drawings if drawing.chart},
+        viewers=dict(_viewers(cells)),
+        curves=curves,
+        run_chart=run_chart(),
+        libraries=_libraries() if curves else "",
         diverged=[run for run in runs if run.diverged],
         runs=len(runs),
-        provenance=list(_provenance(runs, context)),
+        provenance=list(_about_runs(runs, context)),
         revisions=sorted(Counter(map(revision, runs)).items(), key=lambda entry: (-entry[1], entry[0])),
     )
 
@@ -85,6 +107,7 @@ def render_table(table: Table) -> str:
     return _template("table.html.j2").render(table=table, verdicts=VERDICTS, anchors=())
 
 
+@cache
 def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -93,7 +116,54 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"counted": counted, "named": named}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     return environment.get_template(name)
+
+
+@cache
+def _libraries() -> str:
+    """Return Vega-Embed with all that it needs as one script, headed by the licences."""
+    folders = sorted(resources.files("snakemake.assets").joinpath("data").iterdir(), key=lambda folder: folder.name)
+    licences: dict[str, list[str]] = {}
+    for folder in folders:
+        if folder.name.startswith(_LIBRARIES):
+            licences.setdefault(folder.joinpath("LICENSE").read_text().strip(), []).append(folder.name)
+    notices = "\n\n".join(f"{', '.join(names)}:\n{text}" for text, names in licences.items())
+    script = f"/*!\n{notices}\n*/\n{vl_convert.javascript_bundle()}"
+    return Markup(script.replace("</script", "<\\/script"))
+
+
+def _downloads(name: str, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the files of a table as endings and data addresses."""
+    for ending, kind in _TYPES.items():
+        if text := files.get(f"tables/{name}.{ending}"):
+            yield ending, f"data:{kind};charset=utf-8,{quote(text, safe=_AS_IT_IS)}"
+
+
+def _viewers(cells: Sequence[Cell]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the reconstructions of each data set and experiment by the name of their drawing: images and scales."""
+    for (dataset, experiment), members in groupby(cells, key=lambda cell: (cell.dataset, cell.experiment)):
+        methods: dict[str, list[tuple[str, str]]] = {}
+        scales: dict[str, tuple[str, str, str, str]] = {}
+        for strip in strips(list(members)):
+            methods.setdefault(strip.method, []).append((strip.kind, _png(strip.png())))
+            if strip.kind in SCALES:
+                low = f"{-strip.limit:.2f}".replace("-", "−") if strip.kind == "difference" else "0"
+                scales[strip.kind] = (strip.kind, low, f"{strip.limit:.2f}", _scale(SCALES[strip.kind]))
+        if methods:
+            yield f"{dataset}-{experiment}-reconstructions", {"methods": methods, "scales": list(scales.values())}
+
+
+def _scale(colours: str) -> str:
+    buffer = io.BytesIO()
+    values = mpl.colormaps[colours](np.linspace(0, 1, 64))[None, :, :3]
+    Image.fromarray((255 * values).round().astype(np.uint8)).save(buffer, "PNG")
+    return _png(buffer.getvalue())
+
+
+def _png(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
 
 
 def _family(claims: Sequence[Claim], name: str) -> tuple[Counter[str], int]:
@@ -102,30 +172,7 @@ def _family(claims: Sequence[Claim], name: str) -> tuple[Counter[str], int]:
     return Counter(claim.verdict for claim in members), sum(claim.survives for claim in members)
 
 
-def _headlines(claims: Sequence[Claim], context: Context) -> Iterator[str]:
-    """Yield the result of each ordering of the primary family in words, decided ones first."""
-    found = [claim for claim in claims if claim.family == PRIMARY and claim.difference.n > 1]
-    for claim in sorted(found, key=lambda claim: list(VERDICTS).index(claim.verdict)):
-        mean, low, high = claim.difference.mean, claim.difference.low, claim.difference.high
-        size = claim.published_difference
-        known = "" if math.isnan(size) else f"paper {number(size, sign=True)}; "
-        lost = collapses(claim)
-        yield (
-            f"{' minus '.join(labels(claim))}: {number(mean, sign=True)} {interval(low, high, 2, sign=True)} bits/dim "
-            f"({known}{group_name(claim.first.dataset, claim.first.experiment, context)}): {claim.verdict}"
-            f"{'' if claim.survives or claim.verdict not in DECIDED else ', not after Holm'}"
-            f"{f'; collapsed {lost}' if lost else ''}"
-        )
-
-
-def _source(drawing: Drawing) -> str:
-    # SVG as text is a quarter shorter than in base 64.
-    if drawing.name.endswith(".svg"):
-        return f"data:image/svg+xml,{quote(drawing.data, safe=_AS_IT_IS)}"
-    return f"data:image/png;base64,{base64.b64encode(drawing.data).decode()}"
-
-
-def _provenance(runs: Sequence[Record], context: Context) -> Iterator[tuple[str, str]]:
+def _about_runs(runs: Sequence[Record], context: Context) -> Iterator[tuple[str, str]]:
     """Yield what the numbers were made from and on, as pairs of a name and a text."""
     yield from (("Preset", context.preset), ("Protocol", context.protocol))
     if context.overrides:

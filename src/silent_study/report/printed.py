@@ -1,14 +1,14 @@
-"""Printed tables: numbers as text, the parts of a table, the links of its numbers, and its Markdown."""
+"""Printed tables: numbers as text, the parts of a table, the links of its numbers, its Markdown and its LaTeX."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import itemgetter
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from silent_study.report.cells import described
@@ -33,38 +33,58 @@ _OF_VERDICTS = ("p, sign flips", "collapsed", "conditional", "marks")
 _OF_MEASUREMENTS = ("published", "difference")
 
 
-def number(value: float, digits: int = 3, sign: bool = False) -> str:
+class Text(str):
+    """A printed text.
+
+    Attributes:
+        target: Name of the cell or run in which it was measured; empty for other texts.
+        value: The number by which a table is sorted; ``nan`` for words and for what is missing.
+    """
+
+    target: str
+    value: float
+
+    def __new__(cls, text: str, target: str = "", value: float = math.nan) -> Text:
+        """Make a text; the value is that of the text it is made from, unless it is given."""
+        made = super().__new__(cls, text)
+        made.target, made.value = target, getattr(text, "value", value)
+        return made
+
+
+def number(value: float, digits: int = 3, sign: bool = False) -> Text:
     """Return a number with a fixed count of decimals and a true minus sign; a dash for ``nan``."""
     if math.isnan(value):
-        return NOTHING
+        return Text(NOTHING)
     # Adding zero turns a rounded -0 into 0.
-    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    text = f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
+    return Text(text.replace("-", "−"), value=value)
 
 
-def interval(low: float, high: float, count: int, digits: int = 3, of: str = "seed", sign: bool = False) -> str:
+def interval(low: float, high: float, count: int, digits: int = 3, of: str = "seed", sign: bool = False) -> Text:
     """Return the ends of an interval of ``count`` seeds or pairs, or why there is none."""
     if count == 1:
-        return f"one {of}: none"
-    return NOTHING if math.isnan(low) else f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
+        return Text(f"one {of}: none")
+    ends = f"[{number(low, digits, sign)}, {number(high, digits, sign)}]"
+    return Text(NOTHING if math.isnan(low) else ends, value=low)
 
 
-def monte_carlo(error: float) -> str:
+def monte_carlo(error: float) -> Text:
     """Return the error that the latent samples leave; ``exact`` if no sample was needed."""
-    return "exact" if error == 0 else number(error, 4)
+    return Text("exact", value=0) if error == 0 else number(error, 4)
 
 
-def probability(value: float) -> str:
+def probability(value: float) -> Text:
     """Return a p-value to three decimals."""
-    return "<0.001" if value < 0.0005 else number(value)
+    return Text("<0.001", value=value) if value < 0.0005 else number(value)
 
 
-def significant(value: float) -> str:
+def significant(value: float) -> Text:
     """Return three significant digits of a number of any size; below a hundred billion without an exponent."""
     if math.isnan(value):
-        return NOTHING
+        return Text(NOTHING)
     rounded = float(f"{value:.3g}")
     text = f"{rounded:,.0f}" if 1000 <= abs(rounded) < 1e11 else f"{value:.3g}"
-    return text.replace("-", "−")
+    return Text(text.replace("-", "−"), value=value)
 
 
 def setting(value: Any) -> str:
@@ -72,20 +92,9 @@ def setting(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-class Linked(str):
-    """A printed number and where it was measured.
-
-    Attributes:
-        target: Name of a cell or run.
-    """
-
-    target: str
-
-    def __new__(cls, text: str, target: str) -> Linked:
-        """Make the text a link."""
-        linked = super().__new__(cls, text)
-        linked.target = target
-        return linked
+def named(setting: str) -> str:
+    """Return the name of a setting in words, e.g. ``guide's annealing rate`` for ``silent.annealing_rate``."""
+    return setting.replace("silent.", "guide's ").replace("_", " ").replace(".", " ")
 
 
 @dataclass(frozen=True)
@@ -93,47 +102,91 @@ class Part:
     """One printed table.
 
     Attributes:
-        frame: Text only, ``Linked`` where a number was measured; columns may have two levels, the upper one grouping
-            them.
+        frame: Texts; columns may have two levels, the upper one grouping them.
         headers: Number of leading columns that name a row.
+        main: The columns that a page shows at first and that LaTeX has; empty for all.
+        best: The columns whose lowest number is the best one, of each kind of posterior.
         folded: True if a page may hide it at first.
     """
 
     caption: str
     frame: pd.DataFrame
     headers: int
+    main: frozenset[Any] = frozenset()
+    best: frozenset[Any] = frozenset()
     folded: bool = False
 
     @classmethod
-    def of(cls, caption: str, rows: Sequence[Mapping[Any, str]], headers: int, folded: bool = False) -> Part:
+    def of(cls, caption: str, rows: Sequence[Mapping[Any, str]], headers: int, **options: Any) -> Part:
         """Make a table of rows by column, without empty columns on what may not exist, such as published numbers."""
-        part = cls(caption, pd.DataFrame(list(rows), dtype=object), headers, folded)
-        columns: list[Any] = list(part.frame.columns)
+        frame = pd.DataFrame(list(rows), dtype=object)
+        names = [_joined(column) for column in frame.columns]
         # A difference of two methods that were not run is news; one to a paper that has no number is not.
-        may_be_empty = _MAY_BE_EMPTY + (_OF_VERDICTS if "Verdict" in columns else _OF_MEASUREMENTS)
+        may_be_empty = _MAY_BE_EMPTY + (_OF_VERDICTS if "Verdict" in names else _OF_MEASUREMENTS)
         empty = [
             column
-            for column, (_, name) in zip(columns, part.columns, strict=True)
-            if name.lower().startswith(may_be_empty) and part.frame[column].eq(NOTHING).all()
+            for column in frame.columns
+            if str(column[1] if isinstance(column, tuple) else column).lower().startswith(may_be_empty)
+            and frame[column].eq(NOTHING).all()
         ]
-        return replace(part, frame=part.frame.drop(columns=empty))
+        kinds = {name: frozenset(options.pop(name, ())) for name in ("main", "best")}
+        return cls(caption, frame.drop(columns=empty), headers, **kinds, **options)
 
     @property
-    def columns(self) -> list[tuple[str, str]]:
-        """Group and name of each column; the group is empty where there is none."""
-        columns: list[Any] = list(self.frame.columns)
-        return [column if isinstance(column, tuple) else ("", column) for column in columns]
-
-    @property
-    def groups(self) -> list[tuple[str, int]]:
-        """Each group and its number of columns; empty if no column has a group."""
-        groups = [(group, len(list(members))) for group, members in groupby(self.columns, key=itemgetter(0))]
-        return groups if any(group for group, _ in groups) else []
+    def names(self) -> list[str]:
+        """Name of each column, the group's before its own."""
+        return [_joined(column) for column in self.frame.columns]
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """The texts of each row."""
         return list(self.frame.itertuples(index=False, name=None))
+
+    @cached_property
+    def more(self) -> list[bool]:
+        """By column, whether it is shown on demand alone; what names a row is always shown."""
+        last = self.headers - 1
+        return [bool(self.main) and place != last and each not in self.main for place, each in enumerate(self.frame)]
+
+    @cached_property
+    def numeric(self) -> list[bool]:
+        """By column, whether it has numbers."""
+        return [any(not math.isnan(_value(text)) for text in column) for column in zip(*self.rows, strict=True)]
+
+    @cached_property
+    def marked(self) -> list[list[bool]]:
+        """By row and column, whether the number is the best one of its kind of posterior."""
+        values = self.frame.map(_value).astype(float)
+        kinds = [str(row[0]) if self.headers > 1 else "" for row in self.rows]
+        lowest = values.groupby(kinds).transform("min")
+        several = values.groupby(kinds).transform("count") > 1
+        chosen = np.array([column in self.best for column in self.frame], dtype=bool)
+        found: list[list[bool]] = (values.eq(lowest) & several & chosen).to_numpy().tolist()
+        return found
+
+    def pad(self, place: int, text: str) -> int:
+        """Return how many digits a number has less after its point than the longest one of its column."""
+        longest, own = self._fractions[place], _fraction(text)
+        return longest - own + (not own and longest > 0)
+
+    @cached_property
+    def _fractions(self) -> list[int]:
+        return [max(map(_fraction, column), default=0) for column in zip(*self.rows, strict=True)]
+
+
+def _joined(column: Any) -> str:
+    return " ".join(filter(None, column)) if isinstance(column, tuple) else str(column)
+
+
+def _value(text: str) -> float:
+    value: float = getattr(text, "value", math.nan)
+    return value
+
+
+def _fraction(text: str) -> int:
+    """Return the number of characters behind the point of a number; 0 for other texts, such as intervals."""
+    plain = not math.isnan(_value(text)) and not text.startswith("[")
+    return len(text.partition(" ")[0].partition(".")[2]) if plain else 0
 
 
 @dataclass(frozen=True)
@@ -156,11 +209,28 @@ def markdown(table: Table) -> str:
     """Return a table as a Markdown document, its column groups written into the column names."""
     lines = [f"# {table.title}", "", *(f"{note}\n" for note in table.notes)]
     for part in table.parts:
-        names = [" ".join(filter(None, column)) for column in part.columns]
-        rows = [names, ["---"] * len(names), *part.rows]
+        rows = [part.names, ["---"] * len(part.names), *part.rows]
         escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)
         lines += [part.caption, "", *(f"| {' | '.join(row)} |" for row in escaped), ""]
     return "\n".join(lines)
+
+
+def latex(table: Table) -> str:
+    """Return the main columns of a table as LaTeX, with the rules of booktabs and the best numbers in bold."""
+    lines = [f"% {table.title}. Preamble: \\usepackage{{booktabs}}"]
+    for part in table.parts:
+        shown = [place for place, more in enumerate(part.more) if not more]
+        frame = part.frame.iloc[:, shown].set_axis([part.names[place] for place in shown], axis=1)
+        bold = pd.DataFrame(part.marked).iloc[:, shown].set_axis(frame.columns, axis=1)
+        style = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+        style = style.apply(lambda _, bold=bold: bold.map(lambda best: "textbf:--rwrap;" if best else ""), axis=None)
+        columns = "l" + "r" * (len(shown) - 1)
+        caption = part.caption.translate({ord(sign): f"\\{sign}" for sign in "&%#_"})
+        lines.append(style.to_latex(hrules=True, column_format=columns, caption=caption, position_float="centering"))
+    text = "\n".join(lines)
+    for sign, command in {"−": "$-$", "–": "--", "±": r"$\pm$", "<": "$<$", ">": "$>$"}.items():
+        text = text.replace(sign, command)
+    return text
 
 
 def group_name(dataset: str, experiment: str, context: Context, beyond: bool = False) -> str:

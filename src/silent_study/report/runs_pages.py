@@ -9,16 +9,17 @@ from typing import Any
 from silent_study.paper import PUBLISHED_MSE
 from silent_study.report import printed, tables
 from silent_study.report.cells import Cell, by_cell, device, revision, run_status
-from silent_study.report.charts import Chart, Line, Style, chart, thinned
 from silent_study.report.claims import Claim
 from silent_study.report.context import Context, Record
-from silent_study.report.figures import cell_styles
-from silent_study.report.printed import METRIC_LABELS, NOTHING, Linked, Part, group_name, number
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Text, Part, group_name, number
 from silent_study.report.statistics import summarize
 
-# Most points of a curve.
-_OF_A_CELL, _OF_A_RUN = 80, 40
-_TITLE = "Bits per dimension by epoch"
+# Section of the page with an experiment's reported numbers.
+_SECTIONS = {
+    "fixed": "table-2-fixed-variance",
+    "learnable": "table-3-bits-per-dimension",
+    "log-linear": "log-linear-precision",
+}
 
 Facts = tuple[tuple[str, str], ...]
 """Pairs of a name and a text."""
@@ -36,7 +37,6 @@ class RunPage:
     record: Record
     title: str
     facts: Facts
-    chart: Chart | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,9 @@ class CellPage:
         settings: The settings that all of its runs share.
         table: A row for each run: BPD, KL and MSE on the report split, or on the selection split where the run was not
             evaluated on the report split.
+        figure: Name of the drawing with the curves of its group.
+        drawn: The cells whose curves are drawn: its own, and those that claims compare it with.
+        section: Id of the section with its numbers.
     """
 
     cell: Cell
@@ -57,32 +60,25 @@ class CellPage:
     settings: Facts
     table: Part
     runs: tuple[RunPage, ...]
-    chart: Chart | None
+    figure: str
+    drawn: tuple[str, ...]
+    section: str
 
 
 def cell_pages(
     found: Sequence[Cell], orderings: Sequence[Claim], records: Iterable[Record], context: Context
 ) -> list[CellPage]:
     """Return a page for each cell with its runs of every round, drawn beside the cells that claims compare it with."""
-    runs, styles = by_cell(records), cell_styles(found)
+    runs = by_cell(records)
+    pairs = [(claim.first.name, claim.second.name) for claim in orderings]
     pages = []
     for cell in found:
-        compared = {
-            other.name: other
-            for claim in orderings
-            for other, one in ((claim.first, claim.second), (claim.second, claim.first))
-            if one.name == cell.name
-        }
-        lines = [
-            Line(other.method.label, Style(role, styles[other.name]), thinned(run.curve, "selection_bpd", _OF_A_CELL))
-            for other, role in ((cell, "own"), *((other, "other") for other in compared.values()))
-            for run in other.runs
-        ]
-        pages.append(_cell_page(cell, runs.get(cell.name, []), chart(lines, _TITLE), context))
+        compared = [name for pair in pairs if cell.name in pair for name in pair]
+        pages.append(_cell_page(cell, runs.get(cell.name, []), tuple(dict.fromkeys([cell.name, *compared])), context))
     return pages
 
 
-def _cell_page(cell: Cell, runs: Sequence[Record], drawn: Chart | None, context: Context) -> CellPage:
+def _cell_page(cell: Cell, runs: Sequence[Record], drawn: tuple[str, ...], context: Context) -> CellPage:
     settings = {run.name: {name: printed.setting(value) for name, value in tables.leaves(run.settings)} for run in runs}
     names = dict.fromkeys(name for values in settings.values() for name in values)
     differing = [name for name in names if len({values.get(name) for values in settings.values()}) > 1]
@@ -96,7 +92,7 @@ def _cell_page(cell: Cell, runs: Sequence[Record], drawn: Chart | None, context:
         pages.append(page)
         rows.append(
             {
-                "Run": Linked(page.title, run.name),
+                "Run": Text(page.title, run.name),
                 "Reported": "yes" if run.name in reported else "grid alone",
                 "BPD": number(tables.number(measured.get("bpd"))),
                 "KL": number(tables.number(measured.get("kl")), 2),
@@ -114,17 +110,15 @@ def _cell_page(cell: Cell, runs: Sequence[Record], drawn: Chart | None, context:
         tuple((name, next(iter(settings.values()))[name]) for name in names if name not in own),
         Part.of("Runs", rows, headers=1),
         tuple(pages),
+        f"{cell.dataset}-{cell.experiment}-curves",
         drawn,
+        _SECTIONS[cell.experiment],
     )
 
 
 def _run_page(run: Record, own: Sequence[tuple[str, str]]) -> RunPage:
-    lines = [
-        Line(label, Style(role), thinned(run.curve, column, _OF_A_RUN))
-        for label, role, column in (("selection split", "own", "selection_bpd"), ("training", "other", "train_bpd"))
-    ]
     title = ", ".join(f"{name} {value}" for name, value in own)
-    return RunPage(run, title, (*own, *_results(run), *_made_by(run)), chart(lines, _TITLE))
+    return RunPage(run, title, (*own, *_results(run), *_made_by(run)))
 
 
 def _measured(run: Record) -> Mapping[str, Any]:

@@ -60,7 +60,7 @@ def measurements(cells: Sequence[Cell], context: Context, experiment: str, metri
                     "published": reference,
                     "difference": summary.mean - reference,
                     "monte_carlo_error": mean_error([error for error in errors if error is not None]),
-                    "closed_form": _limit(cell, metric, context),
+                    "closed_form": limit(cell, metric, context),
                     **{key: described([report[key] for report in reports]) for key in ("split", "images", "samples")},
                     "epochs": described([run.result["epochs"] for run in cell.evaluated]),
                     "configurations": cell.configurations,
@@ -204,7 +204,7 @@ def factor_analysis(context: Context, dataset: str, experiment: str, metric: str
     return number(context.factor_analysis.get(f"{dataset}/{experiment}", {}).get(_LIMITS[metric]))
 
 
-def _limit(cell: Cell, metric: str, context: Context) -> float:
+def limit(cell: Cell, metric: str, context: Context) -> float:
     """Return what the experiment's linear model reaches in a metric; only Gaussian latent variables have one."""
     if metric not in _LIMITS or cell.method.posterior != "gaussian":
         return math.nan

@@ -1,42 +1,31 @@
 "use strict";
-// Sorts and filters tables, unfolds what a link leads to and, for printing, everything. The page is whole without it.
+// Sorts and filters tables, draws the interactive charts and unfolds what a link leads to. The page is whole without it.
 (() => {
   const LONG = 8; // Rows from which on a table is worth filtering.
-  const number = /[-\u2212+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?/i;
   const collator = new Intl.Collator("en", { numeric: true });
+  const missing = (cell) => ["", "\u2013"].includes(cell.textContent.trim());
 
-  const value = (cell) => {
-    const text = cell.textContent.trim();
-    const start = text.replace(/^[<\[(]+/, "");
-    const found = start.match(number);
-    return {
-      text,
-      number: found && found.index === 0 ? parseFloat(found[0].replace("\u2212", "-")) : NaN,
-      missing: text === "" || text === "\u2013",
-    };
-  };
-
-  const ascending = (a, b) => {
-    if (Number.isNaN(a.number) !== Number.isNaN(b.number)) return Number.isNaN(a.number) ? 1 : -1;
-    return Number.isNaN(a.number) ? collator.compare(a.text, b.text) : a.number - b.number || collator.compare(a.text, b.text);
+  // Numbers by their values, words by their letters; what is missing stays last, whichever way the rest is sorted.
+  const compare = (a, b, sign) => {
+    const first = Number.parseFloat(a.dataset.value), second = Number.parseFloat(b.dataset.value);
+    const words = Number.isNaN(first) - Number.isNaN(second);
+    if (missing(a) || missing(b)) return missing(a) - missing(b);
+    if (words) return words;
+    return sign * (Number.isNaN(first) ? collator.compare(a.textContent, b.textContent) : first - second);
   };
 
   const sort = (table, header, order) => {
-    const body = table.tBodies[0];
-    const sign = order === "descending" ? -1 : 1;
-    const rows = Array.from(body.rows, (row) => ({ row, at: Number(row.dataset.at), key: value(row.cells[header.cellIndex]) }));
-    if (order === "none") rows.sort((a, b) => a.at - b.at);
-    // What is missing stays last, whichever way the rest is sorted.
-    else rows.sort((a, b) => a.key.missing - b.key.missing || sign * ascending(a.key, b.key) || a.at - b.at);
-    body.append(...rows.map(({ row }) => row));
+    const body = table.tBodies[0], place = header.cellIndex;
+    const rows = Array.from(body.rows).sort((a, b) => a.dataset.at - b.dataset.at);
+    if (order !== "none") rows.sort((a, b) => compare(a.cells[place], b.cells[place], order === "descending" ? -1 : 1));
+    body.append(...rows);
     for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
     if (order !== "none") header.setAttribute("aria-sort", order);
   };
 
   const makeSortable = (table) => {
     Array.from(table.tBodies[0].rows).forEach((row, at) => { row.dataset.at = at; });
-    for (const header of table.tHead.rows[table.tHead.rows.length - 1].cells) {
-      if (header.tagName !== "TH") continue;
+    for (const header of table.tHead.rows[0].cells) {
       const button = document.createElement("button");
       button.type = "button";
       button.append(...header.childNodes);
@@ -47,37 +36,50 @@
   };
 
   const words = (text) => text.toLowerCase().replaceAll("\u2212", "-").split(/\s+/).filter(Boolean);
-  const shows = (text, wanted) => wanted.every((word) => text.includes(word));
 
-  const filter = (label, items, place, insert) => {
+  const filter = (label, items, place) => {
     const box = document.createElement("label");
     box.className = "filter";
     const input = document.createElement("input");
     input.type = "search";
     const count = document.createElement("output");
     box.append(`${label} `, input, " ", count);
-    const texts = items.map((item) => {
-      const copy = item.cloneNode(true);
-      // A figure names what a cell is compared with.
-      for (const figure of copy.querySelectorAll("figure")) figure.remove();
-      return words(copy.textContent).join(" ");
-    });
+    const texts = items.map((item) => words(item.textContent).join(" "));
     input.addEventListener("input", () => {
       const wanted = words(input.value);
-      let shown = 0;
-      items.forEach((item, at) => { item.hidden = !shows(texts[at], wanted); shown += !item.hidden; });
+      items.forEach((item, at) => { item.hidden = !wanted.every((word) => texts[at].includes(word)); });
+      const shown = items.filter((item) => !item.hidden).length;
       count.textContent = !wanted.length ? "" : shown ? `${shown} of ${items.length}` : "nothing here has all of these words";
     });
-    insert(place, box);
+    place.before(box);
   };
 
   for (const table of document.querySelectorAll("table.sortable")) {
     makeSortable(table);
     const rows = Array.from(table.tBodies[0].rows);
-    if (rows.length >= LONG) filter("Filter rows", rows, table.closest(".scroll"), (place, box) => place.before(box));
+    if (rows.length >= LONG) filter("Filter rows", rows, table.closest(".scroll"));
   }
   const cells = document.querySelector("#cells .cells");
-  if (cells) filter("Filter cells and runs", Array.from(cells.children), cells, (place, box) => place.before(box));
+  if (cells) filter("Filter cells and runs", Array.from(cells.children), cells);
+
+  const json = (id) => JSON.parse(document.getElementById(id).textContent);
+
+  // A chart is drawn when it comes into view: its data are those of its figure, or the curve of its run.
+  const draw = async (place) => {
+    const { figure, cells: drawn, run } = place.dataset;
+    const chart = json(run ? "run-chart" : `${figure}-chart`);
+    if (run) chart.data.values = [json("run-curves")[run]];
+    if (drawn) chart.data.values = chart.data.values.filter((row) => drawn.split(" ").includes(row.cell));
+    await vegaEmbed(place, chart, { renderer: "svg", actions: false });
+    place.classList.add("drawn");
+  };
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+      watcher.unobserve(target);
+      draw(target);
+    }
+  }, { rootMargin: "300px" });
+  for (const place of document.querySelectorAll(".live")) watcher.observe(place);
 
   const reveal = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -98,11 +100,4 @@
     if (link && link.hash === location.hash) reveal();
   });
   reveal();
-
-  let folded = [];
-  addEventListener("beforeprint", () => {
-    folded = Array.from(document.querySelectorAll("details:not([open])"));
-    for (const details of folded) details.open = true;
-  });
-  addEventListener("afterprint", () => { for (const details of folded) details.open = false; });
 })();

@@ -1,0 +1,112 @@
+"""Forest plots: each ordering with its pairs, mean, interval and published difference, coloured by its verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from silent_study.report.claims import DECIDED, PRIMARY, VERDICTS, Claim, Comparison, headline
+from silent_study.report.context import Context
+from silent_study.report.drawings import GREY, INK, Drawing, drawing, matplotlib_defaults
+from silent_study.report.orderings import labels
+from silent_study.report.printed import group_name, interval, number
+
+BLUE, RED = "#1f6fb4", "#c8322f"
+_COLOURS = {"good": BLUE, "bad": RED, "open": GREY} 
+# Bits/dim within which the axis is linear.
+_LINEAR = 0.1
+
+
+def row(axes: Axes, height: float, found: Comparison, colour: str, ink: str = "black") -> None:
+    """Draw a comparison: the pairs as ticks, the mean with its interval, the published difference as a diamond."""
+    difference, values = found.difference, list(found.differences.values())
+    low, high = axes.get_xlim()
+    axes.plot(values, [height - 0.3] * len(values), "|", color=colour, alpha=0.6, markersize=5)
+    if low <= difference.mean <= high:
+        axes.plot([difference.mean], [height], "o", color=colour, markersize=5)
+    else:
+        axes.plot([low], [height], "<", color=colour, markersize=6, clip_on=False)
+    if not math.isnan(difference.low):
+        axes.plot([difference.low, difference.high], [height, height], color=colour)
+    if not math.isnan(found.published_difference):
+        axes.plot([found.published_difference], [height], "D", color=ink, fillstyle="none", markersize=6)
+
+
+def forest(claims: Sequence[Claim], context: Context) -> Iterator[Drawing]:
+    """Draw the paper's orderings in bits/dim that were measured, a row each."""
+    found = [claim for claim in claims if claim.family == PRIMARY and claim.differences]
+    if not found:
+        return
+    data = pd.DataFrame(
+        {
+            "dataset": claim.first.dataset,
+            "experiment": claim.first.experiment,
+            "first": claim.first.method.label,
+            "second": claim.second.method.label,
+            **{name: getattr(claim.difference, name) for name in ("mean", "low", "high", "n")},
+            "published": claim.published_difference,
+            "verdict": claim.verdict,
+        }
+        for claim in found
+    )
+    yield drawing(
+        "forest",
+        headline(claims),
+        "Difference in bits/dim of each ordering, first minus second on equal seeds: every pair as a tick, the mean with "
+        "its 95% interval, the published difference as a diamond. The axis is linear near zero and logarithmic beyond. "
+        + "; ".join(f"{' minus '.join(labels(claim))}: {_text(claim)}" for claim in found),
+        lambda width: _draw(found, context, width),
+        data,
+    )
+
+
+def _text(claim: Claim) -> str:
+    mean, low, high, n = (getattr(claim.difference, name) for name in ("mean", "low", "high", "n"))
+    return f"{number(mean, sign=True)} {interval(low, high, n, sign=True, of='pair')}, {claim.verdict}"
+
+
+@matplotlib_defaults()
+def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
+    heights: list[float] = []
+    for place, claim in enumerate(found):
+        before = found[place - 1] if place else None
+        other = not before or before.first.name.split("/")[:2] != claim.first.name.split("/")[:2]
+        heights.append((heights[-1] + 1 if heights else 0) + other)
+    wide = width > 5
+    between = " − " if wide else "\n− "
+    names = [between.join(labels(claim)) for claim in found]
+    letters = max(len(part) for name in names for part in name.split("\n"))
+    left, right, line = (0.055 * letters, 2.15, 0.2) if wide else (0.05 * letters, 0.05, 0.27)
+    tall = line * (heights[-1] + 1.3) + 0.5
+    figure = Figure(figsize=(width, tall))
+    axes = figure.add_axes((left / width, 0.45 / tall, (width - left - right) / width, (tall - 0.5) / tall))
+    values = [value for claim in found for value in claim.differences.values()]
+    values += [claim.published_difference for claim in found if not math.isnan(claim.published_difference)]
+    axes.set_xscale("symlog", linthresh=_LINEAR, linscale=1.0)
+    ticks = [0.0, *(sign * size for size in (0.05, 0.2, 0.5, 1, 2, 5) for sign in (-1, 1))]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlim(min([*values, -_LINEAR]) * 1.3, max([*values, _LINEAR]) * 1.3)
+    axes.axvline(0.0, color=INK, linewidth=0.8)
+    for height, claim in zip(heights, found, strict=True):
+        row(axes, height, claim, _COLOURS[VERDICTS[claim.verdict]], INK)
+        if wide:
+            style = "normal" if claim.verdict in DECIDED else "italic"
+            axes.text(1.01, height, _text(claim), transform=axes.get_yaxis_transform(), va="center", style=style, size=7)
+    for height, claim in zip(heights, found, strict=True):
+        if height - 1 not in heights:
+            name = group_name(claim.first.dataset, claim.first.experiment, context)
+            axes.text(-left / (width - left - right), height - 1, name, transform=axes.get_yaxis_transform(), va="center", weight="bold", size=7)
+    axes.set_yticks(heights, names, size=7 if wide else 6)
+    axes.tick_params(left=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(heights[-1] + 0.7, -0.6)
+    axes.set_xlabel("difference in bits/dim; left of 0, the first is better")
+    mark = Line2D([], [], marker="D", color=INK, fillstyle="none", linestyle="")
+    if any(not math.isnan(claim.published_difference) for claim in found):
+        figure.legend([mark], ["published"], loc="lower left", fontsize=7, frameon=False)
+    return figure

@@ -1,0 +1,132 @@
+"""Reconstructions: originals, means, differences and deviations, each kind on one colour scale (Figures 2 to 5)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from silent_study.report.cells import Cell
+from silent_study.report.drawings import Drawing, drawing, matplotlib_defaults
+
+Array = NDArray[Any]
+
+SCALES = {"difference": "RdBu_r", "deviation": "magma"}
+"""Colour map by kind of strip; images are shown as they are."""
+_IMAGES = {6.9: 12, 3.3: 6}
+_LABELS = 1.35  # inches
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of images.
+
+    Attributes:
+        method: Label of the method; empty for the originals.
+        kind: ``original``, ``mean``, ``difference`` (mean minus original) or ``deviation``.
+        images: ``[n, C, H, W]``, on the [0, 1] scale of pixels; differences and deviations have one channel, the mean.
+        limit: Largest value of the colour scale, which all strips of a kind have.
+    """
+
+    method: str
+    kind: str
+    images: Array
+    limit: float = 1.0
+
+    def array(self, count: int) -> Array:
+        """Return images side by side, one white pixel between them, ``[H, count (W + 1) - 1, 3]``, as 8-bit colours."""
+        shown = self.images[:count]
+        if self.kind in SCALES:
+            low = -self.limit if self.kind == "difference" else 0.0
+            values = (shown[:, 0] - low) / (self.limit - low)
+            coloured = mpl.colormaps[SCALES[self.kind]](np.clip(values, 0, 1))[..., :3]
+        else:
+            coloured = np.clip(np.broadcast_to(shown, (len(shown), 3, *shown.shape[2:])), 0, 1).transpose(0, 2, 3, 1)
+        padded = np.pad(coloured, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=1)
+        joined = np.concatenate(list(padded), axis=1)[:, :-1]
+        return (255 * joined).round().astype(np.uint8)
+
+    def png(self, count: int = max(_IMAGES.values())) -> bytes:
+        """Return images side by side as a PNG, a pixel each, with a palette where few colours allow it."""
+        buffer = io.BytesIO()
+        picture = Image.fromarray(self.array(count))
+        colours = picture.getcolors(256)
+        (picture.quantize(len(colours), dither=Image.Dither.NONE) if colours else picture).save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+
+
+def strips(cells: Sequence[Cell]) -> list[Strip]:
+    """Return the originals, then means, differences and, if the variance is learned, deviations of each method.
+
+    One seed of each method is shown: the first with reconstructions.
+    """
+    found: list[Strip] = []
+    for cell in cells:
+        arrays = next((kept for run in cell.evaluated if (kept := run.reconstructions()) is not None), None)
+        if arrays is None:
+            continue
+        originals, means, label = arrays["originals"], arrays["means"], cell.method.label
+        if not found:
+            found.append(Strip("", "original", originals))
+        found += [Strip(label, "mean", means), Strip(label, "difference", (means - originals).mean(1, keepdims=True))]
+        if "standard_deviations" in arrays:
+            found.append(Strip(label, "deviation", arrays["standard_deviations"].mean(1, keepdims=True)))
+    limits = {
+        kind: max((float(np.abs(strip.images).max()) for strip in found if strip.kind == kind), default=0.0) or 1.0
+        for kind in SCALES
+    }
+    return [Strip(each.method, each.kind, each.images, limits.get(each.kind, 1.0)) for each in found]
+
+
+def reconstructions(cells: Sequence[Cell], name: str, title: str) -> Iterator[Drawing]:
+    """Draw the strips of all methods below each other, with the colour scales of differences and deviations."""
+    found = strips(cells)
+    if not found:
+        return
+    rows = [
+        {"method": strip.method, "kind": strip.kind, "image": place, "mean": image.mean(), "largest": np.abs(image).max()}
+        for strip in found
+        for place, image in enumerate(strip.images)
+    ]
+    yield drawing(
+        name,
+        title,
+        "First row: originals. Then for each method the mean of the reconstruction, its difference to the original and, "
+        "where the variance is learned, its standard deviation. All differences have one colour scale, and all "
+        "deviations.",
+        partial(_draw, found),
+        pd.DataFrame(rows),
+    )
+
+
+@matplotlib_defaults()
+def _draw(found: Sequence[Strip], width: float) -> Figure:
+    arrays = [strip.array(_IMAGES[width]) for strip in found]
+    inches = (width - _LABELS) * arrays[0].shape[0] / arrays[0].shape[1] * 1.06
+    figure = Figure(figsize=(width, len(found) * inches + 0.55))
+    bottom = 0.55 / figure.get_figheight()
+    axes = figure.subplots(len(found), 1, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=_LABELS / width, right=1, top=1, bottom=bottom, hspace=0.06)
+    for axis, array, strip in zip(axes, arrays, found, strict=True):
+        axis.imshow(array, interpolation="none", aspect="auto")
+        axis.set_axis_off()
+        label = strip.method if strip.kind == "mean" else strip.kind
+        style = "normal" if strip.kind in ("mean", "original") else "italic"
+        axis.text(-0.01, 0.5, label, transform=axis.transAxes, fontsize=6, ha="right", va="center", fontstyle=style)
+    for place, kind in enumerate(kind for kind in SCALES if any(strip.kind == kind for strip in found)):
+        limit = next(strip.limit for strip in found if strip.kind == kind)
+        norm = mpl.colors.Normalize(-limit if kind == "difference" else 0, limit)
+        axis = figure.add_axes((0.3 + 0.36 * place, bottom * 0.62, 0.3, bottom * 0.18))
+        bar = figure.colorbar(mpl.cm.ScalarMappable(norm, SCALES[kind]), cax=axis, orientation="horizontal")
+        bar.set_label(kind, fontsize=6, labelpad=1)
+        axis.tick_params(labelsize=6, pad=1)
+    return figure
