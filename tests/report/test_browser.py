@@ -1,9 +1,10 @@
-"""The page as a reader has it: in Chromium, with its script, on a phone, in the dark, by keyboard, on paper."""
+"""The page as a reader has it: in Chromium, with its scripts, on a phone, in the dark, by keyboard, on paper."""
 
 import base64
 import io
 import json
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,19 @@ SHOWN = """
 const shown = (element) => element.getClientRects().length > 0 && element.checkVisibility();
 return Array.from(document.querySelectorAll(arguments[0])).filter(shown)
 """
+
+
+OPACITIES = "return Array.from(document.querySelectorAll(arguments[0]), (path) => path.getAttribute('opacity') || '1')"
+
+
+def until(condition, seconds=60):
+    """True as soon as a condition holds, False if it does not within some time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,10 @@ class Browser:
     def element(self, selector: str) -> Any:
         return self.driver.find_element("css selector", selector)
 
+    def wait(self, selector: str) -> bool:
+        """True as soon as an element is shown."""
+        return until(lambda: bool(self.shown(selector)))
+
     def unfold(self) -> None:
         """Open everything that can be."""
         self.run("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
@@ -94,14 +112,17 @@ def browser(driver, gathered):
 
 def column(browser, table, name):
     """The shown texts of a column by the name that its head has."""
-    heads = [text.lower() for text in browser.texts(f"{table} thead tr:last-child > *")]
+    heads = browser.run(
+        "return Array.from(document.querySelectorAll(arguments[0]), (head) => head.textContent.toLowerCase())",
+        f"{table} thead th",
+    )
     return browser.texts(f"{table} tbody tr > :nth-child({heads.index(name.lower()) + 1})")
 
 
 def test_the_verdict_is_read_first(browser):
     (lead,) = browser.texts("header .lead")
-    assert lead.startswith("Of ")
-    assert browser.texts("header .headlines li")
+    assert " orderings so far as published, " in lead
+    assert browser.shown("header img.forest")
     # Above the fold.
     assert browser.run("return document.querySelector('.lead').getBoundingClientRect().bottom") < 400
 
@@ -109,12 +130,12 @@ def test_the_verdict_is_read_first(browser):
 def test_a_number_is_that_of_the_records_and_leads_to_them(browser, whole):
     runs: list[Record] = [run for run in whole.records if run.cell == "digits/fixed/reinforce" and run.round == "seeds"]
     bounds = [run.metrics("report")["bpd"] for run in runs]
-    link = browser.element('#table-2-fixed-variance a[href="#digits/fixed/reinforce"]')
+    link = browser.element('#table-2-fixed-variance td:not(.more) a[href="#digits/fixed/reinforce"]')
     assert link.text == f"{np.mean(bounds):.3f}"
 
     assert not browser.shown(".cell[open]")
     link.click()
-    assert browser.texts(".cell[open] > .file") == ["digits/fixed/reinforce"]
+    assert browser.texts(".cell[open] > .file") == ["digits/fixed/reinforce back to its table"]
     table = ".cell[open] table"
     assert column(browser, table, "BPD")[:3] == [f"{bound:.3f}" for bound in bounds]
 
@@ -123,7 +144,7 @@ def test_a_number_is_that_of_the_records_and_leads_to_them(browser, whole):
     (opened,) = browser.shown(".run[open]")
     for text in (f"results/store/{run.name}", run.identity["id"], "a synthetic processor", "36.0", "torch 2.15.0"):
         assert text in opened.text
-    assert opened.find_elements("css selector", "svg.chart polyline")
+    assert browser.wait(".run[open] .drawn svg path[stroke]")
     assert browser.run("return document.activeElement.parentElement === arguments[0]", opened)
     top = browser.run("return arguments[0].getBoundingClientRect().top", opened)
     assert 0 <= top < 200
@@ -133,24 +154,31 @@ def test_a_number_is_that_of_the_records_and_leads_to_them(browser, whole):
     browser.element(f'{table} a[href="#{run.name}"]').click()
     assert browser.shown(".run[open]")
 
+    # And back.
+    browser.element('.run[open] a[href="#digits/fixed/reinforce"]').click()
+    browser.element('.cell[open] a[href="#table-2-fixed-variance"]').click()
+    assert (
+        0 <= browser.run("return document.querySelector('#table-2-fixed-variance').getBoundingClientRect().top") < 200
+    )
+
 
 def test_an_address_with_a_run_in_it_opens_the_run(browser, whole):
     name = whole.records[-1].name
     browser.open(f"#{name}")
-    assert browser.texts(".run[open] > .file") == [f"results/store/{name}"]
+    assert browser.texts(".run[open] > .file") == [f"results/store/{name} back to its cell"]
 
 
 def test_tables_are_sorted_by_mouse_and_by_keyboard(browser):
     table = "#table-2-fixed-variance table"
     methods = column(browser, table, "Method")
-    bounds = [float(text) for text in column(browser, table, "mean")]
-    head = f"{table} thead tr:last-child > :nth-child(3)"
+    bounds = [float(text) for text in column(browser, table, "BPD mean")]
+    head = f"{table} thead th:nth-child(3)"
 
     browser.element(f"{head} button").click()
-    assert [float(text) for text in column(browser, table, "mean")] == sorted(bounds)
+    assert [float(text) for text in column(browser, table, "BPD mean")] == sorted(bounds)
     assert browser.element(head).get_attribute("aria-sort") == "ascending"
     browser.element(f"{head} button").send_keys("\ue007")
-    assert [float(text) for text in column(browser, table, "mean")] == sorted(bounds, reverse=True)
+    assert [float(text) for text in column(browser, table, "BPD mean")] == sorted(bounds, reverse=True)
     assert browser.element(head).get_attribute("aria-sort") == "descending"
     # Rows stay whole.
     order = np.argsort(bounds)[::-1]
@@ -160,36 +188,109 @@ def test_tables_are_sorted_by_mouse_and_by_keyboard(browser):
     assert browser.element(head).get_attribute("aria-sort") is None
 
 
-def test_signs_powers_and_what_is_missing_are_sorted_as_numbers(browser):
-    table = "#claims .scroll:nth-of-type(1) table"
-    head = [text.lower() for text in browser.texts(f"{table} thead th")].index("difference") + 1
-    browser.element(f"{table} thead th:nth-child({head}) button").click()
-    values = [float(text.replace("−", "-")) for text in column(browser, table, "Difference")]
-    assert values == sorted(values)
-    # Text in numbers' column: those without a number come last, and a dash after all.
-    browser.run(
-        """
-        const row = (text) => `<tr><td>${text}</td></tr>`;
-        const rows = ["\u2013", "10", "\u22122", "<0.001", "1.5e+03", "[\u22120.5, 2]", "lost", "9"].map(row).join("");
-        const table = document.querySelectorAll(arguments[0])[0];
-        table.tBodies[0].innerHTML = rows;
-        table.tHead.rows[0].cells[0].querySelector("button").click();
-        """,
-        table,
-    )
-    assert browser.texts(f"{table} tbody td") == ["−2", "[−0.5, 2]", "<0.001", "9", "10", "1.5e+03", "lost", "–"]
+def test_every_column_is_sorted_by_its_values(browser):
+    """Numbers by the number that is printed, whatever its form, words after them, what is missing at the end."""
+    browser.unfold()
+    columns = browser.run("""
+        const found = [];
+        for (const table of document.querySelectorAll("table.sortable"))
+            for (const head of table.tHead.rows[0].cells) {
+                head.querySelector("button").click();
+                found.push(Array.from(table.tBodies[0].rows, (row) => row.cells[head.cellIndex].textContent.trim()));
+                head.querySelector("button").click();
+                found.push(Array.from(table.tBodies[0].rows, (row) => row.cells[head.cellIndex].textContent.trim()));
+            }
+        return found
+    """)
+    assert len(columns) > 200
+    numbers = 0
+    for ascending, descending in zip(columns[::2], columns[1::2], strict=True):
+        for texts, sign in ((ascending, 1), (descending, -1)):
+            missing = [text in ("", "–") for text in texts]
+            assert missing == sorted(missing)
+            values = [parsed(text) for text in texts]
+            if any(value is not None for value in values):
+                known = [sign * value for value in values if value is not None]
+                assert known == sorted(known)
+                numbers += max(map(abs, known)) >= 1000
+    assert numbers  # with a comma between the thousands
+
+
+def parsed(text):
+    """The number that is printed, or an interval's lower end; None for words, lists and what is missing."""
+    number = r"([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)"
+    found = re.match(rf"(?:\[{number},|<?{number}(?:$| [\[*±(]))", text.replace("−", "-"))
+    return float((found[1] or found[2]).replace(",", "")) if found else None
+
+
+def test_further_columns_are_shown_on_demand(browser):
+    table = "#table-2-fixed-variance table"
+    heads = browser.texts(f"{table} thead th")
+    assert len(heads) == 5
+    browser.element("#table-2-fixed-variance .all input").click()
+    assert len(browser.texts(f"{table} thead th")) > 12
+    browser.element("#table-2-fixed-variance .all input").click()
+    assert browser.texts(f"{table} thead th") == heads
+
+
+def test_every_table_can_be_saved(browser, gathered, tmp_path):
+    browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    links = browser.driver.find_elements("css selector", "a[download]")
+    names = [link.get_attribute("download") for link in links]
+    assert {name.partition(".")[2] for name in names} == {"csv", "md", "tex"}
+    for link, name in zip(links, names, strict=True):
+        link.click()
+        assert until((tmp_path / name).exists)
+        assert (tmp_path / name).read_bytes() == (gathered / "tables" / name).read_bytes()
+
+
+def test_every_file_of_a_figure_opens(browser):
+    found = browser.driver.find_elements("css selector", "a[href^='figures/']")
+    links = [link.get_attribute("href") for link in found]
+    assert len(links) > 40
+    for link in links:
+        if link.endswith((".svg", ".png")):
+            size = browser.driver.execute_async_script(
+                "const image = new Image(), done = arguments[1];"
+                "image.onload = () => done(image.naturalWidth); image.onerror = () => done(0);"
+                "image.src = arguments[0]",
+                link,
+            )
+            assert size > 270
+
+
+def test_curves_show_seeds_an_axis_above_the_limit_and_chosen_methods(browser):
+    browser.open("#digits-fixed-curves")
+    assert browser.wait("#digits-fixed-curves .drawn svg")
+    chart = "#digits-fixed-curves .live"
+    lines = f"{chart} .mark-line path[stroke]"
+    assert len(browser.shown(lines)) == 5
+    everything = browser.pixels(chart)
+    browser.element(f"{chart} input[value='every seed']").click()
+    assert until(lambda: len(browser.shown(lines)) == 15)
+    assert not np.array_equal(browser.pixels(chart), everything)
+    assert not browser.shown("#digits-fixed-curves .still")
+    # A click in the legend leaves one method.
+    browser.element(f"{chart} .role-legend-label text").click()
+    assert until(lambda: sum(opacity == "1" for opacity in browser.run(OPACITIES, lines)) == 3)
+
+
+def test_a_cells_and_a_runs_chart_have_their_lines_alone(browser, whole):
+    browser.open("#digits/fixed/reinforce")
+    assert browser.wait(".cell[open] .drawn svg")
+    assert len(browser.shown(".cell[open] > .live .mark-line path[stroke]")) == 2  # it and what it is compared with
 
 
 def test_rows_are_filtered_by_every_word(browser):
     browser.run("document.querySelectorAll('#grid details').forEach((details) => { details.open = true; })")
-    table = "#grid details:last-of-type table"
-    field = browser.element("#grid details:last-of-type .filter input")
+    table = "#grid > details:nth-of-type(2) table"
+    field = browser.element("#grid > details:nth-of-type(2) .filter input")
     everything = browser.texts(f"{table} tbody tr")
     field.send_keys("reinforce 0.001")
     wanted = [text for text in everything if "REINFORCE" in text and "0.001" in text]
     assert 0 < len(wanted) < len(everything)
     assert browser.texts(f"{table} tbody tr") == wanted
-    (count,) = browser.texts("#grid details:last-of-type .filter output")
+    (count,) = browser.texts("#grid > details:nth-of-type(2) .filter output")
     assert count == f"{len(wanted)} of {len(everything)}"
     field.clear()
     field.send_keys(" ")
@@ -199,11 +300,11 @@ def test_rows_are_filtered_by_every_word(browser):
 def test_cells_are_filtered_by_their_settings_and_a_link_shows_one_all_the_same(browser):
     browser.element("#cells > .filter input").send_keys("gumbel-softmax")
     cells = browser.texts(".cell > summary")
-    # Those of both experiments, with and without silent gradients; no other has the word.
+    # Of both experiments, with and without silent gradients; no other has the word.
     assert len(cells) == 3
     assert all(cell.startswith("Gumbel-Softmax") for cell in cells)
-    browser.element('#table-2-fixed-variance a[href="#digits/fixed/silent-gaussian"]').click()
-    assert browser.texts(".cell[open] > .file") == ["digits/fixed/silent-gaussian"]
+    browser.element('#table-2-fixed-variance td:not(.more) a[href="#digits/fixed/silent-gaussian"]').click()
+    assert browser.texts(".cell[open] > .file") == ["digits/fixed/silent-gaussian back to its table"]
 
 
 @pytest.mark.parametrize("width", [320, 375, 768, 1280])
@@ -213,7 +314,7 @@ def test_the_page_never_scrolls_sideways(browser, width):
     assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     sticking_out = """
         return Array.from(document.querySelectorAll("body *")).filter((element) =>
-            element.getBoundingClientRect().right > innerWidth + 1 && !element.closest(".scroll, svg, .skip")
+            element.getBoundingClientRect().right > innerWidth + 1 && !element.closest(".scroll, svg, .skip, nav ul")
         ).map((element) => element.outerHTML.slice(0, 100))
     """
     assert browser.run(sticking_out) == []
@@ -231,7 +332,7 @@ def test_the_page_and_its_figures_follow_the_colour_scheme(browser):
         ground, ink = browser.run(
             "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
         )
-        curves = browser.pixels('img[alt^="Learning curves"]').mean(axis=2)
+        curves = browser.pixels('img[alt^="Gradient variance"]').mean(axis=2)
         # The axes and letters of a figure, and the lines of a chart of the page's own, against the ground.
         seen[scheme] = luminance(ground), luminance(ink), curves.min(), curves.max(), np.median(curves)
     ground, ink, darkest, _, figure = seen[LIGHT]
@@ -254,23 +355,21 @@ def test_no_error_no_warning_and_no_request(browser):
     assert {url for url in requested if url != "about:blank"} == {browser.page.as_uri()}
 
 
-def test_on_paper_everything_is_unfolded(browser):
+def test_on_paper_are_two_pages_with_the_verdict_and_the_main_tables(browser):
     browser.open(media="print")
-    folded = "details:not([open]) .facts"
-    # Digests alone stay on the screen: nobody types them off paper.
-    everything = browser.run("return document.querySelectorAll('.cell > details .facts:not(.digests)').length")
-    assert everything > 40
-    # By its style alone, as a browser prints that runs no script before.
-    assert len(browser.shown(f".run .beside .facts, .cell > {folded}")) == everything
-    assert not browser.shown("nav, .filter, .digests")
-    # And by its script, which folds again what it unfolded.
-    browser.open()
-    browser.run("document.querySelector('.cell').open = true; dispatchEvent(new Event('beforeprint'))")
-    assert browser.run("return document.querySelectorAll('details:not([open])').length") == 0
-    browser.run("dispatchEvent(new Event('afterprint'))")
-    assert browser.run("return document.querySelectorAll('details[open]').length") == 1
+    assert len(browser.shown("main > section")) == 3
+    assert browser.shown("header img.forest")
+    assert not browser.shown("nav, .filter, .files, .more, .cell, .map")
+    # The emulated medium would stand for the printer's.
+    browser.open(media="")
     pages = browser.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
-    assert base64.b64decode(pages).startswith(b"%PDF")
+    assert len(re.findall(rb"/Type /Page\b", base64.b64decode(pages))) <= 2
+
+
+def test_the_contents_stay_in_view(browser):
+    for width in (375, 1280):
+        browser.open("#cells", width)
+        assert 0 <= browser.run("return document.querySelector('nav').getBoundingClientRect().top") < 100
 
 
 def test_without_its_script_the_page_shows_the_same(browser, whole):
@@ -279,7 +378,8 @@ def test_without_its_script_the_page_shows_the_same(browser, whole):
     try:
         browser.open(f"#{name}")
         assert len(browser.driver.find_elements("css selector", "tbody tr")) == rows
-        assert not browser.driver.find_elements("css selector", "th button, .filter")
+        assert not browser.driver.find_elements("css selector", "th button, .filter, .live svg")
+        assert browser.element("img.still").is_displayed()
         # Chromium unfolds by itself what an address leads to.
         assert browser.element(f'[id="{name}"]').is_displayed()
     finally:

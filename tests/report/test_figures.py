@@ -1,69 +1,123 @@
-"""What the figures show, pixel and number."""
+"""What the figures show, pixel and number, and how they are exported."""
 
 import io
+import json
+import re
 import subprocess
 import sys
-from typing import Any
+from itertools import combinations
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
+from colorspacious import cspace_convert, deltaE
+from PIL import Image
+from scipy import stats
 
 from silent_study.methods import METHODS
 from silent_study.report import figures
-from silent_study.report.image_grids import reconstructions
+from silent_study.report.drawings import INK, MORE, PALETTE
+from silent_study.report.forest import forest
+from silent_study.report.reconstructions import strips
+from silent_study.report.statistics import CONFIDENCE
 
-
-def shown(figure: Any, row: int) -> Any:
-    """The array that a row of an image grid displays."""
-    return figure.axes[row].images[0].get_array()
+LIMIT = {"bpd": 2.0, "kl": 20.0, "expected_squared_error": 3.0, "mean_decoded_squared_error": 2.0}
 
 
 def drawn(study):
-    return {drawing.name: drawing.data for drawing in figures.draw(study.cells, study.context)}
+    return {drawing.name: drawing for drawing in figures.draw(study.cells, study.context)}
 
 
-def test_a_grid_shows_the_originals_once_and_two_rows_per_method(whole):
+def pixels(content):
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) / 255
+
+
+def test_reconstructions_are_the_originals_once_then_every_methods_strips(whole):
     learnable = [cell for cell in whole.cells if cell.experiment == "learnable"]
-    figure = reconstructions(learnable)
-    assert figure is not None
+    found = strips(learnable)
     # Seven of the eight methods have run.
-    assert len(figure.axes) == 1 + 2 * 7
+    assert [strip.kind for strip in found] == ["original", *["mean", "difference", "deviation"] * 7]
     arrays = learnable[0].evaluated[0].reconstructions() or {}
-    assert np.allclose(shown(figure, 0)[:, :8], arrays["originals"][0, 0])
-    deviations = shown(figure, 2)[:, :8]
-    assert (deviations.min(), deviations.max()) == (0, 1)
+    assert np.allclose(pixels(found[0].png())[:, :8, 0], arrays["originals"][0, 0], atol=1 / 255)
+    assert np.allclose(found[2].images[:, 0], (arrays["means"] - arrays["originals"])[:, 0])
+    # One scale for all of a kind: no difference is red and blue at its ends, the largest deviation is the lightest.
+    assert len({strip.limit for strip in found if strip.kind == "difference"}) == 1
+    assert found[3].limit == max(strip.images.max() for strip in found if strip.kind == "deviation")
+    flat = pixels(type(found[2])("", "difference", np.zeros((1, 1, 2, 2)), 1.0).png())
+    assert np.allclose(flat, flat[0, 0])
+    assert flat.min() > 0.9
 
 
 def test_colour_images_keep_their_channels(study):
     run = study.add("cifar10/learnable/reinforce", data__shape=[3, 8, 8])
-    strip = shown(reconstructions(study.cells), 1)
     means = (run.reconstructions() or {})["means"]
-    assert np.allclose(strip[:, 9:17, :3], means[1].transpose(1, 2, 0))
-    # The gap between two images is clear.
-    assert np.all(strip[:, 8, 3] == 0)
+    shown = pixels(strips(study.cells)[1].png())
+    assert np.allclose(shown[:, 9:17], means[1].transpose(1, 2, 0), atol=1 / 255)
+    assert np.all(shown[:, 8] == 1)
 
 
-def test_one_flat_deviation_does_not_divide_by_zero(study):
+def test_flat_deviations_do_not_divide_by_zero(study):
     folder = study.add("digits/learnable/reinforce").folder
-    flat = np.full((2, 1, 8, 8), 0.5, np.float32)
+    flat = np.zeros((2, 1, 8, 8), np.float32)
     np.savez(folder / "reconstructions.npz", originals=flat, means=flat, standard_deviations=flat)
-    assert np.nanmax(shown(reconstructions(study.cells), 2)) == 0
+    assert all(np.isfinite(strip.array(2)).all() for strip in strips(study.cells))
 
 
-def test_drawings_are_named_by_data_set_and_experiment(whole):
-    drawings = drawn(whole)
-    assert len(drawings) == 8
-    png = next(data for name, data in drawings.items() if name.endswith(".png"))
-    assert imread(io.BytesIO(png)).shape[2] == 4
-    zeros = drawings["digits-fixed-gradient-variance.svg"]
-    assert b"Zero up to rounding, not drawn: Silent (Gaussian), Silent (Bernoulli)" in zeros
+def test_every_figure_has_files_for_papers_and_its_numbers(whole):
+    drawings = {**drawn(whole), "forest": next(forest(list(whole.claims.values()), whole.context))}
+    assert len(drawings) == 9
+    for name, drawing in drawings.items():
+        endings = {"svg", "pdf", "png"}
+        expected = {f"{name}.{ending}" for ending in (*endings, "csv")} | {f"{name}-column.{e}" for e in ("svg", "pdf")}
+        assert set(drawing.files) == expected
+        for stem, inches in ((name, 6.9), (f"{name}-column", 3.3)):
+            svg, pdf = drawing.files[f"{stem}.svg"].decode(), drawing.files[f"{stem}.pdf"]
+            assert f'width="{inches}in"' in svg
+            # Dark ink on white, whatever the reader's colour scheme; the page's copy follows it.
+            assert INK in svg
+            assert "prefers-color-scheme" not in svg
+            (box,) = set(re.findall(rb"/MediaBox\s*\[0 0 ([\d.]+)", pdf))
+            assert float(box) == pytest.approx(72 * inches, abs=0.01)
+            assert b"/FontFile" in pdf
+        assert pixels(drawing.files[f"{name}.png"])[0, 0] == pytest.approx(1, abs=0.02)
+        assert "currentColor" in drawing.embedded()
+        assert "prefers-color-scheme" in drawing.embedded()
+        assert INK not in drawing.embedded().replace(f"svg{{color:{INK}}}", "")
+    assert "Zero up to rounding, not drawn: Silent (Gaussian), Silent (Bernoulli)" in (
+        drawings["digits-fixed-gradient-variance"].description
+    )
+
+
+def test_a_band_is_the_interval_of_the_tables_and_seeds_are_the_runs(whole):
+    cells = [cell for cell in whole.cells if cell.name == "digits/learnable/reinforce"]
+    mean, *seeds = figures.curve_rows(cells, whole.context)
+    curves = [run.curve.set_index("epoch")["selection_bpd"] for run in cells[0].runs]
+    assert [row["seed"] for row in seeds] == [0, 1, 2]
+    for row, curve in zip(seeds, curves, strict=True):
+        assert row["bpd"] == pytest.approx(curve[row["epoch"]].tolist(), abs=1e-4)
+    at = np.array([curve[mean["epoch"]] for curve in curves])
+    low, high = stats.t.interval(CONFIDENCE, 2, at.mean(0), stats.sem(at))
+    assert mean["bpd"] == pytest.approx(at.mean(0), abs=1e-4)
+    assert mean["low"] == pytest.approx(low, abs=1e-4)
+    # The highest tenth of the values is cut off, and ends of bands with it.
+    cut = np.quantile(np.array(curves), 0.9)
+    assert mean["high"] == pytest.approx(np.minimum(high, cut), abs=1e-4)
+    assert mean["epoch"][-1] == 20
+    assert mean["epoch"][0] > 1
+
+
+@pytest.mark.parametrize("limit", [None, LIMIT])
+def test_curves_have_an_axis_above_the_closed_form_where_there_is_one(study, limit):
+    study.add_seeds("digits/fixed/silent-gaussian", [2.5, 2.6], limit=limit)
+    chart = drawn(study)["digits-fixed-curves"].chart or {}
+    text = json.dumps(chart)
+    assert (figures._ABOVE in text) == ("datum.limit" in text) == bool(limit)
+    assert {row["limit"] for row in chart["data"]["values"]} == {limit and 2.0}
 
 
 @pytest.mark.parametrize("variance", [0.0, None])
 def test_gradient_variances_of_nothing_but_zeros_can_be_drawn(study, variance):
     study.add("digits/fixed/silent-gaussian", gradient_variance=[] if variance is None else None)
-    assert ("digits-fixed-gradient-variance.svg" in drawn(study)) == (variance == 0.0)
+    assert ("digits-fixed-gradient-variance" in drawn(study)) == (variance == 0.0)
 
 
 def test_a_run_that_diverged_before_its_first_evaluation_has_no_curve(study):
@@ -74,26 +128,43 @@ def test_a_run_that_diverged_before_its_first_evaluation_has_no_curve(study):
 def test_any_number_of_methods_has_colours_of_its_own(study):
     for name in METHODS["learnable"]:
         study.add(f"digits/learnable/{name}", epochs=2)
-    colours = figures._colours(study.cells)
-    assert len(set(colours.values())) == len(colours) == len({cell.method.estimator_label for cell in study.cells})
+    colours = figures.colours(study.cells)
+    estimators = {cell.method.estimator_label for cell in study.cells} - {"None"}
+    assert len(set(colours.values())) == len(estimators) + 2  # silent alone with either posterior
     drawings = drawn(study)
     assert len(drawings) == 4
-    assert b"with sampled guide" in drawings["digits-learnable-curves.svg"]
-    assert b"REINFORCE, silent control + SG" in drawings["digits-learnable-gradient-variance.svg"]
+    assert "with sampled guide" not in json.dumps(drawings["digits-learnable-curves"].chart)
+    assert "REINFORCE + sampled guide" in json.dumps(drawings["digits-learnable-curves"].chart)
     # With as many as the paper has, the colours are those that the colour-blind can tell apart.
     few = [cell for cell in study.cells if not cell.method.beyond]
-    assert set(figures._colours(few).values()) <= set(figures._PALETTE)
+    assert set(figures.colours(few).values()) <= set(PALETTE)
+
+
+@pytest.mark.parametrize("kind", [None, "deuteranomaly", "protanomaly", "tritanomaly"])
+def test_the_colour_blind_can_tell_the_colours_apart(kind):
+    """By the simulation of Machado et al. (2009), at full severity; a difference of 2.3 is just noticeable."""
+
+    def seen(colour):
+        rgb = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+        space = {"name": "sRGB1+CVD", "cvd_type": kind, "severity": 100}
+        return np.clip(cspace_convert(rgb, space, "sRGB1"), 0, 1) if kind else rgb
+
+    for palette, least in ((PALETTE, 30), (PALETTE + MORE, 12)):
+        pairs = combinations(map(seen, palette), 2)
+        assert min(deltaE(*pair, input_space="sRGB1", uniform_space="CIELab") for pair in pairs) > least
 
 
 def test_the_users_matplotlibrc_changes_no_byte(study, tmp_path, monkeypatch):
-    study.add("digits/fixed/reinforce")
+    study.add_seeds("digits/fixed/reinforce", (2.5, 2.6))
+    study.add_seeds("digits/fixed/silent-bernoulli", (2.2, 2.3))
     study.gather(tmp_path / "ours")
     script = f"""
 import matplotlib
 assert matplotlib.rcParams["text.usetex"]
 from pathlib import Path
 from tests.report.conftest import Study, record_of
-study = Study(Path({str(study.store)!r}), [record_of(Path({str(study.records[0].folder)!r}), "seeds")])
+folders = {[str(record.folder) for record in study.records]!r}
+study = Study(Path({str(study.store)!r}), [record_of(Path(folder), "seeds") for folder in folders])
 study.gather(Path({str(tmp_path / "theirs")!r}))
 assert matplotlib.rcParams["text.usetex"]
 """
@@ -102,6 +173,6 @@ assert matplotlib.rcParams["text.usetex"]
     monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "matplotlibrc"))
     subprocess.run([sys.executable, "-c", script], check=True)
     written = [path for path in (tmp_path / "ours").rglob("*") if path.is_file()]
-    assert {path.suffix for path in written} >= {".png", ".svg", ".html"}
+    assert {path.suffix for path in written} >= {".png", ".svg", ".pdf", ".tex", ".html"}
     for path in written:
         assert path.read_bytes() == (tmp_path / "theirs" / path.relative_to(tmp_path / "ours")).read_bytes(), path.name

@@ -1,6 +1,5 @@
 """Everything that is written: complete, honest, offline, safe and the same twice."""
 
-import html
 import json
 import re
 import shutil
@@ -10,6 +9,7 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pandas as pd
+import pytest
 import yaml
 from tests.report.conftest import FIXED, LEARNABLE, MISSING, Study
 
@@ -17,9 +17,10 @@ from silent_study.report import page
 from silent_study.report.claims import VERDICTS
 from silent_study.report.gather import gather
 
-VOID = {"meta", "img", "br", "hr", "link", "input", "col"}
+VOID = {"meta", "img", "br", "hr", "link", "input", "col", "source"}
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(page.__file__).parent / "templates" / "report.js"
+FIGURES = ("reconstructions", "curves", "gradient-variance", "bpd-kl")
 
 
 class Page(HTMLParser):
@@ -70,12 +71,10 @@ def test_everything_is_there(gathered):
         "table-3-bits-per-dimension",
         "table-4-kl-divergence",
     )
-    expected = {f"tables/{stem}.{ending}" for stem in stems for ending in ("csv", "html", "md")}
-    for experiment in ("fixed", "learnable"):
-        expected |= {
-            f"figures/digits-{experiment}-{ending}"
-            for ending in ("reconstructions.png", "curves.svg", "gradient-variance.svg", "bpd-kl.svg")
-        }
+    expected = {f"tables/{stem}.{ending}" for stem in stems for ending in ("csv", "html", "md", "tex")}
+    drawn = [f"digits-{experiment}-{name}" for experiment in ("fixed", "learnable") for name in FIGURES]
+    endings = (".svg", ".pdf", ".png", ".csv", "-column.svg", "-column.pdf")
+    expected |= {f"figures/{name}{ending}" for name in ("forest", *drawn) for ending in endings}
     expected |= {f"curves/digits/fixed/{method}.csv" for method in FIXED}
     expected |= {f"curves/digits/learnable/{method}.csv" for method in set(LEARNABLE) - {MISSING.split("/")[2]}}
     assert names == expected | {"metrics.json", "runs.csv", "report.html"}
@@ -103,6 +102,9 @@ def test_every_number_of_the_tables_is_in_the_page_and_leads_to_its_cell_or_run(
             cell = re.escape(f"digits/{entry['experiment']}/{entry['method']}")
             assert re.search(rf'<a href="#{cell}">{entry["measured"]:.{places}f}', section)
             assert f"[{entry['low']:.{places}f}, {entry['high']:.{places}f}]" in section
+            # What a column is sorted by is the number itself.
+            values = [float(value) for value in re.findall('data-value="([^"]*)"', section)]
+            assert any(value == pytest.approx(entry["measured"], rel=1e-8) for value in values)
     words = " ".join(page_of(gathered).text)
     for variance in pd.read_csv(gathered / "tables" / "table-1-gradient-variance.csv")["batch_mean"]:
         assert f"{variance:.3g}" in words
@@ -116,16 +118,17 @@ def test_the_page_gives_its_verdict_first(gathered):
     claims = pd.read_csv(gathered / "tables" / "claims.csv")
     primary = claims[claims["family"] == "bits/dim"]
     counts = primary["verdict"].value_counts()
-    lead = f"Of {len(primary)} orderings of the paper in bits/dim "
-    lead += ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
-    # What came out of it, in words: an item for each ordering of bits/dim with an interval, the decided ones first.
-    items = [html.unescape(item) for item in re.findall("<li>(.*?)</li>", html_of(gathered, '<ul class="headlines">'))]
+    good = counts.reindex([verdict for verdict, colour in VERDICTS.items() if colour == "good"]).sum()
+    lead = f"{good:.0f} of {len(primary)} orderings so far as published, {counts.get('contradicted', 0)} contradicted, "
+    lead += f"{counts['undecided']} undecided, {counts['not measured']} not measured."
+    # What came out of it, in the forest plot and its words: every ordering of bits/dim with its interval.
+    (forest,) = re.findall(r'<img class="forest" src="[^"]*" alt="([^"]*)"', (gathered / "report.html").read_text())
+    svg = (gathered / "figures" / "forest.svg").read_text()
     shown = primary[primary["pairs"] > 1]
-    verdicts = [max((name for name in VERDICTS if item.split("): ")[-1].startswith(name)), key=len) for item in items]
-    assert verdicts == sorted(shown["verdict"], key=list(VERDICTS).index)
     for entry in shown.to_dict("records"):
-        size = f"{entry['difference']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}] bits/dim (digits, "
-        assert any(size.replace("-", "−") in item for item in items)
+        size = f"{entry['difference']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}], {entry['verdict']}"
+        assert size.replace("-", "−") in forest
+        assert size.replace("-", "−") in svg
     # Each family with its verdicts, and how many stand after its own correction.
     table = html_of(gathered, '<table class="summary">', "</table>")
     cells = [re.findall("<t[hd][^>]*>(.*?)</t[hd]>", each) for each in table.split("<tr>")[1:]]
@@ -137,8 +140,18 @@ def test_the_page_gives_its_verdict_first(gathered):
         assert verdicts == [str(found.get(verdict, 0)) for verdict in rows["Family"][:-1]]
         decided = members["verdict"].str.contains("direction|reproduced|contradicted")
         assert standing == str((decided & (members["p_holm"] < 0.05)).sum())
-    for expected in (lead, "12 of 13", "digits/learnable/gumbel-softmax+silent: not run"):
-        assert text.index(expected) < text.index("Table 1")
+    for expected in (lead, "12 of 13 cells measured", "Gumbel-Softmax + SG, digits, learnable variance: not run"):
+        assert text.index(expected) < text.index("Published orderings", text.index(lead))
+
+
+def test_the_header_says_what_was_changed_from_the_preset(study, tmp_path):
+    study.options["overrides"] = {"experiments.fixed.epochs": 5, "seeds": [0]}
+    study.options["seeds"] = (0,)
+    study.add("digits/fixed/reinforce")
+    study.gather(tmp_path)
+    text = page_of(tmp_path).words
+    assert "Preset digits, changed: experiments fixed epochs = 5, seeds = [0] · protocol holdout · 1 seed · " in text
+    assert "1 of 1 cell measured, 1 run, 0 diverged" in text
 
 
 def test_the_page_flags_edges_of_grids_and_unequal_numbers_of_steps(study, tmp_path, gathered):
@@ -152,46 +165,80 @@ def test_the_page_flags_edges_of_grids_and_unequal_numbers_of_steps(study, tmp_p
     text = page_of(tmp_path).words
     assert f"{flags[0]} Silent (Bernoulli) (40 epochs) and REINFORCE (60 epochs)." in text
     assert f"{flags[1]} Silent (Bernoulli) 40 epochs, REINFORCE 60 epochs." in text
-    assert "Silent (Bernoulli) (40 epochs) minus REINFORCE (60 epochs): −0.550 [" in text
+    forest = (tmp_path / "figures" / "forest.svg").read_text()
+    assert "Silent (Bernoulli) (40 epochs) − REINFORCE (60 epochs)" in forest
+    assert "−0.550 [" in forest
 
 
 def test_the_page_needs_nothing_from_elsewhere(gathered):
     html = (gathered / "report.html").read_text()
     found = Page(html)
-    assert found.links
-    (paper,) = [link for link in found.links if not link.startswith(("#", "data:image/"))]
+    beside = {link for link in found.links if link.startswith("figures/")}
+    (paper,) = {link for link in found.links if not link.startswith(("#", "data:"))} - beside
     assert ("a", {"href": paper}) in found.tags  # followed by a reader, not fetched by the page
+    # The files that figures link to lie beside it; none is loaded.
+    assert beside == {path.relative_to(gathered).as_posix() for path in (gathered / "figures").iterdir()}
+    assert not any(attributes.get("src", "data:")[:5] != "data:" for _, attributes in found.tags)
     anchors = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
     assert len(set(anchors)) == len(anchors)
     assert {link[1:] for link in found.links if link.startswith("#")} <= set(anchors)
     assert not {"iframe", "object", "embed", "base"} & {tag for tag, _ in found.tags}
-    # The one script is ours, whole.
-    assert sum(tag == "script" for tag, _ in found.tags) == 1
+    # The scripts are the charts' library, once and with its licences, and ours, whole.
+    scripts = [attributes for tag, attributes in found.tags if tag == "script"]
+    assert sum("type" not in attributes for attributes in scripts) == 2
     assert SCRIPT.read_text().strip() in html
+    assert "University of Washington Interactive Data Lab" in html
+    assert "Mike Bostock" in html
     # A figure may refer to what is in it, and to nothing else.
-    text = re.sub(r'src="data:image/[^"]*"', "", html)
+    text = re.sub(r'(src|srcset|href)="data:[^"]*"|<script.*?</script>', "", html, flags=re.DOTALL)
     assert "@import" not in text
     assert "url(" not in text
     figures = [unquote(data) for data in re.findall(r'src="(data:image/svg[^"]*)"', html)]
     assert len(figures) >= 6
     targets = [target for figure in figures for target in re.findall(r'(?:url\(|href=")(.)', figure)]
-    assert set(targets) == {"#"}
+    assert set(targets) <= {"#"}
+
+
+def test_tables_are_saved_from_the_page_as_they_lie_beside_it(gathered):
+    found = {
+        attributes["download"]: unquote(attributes["href"].partition(",")[2])
+        for tag, attributes in page_of(gathered).tags
+        if tag == "a" and "download" in attributes
+    }
+    kept = [path for path in (gathered / "tables").iterdir() if path.suffix != ".html"]
+    assert found == {path.name: path.read_text() for path in kept}
+
+
+def test_latex_has_the_main_columns_with_the_best_in_bold_and_the_rules_of_booktabs(gathered):
+    text = (gathered / "tables" / "table-2-fixed-variance.tex").read_text()
+    assert text.startswith("% Table 2: fixed variance. Preamble: \\usepackage{booktabs}\n")
+    for rule in ("\\toprule", "\\midrule", "\\bottomrule"):
+        assert text.count(rule) == 1
+    rows = [line.removesuffix(" \\\\").split(" & ") for line in text.splitlines() if " & " in line]
+    assert rows[0][:3] == ["Method", "BPD mean", "BPD 95\\% interval"]
+    frame = pd.read_csv(gathered / "tables" / "table-2-fixed-variance.csv")
+    bounds = frame[frame["metric"] == "bpd"]
+    best = bounds.groupby("posterior")["measured"].transform("min").eq(bounds["measured"])
+    for (_, shown, *_), value, bold in zip(rows[1:], bounds["measured"], best, strict=True):
+        assert shown == (f"\\textbf{{{value:.3f}}}" if bold else f"{value:.3f}")
+    for path in (gathered / "tables").glob("*.tex"):
+        assert not set("−–±") & set(path.read_text())
 
 
 def test_tables_and_figures_can_be_read_without_seeing_them(gathered):
     tags = page_of(gathered).tags
     assert sum(tag == "table" for tag, _ in tags) == sum(tag == "caption" for tag, _ in tags) > 6
     assert all(attributes.get("scope") in {"col", "colgroup", "row"} for tag, attributes in tags if tag == "th")
-    assert all(len(attributes["alt"]) > 40 for tag, attributes in tags if tag == "img")
+    alternatives = [(attributes.get("class"), attributes["alt"]) for tag, attributes in tags if tag == "img"]
+    assert all(len(text) > (40 if kind in ("still", "forest") else 5) for kind, text in alternatives)
 
 
-def test_drawings_are_dated_by_nothing_and_follow_the_colour_scheme(gathered):
+def test_drawings_are_dated_by_nothing(gathered):
     for path in (gathered / "figures").glob("*.svg"):
-        text = path.read_text()
-        ElementTree.fromstring(text)
-        assert "prefers-color-scheme" in text
-        assert "currentColor" in text
-        assert "dc:date" not in text
+        ElementTree.fromstring(path.read_text())
+        assert "dc:date" not in path.read_text()
+    for path in (gathered / "figures").glob("*.pdf"):
+        assert b"/CreationDate" not in path.read_bytes()
 
 
 def test_hostile_names_are_text_and_runs_of_several_revisions_are_flagged(study, tmp_path):
@@ -201,7 +248,8 @@ def test_hostile_names_are_text_and_runs_of_several_revisions_are_flagged(study,
     study.options |= {"preset": hostile, "datasets": {"digits": {"version": hostile, "sha256": "0" * 64}}}
     study.gather(tmp_path)
     html = (tmp_path / "report.html").read_text()
-    assert html.count("<script") == 1
+    assert html.count("<script>") == 2
+    assert hostile not in html
     assert "&lt;script&gt;" in html
     for text in ("Made by 2 source revisions", "c0ffee0000", "source code differs, accepted as equal"):
         assert text in Page(html).words
@@ -227,7 +275,7 @@ def test_a_plan_without_a_finished_run_still_makes_a_page(study, tmp_path):
         study.add("digits/fixed/reinforce", seed=seed, diverged_epoch=1)
     study.gather(tmp_path)
     text = page_of(tmp_path).words
-    for expected in ("0 of 2", "No run has anything to draw yet.", "diverged (3 of 3, epoch 1)"):
+    for expected in ("0 of 2 cells", "No run has anything to draw yet.", "diverged (3 of 3, epoch 1)"):
         assert expected in text
     tree = json.loads((tmp_path / "metrics.json").read_text())
     assert tree["digits"]["fixed"]["reinforce"] == {"diverged": 3, "seeds": 0}
@@ -246,10 +294,10 @@ def test_what_is_not_made_again_is_removed_and_the_rest_stays(whole, tmp_path, g
     # The list, which the marker records, has every file of the folder.
     assert {path for path in out.rglob("*") if path.is_file()} == {*written, out / "figures" / "notes.txt"}
     names = {path.relative_to(out).as_posix() for path in written}
-    assert {"selection.json", "figures/digits-fixed-curves.svg"} <= names
+    assert {"selection.json", "figures/digits-fixed-curves.svg", "figures/digits-fixed-curves.csv"} <= names
     assert not any("learnable" in name for name in names)
     # Snakemake's own report shows copies of the page, the tables and the figures.
-    copies = {name for name in names if name.endswith((".html", ".svg", ".png")) and "snakemake" not in name}
+    copies = {name for name in names if name.endswith((".html", ".svg", ".pdf", ".png")) and "snakemake" not in name}
     assert {name.removeprefix("snakemake-report/this/") for name in names if "snakemake" in name} == copies
     for name in copies:
         assert (out / "snakemake-report" / "this" / name).read_bytes() == (out / name).read_bytes()
@@ -266,7 +314,7 @@ def test_the_page_counts_our_claims_apart_from_the_papers(study, tmp_path):
         study.add_seeds(f"digits/learnable/reinforce{ending}", [bpd + slope * seed for seed in range(3)])
     study.gather(tmp_path)
     text = page_of(tmp_path).words
-    assert "This plan has no two cells that the paper orders." in text
+    assert "No two cells of this plan are ordered by the paper." in text
     assert "Family same direction stand ours 1" in re.sub(r"\s+", " ", " ".join(page_of(tmp_path).text))
     assert "REINFORCE + SG < REINFORCE + sampled guide" in text
 

@@ -46,7 +46,7 @@ def test_a_selection_marks_its_run_before_the_seeds_have_run(study):
 def test_a_grid_of_one_point_shows_its_declared_axes(study):
     study.options["grid_axes"] = {CELL: ("silent.annealing_rate", "silent.cutoff_epoch")}
     (found,) = maps(study, [({}, 2.0, True)])
-    assert (found.axes, found.across) == (("silent.annealing_rate",), "silent.cutoff_epoch")
+    assert (found.axes, found.across) == (("guide's annealing rate",), "guide's cutoff epoch")
     ((names, ((_, heat),)),) = found.rows
     assert (names, heat) == (("0.1",), 1)
     assert table(study)["point"].tolist() == ["silent.annealing_rate=0.1, silent.cutoff_epoch=None"]
@@ -56,7 +56,7 @@ def test_a_grid_of_one_point_shows_its_declared_axes(study):
 def test_a_grid_of_one_axis_is_a_row(study, selected):
     bounds = {0.1: 2.0, 0.02: 2.5, 0.05: 2.2}
     (found,) = maps(study, [({"silent__annealing_rate": rate}, bpd, bpd == selected) for rate, bpd in bounds.items()])
-    assert (found.axes, found.across, found.columns) == ((), "silent.annealing_rate", ("0.02", "0.05", "0.1"))
+    assert (found.axes, found.across, found.columns) == ((), "guide's annealing rate", ("0.02", "0.05", "0.1"))
     ((_, tiles),) = found.rows
     drawn, heats = zip(*tiles, strict=True)
     assert [point.text for point in drawn] == ["2.520", "2.220", "2.020"]
@@ -76,8 +76,8 @@ def test_axes_that_go_together_are_one_and_the_rest_are_rows(study):
         bpd = None if rate == 0.01 and cutoff is None else 2 + rate + annealing
         points.append((rates | silent, bpd, (rate, annealing, cutoff) == (0.001, 0.05, 5)))
     (found,) = maps(study, points)
-    assert found.axes == ("learning_rate, silent.mean_rate", "silent.annealing_rate")
-    assert (found.across, found.columns) == ("silent.cutoff_epoch", ("5", "10", "none"))
+    assert found.axes == ("learning rate, guide's mean rate", "guide's annealing rate")
+    assert (found.across, found.columns) == ("guide's cutoff epoch", ("5", "10", "none"))
     assert [names for names, _ in found.rows] == list(itertools.product(("0.001", "0.01"), ("0.05", "0.1")))
     tiles = {
         (*names, column): tile

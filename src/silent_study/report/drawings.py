@@ -15,6 +15,7 @@ import matplotlib as mpl
 import pandas as pd
 import vl_convert
 from matplotlib.figure import Figure
+from PIL import Image
 
 INK, PAPER = "#1f2328", "#fdfefe"
 GREY = "#808080"
@@ -37,10 +38,7 @@ _SETTINGS: dict[str, Any] = {
     "axes.spines.right": False,
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
-_STYLE = (
-    "<style>svg{color:#1f2328}text{font-family:system-ui,sans-serif}"
-    "@media (prefers-color-scheme:dark){svg{color:#d5d9e0}}</style>"
-)
+_STYLE = "<style>svg{color:#1f2328}@media (prefers-color-scheme:dark){svg{color:#d5d9e0}}</style>"
 _PARTS = ("axis", "legend", "header", "title")
 _CONFIG: dict[str, Any] = {
     "font": "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif",
@@ -50,8 +48,15 @@ _CONFIG: dict[str, Any] = {
     **{part: {"labelColor": INK, "titleColor": INK, "labelFontSize": 9, "titleFontSize": 10} for part in _PARTS},
 }
 _CONFIG["axis"] |= {"domainColor": INK, "tickColor": INK, "gridColor": "#80808040", "titleFontWeight": "normal"}
-_CONFIG["legend"] |= {"orient": "bottom", "columns": 2, "labelLimit": 0, "symbolStrokeWidth": 2, "title": None}
-_CONFIG["title"] |= {"color": INK, "fontSize": 10}
+_CONFIG["legend"] |= {
+    "orient": "bottom",
+    "columns": 2,
+    "columnPadding": 20,
+    "labelLimit": 0,
+    "symbolOpacity": 1,
+    "title": None,
+}
+_CONFIG["title"] |= {"color": INK, "fontSize": 10, "fontWeight": "normal"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,6 @@ class Drawing:
     files: Mapping[str, bytes]
     chart: Mapping[str, Any] | None = None
 
-
     def embedded(self, ending: str = "") -> str:
         """Return its SVG for the page, whose ink it takes; the ending is one of ``WIDTHS``."""
         return for_page(self.files[f"{self.name}{ending}.svg"].decode())
@@ -80,9 +84,10 @@ class Drawing:
 @contextmanager
 def matplotlib_defaults() -> Iterator[None]:
     """Context manager and decorator: matplotlib's defaults with the figures' ink, whatever the matplotlibrc says."""
+    settings: Any = _SETTINGS
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(settings)
         yield
 
 
@@ -134,7 +139,9 @@ def _of_matplotlib(figure: Figure) -> str:
 
 def exported(drawn: Figure | dict[str, Any], width: float) -> dict[str, bytes]:
     """Return a drawing as SVG and PDF, and of the page's width as PNG, in a width in inches; its own is near that."""
-    text = _of_matplotlib(drawn) if isinstance(drawn, Figure) else vl_convert.vegalite_to_svg({**drawn, "config": _CONFIG})
+    text = (
+        _of_matplotlib(drawn) if isinstance(drawn, Figure) else vl_convert.vegalite_to_svg({**drawn, "config": _CONFIG})
+    )
     own, height = (float(size) for size in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0])
 
     def sized(unit: str, per_inch: int) -> str:
@@ -145,5 +152,17 @@ def exported(drawn: Figure | dict[str, Any], width: float) -> dict[str, bytes]:
         return head + tag + size + attributes + end + content
 
     points = sized("", 72)
-    found = {"svg": sized("in", 1).encode(), "pdf": vl_convert.svg_to_pdf(points)}
-    return found | ({"png": vl_convert.svg_to_png(points, ppi=_DPI)} if width == WIDTHS[""] else {})
+    # The order of a page's resources is drawn anew in every call, and means nothing; that of several fonts cannot be
+    # sorted so easily, for which a figure has one.
+    pdf = re.sub(rb"(?:\n +/\w+ \d+ 0 R){2,}", _in_order, vl_convert.svg_to_pdf(points))
+    found = {"svg": sized("in", 1).encode(), "pdf": pdf}
+    if width == WIDTHS[""]:
+        buffer = io.BytesIO()
+        picture = Image.open(io.BytesIO(vl_convert.svg_to_png(points, ppi=_DPI)))
+        picture.convert("RGB").save(buffer, "PNG", optimize=True)
+        found["png"] = buffer.getvalue()
+    return found
+
+
+def _in_order(lines: re.Match[bytes]) -> bytes:
+    return b"\n".join(sorted(lines[0].split(b"\n")))

@@ -18,7 +18,7 @@ from silent_study.paper import published
 from silent_study.report import tables
 from silent_study.report.cells import Cell, unequal_steps
 from silent_study.report.context import Context
-from silent_study.report.drawings import GREY, MORE, PALETTE, Drawing, drawing, exported, for_page
+from silent_study.report.drawings import GREY, MORE, PALETTE, Drawing, drawing, exported, for_page, in_page
 from silent_study.report.printed import group_name
 from silent_study.report.reconstructions import reconstructions
 from silent_study.report.statistics import summarize
@@ -73,24 +73,23 @@ def _hue(cell: Cell) -> str:
 
 def run_chart() -> dict[str, Any]:
     """Return the chart of one run, of a row with lists of epochs and of bits/dim on both splits."""
-    splits = ("selection split", "training")
-    legend = {"scale": alt.Scale(domain=splits, range=PALETTE[:2])}
+    splits: list[Any] = ["selection", "training"]
     base = alt.Chart(alt.InlineData(values=[])).transform_flatten(["epoch", *splits]).transform_fold(splits)
     line = base.mark_line(point={"size": 12}).encode(
         x=alt.X("epoch:Q"),
         y=alt.Y("value:Q", title=_BPD, scale=alt.Scale(zero=False)),
-        color=alt.Color("key:N", **legend),
+        color=alt.Color("key:N", scale=alt.Scale(domain=splits, range=PALETTE[:2])),
         strokeDash=alt.StrokeDash("key:N", scale=alt.Scale(domain=splits, range=[[1, 0], [4, 2]])),
         tooltip=["key:N", "epoch:Q", alt.Tooltip("value:Q", format=".4f", title=_BPD)],
     )
-    return _spec(line.properties(width="container", height=160))
+    return in_page(_spec(line.properties(width="container", height=160)))
 
 
 def run_curve(curve: pd.DataFrame) -> dict[str, list[float]] | None:
     """Return the row that ``run_chart`` draws of a run's curve; ``None`` if nothing of it is finite."""
     kept = _thinned(curve[np.isfinite(curve["selection_bpd"])])
     kept = kept[kept["selection_bpd"] <= kept["selection_bpd"].quantile(_SHOWN)] if len(kept) > 1 else kept
-    columns = {"epoch": "epoch", "selection split": "selection_bpd", "training": "train_bpd"}
+    columns = {"epoch": "epoch", "selection": "selection_bpd", "training": "train_bpd"}
     return {name: _rounded(kept[column]) for name, column in columns.items()} if len(kept) else None
 
 
@@ -118,13 +117,17 @@ def curve_rows(cells: Sequence[Cell], context: Context) -> Rows:
             ends = [pd.Series([getattr(band, end) for band in bands], index=frame.index) for end in ("low", "high")]
             for seed, values, bounds in (
                 (None, frame["selection_bpd"], ends),
-                *((int(name.removeprefix("seed_")), each[name], []) for name in each),
+                *((int(str(name).removeprefix("seed_")), each[name], []) for name in each),
             ):
                 kept = values[values <= most].index if len(frame) > 1 else values.index
                 lists = {"epoch": frame["epoch"], "bpd": values, **dict(zip(("low", "high"), bounds, strict=False))}
                 rows.append(
                     {**about, "seed": seed, "low": [], "high": []}
-                    | {name: _rounded(column[kept].clip(upper=most)) for name, column in lists.items() if name != "epoch"}
+                    | {
+                        name: _rounded(column[kept].clip(upper=most))
+                        for name, column in lists.items()
+                        if name != "epoch"
+                    }
                     | {"epoch": frame["epoch"][kept].tolist()}
                 )
     return rows
@@ -145,8 +148,8 @@ def _curves(cells: Sequence[Cell], context: Context, name: str, title: str) -> I
         ignore_index=True,
     )
     description = (
-        "Bits per dimension on the selection split at every evaluation: mean over seeds with its 95% interval, as in the "
-        f"tables, or every seed. The highest {100 - 100 * _SHOWN:.0f}% of the values are not shown."
+        "Bits per dimension on the selection split at every evaluation: mean over seeds with its 95% interval, as in "
+        f"the tables, or every seed. The highest {100 - 100 * _SHOWN:.0f}% of the values are not shown."
     )
     if any(row["limit"] is not None for row in rows):
         description += " The closed form is that of the report split."
@@ -166,19 +169,19 @@ def _curves(cells: Sequence[Cell], context: Context, name: str, title: str) -> I
 
 def _curve_layers(
     base: alt.Chart, seeds: str, look: Mapping[str, Any], prefix: str = "", axis: alt.Axis | None = None
-) -> alt.LayerChart:
+) -> Any:
     """Return the bands and the lines of means, or of seeds where the expression ``seeds`` is true."""
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1))
-    y = {"scale": alt.Scale(zero=False), "title": _BPD, "axis": axis or alt.Axis()}
+    y: Any = {"scale": alt.Scale(zero=False), "title": _BPD, "axis": axis or alt.Axis()}
     band = base.mark_area(opacity=0.18).transform_filter(f"datum.seed === null && !({seeds}) && isValid(datum.low)")
     band = band.encode(x=x, y=alt.Y(f"{prefix}low:Q", **y), y2=f"{prefix}high:Q")
     line = base.mark_line().transform_filter(f"(datum.seed === null) != ({seeds})")
     line = line.encode(x=x, y=alt.Y(f"{prefix}bpd:Q", **y), detail="seed:N")
-    line = line.encode(color=look["color"], strokeDash=look["strokeDash"])
-    return alt.layer(band.encode(color={**look["color"], "legend": None}), line)
+    colour = {**look["color"], "legend": {"symbolType": "stroke"}}
+    return alt.layer(band.encode(color=colour), line.encode(color=colour, strokeDash=look["strokeDash"]))
 
 
-def _interactive_curves(rows: Rows, look: Mapping[str, Any]) -> alt.LayerChart:
+def _interactive_curves(rows: Rows, look: Mapping[str, Any]) -> Any:
     """Return curves of which the reader chooses methods, lines and axis, and that zoom."""
     columns = ("bpd", "low", "high")
     limited = any(row["limit"] is not None for row in rows)
@@ -223,8 +226,8 @@ def _gradient_variance(cells: Sequence[Cell], context: Context, name: str, title
         part = part.assign(reduction=reduction.replace("_", " ").replace("per image", "per-image"))
         parts.append(part[part["variance"] > part["variance"].max() * _NUMERICAL_ZERO])
     drawn = pd.concat(parts, ignore_index=True).astype({"epoch": float})
-    zeros = list(dict.fromkeys(label for label, line in zip(data["label"], data["line"]) if line not in set(drawn["line"])))
-    note = f" Zero up to rounding, not drawn: {', '.join(zeros)}." if zeros else ""
+    zeros = data.loc[~data["line"].isin(drawn["line"]), "label"].unique()
+    note = f" Zero up to rounding, not drawn: {', '.join(zeros)}." if len(zeros) else ""
     labels = dict(zip(drawn["line"], drawn["label"], strict=True))
     x, y = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1)), alt.Y("variance:Q", title="gradient variance (nats²)")
     y = y.scale(type="log").axis(tickCount=4) if len(drawn) else y
@@ -324,7 +327,7 @@ def _look(cells: Sequence[Cell], field: str, labels: Mapping[str, str] | None = 
     }
 
 
-def _faceted(chart: alt.Chart | alt.LayerChart, field: str, panels: int, width: float) -> alt.FacetChart:
+def _faceted(chart: Any, field: str, panels: int, width: float) -> Any:
     """Return panels side by side on a page's width, one below the other in a column."""
     columns = panels if width > 5 else 1
     size = {"width": (96 * width - 20) / columns - 60, "height": 170}
@@ -333,9 +336,11 @@ def _faceted(chart: alt.Chart | alt.LayerChart, field: str, panels: int, width: 
 
 def _values(frame: pd.DataFrame) -> alt.InlineData:
     """Return the rows of a frame as a chart's data, missing values as null."""
-    return alt.InlineData(values=frame.astype(object).where(frame.notna(), None).to_dict("records"))
+    rows: Any = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return alt.InlineData(values=rows)
 
 
 def _spec(chart: Any) -> dict[str, Any]:
-    found: dict[str, Any] = chart.to_dict()
+    with alt.data_transformers.enable(consolidate_datasets=False):
+        found: dict[str, Any] = chart.to_dict(validate=False)
     return found

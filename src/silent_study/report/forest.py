@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from silent_study.report.claims import DECIDED, PRIMARY, VERDICTS, Claim, Comparison, headline
+from silent_study.report.claims import PRIMARY, VERDICTS, Claim, Comparison, headline
 from silent_study.report.context import Context
 from silent_study.report.drawings import GREY, INK, Drawing, drawing, matplotlib_defaults
 from silent_study.report.orderings import labels
 from silent_study.report.printed import group_name, interval, number
 
 BLUE, RED = "#1f6fb4", "#c8322f"
-_COLOURS = {"good": BLUE, "bad": RED, "open": GREY} 
+_COLOURS = {"good": BLUE, "bad": RED, "open": GREY}
 # Bits/dim within which the axis is linear.
 _LINEAR = 0.1
 
@@ -57,8 +58,8 @@ def forest(claims: Sequence[Claim], context: Context) -> Iterator[Drawing]:
     yield drawing(
         "forest",
         headline(claims),
-        "Difference in bits/dim of each ordering, first minus second on equal seeds: every pair as a tick, the mean with "
-        "its 95% interval, the published difference as a diamond. The axis is linear near zero and logarithmic beyond. "
+        "Difference in bits/dim of each ordering, first minus second on equal seeds: every pair as a tick, the mean "
+        "with its 95% interval, the published difference as a diamond. The axis is linear near zero, else logarithmic. "
         + "; ".join(f"{' minus '.join(labels(claim))}: {_text(claim)}" for claim in found),
         lambda width: _draw(found, context, width),
         data,
@@ -87,20 +88,22 @@ def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
     axes = figure.add_axes((left / width, 0.45 / tall, (width - left - right) / width, (tall - 0.5) / tall))
     values = [value for claim in found for value in claim.differences.values()]
     values += [claim.published_difference for claim in found if not math.isnan(claim.published_difference)]
-    axes.set_xscale("symlog", linthresh=_LINEAR, linscale=1.0)
-    ticks = [0.0, *(sign * size for size in (0.05, 0.2, 0.5, 1, 2, 5) for sign in (-1, 1))]
+    most = 2 * max(map(abs, values))
+    ends = [end for claim in found for end in (claim.difference.low, claim.difference.high) if not math.isnan(end)]
+    values += [max(-most, min(most, end)) for end in ends]
+    axes.set_xscale("symlog", linthresh=_LINEAR, linscale=0.6)
+    ticks = [0.0, *(sign * size for size in (0.05, 0.1, 0.3, 1, 3) for sign in (-1, 1))]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(min([*values, -_LINEAR]) * 1.3, max([*values, _LINEAR]) * 1.3)
     axes.axvline(0.0, color=INK, linewidth=0.8)
+    beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center", "size": 7}
     for height, claim in zip(heights, found, strict=True):
         row(axes, height, claim, _COLOURS[VERDICTS[claim.verdict]], INK)
         if wide:
-            style = "normal" if claim.verdict in DECIDED else "italic"
-            axes.text(1.01, height, _text(claim), transform=axes.get_yaxis_transform(), va="center", style=style, size=7)
-    for height, claim in zip(heights, found, strict=True):
+            axes.text(1.01, height, _text(claim), **beside)
         if height - 1 not in heights:
-            name = group_name(claim.first.dataset, claim.first.experiment, context)
-            axes.text(-left / (width - left - right), height - 1, name, transform=axes.get_yaxis_transform(), va="center", weight="bold", size=7)
+            group = group_name(claim.first.dataset, claim.first.experiment, context)
+            axes.text(-left / (width - left - right), height - 1, group, **beside)
     axes.set_yticks(heights, names, size=7 if wide else 6)
     axes.tick_params(left=False)
     axes.spines["left"].set_visible(False)

@@ -15,7 +15,7 @@ from silent_study.methods import METHODS
 from silent_study.report import printed, tables
 from silent_study.report.cells import rank, run_status
 from silent_study.report.context import Context, Record
-from silent_study.report.printed import NOTHING, Text, Part, Table, group_name, number
+from silent_study.report.printed import NOTHING, Part, Table, Text, group_name, number
 
 # Bits/dim: smaller differences within a map hardly change the colour.
 _LEAST_SPAN = 0.05

@@ -13,7 +13,7 @@ from silent_study.paper import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_study.report import printed, tables
 from silent_study.report.cells import Cell, described, unequal_steps
 from silent_study.report.context import Context
-from silent_study.report.printed import METRIC_LABELS, NOTHING, Text, Part, Table, group_name, number
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, Text, group_name, number
 from silent_study.settings import EXPERIMENTS
 
 _UNITS = (

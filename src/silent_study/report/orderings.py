@@ -12,7 +12,7 @@ from silent_study.report import printed
 from silent_study.report.claims import DECIDED, EPOCHS, FEWEST_PAIRS, OURS, PRIMARY, Claim
 from silent_study.report.context import Context
 from silent_study.report.grids import GridPoint
-from silent_study.report.printed import METRIC_LABELS, NOTHING, Text, Part, Table, group_name, number
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, Text, group_name, number
 from silent_study.report.statistics import Summary
 from silent_study.words import counted
 

@@ -130,7 +130,7 @@ def _libraries() -> str:
         if folder.name.startswith(_LIBRARIES):
             licences.setdefault(folder.joinpath("LICENSE").read_text().strip(), []).append(folder.name)
     notices = "\n\n".join(f"{', '.join(names)}:\n{text}" for text, names in licences.items())
-    script = f"/*!\n{notices}\n*/\n{vl_convert.javascript_bundle()}"
+    script = f"/*!\n{notices}\n*/\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}"
     return Markup(script.replace("</script", "<\\/script"))
 
 

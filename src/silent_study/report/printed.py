@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,8 @@ BEYOND = "beyond the paper"
 NOTHING = "–"
 METRIC_LABELS = {
     "bpd": "BPD",
+    "bpd_mc_error": "BPD, Monte-Carlo error",
+    "bpd_median_image": "BPD, median image",
     "kl": "KL",
     "mse_mean_decoded": "MSE, mean decoded",
     "mse_sampled": "MSE, sampled",
@@ -93,8 +96,8 @@ def setting(value: Any) -> str:
 
 
 def named(setting: str) -> str:
-    """Return the name of a setting in words, e.g. ``guide's annealing rate`` for ``silent.annealing_rate``."""
-    return setting.replace("silent.", "guide's ").replace("_", " ").replace(".", " ")
+    """Return a text with names of settings in words, e.g. ``guide's annealing rate`` for ``silent.annealing_rate``."""
+    return re.sub(r"(?<=[a-z])[._](?=[a-z])", " ", setting.replace("silent.", "guide's "))
 
 
 @dataclass(frozen=True)
@@ -120,17 +123,17 @@ class Part:
     def of(cls, caption: str, rows: Sequence[Mapping[Any, str]], headers: int, **options: Any) -> Part:
         """Make a table of rows by column, without empty columns on what may not exist, such as published numbers."""
         frame = pd.DataFrame(list(rows), dtype=object)
-        names = [_joined(column) for column in frame.columns]
+        columns: list[Any] = list(frame.columns)
+        own = [column[-1] if isinstance(column, tuple) else column for column in columns]
         # A difference of two methods that were not run is news; one to a paper that has no number is not.
-        may_be_empty = _MAY_BE_EMPTY + (_OF_VERDICTS if "Verdict" in names else _OF_MEASUREMENTS)
+        may_be_empty = _MAY_BE_EMPTY + (_OF_VERDICTS if "Verdict" in own else _OF_MEASUREMENTS)
         empty = [
             column
-            for column in frame.columns
-            if str(column[1] if isinstance(column, tuple) else column).lower().startswith(may_be_empty)
-            and frame[column].eq(NOTHING).all()
+            for column, name in zip(columns, own, strict=True)
+            if name.lower().startswith(may_be_empty) and frame[column].eq(NOTHING).all()
         ]
-        kinds = {name: frozenset(options.pop(name, ())) for name in ("main", "best")}
-        return cls(caption, frame.drop(columns=empty), headers, **kinds, **options)
+        options |= {name: frozenset(options.get(name, ())) for name in ("main", "best")}
+        return cls(caption, frame.drop(columns=empty), headers, **options)
 
     @property
     def names(self) -> list[str]:

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from silent_study.report.cells import Cell
-from silent_study.report.drawings import Drawing, drawing, matplotlib_defaults
+from silent_study.report.drawings import GREY, INK, Drawing, drawing, matplotlib_defaults
 
 Array = NDArray[Any]
 
 SCALES = {"difference": "RdBu_r", "deviation": "magma"}
 """Colour map by kind of strip; images are shown as they are."""
 _IMAGES = {6.9: 12, 3.3: 6}
-_LABELS = 1.35  # inches
+# Inches beside and below the images.
+_LABELS, _BELOW = 1.35, 0.55
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ class Strip:
         buffer = io.BytesIO()
         picture = Image.fromarray(self.array(count))
         colours = picture.getcolors(256)
-        (picture.quantize(len(colours), dither=Image.Dither.NONE) if colours else picture).save(buffer, "PNG", optimize=True)
+        (picture.quantize(len(colours), dither=Image.Dither.NONE) if colours else picture).save(
+            buffer, "PNG", optimize=True
+        )
         return buffer.getvalue()
 
 
@@ -93,15 +96,21 @@ def reconstructions(cells: Sequence[Cell], name: str, title: str) -> Iterator[Dr
     if not found:
         return
     rows = [
-        {"method": strip.method, "kind": strip.kind, "image": place, "mean": image.mean(), "largest": np.abs(image).max()}
+        {
+            "method": strip.method,
+            "kind": strip.kind,
+            "image": place,
+            "mean": image.mean(),
+            "largest": np.abs(image).max(),
+        }
         for strip in found
         for place, image in enumerate(strip.images)
     ]
     yield drawing(
         name,
         title,
-        "First row: originals. Then for each method the mean of the reconstruction, its difference to the original and, "
-        "where the variance is learned, its standard deviation. All differences have one colour scale, and all "
+        "First row: originals. Then for each method the mean of the reconstruction, its difference to the original "
+        "and, where the variance is learned, its standard deviation. All differences have one colour scale, and all "
         "deviations.",
         partial(_draw, found),
         pd.DataFrame(rows),
@@ -110,18 +119,26 @@ def reconstructions(cells: Sequence[Cell], name: str, title: str) -> Iterator[Dr
 
 @matplotlib_defaults()
 def _draw(found: Sequence[Strip], width: float) -> Figure:
-    arrays = [strip.array(_IMAGES[width]) for strip in found]
-    inches = (width - _LABELS) * arrays[0].shape[0] / arrays[0].shape[1] * 1.06
-    figure = Figure(figsize=(width, len(found) * inches + 0.55))
-    bottom = 0.55 / figure.get_figheight()
-    axes = figure.subplots(len(found), 1, squeeze=False)[:, 0]
-    figure.subplots_adjust(left=_LABELS / width, right=1, top=1, bottom=bottom, hspace=0.06)
-    for axis, array, strip in zip(axes, arrays, found, strict=True):
-        axis.imshow(array, interpolation="none", aspect="auto")
-        axis.set_axis_off()
+    arrays = [np.pad(strip.array(_IMAGES[width]), ((0, 1), (0, 0), (0, 0)), constant_values=255) for strip in found]
+    picture = np.concatenate(arrays)[:-1]
+    tall = (width - _LABELS) * picture.shape[0] / picture.shape[1] + _BELOW
+    figure = Figure(figsize=(width, tall))
+    axes = figure.add_axes((_LABELS / width, _BELOW / tall, 1 - _LABELS / width, 1 - _BELOW / tall))
+    axes.imshow(picture, interpolation="none", aspect="auto")
+    axes.set_axis_off()
+    step = arrays[0].shape[0]
+    for place, strip in enumerate(found):
         label = strip.method if strip.kind == "mean" else strip.kind
-        style = "normal" if strip.kind in ("mean", "original") else "italic"
-        axis.text(-0.01, 0.5, label, transform=axis.transAxes, fontsize=6, ha="right", va="center", fontstyle=style)
+        axes.text(
+            -1.5,
+            (place + 0.45) * step,
+            label,
+            size=6,
+            ha="right",
+            va="center",
+            color=GREY if place and strip.kind != "mean" else INK,
+        )
+    bottom = _BELOW / tall
     for place, kind in enumerate(kind for kind in SCALES if any(strip.kind == kind for strip in found)):
         limit = next(strip.limit for strip in found if strip.kind == kind)
         norm = mpl.colors.Normalize(-limit if kind == "difference" else 0, limit)

@@ -11,15 +11,12 @@ from silent_study.report import printed, tables
 from silent_study.report.cells import Cell, by_cell, device, revision, run_status
 from silent_study.report.claims import Claim
 from silent_study.report.context import Context, Record
-from silent_study.report.printed import METRIC_LABELS, NOTHING, Text, Part, group_name, number
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Text, group_name, number
 from silent_study.report.statistics import summarize
+from silent_study.settings import EXPERIMENTS
 
-# Section of the page with an experiment's reported numbers.
-_SECTIONS = {
-    "fixed": "table-2-fixed-variance",
-    "learnable": "table-3-bits-per-dimension",
-    "log-linear": "log-linear-precision",
-}
+# Section of the page with the reported numbers of an experiment of the paper.
+_SECTIONS = {"fixed": "table-2-fixed-variance", "learnable": "table-3-bits-per-dimension"}
 
 Facts = tuple[tuple[str, str], ...]
 """Pairs of a name and a text."""
@@ -107,18 +104,19 @@ def _cell_page(cell: Cell, runs: Sequence[Record], drawn: tuple[str, ...], conte
         cell,
         f"{cell.method.label}, {group_name(cell.dataset, cell.experiment, context)}",
         f"BPD {number(bpd.mean)} {bounds}" if bpd.n else "",
-        tuple((name, next(iter(settings.values()))[name]) for name in names if name not in own),
+        tuple((printed.named(name), next(iter(settings.values()))[name]) for name in names if name not in own),
         Part.of("Runs", rows, headers=1),
         tuple(pages),
         f"{cell.dataset}-{cell.experiment}-curves",
         drawn,
-        _SECTIONS[cell.experiment],
+        _SECTIONS.get(cell.experiment, EXPERIMENTS[cell.experiment].title.replace(" ", "-")),
     )
 
 
 def _run_page(run: Record, own: Sequence[tuple[str, str]]) -> RunPage:
-    title = ", ".join(f"{name} {value}" for name, value in own)
-    return RunPage(run, title, (*own, *_results(run), *_made_by(run)))
+    named = [(printed.named(name), value) for name, value in own]
+    title = ", ".join(f"{name} {value}" for name, value in named)
+    return RunPage(run, title, (*named, *_results(run), *_made_by(run)))
 
 
 def _measured(run: Record) -> Mapping[str, Any]:
