@@ -81,6 +81,9 @@ def add_verbs(verbs: Verbs) -> None:
     report = add_verb(verbs, _report)
     report.add_study()
     report.add_argument("--open", action="store_true", help="open it in a browser")
+    report.add_argument(
+        "--against", metavar="REVISION", help="write a page of differences to the metrics of a revision"
+    )
 
     prune = add_verb(verbs, _prune)
     prune.add_argument("--delete", action="store_true", help="remove them; without it, nothing is removed")
@@ -304,13 +307,14 @@ def _gather(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    """Print where the report is and whether it is up to date, or open it.
+    """Print where the report is and whether it is up to date, open it, or compare it with another revision.
 
     Print where the report is and whether it is up to date, or open it in a browser. The last step of the workflow,
-    `silent-gradients gather`, writes it.
+    `silent-gradients gather`, writes it. With --against, write a page of the differences per cell to the metrics that
+    git has of a revision.
 
     silent-gradients report
-    silent-gradients report --open
+    silent-gradients report --against main --open
     """
     from silent_study.report.gathered import is_current
 
@@ -324,6 +328,11 @@ def _report(options: argparse.Namespace) -> int:
         print(
             "it is not up to date with the settings, source and runs; run: snakemake --cores all --resources gpu=8 all"
         )
+    if options.against:
+        from silent_study.report.against import write_against
+
+        page = write_against(options.against, options.results)
+        print(f"against {options.against}: {page}")
     if options.open:
         import webbrowser
 

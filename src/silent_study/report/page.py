@@ -20,7 +20,6 @@ import matplotlib as mpl
 import numpy as np
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from markupsafe import Markup
 from PIL import Image
 
 from silent_study.report.cells import COLLAPSED_KL, Cell, device, each_once, revision, run_status
@@ -131,7 +130,7 @@ def _libraries() -> str:
             licences.setdefault(folder.joinpath("LICENSE").read_text().strip(), []).append(folder.name)
     notices = "\n\n".join(f"{', '.join(names)}:\n{text}" for text, names in licences.items())
     script = f"/*!\n{notices}\n*/\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}"
-    return Markup(script.replace("</script", "<\\/script"))
+    return script.replace("</script", "<\\/script")
 
 
 def _downloads(name: str, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
