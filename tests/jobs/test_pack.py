@@ -445,6 +445,9 @@ def test_a_time_limit_leaves_time_for_what_may_come():
         answers[now] = limit()
     # After something that took 20 s, 30 s are kept; after 36 s, 54 s.
     assert [moment for moment, stop in answers.items() if stop] == [60.0, 61.0]
+    late = TimeLimit(100.0, clock=lambda: now)
+    now += 50.0  # a start that took that long
+    assert not late()
     now = 0.0
     short = TimeLimit(15.0, clock=lambda: now)
     now = 4.0

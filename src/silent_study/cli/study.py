@@ -237,7 +237,7 @@ def _bundle(options: argparse.Namespace) -> int:
     kinds = ", ".join(f"{kind} {bytes_ / 2**20:.1f}" for kind, bytes_ in written.sizes.items() if bytes_ >= 2**17)
     print(f"{options.output}: {counted(written.runs, 'run')} at most, {size / 2**20:.1f} MiB ({kinds})")
     if size > LARGE:
-        print(f"warning: more than {LARGE / 2**20:g} MiB, the most that some lenders take", file=sys.stderr)
+        print(f"warning: above {LARGE / 2**20:g} MiB, too large for some lenders", file=sys.stderr)
     print(f"there: python {options.output.name} --time-limit 600 --out runs; back here: silent-gradients absorb runs")
     return 0
 

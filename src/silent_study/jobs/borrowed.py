@@ -43,11 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.time_limit > SAVING:
         parser.error(f"--time-limit: expected more than {SAVING:g} seconds, which saving may take")
     limit, signalled = TimeLimit(options.time_limit - SAVING), StopSignal()
-    work = options.work or options.out.with_name(f"{options.out.name}-work")
+    out = options.out.resolve()
+    work = options.work or out.with_name(f"{out.name}-work")
     try:
         with leased_device() as device:
             return train_bundle(
-                options.bundle, options.out, work, device, lambda: signalled() or limit(), signalled.at_once, limit.left
+                options.bundle, out, work, device, lambda: signalled() or limit(), signalled.at_once, limit.left
             )
     except (StoreError, DataError, LeaseError) as error:
         print(error, file=sys.stderr)

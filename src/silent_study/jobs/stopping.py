@@ -130,8 +130,8 @@ class TimeLimit:
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.last = clock()
-        self.end = self.last + seconds
+        self.last: float | None = None  # no call yet: what is done once, at the start, need not be done again
+        self.end = clock() + seconds
         self.longest = 0.0
 
     def left(self) -> float:
@@ -141,6 +141,7 @@ class TimeLimit:
     def __call__(self) -> bool:
         """Return True if it is time to stop."""
         now = self.clock()
-        self.longest = max(self.longest, now - self.last)
+        if self.last is not None:
+            self.longest = max(self.longest, now - self.last)
         self.last = now
         return now + max(self.RESERVE, 1.5 * self.longest) > self.end
