@@ -1,154 +1,207 @@
-"""Every benchmark in one go, into one file, with the speeds that this project has set itself.
+"""Every aim of speed in one table, with what this machine reaches and the command that measures it.
 
-    python benchmarks/bars.py --json FILE [--device cuda] [--quick]
+    python benchmarks/bars.py [--device cuda] [--json FILE]
 
-On a GPU with the networks of the paper's study (MNIST and CIFAR-10; SILENT_GRADIENTS_MIRROR names a folder with the
-raw files where the publishers are out of reach), on a CPU with those of the digits and of mnist-reduced. Each benchmark
-is a process of its own; one that fails is named, and the others go on.
+On a CPU the digits, mnist-reduced and colour-reduced, a few rounds each, in CPU time, which a busy machine disturbs
+least; on a GPU the networks of the preset paper. SILENT_GRADIENTS_MIRROR names a folder with the raw files where the
+publishers are out of reach. Each benchmark is a process of its own; an aim whose benchmark fails, or lacks a trainer
+that is not installed, is listed as not measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from first_step import seconds_to_first_step
+from guide import ratio_of
+from scaling import exponent
+from trainers import CAREFUL, OURS
 
 HERE = Path(__file__).resolve().parent
+Found = Mapping[str, Any]
+"""What the benchmarks wrote, by their name."""
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A speed that was aimed at.
+class Aim:
+    """A speed that is aimed at.
 
     Attributes:
-        name: What it is about.
-        wanted: The bar, in words.
-        measured: What was found.
-        reached: Whether that is enough.
+        name: What is compared.
+        least: The bar; with ``at_most`` the largest value, otherwise the smallest one.
+        benchmark: Name of the benchmark in ``COMMANDS``.
+        value: The measured value, from what the benchmark wrote.
+        at_most: The value is to be small.
     """
 
     name: str
-    wanted: str
-    measured: float
-    reached: bool
+    least: float
+    benchmark: str
+    value: Callable[[Any], float]
+    at_most: bool = False
+
+    def row(self, found: Found) -> str:
+        """Return the aim's line of the table."""
+        bar = f"{'at most' if self.at_most else 'at least'} {self.least:g}" if math.isfinite(self.least) else ""
+        try:
+            value = self.value(found[self.benchmark])
+        except (KeyError, TypeError):  # no such trainer here, or the benchmark failed
+            return f"| {self.name} | {bar} | | not measured |"
+        if not bar:
+            return f"| {self.name} | | {value:.2f} | |"
+        reached = value <= self.least if self.at_most else value >= self.least
+        return f"| {self.name} | {bar} | {value:.2f} | {'reached' if reached else 'not reached'} |"
 
 
-def commands(device: str, quick: bool) -> dict[str, list[str]]:
-    """The benchmarks by name."""
-    rounds = ["--rounds", "3"] if quick else []
-    on = ["--device", device]
-    if device == "cpu":
-        mnist = ["--preset", "mnist-reduced", "--steps", "30"]
-        return {
-            "trainers, digits": ["trainers.py", *on, *(rounds or ["--rounds", "24", "--epochs", "2"])],
-            "trainers, mnist": ["trainers.py", *mnist, *on, *(rounds or ["--rounds", "8"])],
-            "engines, digits": ["engines.py", *on, *rounds, "--compiled"],
-            "engines, mnist": ["engines.py", *mnist, *on, *(rounds or ["--rounds", "6"]), "--stacks", "2", "4"],
-            "ceilings, digits": ["ceilings.py", *on, *rounds],
-            "scaling": ["scaling.py", *on, *rounds],
-            "agreement": ["agreement.py", *on, *(["--seeds", "2", "--epochs", "5"] if quick else [])],
-        }
-    cifar = ["--preset", "paper", "--only", "cifar10", *on, *(rounds or ["--rounds", "8"])]
-    mnist = ["--preset", "paper", "--only", "mnist", *on, *(rounds or ["--rounds", "8"])]
-    short = ["--preset", "mnist-short", "--seeds", "2" if quick else "4"]
-    return {
-        "trainers, mnist": ["trainers.py", *mnist],
-        "engines, mnist": ["engines.py", *mnist, "--steps", "64", "--processes", "2", "4"],
-        "engines, cifar10": ["engines.py", *cifar, "--stacks", "2", "4", "8"],
-        "ceilings, mnist": ["ceilings.py", *mnist],
-        "ceilings, cifar10": ["ceilings.py", *cifar],
-        "scaling": ["scaling.py", *on, *rounds, "--decoders", "fixed", "linear", "log-linear"],
-        "agreement": ["agreement.py", *short, *on],
-    }
+PLAIN, LIGHTNING, STACK = "plain loop, 0 workers", "lightning, 0 workers", f"{OURS}, stack of 8"
+BESIDE = ["--beside", CAREFUL, PLAIN, LIGHTNING, "pythae"]
+COMMANDS: dict[str, dict[str, list[str]]] = {
+    "cpu": {
+        "digits": ["trainers.py", "--rounds", "7", "--beside", CAREFUL, STACK],
+        "mnist": ["trainers.py", "--preset", "mnist-reduced", "--steps", "10", "--rounds", "5", *BESIDE],
+        "guide": ["guide.py", "--rounds", "7", "--steps", "8"],
+        "scaling": [
+            *("scaling.py", "--decoders", "linear", "--latent", "256", "1024", "4096", "--batch", "64"),
+            *("--side", "28", "--rounds", "5"),
+        ],
+    },
+    "cuda": {
+        "paper": ["trainers.py", "--preset", "paper", "--only", "mnist", "--rounds", "8", *BESIDE],
+        "engines, mnist": [
+            *("engines.py", "--preset", "paper", "--only", "mnist", "--rounds", "8", "--steps", "64", "--stacks", "8"),
+        ],
+        "engines, cifar10": ["engines.py", "--preset", "paper", "--only", "cifar10", "--rounds", "8", "--stacks", "8"],
+        "scaling": ["scaling.py", "--decoders", "fixed", "linear", "log-linear"],
+        "agreement": ["agreement.py", "--preset", "mnist-short", "--seeds", "4"],
+    },
+}
+"""By device, the benchmarks with their commands by name."""
 
 
-def run(name: str, command: list[str], folder: Path) -> Any:
-    """What a benchmark writes; None where it fails."""
+def over(group: str, other: str, lane: str = OURS) -> Callable[[Any], float]:
+    """Return the median over rounds of a lane's rate over another's, in a group of trainers.py."""
+
+    def value(document: Any) -> float:
+        rates = document["groups"][group]["rates"]
+        return statistics.median(mine / theirs for mine, theirs in zip(rates[lane], rates[other], strict=True))
+
+    return value
+
+
+def milliseconds(cell: str, lane: str, images: int) -> Callable[[Any], float]:
+    """Return the milliseconds of a step of so many images, in a cell of engines.py."""
+    return lambda document: 1e3 * images / statistics.median(document["cells"][cell][lane])
+
+
+def guide_ratio(document: Any) -> float:
+    """Return the time of an exact step over a sampled one at k = 256."""
+    row = next(row for row in document["latent variables"] if row["k"] == 256)
+    return statistics.median(one / other for one, other in zip(row["exact"], row["sampled"], strict=True))
+
+
+def growth(document: Any) -> float:
+    """Return the exponent of an exact step's time in k."""
+    rows = document["latent variables"]
+    return exponent([row["k"] for row in rows], [statistics.median(row["exact"]) for row in rows])
+
+
+def aims(device: str) -> list[Aim]:
+    """Return the aims of a device, in the order of the table."""
+    if device == "cuda":
+        fixed, learnable = "mnist/fixed/silent-gaussian", "mnist/learnable/silent-gaussian"
+        graph = "graph, bfloat16"
+        return [
+            Aim("MNIST, fixed, step of 64 images, ms", 0.5, "engines, mnist", milliseconds(fixed, graph, 64), True),
+            Aim("MNIST, learnable, step, ms", math.inf, "engines, mnist", milliseconds(learnable, graph, 64), True),
+            Aim(
+                "CIFAR-10, learnable, step of 256 images, ms",
+                math.inf,
+                "engines, cifar10",
+                milliseconds("cifar10/learnable/silent-gaussian", graph, 256),
+                True,
+            ),
+            Aim(
+                "MNIST, fixed, 8 runs on streams over one after another",
+                2.0,
+                "engines, mnist",
+                lambda document: (
+                    1.0
+                    / milliseconds(fixed, "streams of 8, graph", 64)(document)
+                    * milliseconds(fixed, "graph, float32", 64)(document)
+                ),
+            ),
+        ]
+    careful = [
+        Aim(f"{name}, {kind}: one run over the careful loop", least, benchmark, over(f"{dataset}/{kind}", CAREFUL))
+        for name, dataset, benchmark, least in (("digits", "digits", "digits", 1.15), ("MNIST", "mnist", "mnist", 1.4))
+        for kind in ("fixed", "learnable")
+    ]
+    stacks = [
+        Aim(
+            f"digits, {kind}: a stack of 8 over the careful loop",
+            1.5,
+            "digits",
+            over(f"digits/{kind}", CAREFUL, STACK),
+        )
+        for kind in ("fixed", "learnable")
+    ]
+    others = [
+        Aim(f"MNIST, {kind}: one run over {other}", 2.0, "mnist", over(f"mnist/{kind}", other))
+        for kind in ("fixed", "learnable")
+        for other in (PLAIN, LIGHTNING, "pythae")
+        if (kind, other) != ("learnable", "pythae")
+    ]
+    guided = [
+        Aim(
+            f"CIFAR-10, {method}, k = {k}: guided step over automatic differentiation",
+            least,
+            "guide",
+            ratio_of(f"cifar10/learnable/{method}, k = {k}"),
+        )
+        for k, least in ((256, 1.4), (1024, 2.0))
+        for method in ("silent-gaussian", "silent-bernoulli")
+    ]
+    guide = [
+        Aim("the guide at k = 256 over two sampled linear heads", 1.3, "scaling", guide_ratio, at_most=True),
+        Aim("the guide: exponent of k, 1024 to 4096", 1.1, "scaling", growth, at_most=True),
+    ]
+    return [*careful, *stacks, *others, *guided, *guide]
+
+
+def run(name: str, command: list[str], device: str, folder: Path) -> Any:
+    """Return what a benchmark writes; None where it fails."""
     file = folder / f"{name}.json"
-    print(f"\n== {name}: python benchmarks/{' '.join(command)}", flush=True)
     script, *options = command
-    ended = subprocess.run([sys.executable, HERE / script, *options, "--json", file], check=False)
-    if ended.returncode:
-        print(f"failed with exit code {ended.returncode}", flush=True)
-        return None
-    return json.loads(file.read_text())
-
-
-def at_least(name: str, wanted: float, measured: float) -> Bar:
-    """A bar from below."""
-    return Bar(name, f"at least {wanted:g}", measured, measured >= wanted)
-
-
-def at_most(name: str, wanted: float, measured: float) -> Bar:
-    """A bar from above."""
-    return Bar(name, f"at most {wanted:g}", measured, measured <= wanted)
-
-
-def ratio(rates: dict[str, list[float]], over: str, under: str) -> float:
-    """Median over the rounds of one rate over another."""
-    return statistics.median(one / other for one, other in zip(rates[over], rates[under], strict=True))
-
-
-def bars(found: dict[str, Any], device: str) -> list[Bar]:
-    """The bars whose benchmarks have run."""
-    made: list[Bar] = []
-    for name in [name for name in found if name.startswith("trainers") and found[name]]:
-        for group, measured in found[name]["groups"].items():
-            rates = measured["rates"]
-            ours = [lane for lane in rates if lane.startswith("silent-gradients")]
-            for other in ("plain loop, 0 workers", "pythae"):
-                wanted = 5.0 if device != "cpu" else 2.0 if "digits" in group else 1.0
-                made += [
-                    at_least(f"{group}: {lane} over {other}", wanted, ratio(rates, lane, other))
-                    for lane in ours
-                    if other in rates
-                ]
-    for name in [name for name in found if name.startswith("engines") and found[name]]:
-        cells = found[name]["cells"]
-        for cell, rates in cells.items():
-            if device != "cpu":
-                best = max(statistics.median(own) for lane, own in rates.items() if lane.startswith("graph"))
-                epochs, images, wanted = (500, 50_000, 3) if "mnist" in cell else (2000, 45_000, 6)
-                minutes = epochs * images / best / 60
-                made.append(at_most(f"{cell}: minutes of training for {epochs} epochs", wanted, minutes))
-                for lane in [lane for lane in rates if lane.startswith(("stack of 8", "streams of 8"))]:
-                    made.append(at_least(f"{cell}: {lane} over a graph", 2.0, ratio(rates, lane, "graph, float32")))
-            if cell.endswith("fixed/silent-gaussian"):
-                other = cells[cell.replace("silent-gaussian", "reparameterization")]
-                lane = "eager" if device == "cpu" else "graph, float32"
-                slower = statistics.median(other[lane]) / statistics.median(rates[lane])
-                made.append(at_most(f"{cell}: step over a reparameterized one", 1.1, slower))
-    made.append(at_most("seconds from start to first step", 60.0, found["start"]))
-    return made
+    print(f"== {name}: python benchmarks/{' '.join(command)}", file=sys.stderr, flush=True)
+    clock = ["--clock", "cpu"] if device == "cpu" else []
+    arguments = [sys.executable, str(HERE / script), *options, *clock, "--device", device, "--json", str(file)]
+    ended = subprocess.run(arguments, check=False, stdout=sys.stderr)
+    return None if ended.returncode else json.loads(file.read_text())
 
 
 def main() -> None:
-    """Measure everything."""
+    """Measure everything, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--quick", action="store_true", help="few rounds: to see that all of it works")
-    parser.add_argument("--json", type=Path, required=True, help="file to write all numbers to")
+    parser.add_argument("--device", default="cpu", choices=sorted(COMMANDS))
+    parser.add_argument("--json", type=Path, help="file to write all numbers to")
     options = parser.parse_args()
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        preset = "digits" if options.device == "cpu" else "paper"
-        found: dict[str, Any] = {"start": seconds_to_first_step(preset, options.device)}
-        for name, command in commands(options.device, options.quick).items():
-            found[name] = run(name, command, folder)
-            options.json.write_text(json.dumps(found, indent=1) + "\n")
-    found["bars"] = [bar.__dict__ for bar in bars(found, options.device)]
-    options.json.write_text(json.dumps(found, indent=1) + "\n")
-    print()
-    for bar in bars(found, options.device):
-        print(f"{bar.name:72} {bar.wanted:>14} {bar.measured:8.2f}  {'reached' if bar.reached else 'NOT reached'}")
+        for name, command in COMMANDS[options.device].items():
+            found[name] = run(name, command, options.device, Path(temporary))
+            if options.json:
+                options.json.write_text(json.dumps(found, indent=1) + "\n")
+    print("| aim | bar | measured | |\n| --- | --- | --- | --- |")
+    print("\n".join(aim.row(found) for aim in aims(options.device)))
     failed = [name for name, document in found.items() if document is None]
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

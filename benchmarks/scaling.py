@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Spread, hardware, in_turns, now
+from measuring import CLOCKS, Spread, hardware, in_turns, now, use_clock
 
 from silent_gradients import (
     Decoder,
@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--clock", type=use_clock, choices=CLOCKS, help="clock on a CPU; default: wall")
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     options = parser.parse_args()
     device = torch.device(options.device)

@@ -2,11 +2,12 @@
 
     python benchmarks/trainers.py [--preset digits] [--rounds 20] [--epochs 1] [--steps 100] [--json FILE]
 
-The others are a plain PyTorch loop over a DataLoader, Lightning's Trainer and pythae's BaseTrainer; one whose package
-is missing is left out. Everyone trains the reparameterization method of the preset from the same weights, with AdamW,
-in float32, on the same images, dequantized afresh in every epoch. The images fill whole batches, so that no one has a
-rest to drop or to train on. Rounds alternate between the trainers in one process, so that a busy machine slows all of
-them alike; what is compared are the ratios of each round.
+The others are a careful PyTorch loop (images in memory, channels last, fused AdamW), a plain one over a DataLoader,
+Lightning's Trainer and pythae's BaseTrainer; one whose package is missing is left out. Everyone trains the
+reparameterization method of the preset from the same weights, with AdamW, in float32, on the same images, dequantized
+afresh in every epoch. The images fill whole batches, so that no one has a rest to drop or to train on. Rounds alternate
+between the trainers in one process, so that a busy machine slows all of them alike; what is compared are the ratios of
+each round.
 
 Timed is an epoch with all that feeds it, also the start of a DataLoader's workers, for which its users wait in every
 epoch. Not timed is what happens once per training, nor what pythae does between epochs (it copies its best model).
@@ -21,7 +22,7 @@ import math
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -57,6 +58,7 @@ from silent_study.training.steps import Stepper
 
 METHOD = "reparameterization"
 OURS = "silent-gradients"
+CAREFUL = "careful loop"
 STACKS = (4, 8)
 Contender = Callable[[int], float]
 """Trains this many epochs and returns the seconds they took."""
@@ -180,6 +182,37 @@ def plain(task: Task, workers: int, kind: type[UnsignedImages] = UnsignedImages)
     return train
 
 
+def careful(task: Task) -> Contender:
+    """A careful loop: images in memory, channels last, fused AdamW, the loss left on the device."""
+    vae, settings, device, batches = task.vae(), task.settings, task.device, task.data.batches
+    model = PlainVAE(vae.encoder, vae.decoder).to(memory_format=torch.channels_last)
+    options = task.optimizer_options | {"fused": True}
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, **options)
+    total = torch.zeros((), device=device)
+
+    def train(epochs: int) -> float:
+        start = now(device)
+        model.train()
+        for _ in range(epochs):
+            total.zero_()
+            for index in torch.randperm(len(batches), device=device).split(settings.batch_size):
+                levels = batches.images[index]
+                x = ((levels + torch.rand(levels.shape, device=device)) / batches.levels).contiguous(
+                    memory_format=torch.channels_last
+                )
+                optimizer.zero_grad()
+                loss = model(x)
+                loss.backward()
+                if settings.gradient_clip is not None:
+                    nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+                optimizer.step()
+                total.add_(loss.detach())
+            total.item()
+        return now(device) - start
+
+    return train
+
+
 def lightning(task: Task, workers: int) -> Contender:
     """Lightning's Trainer; each call is a training of its own, whose first epoch is left out."""
     import lightning as L
@@ -285,10 +318,11 @@ def pythae(task: Task) -> Contender:
     return train
 
 
-def contenders(task: Task) -> dict[str, Contender]:
-    """Everyone who can train the task, by name; ours first."""
+def contenders(task: Task, beside: Sequence[str] | None) -> dict[str, Contender]:
+    """Everyone who can train the task, by name; ours first, then those that are named, or all."""
     makers: dict[str, Callable[[Task], Contender]] = {OURS: ours}
     makers |= {f"{OURS}, stack of {size}": partial(ours, stack=size) for size in STACKS}
+    makers[CAREFUL] = careful
     makers |= {f"plain loop, {workers} workers": partial(plain, workers=workers) for workers in (0, 2)}
     makers["plain loop, PIL, 0 workers"] = partial(plain, workers=0, kind=PilImages)
     if _version("lightning"):
@@ -296,7 +330,7 @@ def contenders(task: Task) -> dict[str, Contender]:
     # Its losses have no variance that is learned.
     if _version("pythae") and task.settings.experiment == "fixed":
         makers["pythae"] = pythae
-    return {name: make(task) for name, make in makers.items()}
+    return {name: make(task) for name, make in makers.items() if beside is None or name in (OURS, *beside)}
 
 
 def _version(package: str) -> str | None:
@@ -310,6 +344,7 @@ def main() -> None:
     """Measure and print."""
     parser = arguments(__doc__.splitlines()[0], rounds=20, steps=100)
     parser.add_argument("--epochs", type=int, default=1, help="epochs per round")
+    parser.add_argument("--beside", nargs="*", help="names of the other rows; default: all")
     options = parser.parse_args()
     device = torch.device(options.device)
     configure_torch(options.threads)
@@ -338,7 +373,7 @@ def main() -> None:
         for group, cells in groups.items():
             settings = undisturbed(plan.first_run(next(cell for cell in cells if cell.method.name == METHOD)))
             data = whole_batches(folder / cells[0].dataset, settings, options.steps, device)
-            everyone = contenders(Task(settings, data, device, folder / group))
+            everyone = contenders(Task(settings, data, device, folder / group), options.beside)
             seconds = in_turns([partial(train, options.epochs) for train in everyone.values()], options.rounds)
             images = len(data.batches) * options.epochs
             rates = {name: [images / s for s in taken] for name, taken in zip(everyone, seconds, strict=True)}

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from silent_gradients.posteriors.contract import JointCumulants, Posterior, joint_cumulants
 
-
 LARGE = 2**16
 """Numbers in a weight from which on the backward pass by hand is the faster one."""
 
