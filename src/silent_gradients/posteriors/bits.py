@@ -11,7 +11,14 @@ from torch import Tensor
 
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import Posterior, TiltedMoments, WithOption, families_of, sigmoid
+from silent_gradients.posteriors.contract import (
+    Posterior,
+    TiltedMoments,
+    WithOption,
+    families_of,
+    log_modulus,
+    sigmoid,
+)
 from silent_gradients.posteriors.tilting import tilted_bits
 
 
@@ -40,6 +47,14 @@ class Bernoulli(Posterior):
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return the moments; tilted bits differ in every dimension: linear in k, but elementwise over [B, D, k]."""
         return TiltedMoments(*tilted_bits(self.logits, weight_m, exponent))
+
+    def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        half = 0.5 * frequency[:, None]
+        cosine, sine = half.cos(), half.sin()
+        # Of e^(-i t / 2) E e^(i t z) = cos(t / 2) + i (2 p - 1) sin(t / 2), where nothing cancels.
+        imaginary = (2 * self.mean - 1) * sine
+        argument = half + torch.atan2(imaginary, cosine)
+        return log_modulus(cosine, imaginary).sum(2), argument.sum(2)
 
     def kl_divergence(self) -> Tensor:
         # The entropy in |logit|: p log p would be 0 * inf for a saturated bit.
@@ -92,6 +107,10 @@ class BitSum(Posterior):
             self.trials * bit.mean + self.offset * weight_m.sum(1),
             self.trials * bit.variance,
         )
+
+    def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        modulus, argument = self.bits.log_characteristic(self.step * frequency)
+        return self.trials * modulus, self.trials * argument + self.offset * frequency.sum(1, keepdim=True)
 
     def kl_divergence(self) -> Tensor:
         return self.trials * self.bits.kl_divergence()

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import JointCumulants, ShapeError, TiltedMoments, WithOption, families_of
+from silent_gradients.posteriors.contract import (
+    JointCumulants,
+    ShapeError,
+    TiltedMoments,
+    WithOption,
+    families_of,
+    log_modulus,
+)
 from silent_gradients.posteriors.tilting import tilted_groups
 
 
@@ -125,6 +132,11 @@ class Categorical(WithOption):
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return the moments; tilted classes differ in every dimension: linear in k, elementwise over [B, D, k]."""
         return TiltedMoments(*tilted_groups(self.log_probabilities, weight_m, exponent))
+
+    def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        angle = frequency.unflatten(1, self.probabilities.shape[1:])[:, None]
+        real, imaginary = ((self.probabilities * part).sum(3) for part in (angle.cos(), angle.sin()))
+        return log_modulus(real, imaginary).sum(2), torch.atan2(imaginary, real).sum(2)
 
     def kl_divergence(self) -> Tensor:
         return ((self.probabilities * self.log_probabilities).sum(2) + math.log(self.classes)).sum(1)

@@ -252,10 +252,31 @@ class Posterior(ABC):
         """
         raise NotImplementedError(f"a {self.name} posterior has no tilted moments")
 
+    def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithm of the modulus and the argument of E e^(i t) for t = T z, each [N, B].
+
+        Args:
+            frequency: T, shape [N, k].
+
+        Raises:
+            NotImplementedError: The family does not know its characteristic function.
+        """
+        raise NotImplementedError(f"a {self.name} posterior has no characteristic function")
+
+    @classmethod
+    def has_characteristic(cls) -> bool:
+        """Return whether the family has ``log_characteristic``."""
+        return cls.log_characteristic is not Posterior.log_characteristic
+
     @classmethod
     def has_tilted_moments(cls) -> bool:
         """Return whether the family has ``tilted_moments``."""
         return cls.tilted_moments is not Posterior.tilted_moments
+
+
+def log_modulus(real: Tensor, imaginary: Tensor) -> Tensor:
+    """Return log |real + i imaginary| of tensors [...], finite where it is 0."""
+    return 0.5 * (real.square() + imaginary.square()).clamp_min(torch.finfo(real.dtype).tiny).log()
 
 
 def check_family(family: object) -> None:

@@ -42,6 +42,9 @@ class Gaussian(Posterior):
             F.linear(variance, weight_m.square()),
         )
 
+    def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        return -0.5 * frequency.square() @ self.variance.T, frequency @ self.mean.T
+
     def kl_divergence(self) -> Tensor:
         return 0.5 * (self.mean.square() + self.variance - 1 - self.log_variance).sum(1)
 

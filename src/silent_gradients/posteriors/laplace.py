@@ -39,6 +39,10 @@ class Laplace(Posterior):
     def fourth_cumulant(self) -> Tensor:
         return 12 * (4 * self.log_scale).exp()
 
+    def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        spread = (0.5 * self.variance * frequency[:, None].square()).log1p()
+        return -spread.sum(2), frequency @ self.mean.T
+
     def kl_divergence(self) -> Tensor:
         magnitude, scale = self.mean.abs(), self.log_scale.exp()
         # |mean| / scale, kept from a slope of 0 * inf where the scale vanishes.

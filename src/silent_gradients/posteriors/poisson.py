@@ -40,6 +40,9 @@ class Poisson(Posterior):
             F.linear(self.mean, tilted_mean * weight_m),
         )
 
+    def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        return -2 * (0.5 * frequency).sin().square() @ self.mean.T, frequency.sin() @ self.mean.T
+
     def kl_divergence(self) -> Tensor:
         return (self.mean * self.log_rate - self.log_rate.expm1()).sum(1)
 

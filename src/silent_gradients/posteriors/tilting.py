@@ -7,7 +7,7 @@ never held as a whole: dimensions are processed a few at a time, and again for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from math import comb, factorial
 from typing import Any
@@ -41,9 +41,9 @@ def chunk_size(like: Tensor, numbers: int) -> int:
     return max(1, budget // max(1, numbers * like.element_size()))
 
 
-def _chunks(logits: Tensor, dimensions: int) -> Iterator[slice]:
-    size = chunk_size(logits, logits.numel())
-    for start in range(0, dimensions, size):
+def _chunks(rows: Tensor, numbers: int) -> Iterator[slice]:
+    size = chunk_size(rows, numbers)
+    for start in range(0, len(rows), size):
         yield slice(start, start + size)
 
 
@@ -69,7 +69,7 @@ class _TiltedBits(torch.autograd.Function):
         log_normalizer, mean = F.linear(exponent, flipped), F.linear(weight, flipped)
         variance = torch.empty_like(mean)
         untilted = F.softplus(-magnitude)
-        for rows in _chunks(logits, len(weight)):
+        for rows in _chunks(weight, logits.numel()):
             natural = (exponent[rows, None] * sign).sub_(magnitude)
             columns = weight[rows, :, None]
             log_normalizer[rows] += F.softplus(natural).sub_(untilted).sum(2)
@@ -110,7 +110,7 @@ class _TiltedBitsGradient(torch.autograd.Function):
         untilted = (-magnitude).sigmoid() * sign
         by_weight, by_exponent = by_mean @ flipped, by_log_normalizer @ (flipped + untilted)
         by_logits = torch.zeros_like(logits)
-        for rows in _chunks(logits, len(weight)):
+        for rows in _chunks(weight, logits.numel()):
             a = weight[rows, None]
             signed = (exponent[rows, None] * sign).sub_(magnitude).sigmoid_().mul_(sign)
             spread = (sign - signed).mul_(signed)
@@ -142,7 +142,7 @@ def tilted_groups(log_probabilities: Tensor, weight: Tensor, exponent: Tensor) -
         variance = (tilted * (values - mean).square()).sum((2, 3))
         return natural.logsumexp(3).sum(2), mean.sum((2, 3)), variance
 
-    return _by_rows(moments, weight, exponent, log_probabilities)
+    return _moments_by_rows(moments, weight, exponent, log_probabilities)
 
 
 def tilted_intervals(
@@ -162,7 +162,7 @@ def tilted_intervals(
             (values.square() * curvature).sum(2),
         )
 
-    return _by_rows(moments, weight, exponent, middle, half_width)
+    return _moments_by_rows(moments, weight, exponent, middle, half_width)
 
 
 def _series(terms: int) -> list[float]:
@@ -198,39 +198,52 @@ def _log_sinh_ratio(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-_Moments = Callable[..., tuple[Tensor, Tensor, Tensor]]
-"""Function from rows of A and T, each [R, k], and the posterior's tensors [B, ...] to three moments [R, B]."""
-
-
-def _by_rows(moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    log_normalizer, mean, variance = _ByRows.apply(moments, weight, exponent, *of)
+def _moments_by_rows(
+    moments: _Function, weight: Tensor, exponent: Tensor, *of: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    log_normalizer, mean, variance = by_rows(moments, (weight, exponent), of, of[0].numel())
     return log_normalizer.T, mean.T, variance.T
 
 
+_Function = Callable[..., tuple[Tensor, ...]]
+"""Function from rows of some tensors, and from others as a whole, to rows of the results."""
+
+
+def by_rows(function: _Function, rows: Sequence[Tensor], others: Sequence[Tensor], numbers: int) -> tuple[Tensor, ...]:
+    """Return a function's results [N, ...] from a few rows at a time, computed again for the gradient.
+
+    Args:
+        function: The function, of ``rows`` and ``others``; every row of its results is that of the same row alone.
+        rows: Tensors [N, ...].
+        others: Further tensors.
+        numbers: How many numbers it holds at a time per row.
+    """
+    return _ByRows.apply(function, len(rows), numbers, *rows, *others)
+
+
 class _ByRows(torch.autograd.Function):
-    """Moments of a few dimensions at a time, computed again for the gradient."""
+    """``by_rows``."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: tuple[Tensor, ...]) -> None:
-        ctx.moments, *tensors = inputs
+        ctx.function, ctx.count, ctx.numbers, *tensors = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def forward(moments: _Moments, weight: Tensor, exponent: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
-        parts = [moments(weight[rows], exponent[rows], *of) for rows in _chunks(of[0], len(weight))]
+    def forward(function: _Function, count: int, numbers: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        rows, others = tensors[:count], tensors[count:]
+        parts = [function(*(each[some] for each in rows), *others) for some in _chunks(rows[0], numbers)]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     @staticmethod
-    def backward(ctx: Any, *by_moments: Tensor) -> tuple[Tensor | None, ...]:
-        weight, exponent, *of = ctx.saved_tensors
-        by_weight, by_exponent = [], []
-        by_of = [torch.zeros_like(each) for each in of]
-        for rows in _chunks(of[0], len(weight)):
-            pullback: Any = torch.func.vjp(ctx.moments, weight[rows], exponent[rows], *of)[1]
-            of_rows, of_exponent, *own = pullback(tuple(by[rows] for by in by_moments))
-            by_weight.append(of_rows)
-            by_exponent.append(of_exponent)
-            by_of = [a + b for a, b in zip(by_of, own, strict=True)]
-        return None, torch.cat(by_weight), torch.cat(by_exponent), *by_of
+    def backward(ctx: Any, *by_results: Tensor) -> tuple[Tensor | None, ...]:
+        rows, others = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        by_rows, by_others = [], [torch.zeros_like(each) for each in others]
+        for some in _chunks(rows[0], ctx.numbers):
+            pullback: Any = torch.func.vjp(ctx.function, *(each[some] for each in rows), *others)[1]
+            found = pullback(tuple(by[some] for by in by_results))
+            by_rows.append(found[: ctx.count])
+            by_others = [a + b for a, b in zip(by_others, found[ctx.count :], strict=True)]
+        return None, None, None, *(torch.cat(part) for part in zip(*by_rows, strict=True)), *by_others

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import Posterior, TiltedMoments, sigmoid
+from silent_gradients.posteriors.contract import Posterior, TiltedMoments, log_modulus, sigmoid
 from silent_gradients.posteriors.tilting import tilted_intervals
 
 
@@ -45,6 +45,11 @@ class Uniform(Posterior):
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return the moments; tilted variables are truncated exponential: linear in k, elementwise over [B, D, k]."""
         return TiltedMoments(*tilted_intervals(self.mean, 0.5 * self.width, weight_m, exponent))
+
+    def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        ratio = torch.sinc(frequency[:, None] * self.width / (2 * math.pi))
+        turns = (ratio < 0).to(ratio.dtype).sum(2)
+        return log_modulus(ratio, torch.zeros_like(ratio)).sum(2), frequency @ self.mean.T + math.pi * turns
 
     def kl_divergence(self) -> Tensor:
         return -self.log_width.sum(1)

@@ -25,12 +25,14 @@ from torch import nn
 
 from silent_gradients import (
     ExactObjective,
+    FactorAnalysisDecoder,
     FixedVarianceDecoder,
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     PositivePrecisionDecoder,
     ShapeError,
     Standardization,
+    limits,
 )
 
 B, D = 3, 4
@@ -41,11 +43,14 @@ SCALE = Standardization(normal(D, seed=309).float(), torch.tensor([0.5, 1.0, 2.0
 NOISE, VARIANCE = 1 / (12 * 5**2), 0.3
 KINDS = {
     "fixed-variance": lambda k, scale=IDENTITY, **_: FixedVarianceDecoder(k, len(scale.mean), VARIANCE, scale.mean),
+    "factor-analysis": lambda k, scale=IDENTITY, **_: FactorAnalysisDecoder(
+        k, len(scale.mean), scale.scale.square(), scale.mean
+    ),
     "linear-precision": LinearPrecisionDecoder,
     "log-linear-precision": LogLinearPrecisionDecoder,
     "positive-precision": PositivePrecisionDecoder,
 }
-LEARNED = [name for name in KINDS if name != "fixed-variance"]
+LEARNED = [name for name in KINDS if name.endswith("precision")]
 
 
 def make(name, family, scale=IDENTITY, spread=0.3):
@@ -69,6 +74,9 @@ def density(name, decoder, z):
     """The density of X at z by its definition, [S, B]."""
     if name == "fixed-variance":
         return fixed_variance_log_density(z, X, decoder.linear.weight, decoder.linear.bias, VARIANCE).sum(-1)
+    if name == "factor-analysis":
+        deviation = (-decoder.log_precision).exp()
+        return torch.distributions.Normal(decoder.linear(z), deviation).log_prob(X).sum(-1)
     weight, bias = decoder.precision_head.weight, decoder.precision_head.bias
     if name == "positive-precision":  # the least precision over all codes is softplus of the bias
         bias = 1e-6 + torch.log1p(bias.exp()) - (codes(weight.shape[1]) @ weight.T).amin(0)
@@ -85,6 +93,7 @@ def test_a_decoder_is_exact_somewhere_or_a_bound(name):
     exact = {family for family, q in posteriors.items() if make(name, family).objective(X).is_exact(q)}
     expected = {
         "fixed-variance": set(FAMILIES),
+        "factor-analysis": set(FAMILIES),
         "linear-precision": {"gaussian"},
         "log-linear-precision": set(FAMILIES) - {"laplace"},
         "positive-precision": set(),
@@ -92,7 +101,7 @@ def test_a_decoder_is_exact_somewhere_or_a_bound(name):
     assert exact == expected[name]
 
 
-EXACT = [case for case in CASES if case[0][:3] in ("fix", "log") or case == ("linear-precision", "gaussian")]
+EXACT = [case for case in CASES if case[0][:3] in ("fix", "fac", "log") or case == ("linear-precision", "gaussian")]
 
 
 @pytest.mark.parametrize("scale", [IDENTITY, SCALE])
@@ -203,6 +212,33 @@ def test_a_fixed_variance_starts_small_at_the_mean_of_the_data():
     assert torch.equal(default.linear.weight, nn.Linear(50, D).weight)
 
 
+def test_a_learned_variance_of_each_pixel_is_factor_analysis():
+    """Full-batch training of decoder and encoder comes to the likelihood that another algorithm ascends to."""
+    generator = np.random.default_rng(0)
+    latent = generator.normal(size=(60, 2)) @ generator.normal(size=(2, 5)) * 1.5 + 4
+    images = np.clip((latent + generator.normal(scale=0.6, size=(60, 5))).round(), 0, 8).astype(np.uint8)
+    limit = limits.factor_analysis_limit(images, images, 9, 2)
+    # Finitely many dequantizations with the mean and covariance of uniform noise.
+    noise = 0.5 + math.sqrt(5 / 12) * np.concatenate((np.eye(5), -np.eye(5)))
+    x = torch.from_numpy((images[:, None] + noise) / 9).reshape(-1, 5)
+    torch.manual_seed(0)
+    decoder = FactorAnalysisDecoder(2, 5, x.var(0), x.mean(0)).double()
+    encoder, log_variance = nn.Linear(5, 2).double(), torch.zeros(2, dtype=DOUBLE, requires_grad=True)
+    weights = [*decoder.parameters(), *encoder.parameters(), log_variance]
+    optimizer = torch.optim.LBFGS(weights, max_iter=1000, tolerance_change=1e-13, line_search_fn="strong_wolfe")
+
+    def bits() -> torch.Tensor:
+        optimizer.zero_grad()
+        q = FAMILIES["gaussian"](torch.cat((encoder(x), log_variance.expand(len(x), 2)), 1))
+        bound = decoder.objective(x).expectation(q) - q.kl_divergence()
+        found = math.log2(9) - bound.mean() / (5 * math.log(2))
+        found.backward()
+        return found
+
+    optimizer.step(bits)
+    assert float(bits().detach()) == pytest.approx(limit.bpd, abs=1e-6)
+
+
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_saturated_posteriors_have_gradients_of_their_own_scale_in_float32(name, family):
     """Over parameters of -40 to 40, each gradient beside that of float64."""
@@ -269,6 +305,10 @@ def test_impossible_variances_and_means_are_refused(variance):
         FixedVarianceDecoder(2, D, variance)
     with pytest.raises(ShapeError, match="mean"):
         FixedVarianceDecoder(2, 3, 0.5, torch.zeros(1))
+    with pytest.raises(ValueError, match="variance"):
+        FactorAnalysisDecoder(2, 3, torch.tensor([1.0, variance, 1.0]))
+    with pytest.raises(ShapeError, match=r"variance: expected a number or shape \[3\], got \[2\]"):
+        FactorAnalysisDecoder(2, 3, torch.ones(2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
