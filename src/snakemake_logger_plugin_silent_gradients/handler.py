@@ -84,6 +84,7 @@ class LogHandler(LogHandlerBase):
         self._display = TerminalDisplay(colour=not settings.nocolor) if on_terminal else PlainDisplay()
         self._progress: Progress | None = None
         self._finished: list[str] = []
+        self._result = ""  # of the study, in a line
         self._ended = ""
 
     def emit(self, record: LogRecord) -> None:
@@ -172,6 +173,8 @@ class LogHandler(LogHandlerBase):
                 line += f": {pack_results(job.manifest)}"
             except (OSError, ValueError, KeyError) as error:
                 line += f": finished, but its results cannot be read ({error!r})"
+        if job.rule == "gather" and job.log is not None:
+            self._result = last_line(job.log)
         if job.outputs:
             line += f", {duration(job.seconds(now))}"
         self._finished.append(line)
@@ -190,6 +193,8 @@ class LogHandler(LogHandlerBase):
         passed = duration(time.time() - progress.started)
         style = "bold red" if failed else "bold green"
         self._display.write(f"{progress.done} of {progress.total} jobs done{failed}, in {passed}", style)
+        if self._result and not failed:
+            self._display.write(self._result, "bold")
 
     def _fail(self, progress: Progress, record: Any) -> None:
         job = progress.fail(record.jobid) or _job(record)

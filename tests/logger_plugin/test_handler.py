@@ -217,9 +217,7 @@ def test_other_commands_say_what_they_always_say(workflow, arguments, expected):
 
 def test_a_terminal_shows_what_is_being_trained(workflow):
     screen, terminal = pty.openpty()
-    process = subprocess.Popen(
-        command(*LITERAL), cwd=workflow, env=environment() | {"COLUMNS": "120"}, stdout=terminal, stderr=terminal
-    )
+    process = subprocess.Popen(command(*LITERAL), cwd=workflow, env=environment(), stdout=terminal, stderr=terminal)
     os.close(terminal)
     shown = b""
     while True:

@@ -45,6 +45,7 @@ def test_progress_is_printed_job_by_job(output_of_finished):
         r"\[\d+/\d+\] guided digits/learnable: 1 run,",
         r"\[\d+/\d+\] seeds digits/fixed: 4 runs",
         r"13 of 13 jobs done",
+        r"\d of \d orderings so far as published, .*; report: results/report.html$",
     ):
         assert re.search(f"^{line}", output_of_finished, re.MULTILINE), line
 

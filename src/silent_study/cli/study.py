@@ -301,8 +301,7 @@ def _gather(options: argparse.Namespace) -> int:
     over_preset = {key: value for key, value in own_settings(options).items() if key != "preset"}
     plan = load_plan(options)
     check_code(RunStore(options.results / "store"), plan.all_known_packs())
-    report = gather_results(plan, dotted(over_preset))
-    print(f"report: {report}")
+    print(gather_results(plan, dotted(over_preset)))
     return 0
 
 

@@ -76,7 +76,9 @@ def _cells(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _at(revision: str, path: Path) -> dict[str, Any]:
     """Return a file of JSON as a revision of git has it."""
-    shown = subprocess.run(["git", "show", f"{revision}:./{os.path.relpath(path)}"], capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        ["git", "show", f"{revision}:./{os.path.relpath(path)}"], capture_output=True, text=True, check=False
+    )
     if shown.returncode:
         raise StoreError(f"--against {revision}: git has no {path} there: {shown.stderr.strip()}")
     document: dict[str, Any] = json.loads(shown.stdout)

@@ -16,7 +16,7 @@ from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.plan.selection import check_selections
 from silent_study.report import figures, gathered, page, tables
 from silent_study.report.cells import Cell, cells
-from silent_study.report.claims import Claim, claims
+from silent_study.report.claims import Claim, claims, headline
 from silent_study.report.context import Context, Record
 from silent_study.report.forest import forest
 from silent_study.report.grids import GridPoint, grid_points, grid_table
@@ -39,8 +39,8 @@ _SHOWN_KINDS = (".html", ".svg", ".pdf", ".png")
 _KINDS = {*_SHOWN_KINDS, ".csv", ".md", ".tex"}
 
 
-def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
-    """Write everything that people and machines read of the results and return the page's path.
+def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> str:
+    """Write everything that people and machines read of the results; return the verdict and the page's path as a line.
 
     Raises:
         StoreError: A run is missing, altered or foreign, or a selection is not what the grid leads to.
@@ -52,9 +52,10 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> Path:
     for stale in marker.parent.glob("*.json"):
         stale.unlink()
     selection = {"selection.json": as_json(selections).encode()}
-    written = gather(records, _context(plan, selections, overrides), plan.results, f"{SHOWN}/{marker.stem}", selection)
+    context = _context(plan, selections, overrides)
+    written = gather(records, context, plan.results, f"{SHOWN}/{marker.stem}", selection)
     gathered.record(marker, plan.results, (record.name for record in records), written)
-    return plan.results / "report.html"
+    return f"{headline(claims(cells(records, context)))}; report: {plan.results / 'report.html'}"
 
 
 def gather(
