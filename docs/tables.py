@@ -77,7 +77,11 @@ def claims(study: str) -> list[Any]:
 def rows(study: str) -> pd.DataFrame:
     """Return the rows of Tables 2 to 4 and of the tables of our own experiments of a study."""
     tables = sorted((MEASURED / study / "tables").glob("*.csv"))
-    kept = [table for table in tables if table.stem.startswith(("table-2", "table-3", "table-4", "log-linear-prec", "two-layer-dec"))]
+    kept = [
+        table
+        for table in tables
+        if table.stem.startswith(("table-2", "table-3", "table-4", "log-linear-prec", "two-layer-dec"))
+    ]
     return pd.concat([pd.read_csv(table) for table in kept]).set_index(["dataset", "experiment", "method", "metric"])
 
 

@@ -174,6 +174,7 @@ def test_a_plot_per_cell_has_the_curves_of_both_branches(recorded):
     page = recorded.root / "dvc_plots" / "index.html"
     recorded.run(*compared)
     assert all(name in page.read_text() for name in names)
+    assert "<script src=" not in page.read_text()  # readable without a network
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def render(
         viewers=dict(_viewers(cells)),
         curves=curves,
         run_chart=run_chart(),
-        libraries=_libraries() if curves else "",
+        libraries=chart_libraries() if curves else "",
         diverged=[run for run in runs if run.diverged],
         runs=len(runs),
         provenance=list(_about_runs(runs, context)),
@@ -121,7 +121,7 @@ def _template(name: str) -> Template:
 
 
 @cache
-def _libraries() -> str:
+def chart_libraries() -> str:
     """Return Vega-Embed with all that it needs as one script, headed by the licences."""
     folders = sorted(resources.files("snakemake.assets").joinpath("data").iterdir(), key=lambda folder: folder.name)
     licences: dict[str, list[str]] = {}
