@@ -302,7 +302,7 @@ OFFICIAL, STAND_IN = "imagenet32", "tiny_imagenet32"
 TITLES = ("ImageNet 32x32", "Tiny ImageNet at 32x32")
 VERSIONS = {
     OFFICIAL: {"title": TITLES[0], "version": "all of it", "sha256": "a" * 64},
-    STAND_IN: {"title": TITLES[1], "version": "a stand-in, not comparable", "sha256": "b" * 64},
+    STAND_IN: {"title": TITLES[1], "version": "a stand-in, not comparable", "sha256": "b" * 64, "levels": 256},
 }
 
 
@@ -331,6 +331,7 @@ def test_the_stand_in_is_never_mixed_up_with_the_official_set(study, tmp_path):
         if table.parts and table.name != "claims":
             notes = " ".join(table.notes)
             assert "Tiny ImageNet at 32x32 (tiny_imagenet32; a stand-in, not comparable): sha256 bbbbbbbbbbbb" in notes
+            assert "a uniform model has 8.000 bits/dim" in notes
             assert "ImageNet 32x32 (imagenet32; all of it): sha256 aaaaaaaaaaaa" in notes
     titles = [drawing.title for drawing in draw(study.cells, study.context)]
     assert any(TITLES[1] in title for title in titles)

@@ -254,7 +254,7 @@ def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def facts(data: pd.DataFrame, context: Context) -> list[str]:
-    """Return notes on preset and protocol, and on each data set's digest, split, number of images and samples."""
+    """Return notes on preset and protocol, and on each data set: digest, split, size, a uniform model's bound."""
     protocols = [value for value in data["protocol"] if value] if len(data) else []
     lines = [f"Preset {context.preset}, protocol {described(protocols) or context.protocol}."]
     texts = {"data_sha256": "sha256 {}", "split": "{} split", "images": "{} images"}
@@ -262,6 +262,8 @@ def facts(data: pd.DataFrame, context: Context) -> list[str]:
     for (dataset,), rows in grouped(data, "dataset"):
         columns = {column: rows[column][rows[column] != ""] for column in texts if column in rows}
         made = [texts[column].format(described(list(values))) for column, values in columns.items() if len(values)]
+        if levels := context.datasets.get(dataset, {}).get("levels"):
+            made.append(f"a uniform model has {math.log2(levels):.3f} bits/dim")
         version = context.datasets.get(dataset, {}).get("version")
         about = f"{context.title(dataset)} ({dataset}{f'; {version}' if version else ''})"
         lines.append(f"Data set {about}: {', '.join(made) or 'nothing measured'}.")
