@@ -162,7 +162,7 @@ def aims(device: str) -> list[Aim]:
     ]
     guided = [
         Aim(
-            f"CIFAR-10, {method}, k = {k}: guided step over automatic differentiation",
+            f"CIFAR-10, {method}, k = {k}: step by hand over automatic differentiation",
             least,
             "guide",
             ratio_of(f"cifar10/learnable/{method}, k = {k}"),

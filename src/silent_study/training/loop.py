@@ -104,7 +104,7 @@ def step_sums(step: Step) -> Tensor:
     """Return what a step adds to ``_Sums.totals``: [4], float64."""
     guide = step.kl.new_zeros(()) if step.guide_log_likelihood is None else step.guide_log_likelihood.sum()
     parts = (step.loss.detach(), step.log_likelihood.sum(), step.kl.sum(), guide)
-    return torch.stack([part.double() for part in parts])
+    return torch.stack(parts).double()
 
 
 @dataclass
