@@ -214,7 +214,7 @@ class TangentControl(Estimator):
             tangent = TangentObjective.at(objective, q.mean)
         except TypeError as error:
             raise EstimatorError(f"estimator {self.name!r}: {error}") from error
-        return super().estimate(q, objective, replace(given, control=tangent))
+        return super().estimate(q, objective, replace(given, control=tangent))  # type: ignore[safe-super]
 
 
 @register
