@@ -25,6 +25,7 @@ _LABELS = {
     "none": "None",
     "reparameterization": "Reparameterization",
     "reparameterization-silent-control": "Reparameterization, silent control",
+    "reparameterization-tangent-control": "Reparameterization, tangent control",
     "gumbel-softmax": "Gumbel-Softmax",
     "straight-through": "Straight-through",
     "straight-through-gumbel-softmax": "Straight-through Gumbel-Softmax",
@@ -38,6 +39,7 @@ _LABELS = {
     "reinforce-silent-control": "REINFORCE, silent control",
     "rloo": "RLOO",
     "rloo-silent-control": "RLOO, silent control",
+    "rloo-tangent-control": "RLOO, tangent control",
 }
 _ORDER = tuple(_LABELS)
 _LABEL_ENDS = dict(zip(GUIDANCE, ("", " + SG", " + sampled guide"), strict=True))

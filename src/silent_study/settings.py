@@ -25,7 +25,7 @@ PosteriorFamily = Literal["gaussian", "bernoulli"]
 Architecture = Literal["plain", "strided"]
 Initialization = Literal["standardized", "torch"]
 Precision = Literal["float32", "tf32", "bfloat16"]
-GuideDecoder = Literal["linear", "log-linear"]
+GuideDecoder = Literal["linear", "log-linear", "quadratic"]
 GuideRole = Literal["only", "annealed", "control"]
 Activation = Literal["square", "cosine"]
 PixelVariances = Literal["fixed", "learned"]
@@ -159,7 +159,7 @@ class SilentSettings:
         cutoff_epoch: Epoch after which the encoder is frozen; ``None`` is never.
         mean_rate: Learning rate of the linear decoder's mean part.
         precision_rate: Learning rate of its precision part.
-        guide: The linear decoder: ``linear`` or ``log-linear`` precision.
+        guide: The guide: a decoder with a ``linear`` or ``log-linear`` precision, or a ``quadratic`` one of two layers.
         log_term: How ``E log|s|`` is computed (``linear`` only).
     """
 
@@ -217,8 +217,8 @@ class RunSettings:
         cooldown_epochs: Last epochs, in which all learning rates fall linearly to 0.
         kl_warmup_epochs: First epochs, in which the weight of the KL divergence rises linearly from 0 to 1.
         last_layer_scale: Factor on the initial weights of the nonlinear decoder's last layer (``standardized`` only).
-        activation: Of a two-layer decoder's hidden units.
-        hidden_units: Their number.
+        activation: Of the hidden units of a reported two-layer decoder.
+        hidden_units: Number of hidden units of a two-layer decoder or guide.
 
     A field with a default was added after runs had been stored. Its default is not written, so these keep their ids.
     """

@@ -79,6 +79,15 @@ def test_a_log_linear_guide_has_its_parts(tiny, cell):
     assert all(rates[id(weight)] == rate for head, rate in heads.items() for weight in head.parameters())
 
 
+def test_a_quadratic_guide_has_one_rate(tiny):
+    settings = tiny.settings("learnable/reparameterization+silent", silent={"guide": "quadratic"}, hidden_units=4)
+    vae = build(settings)
+    assert isinstance(vae.guide, TwoLayerDecoder)
+    assert (vae.guide.activation, len(vae.guide.hidden.weight)) == ("square", 4)
+    rates = {id(weight): part.rate for part in build_optimizers(settings, vae).values() for weight in part.parameters}
+    assert {rates[id(weight)] for weight in vae.guide.parameters()} == {0.002}
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_start_is_the_seeds(tiny, cell):
     settings = tiny.settings(cell)

@@ -48,6 +48,7 @@ RESUMED: dict[str, tuple[str, dict[str, Any]]] = {
     "log-linear, discrete": ("log-linear/reinforce", {"gradient_clip": 1.0}),
     "two layers": ("two-layer/silent-bernoulli", {"variance": None}),
     "log-linear guide": ("learnable/reparameterization+silent", {"silent": {"guide": "log-linear"}}),
+    "quadratic guide": ("learnable/reinforce+silent", {"silent": {"guide": "quadratic"}, "hidden_units": 4}),
     "sampled guide": ("learnable/reinforce+sampled", {"silent": {"cutoff_epoch": 4}}),
     "PyTorch's start": ("learnable/silent-gaussian", {"initialization": "torch", "seed": 8}),
 }

@@ -24,7 +24,9 @@ from silent_gradients.estimators.silent_control import (
     ReinforceSilentBaseline,
     ReinforceSilentControl,
     ReparameterizationSilentControl,
+    ReparameterizationTangentControl,
     RlooSilentControl,
+    RlooTangentControl,
 )
 
 __all__ = [
@@ -44,8 +46,10 @@ __all__ = [
     "ReinforceSilentControl",
     "Reparameterization",
     "ReparameterizationSilentControl",
+    "ReparameterizationTangentControl",
     "Rloo",
     "RlooSilentControl",
+    "RlooTangentControl",
     "Silent",
     "State",
     "StraightThrough",

@@ -8,14 +8,23 @@ Gradients are with respect to the posterior's parameters, [B, p k]: the control'
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
+from silent_gradients.decoders.tangent import DecoderObjective, TangentObjective
 from silent_gradients.estimators import contract
-from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, State, register
+from silent_gradients.estimators.contract import (
+    Estimate,
+    Estimator,
+    EstimatorError,
+    Given,
+    SampledEstimator,
+    State,
+    register,
+)
 from silent_gradients.estimators.pathwise import Reparameterization
 from silent_gradients.estimators.score_function import Reinforce, Rloo, ScoreFunction
 from silent_gradients.posteriors.contract import Posterior
@@ -182,3 +191,44 @@ class ReparameterizationSilentControl(SilentControl, Reparameterization):
 
         gradient, state = self.combined(pathwise(value), pathwise(control.sampled(z)) - exact, given.state)
         return Estimate(value.mean(0), value.mean(0) + (gradient * q.parameters).sum(1), state)
+
+
+class TangentControl(Estimator):
+    """A silent control variate without a guide: the tangent of the decoder at E z, linear in z.
+
+    The tangent costs k derivatives of the decoder along a direction.
+    """
+
+    needs_control = False
+
+    @classmethod
+    def supports(cls, family: type[Posterior]) -> bool:
+        return family.has_independent_coordinates and super().supports(family)
+
+    def estimate(self, q: Posterior, objective: Objective, given: Given) -> Estimate:
+        if not isinstance(objective, DecoderObjective):
+            raise EstimatorError(
+                f"objective: estimator {self.name!r} needs that of a decoder, got {type(objective).__name__}"
+            )
+        try:
+            tangent = TangentObjective.at(objective, q.mean)
+        except TypeError as error:
+            raise EstimatorError(f"estimator {self.name!r}: {error}") from error
+        return super().estimate(q, objective, replace(given, control=tangent))  # type: ignore[safe-super]
+
+
+@register
+@dataclass(frozen=True)
+class ReparameterizationTangentControl(TangentControl, ReparameterizationSilentControl):
+    """Pathwise gradient with the tangent of the decoder as control variate."""
+
+    name = "reparameterization-tangent-control"
+
+
+@register
+@dataclass(frozen=True)
+class RlooTangentControl(TangentControl, RlooSilentControl):
+    """Leave-one-out gradient with the tangent of the decoder as control variate."""
+
+    name = "rloo-tangent-control"
+    requirement = "of independent latent variables whose support is the same for all parameters"

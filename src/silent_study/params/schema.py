@@ -123,7 +123,9 @@ class ExperimentParams(_Strict):
         description="Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the "
         "analytic heads are float32.",
     )
-    guide: GuideDecoder = Field("linear", description="Precision of the guide; linear is the paper's.")
+    guide: GuideDecoder = Field(
+        "linear", description="Precision of the guide, linear is the paper's; or a quadratic guide."
+    )
     log_term: LogTerm = Field("taylor-square", description="E log|s| of a linear guide; taylor-square is the paper's.")
     plateau_epochs: float = Field(0.0, ge=0, description="Epochs with the silent gradient alone before annealing.")
     estimator_options: dict[str, float] = Field(
@@ -139,7 +141,9 @@ class ExperimentParams(_Strict):
         0.1, description="Factor on the initial weights of the nonlinear decoder's last layer (standardized only)."
     )
     activation: Activation = Field("square", description="Of the hidden units of a two-layer decoder.")
-    hidden_units: PositiveInt = Field(64, description="Number of hidden units of a two-layer decoder.")
+    hidden_units: PositiveInt = Field(
+        64, description="Number of hidden units of a two-layer decoder or a quadratic guide."
+    )
     pixel_variances: PixelVariances = Field(
         "fixed", description="Variance of a two-layer decoder: that of the grid, or learned, one for each pixel."
     )

@@ -254,7 +254,7 @@ class Plan:
         """Return the settings that all runs of a cell share."""
         section, source, method = self._section(cell), self.params.sources[cell.dataset], cell.method
         traits = EXPERIMENTS[cell.experiment]
-        two_layer = traits.decoder == "two-layer"
+        two_layer, quadratic = traits.decoder == "two-layer", method.guide != "none" and section.guide == "quadratic"
         return {name: getattr(section, name) for name in _COPIED} | {
             "experiment": cell.experiment,
             "method": method.name,
@@ -276,7 +276,7 @@ class Plan:
             "estimator_options": section.options_of(method),
             "snapshot_epochs": tuple(section.snapshot_epochs),
             "activation": section.activation if two_layer else None,
-            "hidden_units": section.hidden_units if two_layer else None,
+            "hidden_units": section.hidden_units if two_layer or quadratic else None,
         }
 
     def grid_runs(self, cell: Cell, selections: Selections) -> list[tuple[Point, RunSettings]]:

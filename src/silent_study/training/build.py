@@ -26,7 +26,7 @@ from silent_gradients.networks import encoder, set_precision
 from silent_gradients.posteriors import FAMILIES
 from silent_gradients.schedules import SilentSchedule
 from silent_gradients.vae import VAE
-from silent_study.settings import EXPERIMENTS, RunSettings, SilentSettings
+from silent_study.settings import EXPERIMENTS, Activation, RunSettings, SilentSettings
 from silent_study.training.optimizer import AdamW
 from silent_study.training.seeds import derived_seed
 
@@ -78,16 +78,7 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
         decoder = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
     elif kind == "two-layer":
         assert settings.activation is not None
-        assert settings.hidden_units is not None
-        decoder = TwoLayerDecoder(
-            settings.latent_dim,
-            settings.data.dimensions,
-            settings.hidden_units,
-            settings.activation,
-            scale.scale.square() if settings.variance is None else settings.variance,
-            start,
-            learned_variance=settings.variance is None,
-        )
+        decoder = _two_layers(settings, settings.activation, scale, start)
     else:
         decoder = ConvolutionalDecoder(
             network.architecture,
@@ -101,6 +92,8 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
     guide: Decoder | None = None
     if settings.silent is not None and settings.silent.guide == "log-linear":
         guide = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
+    elif settings.silent is not None and settings.silent.guide == "quadratic":
+        guide = _two_layers(settings, "square", scale, start)
     elif settings.silent is not None:
         guide = LinearPrecisionDecoder(settings.latent_dim, scale, settings.silent.log_term, small_weights=small)
     estimator = None
@@ -108,6 +101,16 @@ def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[
         estimator = estimators.create(settings.estimator, settings.estimator_options)
     guide_estimator = estimator if settings.silent is not None and settings.silent.sampled else None
     return VAE(network_encoder, family, decoder, estimator, guide, guide_estimator)
+
+
+def _two_layers(
+    settings: RunSettings, activation: Activation, scale: Standardization, mean: Tensor | None
+) -> TwoLayerDecoder:
+    assert settings.hidden_units is not None
+    learned = settings.variance is None
+    variance = scale.scale.square() if settings.variance is None else settings.variance
+    sizes = settings.latent_dim, settings.data.dimensions, settings.hidden_units
+    return TwoLayerDecoder(*sizes, activation, variance, mean, learned_variance=learned)
 
 
 def silent_schedule(settings: SilentSettings | None) -> SilentSchedule | None:
@@ -145,6 +148,8 @@ def build_optimizers(settings: RunSettings, vae: VAE) -> dict[str, AdamW]:
     if settings.silent is not None and isinstance(vae.guide, LinearHeadsDecoder):
         parts["guide_mean"] = (vae.guide.mean_head, settings.silent.mean_rate)
         parts["guide_precision"] = (vae.guide.precision_head, settings.silent.precision_rate)
+    elif settings.silent is not None and vae.guide is not None:
+        parts["guide"] = (vae.guide, settings.silent.mean_rate)
     return {
         name: AdamW(module.parameters(), rate, settings.betas, settings.weight_decay, settings.gradient_clip)
         for name, (module, rate) in parts.items()

@@ -1,6 +1,8 @@
 """Two layers with an exact expectation, against the sum over all latents, and against another form of them."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -101,3 +103,19 @@ def test_impossible_arguments_are_named():
         with pytest.raises(error, match=message):
             TwoLayerDecoder(*arguments)
     assert TwoLayerDecoder(2, D, R, "cosine", 0.1).double().log_precision.dtype == DOUBLE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["square", "cosine"])
+def test_memory_is_bounded_by_blocks(activation):
+    """A step of 64 images of 784 pixels, 200 latent variables and 256 hidden units, torch itself included."""
+    program = (
+        "import resource, torch\n"
+        "from silent_gradients import Gaussian, TwoLayerDecoder\n"
+        f"decoder = TwoLayerDecoder(200, 784, 256, {activation!r}, 0.01, learned_variance=True)\n"
+        "q = Gaussian(torch.randn(64, 400, requires_grad=True))\n"
+        "decoder.objective(torch.rand(64, 784)).expectation(q).sum().backward()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 1.5e6  # KiB

@@ -20,11 +20,14 @@ from tests.method.reference import (
     normal,
     seeded,
 )
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Normal
 
 from silent_gradients import (
+    Decoder,
     ExactObjective,
     FixedVarianceDecoder,
+    GaussianLikelihood,
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     Objective,
@@ -48,16 +51,16 @@ X = normal(IMAGES, DIMENSIONS, seed=72)
 CPU = torch.device("cpu")
 
 
-@dataclasses.dataclass
-class Smooth:
-    """-|x - tanh(W z + b)|^2: nonlinear, known at samples only."""
+class Smooth(Decoder):
+    """p(x|z) = N(tanh(W z + b), 1/2): nonlinear, known at samples only."""
 
-    x: Tensor
-    weight: Tensor
-    bias: Tensor
+    def __init__(self, latent_dim):
+        super().__init__(latent_dim, DIMENSIONS)
+        self.linear = nn.Linear(latent_dim, DIMENSIONS)
 
-    def sampled(self, z):
-        return -(self.x - torch.tanh(z @ self.weight.T + self.bias)).square().sum(-1)
+    def likelihood(self, z):
+        precision_squared = torch.full((1,), 2.0, dtype=z.dtype)
+        return GaussianLikelihood(torch.tanh(self.linear(z)), 0.5 * precision_squared.log(), precision_squared)
 
 
 @dataclasses.dataclass
@@ -70,9 +73,13 @@ class Problem:
 
 
 def smooth_problem(family):
-    weight = normal(DIMENSIONS, LATENTS[family], seed=73).requires_grad_()
-    bias = normal(DIMENSIONS, seed=74).requires_grad_()
-    return Problem(lambda x: Smooth(x, weight, bias), [weight, bias], Smooth(X, weight, bias).sampled)
+    decoder = with_weights(Smooth(LATENTS[family]), 73)
+    weight, bias = decoder.parameters()
+
+    def density(z):
+        return Normal(torch.tanh(z @ weight.T + bias), 0.5**0.5).log_prob(X).sum(-1)
+
+    return Problem(decoder.objective, [weight, bias], density)
 
 
 def fixed_problem(family):
@@ -212,6 +219,8 @@ def test_shapes_value_and_evaluations(name, options, family, problem):
     counted = []
 
     class Counting:
+        decoder, x = inner.decoder, inner.x
+
         def sampled(self, z):
             assert z.shape[1:] == (IMAGES, LATENTS[family])
             counted.append(len(z))
@@ -332,7 +341,7 @@ def test_a_missing_control_is_named(name):
 @pytest.mark.parametrize("name", [name for name, estimator in REGISTRY.items() if estimator.exact])
 def test_an_objective_without_an_expectation_is_refused_where_one_is_needed(name):
     q, objective = FAMILIES["bernoulli"](PARAMETERS["bernoulli"]), smooth_problem("bernoulli").objective(X)
-    with pytest.raises(EstimatorError, match=r"exact expectation.*Smooth"):
+    with pytest.raises(EstimatorError, match=r"exact expectation.*SampledObjective"):
         create(name)(q, objective, state={})
 
 
