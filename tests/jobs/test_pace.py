@@ -132,18 +132,6 @@ def test_what_was_not_measured_is_not_known(plan):
     assert pace.pack(PackSpec("baselines", run.cell, (run, other), None)) is None
 
 
-def test_epochs_that_runs_of_a_pack_share_count_once(plan):
-    runs = first(plan, "digits/learnable/reparameterization+silent")
-    forked = next(run for run in runs if run.silent.cutoff_epoch == 30)
-    trunk = forked.without_cutoff
-    # Its last ten epochs, each with an evaluation.
-    rest = 18 * 10 * 1.0 + 10 * 237 * 4 * 0.01
-    pace = pace_of(runs)
-    pack = PackSpec("guided", forked.cell, (forked, trunk), None)
-    assert pace.pack(pack) == pytest.approx(pace.training(trunk) + rest)
-    assert pace.pack(dataclasses.replace(pack, members=(forked,))) == pace.training(forked)
-
-
 def test_rates_seeds_and_epochs_change_no_steps_time(plan):
     for name in ("digits/fixed/reinforce", "digits/learnable/reparameterization+silent"):
         assert len({architecture(run) for run in first(plan, name)}) == 1

@@ -372,11 +372,23 @@ def test_a_stack_shares_epochs_as_single_runs_do(tiny, store, tmp_path, trained)
     tiny.run(pack, store, stack=4)
     assert trained == [pack.members[0].name, pack.members[3].name, pack.members[1].name, pack.members[2].name]
     for found, wanted in zip(folders(store, pack), trained_apart(tiny, pack, tmp_path / "apart"), strict=True):
-        found, wanted = (
-            [json.loads(line)["frozen"] for line in content.splitlines()]
-            for content in ((found / "curve.jsonl").read_text(), wanted["curve.jsonl"])
-        )
-        assert found == wanted
+        lines = ((found / "curve.jsonl").read_text().splitlines(), wanted["curve.jsonl"].splitlines())
+        for ours, alone in zip(*(map(json.loads, each) for each in lines), strict=True):
+            assert ours["frozen"] == alone["frozen"]
+            # A stack rounds otherwise than a run alone.
+            assert ours["train_bpd"] == pytest.approx(alone["train_bpd"], rel=1e-4)
+
+
+def test_a_trunk_past_the_cutoff_is_not_forked(tiny, store, tmp_path):
+    """A cut-off that is added to the grid after the trunk was stopped in the middle of the next epoch."""
+    pack = family(tiny)
+    trunk, later = pack.members[0], pack.members[2]
+    answers = iter([False] * (4 * later.unfrozen_epochs + 1) + [True])
+    with pytest.raises(Interrupted):
+        tiny.run(dataclasses.replace(pack, members=(trunk,)), store, stop=lambda: next(answers))
+    both = dataclasses.replace(pack, members=(trunk, later))
+    tiny.run(both, store)
+    assert [results(folder) for folder in folders(store, both)] == trained_apart(tiny, both, tmp_path / "apart")
 
 
 def test_other_data_than_the_plans_are_refused(tiny, store):

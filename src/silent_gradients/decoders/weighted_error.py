@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from silent_gradients.posteriors.contract import JointCumulants, Posterior, joint_cumulants
 
@@ -49,9 +50,10 @@ def weighted_error(
         bias_s: c, shape [D].
     """
     heads = (x, noise, weight_m, bias_m, weight_s, bias_s)
-    # The compiler has no rule for the function; a family with cumulants of its own has no such function.
+    # The compiler and forward mode have no rule for the function; a family with cumulants of its own has no such one.
     own_cumulants = type(q).joint_cumulants is not Posterior.joint_cumulants
-    if weight_m.numel() < LARGE or own_cumulants or torch.compiler.is_compiling():
+    without_rule = torch.compiler.is_compiling() or forward_ad._current_level >= 0
+    if weight_m.numel() < LARGE or own_cumulants or without_rule:
         return _from_cumulants(q.joint_cumulants(weight_m, weight_s), x, noise, bias_m, bias_s)
     cumulants = () if q.is_gaussian else (q.third_cumulant, q.fourth_cumulant)
     return WeightedError(*_WeightedError.apply(*heads, q.mean, q.variance, *cumulants)[:3])
@@ -81,7 +83,7 @@ def _plain(
 
 
 class _WeightedError(torch.autograd.Function):
-    """``_plain`` with its first derivatives; those of higher order and of forward mode are those of ``_plain``.
+    """``_plain`` with its first derivatives; those of higher order are those of ``_plain``.
 
     Products of weights are made once and the terms in K22, summed over dimensions, are products with a vector. Factors
     per image multiply [B, k] in the place of [B, D].
@@ -121,19 +123,12 @@ class _WeightedError(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[3:])
         ctx.save_for_backward(*inputs, *output[1:])
-        ctx.save_for_forward(*inputs, *output[1:])
         ctx.inputs = len(inputs)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors[: ctx.inputs]
-        filled = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True))
-        slopes: Any = torch.func.jvp(_plain, inputs, filled)[1]
-        return *slopes, *(None for _ in ctx.saved_tensors[ctx.inputs + 2 :])
-
-    @staticmethod
     def backward(ctx: Any, by_error: Tensor | None, by_s: Tensor | None, by_v: Tensor | None, *_: None) -> Any:
-        inputs, (s, *kept) = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
+        saved = ctx.saved_tensors  # once: a checkpoint's tensors are unpacked by it
+        inputs, (s, *kept) = saved[: ctx.inputs], saved[ctx.inputs :]
         by_error = s.new_zeros(len(s)) if by_error is None else by_error
         by_s, by_v = (torch.zeros_like(s) if by is None else by for by in (by_s, by_v))
         if torch.is_grad_enabled():

@@ -136,19 +136,24 @@ def leased_device() -> Iterator["torch.device"]:
             build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
             raise LeaseError(
                 f"GPU {lease.name}: torch {torch.__version__}, {build}, finds no usable GPU; install a driver, or set "
-                "CUDA_VISIBLE_DEVICES= (empty) to use the CPU"
+                f"{_variable()}= (empty) to use the CPU"
             )
         yield torch.device(lease.device)
 
 
+def _variable() -> str:
+    """Return the environment variable that lists the devices."""
+    return "SILENT_GRADIENTS_DEVICES" if "SILENT_GRADIENTS_DEVICES" in os.environ else "CUDA_VISIBLE_DEVICES"
+
+
 def _devices() -> list[str]:
     """Return the devices to choose from: by UUID, or by the given name where nvidia-smi lists no such index."""
-    if "SILENT_GRADIENTS_DEVICES" in os.environ:
-        return _read_list(os.environ["SILENT_GRADIENTS_DEVICES"])
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(_variable())
     if visible is None:
         return [uuid for gpu in _ask_nvidia_smi("no GPU is used") for uuid in gpu]
     names = _read_list(visible)
+    if _variable() != "CUDA_VISIBLE_DEVICES":
+        return names
     # A batch system's indexes are relative to its job.
     if _batch_job() is not None or not any(name.isdigit() for name in names):
         return names
@@ -174,8 +179,8 @@ def _read_list(text: str) -> list[str]:
         names.append(name)
     if not names and text.strip().lower() not in _NO_DEVICES:
         raise LeaseError(
-            f"list of devices {text!r}: expected indexes or UUIDs, separated by commas; an empty list for the CPU, and "
-            "CUDA_VISIBLE_DEVICES not set for all GPUs"
+            f"{_variable()}={text}: expected indexes or UUIDs, separated by commas; nothing for the CPU; not set for "
+            "all GPUs"
         )
     return names
 

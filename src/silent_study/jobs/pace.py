@@ -100,18 +100,13 @@ class Pace:
         measured = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
         return as_json({**measured, "steps": {key: asdict(times) for key, times in self.steps.items()}})
 
-    def training(self, settings: RunSettings, *, forked: bool = False) -> float | None:
-        """Return the seconds of a run's training and its evaluations on the selection split; None if not measured.
-
-        A ``forked`` run begins at its cut-off (see ``PackSpec.trunks``).
-        """
+    def training(self, settings: RunSettings) -> float | None:
+        """Return the seconds of a run's training and its evaluations on the selection split; None if not measured."""
         times = self.steps.get(architecture(settings))
         if times is None:
             return None
         train, selection, _ = self._images(settings)
         steps, left = max(1, train // settings.batch_size), epochs_by_phase(settings)
-        if forked:
-            left |= {"guided": 0, "plain": 0}
         trained = sum(steps * epochs * getattr(times, phase) for phase, epochs in left.items())
         evaluations = -(-sum(left.values()) // settings.evaluate_every)
         return trained + evaluations * selection * settings.evaluation_samples * times.evaluated
@@ -128,8 +123,11 @@ class Pace:
         return evaluated * times.evaluated + draws * times.plain
 
     def pack(self, pack: PackSpec) -> float | None:
-        """Return the seconds of a pack if the store has none of its runs; None unless all of it was measured."""
-        parts = [self.training(run, forked=pack.trunks[run.name] != run) for run in pack.members]
+        """Return the seconds of a pack at most; None unless all of it was measured.
+
+        Every run is counted in full: one whose trunk the store has already shares no epochs (``PackSpec.trunks``).
+        """
+        parts = [self.training(run) for run in pack.members]
         if pack.evaluation is not None:
             parts += [self.evaluation(run, pack.evaluation) for run in pack.members]
         known = [part for part in parts if part is not None]

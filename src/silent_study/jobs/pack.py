@@ -235,8 +235,12 @@ class _Job:
         return Trainer(settings, self.data, folder, self.device, report=report)
 
     def _fork(self, trunk: Trainer) -> None:
-        """Begin the runs whose cut-off the trunk has reached by its state, unless they have begun already."""
-        for run in self.spec.members:
+        """Begin the runs whose cut-off the trunk has reached by its state, unless they have begun already.
+
+        A trunk that goes on in the middle of an epoch has gone past the cut-off: a run that lacks its state then is
+        trained from its start.
+        """
+        for run in self.spec.members if trunk.step == 0 else ():
             if run.unfrozen_epochs != trunk.epoch or self.spec.trunks[run.name] != trunk.settings:
                 continue
             begun = self.store.is_finished(run.name) or self.store.has_checkpoint(run.name)
@@ -297,10 +301,10 @@ def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:
 def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: StoredRun | None) -> StoredRun:
     """Write the files of a trained run and seal it in the store."""
     settings, working = trainer.settings, trainer.folder
-    result, images = trainer.result(), trainer.epoch * len(trainer.data.batches)
+    result, epochs = trainer.result(), trainer.epoch - trainer.shared_epochs
     write_json(working / SETTINGS, settings.to_json())
     write_json(working / RESULT, result)
-    write_json(working / PROVENANCE, provenance(started, trainer.seconds, images, trainer.device))
+    write_json(working / PROVENANCE, provenance(started, trainer.seconds, epochs * len(trainer.data.batches), trainer.device))
     if result["status"] == "finished":
         write_bytes_atomically(working / WEIGHTS, checkpoint.serialized(trainer.snapshot()))
     else:

@@ -223,9 +223,11 @@ class StatusReader:
 def _unfinished(store: RunStore, settings: RunSettings, folder: Path, now: float) -> RunStatus:
     progress = _progress(folder / PROGRESS)
     running, curve = store.is_locked(settings.name), _entries(folder / CURVE)
+    # A run that waits for its job to come to it has the state of another at its cut-off, and no process yet.
+    state: State = "running" if running else "stopped" if progress or curve else "planned"
     return RunStatus(
         settings.name,
-        "running" if running else "stopped",
+        state,
         settings.epochs,
         epoch=curve[-1]["epoch"] if curve else 0,
         share=progress.get("share", 0.0),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +120,7 @@ class Trainer:
     alpha: float = 0.0  # weight of the silent gradient in the current step
     diverged_epoch: int | None = None  # in which a value was not finite
     seconds: float = 0.0  # training time; runs that are trained together share it evenly
+    shared_epochs: int = 0  # that another run trained, and whose time is that run's
     curve: list[CurveEntry] = field(default_factory=list)  # entries of curve.jsonl
     selection: Metrics | None = None  # of the newest weights on the selection split; None if they were not evaluated
     speed: Speed = field(default_factory=Speed)  # of this run
@@ -294,8 +294,8 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (CODE, *map(snapshot_file, settings.snapshot_epochs)):
             if (self.folder / name).exists():
-                shutil.copyfile(self.folder / name, folder / name)
-        checkpoint.save(folder, self._state(settings))
+                write_bytes_atomically(folder / name, (self.folder / name).read_bytes())
+        checkpoint.save(folder, self._state(settings) | {"seconds": 0.0, "shared_epochs": self.epoch})
 
     def _state(self, settings: RunSettings) -> dict[str, Any]:
         return self.snapshot() | {
@@ -306,6 +306,7 @@ class Trainer:
             "sums": asdict(self.sums),
             "order": self.order,
             "seconds": self.seconds,
+            "shared_epochs": self.shared_epochs,
             "curve": json.dumps(self.curve),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "generators": {stream: source.get_state() for stream, source in self.generators.items()},
@@ -319,7 +320,8 @@ class Trainer:
         self.vae.load_state_dict(saved["vae"])
         self.state = {name: value.to(self.device) for name, value in saved["state"].items()}
         self.epoch, self.step, self.order = saved["epoch"], saved["step"], saved["order"]
-        self.diverged_epoch = saved.get("diverged_epoch")  # older checkpoints do not have it
+        self.diverged_epoch = saved.get("diverged_epoch")  # older checkpoints have neither of these
+        self.shared_epochs = saved.get("shared_epochs", 0)
         self.sums = _Sums(**saved["sums"])
         self.sums.totals = self.sums.totals.to(self.device)
         self.seconds, self.curve = saved["seconds"], json.loads(saved["curve"])
