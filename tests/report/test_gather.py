@@ -16,6 +16,7 @@ from tests.report.conftest import FIXED, LEARNABLE, MISSING, Study
 from silent_study.report import page
 from silent_study.report.claims import VERDICTS
 from silent_study.report.gather import gather
+from silent_study.report.printed import significant
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "col", "source"}
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def test_every_number_of_the_tables_is_in_the_page_and_leads_to_its_cell_or_run(
             assert any(value == pytest.approx(entry["measured"], rel=1e-8) for value in values)
     words = " ".join(page_of(gathered).text)
     for variance in pd.read_csv(gathered / "tables" / "table-1-gradient-variance.csv")["batch_mean"]:
-        assert f"{variance:.3g}" in words
+        assert significant(variance) in words
     for entry in pd.read_csv(gathered / "tables" / "grid.csv").to_dict("records"):
         # On the map, and in the list.
         assert len(re.findall(rf'<a href="#{re.escape(entry["name"])}">{entry["selection_bpd"]:.3f}', text)) == 2
