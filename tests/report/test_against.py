@@ -8,13 +8,16 @@ import pytest
 from silent_study.report.against import against, write_against
 from silent_study.store.runs import StoreError
 
-HERE = {"digits": {"fixed": {"reinforce": {"bpd": 2.5, "kl": 20.0, "seeds": 3}, "silent-gaussian": {"seeds": 0}}}}
-THERE = {"digits": {"fixed": {"reinforce": {"bpd": 2.75, "kl": 19.0, "seeds": 1}}, "learnable": {}}}
+ABOUT = {"preset": "digits", "protocol": "holdout"}
+HERE = {
+    **ABOUT,
+    "digits": {"fixed": {"reinforce": {"bpd": 2.5, "kl": 20.0, "seeds": 3}, "silent-gaussian": {"seeds": 0}}},
+}
+THERE = {**ABOUT, "digits": {"fixed": {"reinforce": {"bpd": 2.75, "kl": 19.0, "seeds": 1}}, "learnable": {}}}
 
 
 def test_changes_are_here_minus_there_and_cells_of_either_have_a_row():
-    about = {"preset": "digits", "protocol": "holdout"}
-    table = against({**about, **HERE}, {**about, **THERE}, "main")
+    table = against(HERE, THERE, "main")
     changes = table.data.set_index(["cell", "metric"])["change"]
     assert changes["digits/fixed/reinforce", "bpd"] == -0.25
     assert changes["digits/fixed/reinforce", "kl"] == 1

@@ -122,9 +122,11 @@ def column(browser, table, name):
 def test_the_verdict_is_read_first(browser):
     (lead,) = browser.texts("header .lead")
     assert " orderings so far as published, " in lead
-    assert browser.shown("header img.forest")
     # Above the fold.
     assert browser.run("return document.querySelector('.lead').getBoundingClientRect().bottom") < 400
+    for width in (1280, 375):
+        browser.open(width=width)
+        assert until(lambda: browser.run("return document.querySelector('img.forest').naturalWidth") > 270)
 
 
 def test_a_number_is_that_of_the_records_and_leads_to_them(browser, whole):

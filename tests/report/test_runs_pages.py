@@ -18,9 +18,9 @@ def curve(values):
 def test_a_runs_curve_is_thinned_and_without_its_highest_values():
     found = run_curve(curve([1e6, *np.linspace(4, 3, 999)]))
     assert (found["epoch"][-1], found["selection"][-1], found["training"][-1]) == (1000, 3.0, 2.5)
-    assert len(found["epoch"]) == 54
+    assert len(found["epoch"]) == 36
     assert max(found["selection"]) < 4
-    assert max(np.diff(found["epoch"])) <= 18
+    assert max(np.diff(found["epoch"])) <= 26
 
 
 @pytest.mark.parametrize(("values", "epochs"), [([3.0], [1]), ([math.nan, 3.0, math.inf], [2]), ([math.nan], None)])

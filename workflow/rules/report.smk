@@ -20,7 +20,7 @@ rule gather:
         ),
         report(
             directory("results/snakemake-report/{id}/figures"),
-            patterns=["{name}.svg", "{name}.png"],
+            patterns=["{name}.svg"],
             caption="../report/figure.rst",
             category="Figures",
             labels={"figure": "{name}"},

@@ -59,10 +59,10 @@ def against(here: dict[str, Any], there: dict[str, Any], revision: str) -> Table
         row["Seeds", "here"], row["Seeds", revision] = (str(cell.get("seeds", NOTHING)) for cell in (one, other))
         groups.setdefault(f"{dataset}, {EXPERIMENTS[experiment].title}", []).append(row)
     parts = tuple(Part.of(caption, lines, headers=1) for caption, lines in groups.items())
-    presets = " and ".join(str(tree.get(key)) for key in ("preset", "protocol") for tree in (here, there))
+    presets = ["preset {preset}, protocol {protocol}".format_map(tree) for tree in (here, there)]
     notes = (
         f"Means over seeds of results/{METRICS} in the working tree and in {revision}; change: here minus there.",
-        f"Presets and protocols here and there: {presets}.",
+        f"Here: {presets[0]}. {revision}: {presets[1]}.",
     )
     return Table("against", f"Against {revision}", notes, pd.DataFrame(rows), parts)
 

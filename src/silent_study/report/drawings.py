@@ -125,7 +125,8 @@ def for_page(svg: str) -> str:
 
 def in_page(chart: Mapping[str, Any]) -> dict[str, Any]:
     """Return a Vega-Lite specification in the ink of the page around it."""
-    text = json.dumps({**chart, "config": _CONFIG})
+    larger = {part: {**_CONFIG[part], "labelFontSize": 12, "titleFontSize": 12} for part in _PARTS}
+    text = json.dumps({**chart, "config": {**_CONFIG, **larger}})
     found: dict[str, Any] = json.loads(text.replace(INK, "currentColor").replace(f'"{PAPER}"', "null"))
     return found
 
@@ -140,7 +141,9 @@ def _of_matplotlib(figure: Figure) -> str:
 def exported(drawn: Figure | dict[str, Any], width: float) -> dict[str, bytes]:
     """Return a drawing as SVG and PDF, and of the page's width as PNG, in a width in inches; its own is near that."""
     text = (
-        _of_matplotlib(drawn) if isinstance(drawn, Figure) else vl_convert.vegalite_to_svg({**drawn, "config": _CONFIG})
+        _of_matplotlib(drawn)
+        if isinstance(drawn, Figure)
+        else vl_convert.vegalite_to_svg({**drawn, "config": {**_CONFIG, "aria": False}})
     )
     own, height = (float(size) for size in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0])
 

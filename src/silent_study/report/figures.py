@@ -25,7 +25,7 @@ from silent_study.report.statistics import summarize
 
 _DASHES = dict(zip(GUIDANCE, ([4, 2], [1, 0], [1, 1.5]), strict=True))
 _SHAPES = dict(zip(GUIDANCE, ("cross", "circle", "triangle-up"), strict=True))
-_POINTS = 60
+_POINTS = 40
 """Most points of a curve in the page."""
 # Quantile of the values of a kind of posterior above which curves are cut: first epochs would hide later differences.
 _SHOWN = 0.9

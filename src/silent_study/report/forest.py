@@ -92,7 +92,7 @@ def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
     ends = [end for claim in found for end in (claim.difference.low, claim.difference.high) if not math.isnan(end)]
     values += [max(-most, min(most, end)) for end in ends]
     axes.set_xscale("symlog", linthresh=_LINEAR, linscale=0.6)
-    ticks = [0.0, *(sign * size for size in (0.05, 0.1, 0.3, 1, 3) for sign in (-1, 1))]
+    ticks = [0.0, *(sign * size for size in ((0.05, 0.1, 0.3, 1, 3) if wide else (0.1, 1)) for sign in (-1, 1))]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(min([*values, -_LINEAR]) * 1.3, max([*values, _LINEAR]) * 1.3)
     axes.axvline(0.0, color=INK, linewidth=0.8)
@@ -108,7 +108,7 @@ def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
     axes.tick_params(left=False)
     axes.spines["left"].set_visible(False)
     axes.set_ylim(heights[-1] + 0.7, -0.6)
-    axes.set_xlabel("difference in bits/dim; left of 0, the first is better")
+    axes.set_xlabel("difference in bits/dim; left of 0, the first is better", loc="right", size=7)
     mark = Line2D([], [], marker="D", color=INK, fillstyle="none", linestyle="")
     if any(not math.isnan(claim.published_difference) for claim in found):
         figure.legend([mark], ["published"], loc="lower left", fontsize=7, frameon=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,8 +36,7 @@ LARGEST_FACTOR_ANALYSIS = 4096
 SHOWN = "snakemake-report"
 """Name of the folder, below the results, of what Snakemake's own report shows."""
 
-_SHOWN_KINDS = (".html", ".svg", ".pdf", ".png")
-_KINDS = {*_SHOWN_KINDS, ".csv", ".md", ".tex"}
+_KINDS = {".html", ".svg", ".pdf", ".png", ".csv", ".md", ".tex"}
 
 
 def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> str:
@@ -88,7 +88,7 @@ def gather(
     # Packs and rounds finish in any order; nothing that is written may depend on it.
     records = sorted(records, key=lambda record: (record.round, record.name))
     contents = {**(others or {}), **_contents(records, context)}
-    copied = [name for name in contents if name.endswith(_SHOWN_KINDS)] if shown else []
+    copied = [name for name in contents if re.search(r"(\.html|(?<!-column)\.svg)$", name)] if shown else []
     contents |= {f"{shown}/{name}": contents[name] for name in copied}
     for path in (path for folder in ("tables", "figures", "curves") for path in (out / folder).rglob("*.*")):
         if path.suffix in _KINDS and path.relative_to(out).as_posix() not in contents:

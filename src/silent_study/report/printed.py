@@ -167,6 +167,18 @@ class Part:
         found: list[list[bool]] = (values.eq(lowest) & several & chosen).to_numpy().tolist()
         return found
 
+    def kinds(self, place: int, text: str, best: bool, verdicts: Mapping[str, str]) -> str:
+        """Return the classes of an entry of a column in the page."""
+        classes = {
+            "more": self.more[place],
+            "number": self.numeric[place],
+            "best": best,
+            "name": place == self.headers - 1,
+            "words": self.names[place].endswith(("Status", "Marks")),
+            f"verdict {verdicts.get(text)}": text in verdicts,
+        }
+        return " ".join(name for name, applies in classes.items() if applies)
+
     def pad(self, place: int, text: str) -> int:
         """Return how many digits a number has less after its point than the longest one of its column."""
         longest, own = self._fractions[place], _fraction(text)
