@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args, get_type_hints
 
-NUMERICS_VERSION = 3
+NUMERICS_VERSION = 4
 """Version of the numerics, raised by hand when a change of the code alters the results of unchanged settings."""
 
 FLATTENED_TOLERANCE = 0.005

@@ -405,6 +405,17 @@ def test_the_plan_knows_its_presets_name(study, plan, selections, tmp_path):
     assert other.id(selections) != plan.id(selections)
 
 
+@pytest.mark.parametrize(("workers", "longest"), [(1, 64), (16, 64), (16, 4), (3, 7), (100, 3)])
+def test_runs_that_share_epochs_are_in_one_pack_if_it_holds_them(make, workers, longest):
+    grid = {"learning_rate": [0.001, 0.002, 0.003], "cutoff_epoch": [10, 20, 30, None]}
+    own = section("learnable", grid=grid) | {"execution": {"workers": workers, "runs_per_pack": longest}}
+    packs = make(own).packs("baselines", {}, "digits/learnable")
+    assert all(1 <= len(pack.members) <= longest for pack in packs)
+    places = {(run.without_cutoff.id, number) for number, pack in enumerate(packs) for run in pack.members}
+    families = {family for family, _ in places}
+    assert (len(places) == len(families)) == (longest >= 4)
+
+
 def test_how_jobs_are_cut_changes_no_run(make, plan, selections):
     other = make({"execution": {"workers": 5, "runs_per_pack": 3}})
     for round_ in ROUNDS:

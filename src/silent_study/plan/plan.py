@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import chain, count, pairwise, product
+from itertools import chain, count, groupby, pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -378,13 +378,21 @@ class Plan:
     def _cut(self, runs: Sequence[RunSettings], total: int) -> list[tuple[RunSettings, ...]]:
         """Cut runs, of ``total`` ones in the round, into packs of nearly equal length, none too long.
 
-        The packs of the round are enough for every worker.
+        The packs of the round are enough for every worker, unless that would part runs that share epochs
+        (``PackSpec.trunks``).
         """
         execution = self.params.execution
+        longest = execution.runs_per_pack
+        families = [list(family) for _, family in groupby(runs, lambda run: run.without_cutoff)]
+        parts = [family[start : start + longest] for family in families for start in range(0, len(family), longest)]
         workers = -(-execution.workers * len(runs) // max(1, total))
-        packs = max(-(-len(runs) // execution.runs_per_pack), min(workers, len(runs)))
-        bounds = [round(len(runs) * position / packs) for position in range(packs + 1)] if packs else []
-        return [tuple(runs[start:stop]) for start, stop in pairwise(bounds)]
+        packs = max(-(-len(runs) // longest), min(workers, len(parts)))
+        while True:
+            bounds = [round(len(parts) * position / packs) for position in range(packs + 1)] if packs else []
+            cut = [tuple(chain.from_iterable(parts[start:stop])) for start, stop in pairwise(bounds)]
+            if all(len(pack) <= longest for pack in cut):
+                return cut
+            packs += 1
 
     def manifest(self, pack: PackSpec) -> Path:
         """Return the path of a pack's manifest, which carries the id of the pack."""
