@@ -2,7 +2,8 @@
 
     python benchmarks/shared_epochs.py [--preset paper] [--json FILE]
 
-Runs of a pack that differ in their cut-off alone share the epochs before it. Epochs count by the pixels that they read.
+Runs of a pack that differ in their cut-off alone share the epochs before it. Epochs count by the pixels that they read
+and by the phase of their steps.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from pathlib import Path
 
 from measuring import preset_plan
 
-from silent_study.jobs.pace import expected_seconds
+from silent_study.jobs.pace import epochs_by_phase, expected_seconds
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Selections
+
+COSTS = {"guided": 1.3, "plain": 1.0, "frozen": 0.5}
+"""Assumed time of a step by phase, relative to a plain one's."""
 
 
 def main() -> None:
@@ -33,10 +37,11 @@ def main() -> None:
     for pack in (pack for round_ in ROUNDS for pack in plan.packs(round_, selections)):
         for run in (run for run in pack.members if run.id not in counted):
             counted.add(run.id)
-            seconds = expected_seconds(run, None, plan.params.sources)
-            whole[run.data.name] += seconds
+            epoch = expected_seconds(run, None, plan.params.sources) / run.epochs
+            seconds = {phase: epoch * COSTS[phase] * epochs for phase, epochs in epochs_by_phase(run).items()}
+            whole[run.data.name] += sum(seconds.values())
             if pack.trunks[run.name] != run:
-                shared[run.data.name] += seconds * run.unfrozen_epochs / run.epochs
+                shared[run.data.name] += seconds["guided"] + seconds["plain"]
     for dataset, seconds in whole.items():
         print(f"{dataset:24} {shared[dataset] / seconds:6.1%}")
     total = shared.total() / whole.total()

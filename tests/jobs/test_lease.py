@@ -171,7 +171,11 @@ def test_an_index_and_its_uuid_are_one_device(index, uuid, index_first, start):
 @pytest.mark.usefixtures("nvidia_smi")
 @pytest.mark.parametrize(
     ("visible", "message"),
-    [("7", "no GPU 7; nvidia-smi lists 0, 1"), ("0,2", "no GPU 2"), ("all", "CUDA_VISIBLE_DEVICES=all: expected indexes or UUIDs")],
+    [
+        ("7", "no GPU 7; nvidia-smi lists 0, 1"),
+        ("0,2", "no GPU 2"),
+        ("all", "CUDA_VISIBLE_DEVICES=all: expected indexes or UUIDs"),
+    ],
 )
 def test_a_device_that_does_not_exist_is_refused(monkeypatch, visible, message):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -183,7 +187,8 @@ def test_a_named_gpu_without_a_driver_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("SILENT_GRADIENTS_DEVICES", "0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(LeaseError, match=r"GPU 0: torch .* finds no usable GPU; .* SILENT_GRADIENTS_DEVICES= "), leased_device():
+    message = r"GPU 0: torch .* finds no usable GPU; .* SILENT_GRADIENTS_DEVICES= "
+    with pytest.raises(LeaseError, match=message), leased_device():
         pass
 
 

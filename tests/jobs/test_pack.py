@@ -347,7 +347,12 @@ def test_runs_that_differ_in_their_cutoff_share_their_epochs_before_it(tiny, sto
     pack = family(tiny, cell)
     apart, steps = trained_apart(tiny, pack, tmp_path / "apart"), []
     compute = Trainer.compute
-    monkeypatch.setattr(Trainer, "compute", lambda self, *given: (steps.append(self.settings), compute(self, *given)))
+
+    def counted(self, *given):
+        steps.append(self.settings)
+        compute(self, *given)
+
+    monkeypatch.setattr(Trainer, "compute", counted)
     tiny.run(pack, store)
     assert [results(folder) for folder in folders(store, pack)] == apart
     # Four steps an epoch, of which the second and third run leave out one and three.

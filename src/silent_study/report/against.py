@@ -44,12 +44,15 @@ def against(here: dict[str, Any], there: dict[str, Any], revision: str) -> Table
     ours, theirs = dict(_cells(here)), dict(_cells(there))
     groups: dict[str, list[dict[Any, str]]] = {}
     rows = []
-    for name in sorted(ours.keys() | theirs.keys(), key=rank):
+    names = ours.keys() | theirs.keys()
+    known = sorted((name for name in names if _is_known(name)), key=rank)
+    for name in [*known, *sorted(names.difference(known))]:
         dataset, experiment, method = name.split("/")
         one, other = ours.get(name, {}), theirs.get(name, {})
-        row: dict[Any, str] = {("", "Method"): METHODS[experiment][method].label}
+        label = METHODS[experiment][method].label if name in known else method
+        row: dict[Any, str] = {("", "Method"): label}
         for metric in _COMPARED:
-            values = [float(cell.get(metric, math.nan)) for cell in (one, other)]
+            values = [math.nan if cell.get(metric) is None else float(cell[metric]) for cell in (one, other)]
             values.append(values[0] - values[1])
             found = dict(zip(("here", revision, "change"), values, strict=True))
             rows.append({"cell": name, "metric": metric, **found})
@@ -57,7 +60,8 @@ def against(here: dict[str, Any], there: dict[str, Any], revision: str) -> Table
                 text = number(value, printed.DIGITS.get(metric, 3), sign=column == "change")
                 row[METRIC_LABELS.get(metric, "MSE"), column] = text
         row["Seeds", "here"], row["Seeds", revision] = (str(cell.get("seeds", NOTHING)) for cell in (one, other))
-        groups.setdefault(f"{dataset}, {EXPERIMENTS[experiment].title}", []).append(row)
+        title = EXPERIMENTS[experiment].title if experiment in EXPERIMENTS else experiment
+        groups.setdefault(f"{dataset}, {title}", []).append(row)
     parts = tuple(Part.of(caption, lines, headers=1) for caption, lines in groups.items())
     presets = ["preset {preset}, protocol {protocol}".format_map(tree) for tree in (here, there)]
     notes = (
@@ -65,6 +69,12 @@ def against(here: dict[str, Any], there: dict[str, Any], revision: str) -> Table
         f"Here: {presets[0]}. {revision}: {presets[1]}.",
     )
     return Table("against", f"Against {revision}", notes, pd.DataFrame(rows), parts)
+
+
+def _is_known(cell: str) -> bool:
+    """Return False for a cell of a revision with other experiments or methods."""
+    _, experiment, method = cell.split("/")
+    return experiment in METHODS and method in METHODS[experiment]
 
 
 def _cells(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

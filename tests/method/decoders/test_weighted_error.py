@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.method.families import FAMILIES, LATENTS, family_parameters
 from tests.method.reference import normal
+from torch import Tensor
 
 from silent_gradients.decoders.weighted_error import _from_cumulants, weighted_error
 
@@ -50,14 +51,15 @@ def close(found, wanted):
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_values_and_derivatives_of_first_and_second_order(name):
-    found, wanted = [], []
+    found: list[Tensor] = []
+    wanted: list[Tensor] = []
     for value, into in ((hand(name), found), (formula(name), wanted)):
         leaves = [each.clone().requires_grad_() for each in inputs(name)]
         outputs = value(*leaves)
         scalar = total(lambda *_, outputs=outputs: outputs)()
         first = torch.autograd.grad(scalar, leaves, retain_graph=True)
         twice = torch.autograd.grad(scalar, leaves, create_graph=True)
-        second = torch.autograd.grad(sum(each.square().sum() for each in twice), leaves)
+        second = torch.autograd.grad(torch.cat([each.flatten() for each in twice]).square().sum(), leaves)
         into += [*outputs, *first, *twice, *second]
     close(found, wanted)
 
