@@ -1,10 +1,12 @@
 """Time and memory of a step against k, batch size and image size: the exact gradient beside one sample's.
 
-    python benchmarks/scaling.py [--decoders fixed linear log-linear] [--rounds 12] [--device cpu] [--json FILE]
+    python benchmarks/scaling.py [--decoders fixed linear log-linear square cosine] [--rounds 12] [--device cpu]
 
 A step is a posterior's parameters (a leaf, in the encoder's place), the linear decoder's loss and its gradients by the
 parameters and the weights; no network, so that nothing hides what the gradient costs. Both kinds of steps take turns.
 Where k grows, an exponent is fitted: that of a straight line through the logarithms of the upper half of the sizes.
+Decoders of two layers have HIDDEN units, and beside them stands the matrix product over their pairs with its gradients,
+the least that their expectation takes.
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ from silent_gradients import (
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     Standardization,
+    TwoLayerDecoder,
 )
 from silent_gradients.estimators import create
 from silent_gradients.posteriors import FAMILIES
 from silent_study.training.device import configure_torch, peak_megabytes, reset_peak, resident_megabytes
 
+TWO_LAYERS = ("square", "cosine")
+HIDDEN = 256
 LEAST_SECONDS = 0.05
 """Steps are repeated until a measurement takes as long."""
 
@@ -39,13 +44,15 @@ SAMPLED = {"gaussian": "reparameterization", "bernoulli": "gumbel-softmax"}
 
 
 def decoder(kind: str, latent_dim: int, dimensions: int) -> Decoder:
-    """A linear decoder with its usual start."""
+    """A decoder with its usual start."""
     scale = Standardization(torch.full((dimensions,), 0.5), torch.full((dimensions,), 0.25), 1000.0)
     match kind:
         case "fixed":
             return FixedVarianceDecoder(latent_dim, dimensions, 0.01, scale.mean)
         case "linear":
             return LinearPrecisionDecoder(latent_dim, scale)
+        case "square" | "cosine":
+            return TwoLayerDecoder(latent_dim, dimensions, HIDDEN, kind, 0.01, scale.mean)
         case _:
             return LogLinearPrecisionDecoder(latent_dim, scale)
 
@@ -65,6 +72,14 @@ def step(
         torch.autograd.grad(estimate.surrogate.mean(), leaves)
 
     return run
+
+
+def products(latent_dim: int, batch: int, device: torch.device) -> Callable[[], None]:
+    """The product of variances with those of all pairs of hidden units, and its gradients by both."""
+    shapes = (batch, latent_dim), (HIDDEN * (HIDDEN + 1) // 2, latent_dim)
+    variance, pairs = (torch.rand(shape, device=device, requires_grad=True) for shape in shapes)
+    by_product = torch.rand(batch, len(pairs), device=device)
+    return lambda: [*torch.autograd.grad(variance @ pairs.T, (variance, pairs), by_product)].clear()
 
 
 def timed(run: Callable[[], None], device: torch.device) -> Callable[[], float]:
@@ -118,13 +133,17 @@ def sweep(options: argparse.Namespace, name: str, sizes: list[tuple[int, int, in
             exact = step(kind, posterior, "silent", *own)
             megabytes = peak(exact, device)
             sampled = step(kind, posterior, SAMPLED[posterior], *own)
-            taken = in_turns([timed(exact, device), timed(sampled, device)], options.rounds)
-            ratio = Spread.of([one / other for one, other in zip(*taken, strict=True)])
+            runs = [exact, sampled, *([products(latent_dim, batch, device)] if kind in TWO_LAYERS else [])]
+            taken = in_turns([timed(run, device) for run in runs], options.rounds)
+            ratio, *over = (
+                Spread.of([one / other for one, other in zip(taken[0], least, strict=True)]) for least in taken[1:]
+            )
             medians = [statistics.median(each) for each in taken]
             exact_medians.append(medians[0])
             print(
                 f"{latent_dim:6} {batch:5} {dimensions:6} {medians[0]:10.3f} {medians[1]:11.3f} {ratio.median:6.2f}"
-                f" {ratio.low:5.2f}-{ratio.high:5.2f} {megabytes:8.1f}",
+                f" {ratio.low:5.2f}-{ratio.high:5.2f} {megabytes:8.1f}"
+                + "".join(f"  {each.median:.2f} times the products" for each in over),
                 flush=True,
             )
             sized = {"k": latent_dim, "batch": batch, "dimensions": dimensions, "mib": megabytes}
@@ -137,7 +156,9 @@ def sweep(options: argparse.Namespace, name: str, sizes: list[tuple[int, int, in
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--decoders", nargs="+", default=["fixed", "linear"], choices=["fixed", "linear", "log-linear"])
+    parser.add_argument(
+        "--decoders", nargs="+", default=["fixed", "linear"], choices=["fixed", "linear", "log-linear", *TWO_LAYERS]
+    )
     parser.add_argument("--posteriors", nargs="+", default=["gaussian"], choices=sorted(SAMPLED))
     parser.add_argument("--latent", nargs="+", type=int, default=[64, 128, 256, 512, 1024, 2048, 4096])
     parser.add_argument("--batch", nargs="+", type=int, default=[16, 64, 256, 1024])
