@@ -20,7 +20,6 @@ from silent_study.jobs.borrowed import train_bundle
 from silent_study.params import load, resolve
 from silent_study.plan.plan import GRID_ROUNDS, Plan
 from silent_study.plan.selection import select
-from silent_study.settings import EvaluationSettings
 from silent_study.store import stale
 from silent_study.store.manifests import manifest_if_done
 from silent_study.store.runs import EVALUATION, RECORD, WEIGHTS, RunStore, StoreError, as_json, write_json
@@ -39,6 +38,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 GRID = {"learning_rate": [0.001, 0.002], "annealing_rate": [0.5]}
 EVALUATION_SETTINGS = {"samples": 2, "variance_images": 4, "variance_draws": 2, "reconstructions": 2}
+PRESETS = Path(__file__).parents[2] / "presets"
 ONE_POINT = {"experiments": {"learnable": {"digits": {"grid": {"learning_rate": [0.001]}}}}}
 ROUND = 18  # steps of a run
 
@@ -130,16 +130,18 @@ def test_the_seeds_of_the_only_point_are_trained_side_by_side(home, tmp_path, ca
     assert len(returned.absorb(plan, tmp_path / "out").taken) == 4
 
 
-def test_what_is_read_back_from_a_bundle_plans_the_same_runs(home):
-    plan = plan_here()
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_what_is_read_back_from_a_bundle_plans_the_same_runs(preset):
+    plan = Plan(resolve({"preset": preset, "grid_seed": 9}, PRESETS))
     again = bundle.bundled_plan(json.loads(json.dumps(bundle.settings_document(plan))), plan.results)
     assert again.cells() == plan.cells()
     for cell in plan.cells():
-        for round_ in ("baselines", "seeds"):
-            assert again.possible_runs(cell, round_) == plan.possible_runs(cell, round_)
-        assert again.first_run(cell) == plan.first_run(cell)
-    assert again.selection_id("baselines", "digits/learnable", {}) != ""
-    assert again.params.evaluation.resolved() == EvaluationSettings(**EVALUATION_SETTINGS)
+        assert again.first_run(cell).id == plan.first_run(cell).id
+        for round_ in plan.rounds(cell.group):
+            of_one, of_other = (each.possible_runs(cell, round_) for each in (plan, again))
+            assert [run for runs in of_one for run in runs] == [run for runs in of_other for run in runs]
+        assert again.shared_axes(cell.group) == tuple(plan.shared_axes(cell.group))
+    assert again.params.evaluation.resolved() == plan.params.evaluation.resolved()
 
 
 def altered(path: Path, name: str, change: Callable[[bytes], bytes]) -> None:
