@@ -235,6 +235,7 @@ def test_the_command_line_measures_steps_as_the_settings_ask(monkeypatch, device
     monkeypatch.setattr("silent_study.jobs.lease.acquire", lambda: Lease(device, "0"))
     monkeypatch.setattr("silent_study.jobs.stopwatch.measured_pace", measured_pace)
     monkeypatch.setattr("silent_study.training.device.configure_torch", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert cli.main(["pace", "--config", json.dumps({"preset": "study", "execution": {"steps": steps}})]) == 1
     assert found == [{"captured": captured}]
 

@@ -1,6 +1,7 @@
 """The page of differences to another revision, against the two files of metrics."""
 
 import json
+import math
 import subprocess
 
 import pytest
@@ -26,6 +27,13 @@ def test_changes_are_here_minus_there_and_cells_of_either_have_a_row():
     assert lines["REINFORCE"]["BPD", "change"] == "−0.250"
     assert (lines["REINFORCE"]["Seeds", "here"], lines["REINFORCE"]["Seeds", "main"]) == ("3", "1")
     assert lines["Silent (Gaussian)"]["BPD", "change"] == "–"
+
+
+def test_methods_that_are_gone_and_numbers_that_are_missing_have_rows():
+    there = THERE | {"digits": {"fixed": {"gone": {"bpd": 3.0}}, "lost": {"reinforce": {"bpd": None}}}}
+    data = against(HERE, there, "main").data.set_index(["cell", "metric"])["main"]
+    assert data["digits/fixed/gone", "bpd"] == 3.0
+    assert math.isnan(data["digits/lost/reinforce", "bpd"])
 
 
 def test_the_metrics_of_a_revision_come_from_git(tmp_path, monkeypatch):
