@@ -1,5 +1,6 @@
 """The jobs of preset ``paper`` on eight devices, simulated: they end at about the same time."""
 
+import dataclasses
 import heapq
 import json
 from pathlib import Path
@@ -30,7 +31,7 @@ def makespan(study, pace) -> tuple[float, float, float]:
     """Seconds until the last job ends, of all jobs over the devices, and of the longest one.
 
     Jobs begin in the order of their priority as soon as a device is free; a round begins when the one before it is
-    selected. Jobs train the members that no earlier job has trained.
+    selected. Jobs train the members that no earlier job has trained, and the epochs that members share once.
     """
     waiting: list[Any] = []
     running: list[Any] = []
@@ -44,7 +45,11 @@ def makespan(study, pace) -> tuple[float, float, float]:
         for pack in packs.values():
             priority = study.priority(SimpleNamespace(round=round_, group=group, id=pack.id))
             new = [run for run in pack.members if run.id not in trained]
-            parts = [pace.training(run, forked=pack.trunks[run.name] != run) for run in new]
+            parts = [pace.training(run) for run in new]
+            shared = [
+                dataclasses.replace(run, epochs=run.unfrozen_epochs) for run in new if pack.trunks[run.name] != run
+            ]
+            parts += [-pace.training(run) for run in shared]
             parts += [pace.evaluation(run, pack.evaluation) for run in pack.members if pack.evaluation is not None]
             seconds.append(sum(parts))
             trained.update(run.id for run in pack.members)
