@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, PixelVarianceDecoder, small_linear
 from silent_gradients.posteriors.contract import Posterior
@@ -103,7 +104,7 @@ def _squares(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor) -> tu
     weight = hidden.weight
     squared, a = weight.square(), F.linear(q.mean, weight, hidden.bias)
     factors = torch.stack((torch.ones_like(a), a))
-    total = _PairSums.apply(_square_kernel, q.variance, weight, gram, factors, None)
+    total = _pair_sums(_square_kernel, q.variance, weight, gram, factors, None)
     total = total + 4 * (a * F.linear(q.variance, weight * cross.T)).sum(1)
     if not q.is_gaussian:
         weighted = gram @ squared
@@ -119,7 +120,7 @@ def _normal_cosines(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor
     a, half = F.linear(q.mean, weight, hidden.bias), 0.5 * q.linear_variance(weight)
     factors = torch.stack((a.cos(), a.sin()))
     mean, slopes = factors * (-half).exp()
-    total = _PairSums.apply(_cosine_kernel, q.variance, weight, 0.5 * gram, factors, half) - (mean @ gram * mean).sum(1)
+    total = _pair_sums(_cosine_kernel, q.variance, weight, 0.5 * gram, factors, half) - (mean @ gram * mean).sum(1)
     return mean, total - 2 * (slopes * F.linear(q.variance, weight * cross.T)).sum(1)
 
 
@@ -167,6 +168,12 @@ def _cosine_kernel(covariance: Tensor, halves: Tensor | None) -> tuple[Tensor, T
     return even, odd, odd, even
 
 
+def _pair_sums(*arguments: Any) -> Tensor:
+    """Return ``_PairSums`` of its arguments, in forward mode without its backward pass."""
+    sums: Callable[..., Tensor] = _PairSums.forward if forward_ad._current_level >= 0 else _PairSums.apply
+    return sums(*arguments)
+
+
 class _PairSums(torch.autograd.Function):
     """sum_rs G_rs (p_1r p_1s F_1(C_rs, h_r + h_s) + p_2r p_2s F_2(C_rs, h_r + h_s)), [B], for C = V diag(v) V'.
 
@@ -212,9 +219,9 @@ class _PairSums(torch.autograd.Function):
             by_factors = by_factors + F.pad(torch.stack(by_left), (first, hidden - last))
             by_factors = by_factors + F.pad(torch.stack(by_right), (first, 0))
             by_gram.append(F.pad(summed.sum(0) * block.times, (first, 0)))
-            by_covariances = (by_covariance * block.counted).flatten(1)
+            by_covariances = (by_covariance * block.counted).reshape(len(variance), -1)
             by_variance = by_variance + by_covariances @ block.products
-            by_products = (by_covariances.T @ variance).unflatten(0, block.counted.shape)
+            by_products = (by_covariances.T @ variance).reshape(*block.counted.shape, -1)
             by_weight = by_weight + F.pad((by_products * weight[first:]).sum(1), (0, 0, first, hidden - last))
             by_weight = by_weight + F.pad((by_products * weight[block.rows, None]).sum(0), (0, 0, first, 0))
         by_half = None if half is None else -(factors * by_factors).sum(0)
@@ -239,7 +246,7 @@ def _blocks(variance: Tensor, weight: Tensor, gram: Tensor, half: Tensor | None)
     for start in range(0, hidden, size):
         rows, columns = slice(start, min(start + size, hidden)), slice(start, None)
         times = (torch.arange(start, hidden, device=weight.device) >= rows.stop).to(weight.dtype) + 1
-        products = (weight[rows, None] * weight[columns]).flatten(0, 1)
-        covariance = F.linear(variance, products).unflatten(1, (-1, hidden - start))
+        products = (weight[rows, None] * weight[columns]).reshape(-1, weight.shape[1])
+        covariance = F.linear(variance, products).reshape(len(variance), -1, hidden - start)
         halves = None if half is None else half[:, rows, None] + half[:, None, columns]
         yield _Block(rows, columns, times, gram[rows, columns] * times, products, covariance, halves)

@@ -41,6 +41,35 @@ def test_expectations_and_gradients_are_averages_of_the_density(activation, fami
         assert relative(ours, theirs) < 1e-9
 
 
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("activation", ["square", "cosine"])
+def test_blocks_of_pairs_add_up(activation, size, monkeypatch):
+    decoder = make(activation, "gaussian")
+    parameters = PARAMETERS["gaussian"].clone().requires_grad_()
+    wanted, results = [parameters, *decoder.parameters()], []
+    for rows in (R, size):
+        monkeypatch.setattr("silent_gradients.decoders.two_layer.chunk_size", lambda *_, rows=rows: rows)
+        total = decoder.objective(X).expectation(Gaussian(parameters)) @ normal(B, seed=703)
+        results.append([total.detach(), *gradients(total, *wanted)])
+    for whole, blocks in zip(*results, strict=True):
+        assert relative(blocks, whole) < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")  # torch's own, in forward mode
+@pytest.mark.parametrize("activation", ["square", "cosine"])
+def test_forward_mode_and_batched_gradients_agree_with_backward_mode(activation):
+    objective = make(activation, "gaussian").objective(X)
+
+    def values(parameters):
+        return objective.expectation(Gaussian(parameters))
+
+    parameters = PARAMETERS["gaussian"]
+    jacobian = torch.autograd.functional.jacobian(values, parameters)
+    for other in (torch.func.jacfwd(values)(parameters), torch.func.jacrev(values)(parameters)):
+        assert relative(other, jacobian) < 1e-12
+    assert relative(torch.autograd.functional.jacobian(values, parameters, vectorize=True), jacobian) < 1e-12
+
+
 @pytest.mark.parametrize("activation", ["square", "cosine"])
 def test_density_matches_torch_distributions(activation):
     decoder, z = make(activation, "gaussian", learned=False), normal(6, B, LATENTS["gaussian"], seed=704)
