@@ -102,51 +102,51 @@ def _rounded(values: pd.Series) -> list[Any]:
     return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]
 
 
-def curve_rows(cells: Sequence[Cell], context: Context) -> Rows:
-    """Return the mean of each cell with the 95% interval of its seeds, and each seed, as lists over the epochs."""
-    frames = tables.curves([run for cell in cells for run in cell.runs])
+def curves(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
+    """Return the mean of each cell (without a seed) with the 95% interval of its seeds, and each seed, by epoch.
+
+    Values above the quantile ``_SHOWN`` of their kind of posterior are left out, and intervals end there.
+    """
+    parts = []
+    for name, frame in tables.curves([run for cell in cells for run in cell.runs]).items():
+        cell = next(cell for cell in cells if cell.name == name)
+        kept = _thinned(frame).rename(columns={"selection_bpd": "mean"})
+        seeds = kept.filter(like="seed_")
+        bands = [summarize([value for value in row if math.isfinite(value)]) for row in seeds.to_numpy()]
+        part = kept.melt("epoch", var_name="seed", value_name="bpd")
+        for end in ("low", "high"):
+            ends = pd.Series([getattr(band, end) for band in bands], index=kept["epoch"])
+            part[end] = part["epoch"].map(ends).where(part["seed"] == "mean")
+        about = {"cell": name, "method": cell.method.label, "space": cell.method.space}
+        parts.append(part.assign(**about, limit=tables.limit(cell, "bpd", context)))
+    if not parts:
+        return pd.DataFrame()
+    data = pd.concat(parts, ignore_index=True).dropna(subset="bpd")
+    data["seed"] = pd.to_numeric(data["seed"].str.removeprefix("seed_"), errors="coerce").astype("Int64")
+    if len(data["epoch"].unique()) > 1:
+        most = data["space"].map(data.dropna(subset="seed").groupby("space")["bpd"].quantile(_SHOWN))
+        data = data[data["bpd"] <= most].assign(high=data["high"].clip(upper=most), low=data["low"].clip(upper=most))
+    return data
+
+
+def _as_lists(data: pd.DataFrame) -> Rows:
+    """Return curves as a row of lists each, which takes a third of the space."""
     rows: Rows = []
-    for space, members in groupby(cells, key=lambda cell: cell.method.space):
-        found = [(cell, _thinned(frames[cell.name])) for cell in members if cell.name in frames]
-        seeds = [frame.filter(like="seed_") for _, frame in found]
-        most = np.nanquantile(np.concatenate([each.to_numpy().ravel() for each in seeds]), _SHOWN) if seeds else 0
-        for (cell, frame), each in zip(found, seeds, strict=True):
-            about = {"cell": cell.name, "method": cell.method.label, "space": space}
-            about |= {"limit": None if math.isnan(limit := tables.limit(cell, "bpd", context)) else limit}
-            bands = [summarize([value for value in row if math.isfinite(value)]) for row in each.to_numpy()]
-            ends = [pd.Series([getattr(band, end) for band in bands], index=frame.index) for end in ("low", "high")]
-            for seed, values, bounds in (
-                (None, frame["selection_bpd"], ends),
-                *((int(str(name).removeprefix("seed_")), each[name], []) for name in each),
-            ):
-                kept = values[values <= most].index if len(frame) > 1 else values.index
-                lists = {"epoch": frame["epoch"], "bpd": values, **dict(zip(("low", "high"), bounds, strict=False))}
-                rows.append(
-                    {**about, "seed": seed, "low": [], "high": []}
-                    | {
-                        name: _rounded(column[kept].clip(upper=most))
-                        for name, column in lists.items()
-                        if name != "epoch"
-                    }
-                    | {"epoch": frame["epoch"][kept].tolist()}
-                )
+    groups: Any = data.groupby(["cell", "seed"], sort=False, dropna=False)
+    for (cell, seed), lines in groups:
+        first = lines.iloc[0]
+        about = {"cell": cell, "method": first["method"], "space": first["space"]}
+        about |= {"seed": None if pd.isna(seed) else int(seed), "limit": _rounded(lines["limit"])[0]}
+        ends = {end: _rounded(lines[end]) if pd.isna(seed) else [] for end in ("low", "high")}
+        rows.append({**about, "epoch": lines["epoch"].tolist(), "bpd": _rounded(lines["bpd"]), **ends})
     return rows
 
 
 def _curves(cells: Sequence[Cell], context: Context, name: str, title: str) -> Iterator[Drawing]:
-    rows = [row for row in curve_rows(cells, context) if row["epoch"]]
-    if not rows:
+    data = curves(cells, context)
+    if data.empty:
         return
-    columns = ("epoch", "bpd", "low", "high")
-    flat = pd.concat(
-        [
-            pd.DataFrame({name: row[name] or None for name in columns}).assign(
-                **{name: row[name] for name in ("space", "method", "seed")}
-            )
-            for row in rows
-        ],
-        ignore_index=True,
-    )
+    rows = _as_lists(data)
     description = (
         "Bits per dimension on the selection split at every evaluation: mean over seeds with its 95% interval, as in "
         f"the tables, or every seed. The highest {100 - 100 * _SHOWN:.0f}% of the values are not shown."
@@ -154,15 +154,14 @@ def _curves(cells: Sequence[Cell], context: Context, name: str, title: str) -> I
     if any(row["limit"] is not None for row in rows):
         description += " The closed form is that of the report split."
     look = _look(cells, "method")
-    spaces = len({row["space"] for row in rows})
     chart = _interactive_curves(rows, look).properties(width="container", height=320)
-    still = _curve_layers(alt.Chart(), "false", look).properties(data=_values(flat[flat["seed"].isna()]))
+    still = _curve_layers(alt.Chart(), "false", look).properties(data=_values(data[data["seed"].isna()]))
     yield drawing(
         name,
         title,
         description,
-        lambda width: _spec(_faceted(still, "space:N", spaces, width)),
-        flat,
+        lambda width: _spec(_faceted(still, "space:N", data["space"].nunique(), width)),
+        data,
         _spec(chart),
     )
 
