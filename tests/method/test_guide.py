@@ -224,6 +224,7 @@ def test_lightning(tmp_path):
 
     def fit(model):
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        quiet["enable_checkpointing"] = False
         trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", precision="bf16-mixed", **quiet)
         trainer.fit(Module(model), torch.utils.data.DataLoader(X, batch_size=3))  # type: ignore[arg-type]
         trainer.save_checkpoint(tmp_path / "model.ckpt")
