@@ -185,8 +185,6 @@ def plots_template() -> str:
 
 def draw() -> Iterable[Path]:
     """Draw every picture; return the files."""
-    PLOTS.write_text(plots_template())
-    yield PLOTS
     for experiment in ("fixed", "learnable"):
         yield forest(experiment, experiment)
     yield forest("digits", "fixed", "learnable", studies="digits")
@@ -205,5 +203,6 @@ def draw() -> Iterable[Path]:
 
 
 if __name__ == "__main__":
+    PLOTS.write_text(plots_template())
     for path in draw():
         print(path.relative_to(tables.ROOT))

@@ -140,7 +140,7 @@ def test_what_is_read_back_from_a_bundle_plans_the_same_runs(preset):
         for round_ in plan.rounds(cell.group):
             of_one, of_other = (each.possible_runs(cell, round_) for each in (plan, again))
             assert [run for runs in of_one for run in runs] == [run for runs in of_other for run in runs]
-        assert again.shared_axes(cell.group) == tuple(plan.shared_axes(cell.group))
+        assert list(again.shared_axes(cell.group)) == list(plan.shared_axes(cell.group))
     assert again.params.evaluation.resolved() == plan.params.evaluation.resolved()
 
 
