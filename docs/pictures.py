@@ -151,12 +151,15 @@ def curves(study: str, height: float) -> Path:
 def ladder(dataset: str) -> Path:
     """Draw the guide's gain in bits/dim by length, a panel per estimator, with the collapsed runs of both arms."""
     sns.set_theme(style="whitegrid", context="paper")
-    figure, every = plt.subplots(1, len(tables.PAIRS), sharey=True, figsize=(2.6 * len(tables.PAIRS), 2.8))
-    lengths = [int(tables.runs(study)["setting.epochs"].iloc[0]) for study in tables.LADDERS[dataset]]
-    for axes, pair in zip(every, tables.PAIRS, strict=True):
-        guided, unguided = (f"{dataset}/learnable/{name}" for name in pair)
+    studies = {int(tables.runs(study)["setting.epochs"].iloc[0]): study for study in tables.LADDERS[dataset]}
+    shortest, longest = min(studies), max(studies)
+    measured = set(tables.runs(studies[shortest])["cell"])
+    pairs = [[f"{dataset}/learnable/{name}" for name in pair] for pair in tables.PAIRS]
+    pairs = [pair for pair in pairs if pair[0] in measured]
+    figure, every = plt.subplots(1, len(pairs), sharey=True, squeeze=False, figsize=(2.8 * len(pairs), 2.8))
+    for axes, (guided, unguided) in zip(every[0], pairs, strict=True):
         axes.axhline(0.0, color="black", linewidth=0.8)
-        for study, epochs in zip(tables.LADDERS[dataset], lengths, strict=True):
+        for epochs, study in studies.items():
             found = tables.compare(study, guided, unguided, "bpd")
             gains = [-value for value in found.differences.values()]
             axes.plot([epochs] * len(gains), gains, "_", color=BLUE, alpha=0.6)
@@ -164,11 +167,11 @@ def ladder(dataset: str) -> Path:
             axes.plot([1.08 * epochs] * 2, [-found.difference.low, -found.difference.high], color=BLUE)
             lost = f"{found.baseline.lost} : {found.method.lost}"
             axes.annotate(lost, (epochs, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
-        axes.set(xscale="log", xlim=(lengths[0] / 1.5, lengths[-1] * 1.5), title=tables.label(unguided))
+        axes.set(xscale="log", xlim=(shortest / 1.5, longest * 1.5), title=tables.label(unguided))
         axes.set_xlabel("epochs; collapsed without : with the guide", fontsize=7)
-        axes.set_xticks(lengths, [str(epochs) for epochs in lengths])
+        axes.set_xticks(list(studies), [str(epochs) for epochs in studies])
         axes.minorticks_off()
-    every[0].set_ylabel("gain of the guide, bits/dim")
+    every[0, 0].set_ylabel("gain of the guide, bits/dim")
     figure.tight_layout()
     return _save(figure, f"ladder-{dataset}.svg")
 
@@ -200,6 +203,7 @@ def draw() -> Iterable[Path]:
         ("digits-beyond", "digits/log-linear"),
     )
     yield methods("beyond", *groups)
+    yield ladder("digits")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ STUDIES = {
     "digits-cooldown": "digits.md",
     "digits-protocol-paper": "digits.md",
     "digits-other-processor": "digits.md",
+    "digits-ladder-40": "ladder.md",
     "mnist-beyond": "beyond.md",
     "digits-beyond": "beyond.md",
 }
@@ -353,26 +354,26 @@ def rescues(group: str, pairs: Sequence[tuple[str, str]], *studies: str) -> None
     table(["study", "estimator", *_GAINS], lines)
 
 
-LADDERS = {"digits": ("digits-ladder-40", "digits-ladder-160")}
+LADDERS = {"digits": ("digits-ladder-40",)}
 """Studies of growing length by data set."""
 GUIDED = {name: f"{name}+silent" for name in ("reparameterization", "gumbel-softmax", "reinforce")}
 PAIRS = [(guided, name) for name, guided in GUIDED.items()]
 
 
 def ladder(dataset: str) -> None:
-    """Print the guide's gain by length and estimator, then how much the longest gains more than the shortest."""
-    studies, lines = LADDERS[dataset], []
-    for name, guided in GUIDED.items():
-        first, second = (f"{dataset}/learnable/{each}" for each in (guided, name))
-        found = {study: compare(study, first, second, "bpd") for study in studies}
-        for study, compared in found.items():
-            if compared.difference.n:
-                epochs = f"{cell(study, second)['setting.epochs'].iloc[0]:g}"
-                lines.append([label(second), epochs, *_gains(compared)])
-        ends = [found[study].differences for study in (studies[0], studies[-1])]
-        if both := sorted(ends[0].keys() & ends[1].keys()):
-            moved = summarize([ends[1][seed] - ends[0][seed] for seed in both])
-            lines.append([label(second), "last - first", "", "", _gain(moved), "", "", ""])
+    """Print the guide's gain by estimator and length, and how the last length's differs from the first's."""
+    lines = []
+    for guided, unguided in PAIRS:
+        first_name, name = (f"{dataset}/learnable/{each}" for each in (guided, unguided))
+        studies = [study for study in LADDERS[dataset] if len(cell(study, first_name))]
+        found = [(study, compare(study, first_name, name, "bpd")) for study in studies]
+        for study, compared in found:
+            epochs = f"{cell(study, name)['setting.epochs'].iloc[0]:g}"
+            lines.append([label(name), epochs, *_gains(compared)])
+        if len(found) > 1:
+            first, last = found[0][1].differences, found[-1][1].differences
+            moved = summarize([last[seed] - first[seed] for seed in sorted(first.keys() & last.keys())])
+            lines.append([label(name), "last - first", "", "", _gain(moved), "", "", ""])
     table(["estimator", "epochs", *_GAINS], lines)
 
 
