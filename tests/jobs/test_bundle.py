@@ -1,5 +1,6 @@
 """Bundles from end to end: written, trained on a machine with torch and numpy alone, cut short, absorbed, gone on."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -8,21 +9,36 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.jobs.test_bare_container import BLOCKED
-from tests.tiny import CPU, damage, never, write_study
+from tests.tiny import CPU, SMALL, TinyStudy, damage, never, pack_of, write_study
 
 from silent_study.cli import main
 from silent_study.data.prepare import opened
-from silent_study.jobs import bundle, returned
+from silent_study.jobs import bundle, pack, returned, stopwatch
+from silent_study.jobs.borrowed import forecast, train_bundle
 from silent_study.jobs.borrowed import main as borrowed_main
-from silent_study.jobs.borrowed import train_bundle
 from silent_study.params import load, resolve
 from silent_study.plan.plan import GRID_ROUNDS, Plan
 from silent_study.plan.selection import select
+from silent_study.settings import EvaluationSettings, RunSettings
 from silent_study.store import stale
+from silent_study.store.code import training_code
 from silent_study.store.manifests import manifest_if_done
-from silent_study.store.runs import EVALUATION, RECORD, WEIGHTS, RunStore, StoreError, as_json, write_json
+from silent_study.store.runs import (
+    CHECKPOINTS,
+    CODE,
+    EVALUATION,
+    RECORD,
+    WEIGHTS,
+    RunStore,
+    StoreError,
+    as_json,
+    write_json,
+)
+from silent_study.training import checkpoint
+from silent_study.training.build import build_vae
 
 BARE = f"""
 import runpy, sys
@@ -41,6 +57,7 @@ EVALUATION_SETTINGS = {"samples": 2, "variance_images": 4, "variance_draws": 2, 
 PRESETS = Path(__file__).parents[2] / "presets"
 ONE_POINT = {"experiments": {"learnable": {"digits": {"grid": {"learning_rate": [0.001]}}}}}
 ROUND = 18  # steps of a run
+MEASURED = 2 + 10  # calls of ``stop`` while two cells are measured
 
 
 def stop_at(call: int) -> Callable[[], bool]:
@@ -60,7 +77,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     methods = ["reparameterization", "reparameterization+silent"]
     preset = {"evaluation": EVALUATION_SETTINGS}
-    write_study(folder, "learnable", preset, methods=methods, grid=GRID)
+    write_study(folder, "learnable", preset, methods=methods, grid=GRID, snapshot_epochs=[1])
     opened("digits", folder / "data/prepared/digits")
     return folder
 
@@ -83,10 +100,26 @@ def trained(study, tmp_path_factory):
     return folder
 
 
-def test_a_bundle_that_was_cut_short_goes_on_and_is_absorbed(home, tmp_path, trained, capsys):
-    # Both rates of the baseline are trained, the guided run is not.
+def make_selections(plan: Plan, store: RunStore, group: str = "digits/learnable") -> None:
+    """Do what the workflow's own jobs do, which find every run of the plan."""
+    for round_ in plan.rounds(group):
+        selections = plan.selections(round_, group)
+        for each in plan.packs(round_, selections, group):
+            manifest = manifest_if_done(store, each)
+            assert manifest is not None
+            write_json(plan.manifest(each), manifest)
+        if round_ in GRID_ROUNDS:
+            write_json(plan.selection_file(round_, group, selections), select(plan, store, round_, group, selections))
+
+
+def test_a_bundle_that_was_cut_short_goes_on_and_is_absorbed(home, tmp_path, trained, capsys, monkeypatch):
+    # Both rates of the baseline are trained, the guided run has its snapshot. No file of weights fits one part.
+    monkeypatch.setattr(returned, "PARTS", 99)
+    monkeypatch.setattr(returned, "PART_BYTES", 8_000)
     assert main(["bundle"]) == 0
-    assert train_bundle(Path("bundle.zip"), tmp_path / "out", tmp_path / "work", CPU, stop_at(2 * ROUND + 5)) == 0
+    stop = stop_at(MEASURED + 3 * ROUND - 4)
+    assert train_bundle(Path("bundle.zip"), tmp_path / "out", tmp_path / "work", CPU, stop) == 0
+    assert max(path.stat().st_size for path in (tmp_path / "out").iterdir()) <= 8_000
     assert main(["absorb", str(tmp_path / "out")]) == 0
     assert "taken: 2 runs, 0 there already; 1 checkpoint for the next bundle" in capsys.readouterr().out
     store = RunStore(Path("results/store"))
@@ -100,16 +133,9 @@ def test_a_bundle_that_was_cut_short_goes_on_and_is_absorbed(home, tmp_path, tra
     assert "digits/learnable/reparameterization+silent: about" in done.stdout
     assert main(["absorb", str(tmp_path / "rest")]) == 0
 
-    # The workflow's own jobs find every run, and the runs are those of an undisturbed training.
-    plan, group = plan_here(), "digits/learnable"
-    for round_ in plan.rounds(group):
-        selections = plan.selections(round_, group)
-        for pack in plan.packs(round_, selections, group):
-            manifest = manifest_if_done(store, pack)
-            assert manifest is not None
-            write_json(plan.manifest(pack), manifest)
-        if round_ in GRID_ROUNDS:
-            write_json(plan.selection_file(round_, group, selections), select(plan, store, round_, group, selections))
+    # The runs are those of an undisturbed training.
+    plan = plan_here()
+    make_selections(plan, store)
     undisturbed = RunStore(trained / "work/store")
     assert len(store.names()) == 5
     assert store.names() == undisturbed.names()
@@ -208,7 +234,20 @@ def test_results_go_back_before_weights_where_there_is_little_room(home, tmp_pat
     here = RunStore(Path("results/store"))
     for name in found.taken:
         assert here.unverified(name).digest == store.unverified(name).digest
-    assert any(store.unverified(name).has_weights > here.unverified(name).has_weights for name in found.taken)
+    bare = {name for name in found.taken if store.unverified(name).has_weights > here.unverified(name).has_weights}
+    assert bare
+
+    # A selected run without its weights is not done: the next bundle trains it again, and its weights come home.
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    plan = plan_here()
+    assert bundle.write_bundle(plan, home / "next.zip").runs > 0
+    assert train_bundle(home / "next.zip", tmp_path / "next", tmp_path / "next-work", CPU, never) == 0
+    assert set(returned.absorb(plan, tmp_path / "next").taken) >= bare
+    assert all(here.unverified(name).has_weights for name in bare)
+    make_selections(plan, here)
+    with pytest.raises(StoreError, match="has every run of the plan"):
+        bundle.write_bundle(plan, home / "none.zip")
 
 
 def test_a_bundle_that_cannot_be_used_says_so(home, tmp_path, trained, monkeypatch, capsys):
@@ -228,3 +267,167 @@ def test_a_bundle_that_cannot_be_used_says_so(home, tmp_path, trained, monkeypat
     monkeypatch.setattr(bundle, "NUMERICS_VERSION", 0)
     with pytest.raises(StoreError, match="of other source code than runs here"):
         bundle.unpacked(Path("bundle.zip"), tmp_path / "other")
+
+
+def interrupted(folder: Path, run: RunSettings, epoch: int) -> Path:
+    """What a borrowed machine gives back of a run that it has trained for some epochs."""
+    store = RunStore(folder / f"there-{epoch}")
+    working = store.working_folder(run.name)
+    working.mkdir(parents=True)
+    write_json(working / CODE, training_code(run.estimator))
+    checkpoint.save(working, {"run": run.id, "epoch": epoch, "step": 0})
+    returned.write_parts(store, [], folder / f"out-{epoch}", "cpu")
+    return folder / f"out-{epoch}"
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_the_checkpoint_of_the_later_epoch_is_kept(home, tmp_path, order):
+    plan = plan_here()
+    run = plan.first_run(plan.cells()[0])
+    found = [returned.absorb(plan, interrupted(tmp_path, run, epoch)) for epoch in order]
+    kept = checkpoint.newest(RunStore(Path("results/borrowed/cpu")).working_folder(run.name))
+    assert kept["epoch"] == 2
+    assert [each.checkpoints for each in found] == [1, int(order == (1, 2))]
+    assert found[1].present == ([] if order == (1, 2) else [run.name])
+
+
+def encrypted(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+
+
+def outside(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, content in entries.items():
+            archive.writestr(entry.replace("borrowed/cpu/", "borrowed/../../"), content)
+
+
+@pytest.mark.parametrize("change", [encrypted, outside, damage])
+def test_files_that_are_no_run_are_refused(home, tmp_path, change):
+    plan = plan_here()
+    out = interrupted(tmp_path, plan.first_run(plan.cells()[0]), 1)
+    change(out / "runs-1.zip")
+    (out / "photographs.zip").write_text("of another program")
+    before = sorted(tmp_path.rglob("*"))
+    found = returned.absorb(plan, out)
+    assert found.refused
+    assert all("not taken" in message and "photographs" not in message for message in found.refused)
+    assert found.checkpoints == 0
+    assert [path for path in tmp_path.rglob(CHECKPOINTS[0]) if path not in before] == []
+    # The same errors of a bundle.
+    with pytest.raises(StoreError, match="not a bundle"):
+        bundle.unpacked(out / "runs-1.zip", tmp_path / "work")
+
+
+def test_former_files_stay_until_all_new_ones_are_written(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    study = TinyStudy.make(tmp_path / "data", (1, 4, 4), "plain", 96, 24)
+    store, out = RunStore(tmp_path / "store"), tmp_path / "out"
+    first, second = (study.settings("learnable/reparameterization", epochs=2, seed=seed) for seed in (5, 1))
+    study.run(pack_of(first), store)
+    monkeypatch.setattr(returned, "PART_BYTES", 8_000)
+    assert returned.write_parts(store, store.names(), out, "cpu") == []
+    former = {path.name: path.read_bytes() for path in out.iterdir()}
+    kinds = [entry for path in sorted(out.iterdir()) for entry in zipfile.ZipFile(path).infolist()]
+    heavy = [".pt" in entry.filename for entry in kinds]
+    assert heavy == sorted(heavy)  # light files first
+    assert {entry.compress_type for entry in kinds if ".pt" in entry.filename} == {zipfile.ZIP_STORED}
+
+    study.run(pack_of(second), store)
+    opened, real = iter(range(3)), returned.atomic_file
+
+    def killed(path, **options):
+        if next(opened) == 2:
+            raise KeyboardInterrupt
+        return real(path, **options)
+
+    monkeypatch.setattr(returned, "atomic_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        returned.write_parts(store, store.names(), out, "cpu")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == former
+
+
+def test_what_a_folder_holds_already_is_not_lost(home, tmp_path, trained, capsys):
+    shutil.copytree(trained / "out", tmp_path / "out")
+    former = (tmp_path / "out/runs-1.zip").read_bytes()
+    with pytest.raises(StoreError, match="holds what another call gave back"):
+        train_bundle(trained / "bundle.zip", tmp_path / "out", tmp_path / "work", CPU, never)
+    assert (tmp_path / "out/runs-1.zip").read_bytes() == former
+    for option, other in (("--out", "--work"), ("--work", "--out")):
+        paths = [f"{option}={home / 'params.yaml'}", f"{other}={tmp_path / 'other'}"]
+        assert borrowed_main([str(trained / "bundle.zip"), "--time-limit=60", *paths]) == 1
+        assert f"{option} {home / 'params.yaml'}: not a folder" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_damaged_bundle(tmp_path, trained, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", full)
+    with pytest.raises(OSError, match=r"No space left on device .* bytes free") as error:
+        bundle.unpacked(trained / "bundle.zip", tmp_path)
+    assert error.value.filename == str(tmp_path)
+
+
+def two_groups() -> Plan:
+    fixed = {"fixed": {"digits": SMALL | {"methods": ["silent-gaussian"]}}}
+    return Plan(resolve({"preset": "small", "experiments": fixed}, Path("presets")), Path("results"))
+
+
+def test_a_failed_run_ends_its_group_alone_and_all_goes_back(home, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def fail(spec, *_):
+        asked.append(spec.group)
+        if len(asked) == 1:
+            raise ExceptionGroup("a run failed", [ValueError("no number")])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    plan = two_groups()
+    bundle.write_bundle(plan, home / "bundle.zip")
+    interrupted(tmp_path, run := plan.first_run(plan.cells()[0]), 1)
+    monkeypatch.setattr(pack, "run_pack", fail)
+    working = RunStore(tmp_path / "work/store").working_folder(run.name)
+    shutil.copytree(RunStore(tmp_path / "there-1").working_folder(run.name), working)
+    with pytest.raises(OSError, match="No space left"):
+        train_bundle(home / "bundle.zip", tmp_path / "out", tmp_path / "work", CPU, never)
+    assert sorted(asked) == sorted(plan.groups())
+    assert "a run failed" in capsys.readouterr().err
+    (tmp_path / "out/runs-1.zip").unlink()  # of the checkpoint
+
+
+def test_only_open_cells_are_measured_and_no_longer_than_there_is_time(home, tmp_path, trained, monkeypatch):
+    plan, store = two_groups(), RunStore(Path("results/store"))
+    shutil.copytree(trained / "work/store", store.root)
+    make_selections(plan, store)
+    assert bundle.write_bundle(plan, home / "bundle.zip").runs == 2
+    measured = []
+    real = stopwatch.Stopwatch
+
+    def timed(settings, *arguments, **options):
+        measured.append(settings.cell)
+        return real(settings, *arguments, **options)
+
+    monkeypatch.setattr(stopwatch, "Stopwatch", timed)
+    for stop, cells in ((stop_at(1), []), (stop_at(3), ["digits/fixed/silent-gaussian"])):
+        assert train_bundle(home / "bundle.zip", tmp_path / "out", tmp_path / "work", CPU, stop) == 0
+        assert measured == cells
+    assert bundle.bundled_plan(bundle.unpacked(home / "bundle.zip", tmp_path / "work")["settings"], home).groups() == [
+        "digits/fixed"
+    ]
+
+
+def test_a_forecast_compares_the_size_of_what_goes_back_with_the_room(monkeypatch, home):
+    monkeypatch.setattr("silent_study.jobs.borrowed.PART_BYTES", 2_000)
+    plan = plan_here()
+    cell = plan.cells()[0]
+    run = plan.first_run(cell)
+    pace = stopwatch.measured_pace([run], plan.params.sources, CPU, 1)
+    said = forecast(plan, {cell: 9}, pace, float("inf"))
+    weights = sum(value.nbytes for value in build_vae(run, np.ones(64), np.ones(64)).state_dict().values())
+    assert f"{8 * 2_000 // weights} or {8 * 2_000 // (4 * weights)} go back" in said
+    assert "find no room" in said
+    assert "find no room" not in forecast(plan, {cell: 1}, pace, float("inf"))

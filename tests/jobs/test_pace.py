@@ -210,6 +210,7 @@ def test_a_device_is_measured_once_per_kind_of_step(tiny):
     assert (pace.device, pace.torch, pace.stack) == ("cpu", torch.__version__, 1)
     assert set(pace.megabytes) == set(pace.steps)
     assert all(50 < megabytes < 5000 for megabytes in pace.megabytes.values())
+    assert pace.training(runs[0])  # of a data set that the package does not have
 
 
 def test_the_images_that_are_not_there_count_as_memory(tiny):

@@ -9,19 +9,23 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from silent_study.data.errors import DataError
 from silent_study.data.prepare import dequantize
-from silent_study.jobs.bundle import BORROWED, bundled_plan, unpacked
+from silent_study.jobs.bundle import BORROWED, bundled_plan, done_runs, open_cells, run_state, unpacked
 from silent_study.jobs.lease import LeaseError, leased_device
 from silent_study.jobs.pace import Pace
-from silent_study.jobs.returned import write_parts
+from silent_study.jobs.returned import NAMES, PART_BYTES, PARTS, write_parts
 from silent_study.jobs.stopping import StopSignal, TimeLimit
-from silent_study.plan.plan import GRID_ROUNDS, Plan
+from silent_study.plan.plan import GRID_ROUNDS, Cell, Plan
 from silent_study.plan.selection import select
+from silent_study.settings import RunSettings
+from silent_study.store.files import write_text_atomically
 from silent_study.store.packs import PackSpec
-from silent_study.store.runs import EVALUATION, RunStore, StoreError, write_json
+from silent_study.store.runs import RunStore, StoreError, write_json
 from silent_study.words import counted, duration
 
 if TYPE_CHECKING:
@@ -46,11 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.out.resolve()
     work = options.work or out.with_name(f"{out.name}-work")
     try:
+        for option, folder in (("--out", out), ("--work", work)):
+            if folder.exists() and not folder.is_dir():
+                raise StoreError(f"{option} {folder}: not a folder; name another")
+            folder.mkdir(parents=True, exist_ok=True)
         with leased_device() as device:
             return train_bundle(
                 options.bundle, out, work, device, lambda: signalled() or limit(), signalled.at_once, limit.left
             )
-    except (StoreError, DataError, LeaseError) as error:
+    except (StoreError, DataError, LeaseError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 
@@ -79,15 +87,20 @@ def train_bundle(
         0, or 1 if a run failed.
 
     Raises:
-        StoreError: The bundle cannot be used, see ``bundle.unpacked``.
+        StoreError: The bundle cannot be used, see ``bundle.unpacked``, or ``out`` holds what another call gave back.
+        OSError: A folder cannot be written to, or the disk is full.
     """
     from silent_study.jobs.pack import TrainingOptions, run_pack
     from silent_study.jobs.stopwatch import measured_pace
     from silent_study.training.loop import Interrupted
 
-    document = unpacked(bundle, work)
+    document, owner = unpacked(bundle, work), work / "out"
+    if any(out.glob(NAMES)) and not (owner.exists() and owner.read_text() == str(out)):
+        raise StoreError(f"{out}: holds what another call gave back; absorb that at home, and name another --out")
+    write_text_atomically(owner, str(out))
     plan, store = bundled_plan(document["settings"], work), RunStore(work / "store")
-    done, sources, execution = set(document["done"]), plan.params.sources, plan.params.execution
+    sources, execution, failures = plan.params.sources, plan.params.execution, list[str]()
+    done = done_runs(plan, store).union(document["done"])
     checkpoints = RunStore(work / BORROWED / device.type)
     for name in checkpoints.names():
         if not store.working_folder(name).exists():
@@ -96,73 +109,112 @@ def train_bundle(
     for name in plan.datasets():
         dequantize(sources[name], work / "data" / name)
     options = TrainingOptions.of(device, execution.steps, execution.stack, execution.checkpoint_seconds)
-    pace = measured_pace(
-        [plan.first_run(cell) for cell in plan.cells()],
-        sources,
-        device,
-        MEASURED_ROUNDS,
-        1 if options.streams else options.stack,
-        captured=options.captured,
-    )
-    print(forecast(plan, pace, left()), flush=True)
-    failed = False
-    give_back = partial(_give_back, store, document, out, device)
+    give_back = partial(_give_back, store, document["brought"], out, device)
 
-    def run(packs: Iterable[PackSpec]) -> None:
+    def run(packs: Iterable[PackSpec]) -> bool:
+        """Train packs; return False if a run failed."""
+        before = len(failures)
         for pack in packs:
             # The selection after a grid compares all of its members.
             members = tuple(run for run in pack.members if pack.round in GRID_ROUNDS or run.name not in done)
             if members:
                 data = work / "data" / pack.group.split("/")[0]
                 own = replace(pack, members=members)
-                write_json(plan.manifest(pack), run_pack(own, store, data, device, options, stop, evaluating))
+                try:
+                    write_json(plan.manifest(pack), run_pack(own, store, data, device, options, stop, evaluating))
+                except ExceptionGroup as error:
+                    print(error, file=sys.stderr)
+                    failures.append(str(error))
                 give_back()
+        return len(failures) == before
+
+    def train(group: str) -> None:
+        """Train the rounds of a group, up to the first one in which a run fails."""
+        # All seeds side by side: the first one alone, as a grid of one point, would take as long.
+        if (selections := plan.foreseen(group)) is not None and not run(plan.packs("seeds", selections, group)):
+            return
+        for round_ in plan.rounds(group):
+            selections = plan.selections(round_, group)
+            if not run(plan.packs(round_, selections, group)):
+                return
+            if round_ in GRID_ROUNDS:
+                found = select(plan, store, round_, group, selections)
+                write_json(plan.selection_file(round_, group, selections), found)
 
     try:
+        counts = open_cells(plan, store, done)
+        cells = {cell: counts[cell.name] for cell in plan.cells() if cell.name in counts}
+        pace = measured_pace(
+            [plan.first_run(cell) for cell in cells],
+            sources,
+            device,
+            MEASURED_ROUNDS,
+            1 if options.streams else options.stack,
+            captured=options.captured,
+            stop=stop,
+        )
+        print(forecast(plan, cells, pace, left()), flush=True)
         for group in plan.groups():
-            if (selections := plan.foreseen(group)) is not None:
-                # All seeds side by side: the first one alone, as a grid of one point, would take as long.
-                run(plan.packs("seeds", selections, group))
-            for round_ in plan.rounds(group):
-                selections = plan.selections(round_, group)
-                run(plan.packs(round_, selections, group))
-                if round_ in GRID_ROUNDS:
-                    found = select(plan, store, round_, group, selections)
-                    write_json(plan.selection_file(round_, group, selections), found)
+            train(group)
     except (Interrupted, KeyboardInterrupt):
         print("stopped before the time was up; the same command, or the next bundle, goes on", file=sys.stderr)
-    except ExceptionGroup as error:
-        print(error, file=sys.stderr)
-        failed = True
-    given, left_out = give_back()
-    print(f"{counted(given, 'run')} finished, in {out}; at home: silent-gradients absorb FOLDER")
-    print("".join(f"{line}\n" for line in left_out), end="")
-    return int(failed)
+    finally:
+        given, left_out = give_back()
+        print(f"{counted(given, 'run')} finished, in {out}; at home: silent-gradients absorb FOLDER")
+        print("".join(f"{line}\n" for line in left_out), end="")
+    return int(bool(failures))
 
 
-def _give_back(store: RunStore, document: Mapping[str, Any], out: Path, device: torch.device) -> tuple[int, list[str]]:
+def _give_back(
+    store: RunStore, brought: Mapping[str, Sequence[str]], out: Path, device: torch.device
+) -> tuple[int, list[str]]:
     """Write the runs that were trained or evaluated here; return their number and what found no room."""
-    brought, done = set(document["brought"]), set(document["done"])
-    names = [
-        name
-        for name in store.names()
-        if store.is_finished(name)
-        and (name not in brought or (name not in done and (store.folder(name) / EVALUATION).exists()))
-    ]
+    states = {name: run_state(store, name) for name in store.names() if store.is_finished(name)}
+    names = [name for name, state in states.items() if state != brought.get(name)]
+    # Last those whose weights came from home.
+    names.sort(key=lambda name: states[name][:1] == brought.get(name, [])[:1])
     return len(names), write_parts(store, names, out, device.type)
 
 
-def forecast(plan: Plan, pace: Pace, seconds: float) -> str:
-    """Return how long the runs of each cell take at a measured pace, and what of it fits into the time left."""
+def forecast(plan: Plan, cells: Mapping[Cell, int], pace: Pace, seconds: float) -> str:
+    """Return how long the open runs of each cell take at a measured pace, and what of it fits into time and room.
+
+    Args:
+        plan: The plan.
+        cells: Number of open runs of every cell with one.
+        pace: Measurements of the device.
+        seconds: The time left.
+    """
     lines = [f"{pace.hardware}: {duration(seconds)} left" if seconds < float("inf") else pace.hardware]
-    shortest = float("inf")
-    for cell in plan.cells():
+    shortest, needed, room = float("inf"), 0, PARTS * PART_BYTES
+    for cell, count in cells.items():
         run = plan.first_run(cell)
-        needed = pace.training(run)
-        assert needed is not None, "every kind of step was measured"
+        training = pace.training(run)
+        assert training is not None, "every kind of step was measured"
         together = min(pace.stack, len(plan.params.seeds))
-        shortest = min(shortest, needed * together)
-        lines.append(f"{cell.name}: about {duration(needed)} a run, {duration(needed * together)} for {together}")
+        shortest = min(shortest, training * together)
+        weights, checkpoint = _sizes(run)
+        needed += count * weights
+        lines.append(
+            f"{cell.name}: about {duration(training)} a run, {duration(training * together)} for {together}; "
+            f"weights {weights / 2**20:.1f} MiB, a checkpoint {checkpoint / 2**20:.1f} MiB: "
+            f"{room // weights} or {room // checkpoint} go back"
+        )
     if shortest > seconds:
         lines.append("no run ends in that time: only checkpoints go back, from which the next bundle goes on")
+    if needed > room:
+        lines.append(
+            f"{room / 2**20:.0f} MiB go back, the weights of all runs take {needed / 2**20:.0f}: "
+            "a selected run whose weights find no room is trained again by the next bundle"
+        )
     return "\n".join(lines)
+
+
+def _sizes(run: RunSettings) -> tuple[int, int]:
+    """Return about how many bytes a run's weights (or a snapshot) take, and a checkpoint with its snapshots."""
+    from silent_study.training.build import build_vae
+
+    scale = np.ones(run.data.dimensions)
+    weights = sum(value.nbytes for value in build_vae(run, scale, scale).state_dict().values())
+    # The optimizers keep two averages of every weight.
+    return weights, (3 + len(run.snapshot_epochs)) * weights

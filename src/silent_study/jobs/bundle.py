@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
+from lzma import LZMAError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,18 +20,23 @@ from typing import Any, cast
 from silent_study.data.prepare import PREPARED
 from silent_study.data.prepared import MANIFEST, TEST, TRAIN, open_arrays
 from silent_study.data.source import Source
-from silent_study.plan.plan import GRID_ROUNDS, Plan
+from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
 from silent_study.settings import NUMERICS_VERSION, EvaluationSettings
 from silent_study.store.code import SOURCE, training_code
-from silent_study.store.files import atomic_file, write_bytes_atomically
+from silent_study.store.files import atomic_file, named_errors, sha256_of, write_bytes_atomically
+from silent_study.store.manifests import seems_evaluated
 from silent_study.store.provenance import REVISION, source_revision
-from silent_study.store.runs import EVALUATION, RunStore, StoreError, as_json
+from silent_study.store.runs import EVALUATION, RECORD, RunStore, StoreError, as_json
 from silent_study.store.stale import check_code, stale_runs
 
 DOCUMENT = "bundle.json"
 PACKAGES = ("silent_gradients", "silent_study")
 BORROWED = "borrowed"
 """Folder, below the results, of checkpoints from other machines by kind of device: no other kind can go on from one."""
+DEVICES = ("cpu", "cuda")
+"""Kinds of device."""
+DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, ValueError)
+"""Errors that a damaged zip file raises where it is read, besides OSError."""
 LARGE = 64 * 2**20
 """Bytes above which ``silent-gradients bundle`` warns."""
 
@@ -122,6 +129,44 @@ class Bundled:
     sizes: Mapping[str, int]  # bytes by kind of content, compressed
 
 
+def done_runs(plan: Plan, store: RunStore) -> set[str]:
+    """Return the names of the runs that need nothing more as selected ones: evaluated as asked, with their weights."""
+    asked = plan.params.evaluation.resolved()
+    names = filter(store.is_finished, plan.ids_of(store.names()))
+    return {name for name in names if seems_evaluated(store.folder(name), asked)}
+
+
+def open_cells(plan: Plan, store: RunStore, done: Container[str]) -> dict[str, int]:
+    """Return the number of open runs, at most, of every cell with one; ``done`` are the selected ones that are not."""
+    names: dict[str, set[str]] = {}
+    to_come: dict[str, int] = {}
+    for round_, group in product(ROUNDS, plan.groups()):
+        packs, foreseen = plan.known_packs(round_, group), plan.foreseen(group)
+        if packs is None and foreseen is not None:
+            packs = plan.packs(round_, foreseen, group)
+        for run in (run for pack in packs or () for run in pack.members):
+            if not (run.name in done if round_ == "seeds" else store.is_finished(run.name)):
+                names.setdefault(run.cell, set()).add(run.name)
+        for cell in plan.cells_of(round_, group) if packs is None else ():
+            for each in plan.to_come(cell, round_):
+                to_come[cell.name] = to_come.get(cell.name, 0) + (0 if each.repeated else each.count)
+    return {cell: len(names.get(cell, ())) + to_come.get(cell, 0) for cell in names.keys() | to_come.keys()}
+
+
+def run_state(store: RunStore, name: str) -> list[str]:
+    """Return the digests of a finished run's record and, if it is evaluated, of its evaluation."""
+    return [sha256_of(path) for file in (RECORD, EVALUATION) if (path := store.folder(name) / file).exists()]
+
+
+def has_result(store: RunStore, name: str) -> bool:
+    """Return True if a run is finished and has its weights, unless it diverged."""
+    return store.is_finished(name) and ((run := store.unverified(name)).has_weights or run.diverged)
+
+
+def _group(name: str) -> str:
+    return "/".join(name.split("/")[:2])
+
+
 def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
     """Write the open runs of a plan into a zip file.
 
@@ -135,52 +180,63 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
         DataError: A prepared data set is missing or altered.
     """
     store = RunStore(plan.results / "store")
-    packs = plan.all_known_packs()
+    packs, done = plan.all_known_packs(), done_runs(plan, store)
     check_code(store, packs)
-    count = sum(
-        each.count
-        for each in plan.trainings()
-        if not each.repeated and not (each.known and store.is_finished(each.candidates[0].name))
-    )
-    if not count:
+    cells = open_cells(plan, store, done)
+    if not cells:
         raise StoreError(f"{store.root}: has every run of the plan; nothing is left for a bundle")
-    for name in plan.datasets():
+    groups = {cell.rpartition("/")[0] for cell in cells}
+    datasets = sorted({group.partition("/")[0] for group in groups})
+    for name in datasets:
         open_arrays(prepared / name, plan.params.sources[name].sha256)
     document: dict[str, Any] = {
         "numerics_version": NUMERICS_VERSION,
         "code": {run.estimator: training_code(run.estimator)["digest"] for run in map(plan.first_run, plan.cells())},
         "settings": settings_document(plan),
+        "done": sorted(done),
     }
-    finished = {name for name in plan.ids_of(store.names()) if store.is_finished(name)}
-    document["done"] = sorted(name for name in finished if (store.folder(name) / EVALUATION).exists())
-    # Selections compare the runs of grids; what is not evaluated yet is evaluated there.
-    grids = {run.name for pack in packs if pack.round in GRID_ROUNDS for run in pack.members}
-    selected = {run.name for pack in packs for run in pack.members} - grids
-    document["brought"] = sorted(finished & (grids | selected.difference(document["done"])))
+    document["settings"]["methods"] = {
+        experiment: {name: own for name, own in methods.items() if f"{name}/{experiment}" in groups}
+        for experiment, methods in document["settings"]["methods"].items()
+    }
+    # Selections compare the runs of grids; what is not evaluated, or lacks its weights, is completed there.
+    grids = {
+        run.name
+        for round_ in GRID_ROUNDS
+        for cell in plan.cells_of(round_)
+        for candidates in plan.possible_runs(cell, round_)
+        for run in candidates
+    }
+    document["brought"] = {
+        name: run_state(store, name)
+        for name in plan.ids_of(store.names())
+        if _group(name) in groups and store.is_finished(name) and (name in grids or name not in done)
+    }
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", _PROGRAM)
         archive.writestr(DOCUMENT, as_json(document))
         archive.writestr(f"src/{REVISION}", as_json(source_revision()))
         for package in PACKAGES:
             _add(archive, SOURCE / package, f"src/{package}", "**/*.py")
-        for name in plan.datasets():
+        for name in datasets:
             # The evaluation noise is drawn there: it is large, and the same on every machine.
             for each in (MANIFEST, TRAIN, TEST):
                 archive.write(prepared / name / each, f"data/{name}/{each}")
         for name in document["brought"]:
             _add(archive, store.folder(name), f"store/{name}", "*")
-        for device in sorted((plan.results / BORROWED).glob("*")):
-            kept = RunStore(device)
+        for device in DEVICES:
+            kept = RunStore(plan.results / BORROWED / device)
             stale = {each.run for each in stale_runs(kept, packs)}
             for name in kept.names():
-                if kept.has_checkpoint(name) and name not in stale and not store.is_finished(name):
+                open_ = _group(name) in groups and name not in stale and not has_result(store, name)
+                if open_ and kept.has_checkpoint(name):
                     working = kept.working_folder(name)
                     _add(archive, working, working.relative_to(plan.results).as_posix(), "*")
         sizes: dict[str, int] = {}
         for entry in archive.infolist():
             kind = entry.filename.partition("/")[0]
             sizes[kind] = sizes.get(kind, 0) + entry.compress_size
-    return Bundled(count, sizes)
+    return Bundled(sum(cells.values()), sizes)
 
 
 def _add(archive: zipfile.ZipFile, folder: Path, below: str, pattern: str) -> None:
@@ -194,22 +250,27 @@ def unpacked(bundle: Path, work: Path) -> dict[str, Any]:
 
     Raises:
         StoreError: The file is no bundle or is damaged, other source code runs here, or the folder is another bundle's.
+        OSError: The folder cannot be written to, or the disk is full.
     """
     try:
         with zipfile.ZipFile(bundle) as archive:
             text = archive.read(DOCUMENT)
             document = json.loads(text)
-            code = {name: training_code(name)["digest"] for name in document["code"]}
-            if code != document["code"] or document["numerics_version"] != NUMERICS_VERSION:
-                raise StoreError(f"{bundle}: of other source code than runs here; run its own: python {bundle}")
-            if (work / DOCUMENT).exists():
-                if (work / DOCUMENT).read_bytes() != text:
-                    raise StoreError(f"{work}: holds the runs of another bundle; remove it or name another --work")
-                return document
+            expected, version = document["code"], document["numerics_version"]
+    except (OSError, *DAMAGED, KeyError, TypeError) as error:
+        raise StoreError(f"{bundle}: not a bundle, or damaged ({error})") from error
+    if version != NUMERICS_VERSION or expected != {name: training_code(name)["digest"] for name in expected}:
+        raise StoreError(f"{bundle}: of other source code than runs here; run its own: python {bundle}")
+    if (work / DOCUMENT).exists():
+        if (work / DOCUMENT).read_bytes() != text:
+            raise StoreError(f"{work}: holds the runs of another bundle; remove it or name another --work")
+        return document
+    try:
+        with zipfile.ZipFile(bundle) as archive, named_errors(work):
             for name in archive.namelist():
                 if name.partition("/")[0] in ("data", "store", BORROWED):
                     archive.extract(name, work)
-            write_bytes_atomically(work / DOCUMENT, text)  # last: after a kill, the rest is unpacked again
-    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
-        raise StoreError(f"{bundle}: not a bundle, or damaged ({error})") from error
+    except DAMAGED as error:
+        raise StoreError(f"{bundle}: damaged ({error})") from error
+    write_bytes_atomically(work / DOCUMENT, text)  # last: after a kill, the rest is unpacked again
     return document

@@ -2,54 +2,93 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
+import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
-from silent_study.jobs.bundle import BORROWED
+from silent_study.jobs.bundle import BORROWED, DAMAGED, DEVICES, has_result
 from silent_study.plan.plan import Plan
 from silent_study.store.files import atomic_file, write_bytes_atomically
+from silent_study.store.manifests import seems_evaluated
 from silent_study.store.recorded import take_run
-from silent_study.store.runs import CHECKPOINTS, CODE, EVALUATION, RECORD, WEIGHTS, RunStore, StoreError, as_json
+from silent_study.store.runs import CHECKPOINTS, CODE, EVALUATION, WEIGHTS, RunStore, StoreError
+from silent_study.training import checkpoint
 
 PARTS, PART_BYTES = 8, 16 * 2**20
 """Most files, and bytes in each, in which a borrowed machine gives runs back."""
+NAMES = "runs-*.zip"
+"""Names of these files."""
+_DENSE = (".pt", ".npz")
+"""Endings of files that compression makes hardly smaller."""
+
+_ENTRY = re.compile(
+    rf"(store|{BORROWED}/(?:{'|'.join(DEVICES)}))/((?:[^/]+/){{3}}[^/]+)/(\w[\w.-]*?)(?:\.(\d{{1,3}})of(\d{{1,3}}))?"
+)
+"""Folder, run and file of an entry, and which piece of the file it is, of how many."""
 
 
 @dataclass
 class _Parts:
-    """Files of limited number and size, filled with the first one that has room."""
+    """Files of limited number and size, filled one after another; what has no room in one is cut."""
 
-    files: list[dict[str, bytes]] = field(default_factory=lambda: [{} for _ in range(PARTS)])
-    room: list[int] = field(default_factory=lambda: [PART_BYTES - 1024] * PARTS)
+    out: Path
+    written: ExitStack  # replaces the former files when it ends
+    number: int = 0  # of the present file
+    left: int = 0  # bytes
+    file: BinaryIO | None = None
+    archive: zipfile.ZipFile | None = None
 
-    def place(self, folder: str, content: Mapping[str, bytes]) -> bool:
-        """Place the files of a folder; return False, and place none, if one of them finds no room."""
-        room, places = list(self.room), []
-        for name, data in content.items():
-            # An entry of a zip file has its name twice, and 76 bytes beside.
-            size = min(len(data), len(zlib.compress(data))) + 2 * len(f"{folder}/{name}") + 256
-            place = next((number for number, left in enumerate(room) if left >= size), None)
-            if place is None:
-                return False
-            room[place] -= size
-            places.append((place, f"{folder}/{name}", data))
-        self.room = room
-        for place, path, data in places:
-            self.files[place][path] = data
+    def place(self, folder: str, files: Mapping[str, Path]) -> bool:
+        """Write the files of a folder; return False, and write none, if there is no room for all of them."""
+        number, left = self.number, self.left
+        pieces: list[tuple[int, str, Path, slice]] = []
+        for name, path in files.items():
+            own: list[tuple[int, slice]] = []
+            start, size = 0, path.stat().st_size
+            while start < size or not own:
+                # An entry of a zip file has its name twice, and at most 76 bytes beside; 16 are those of the piece.
+                room = left - 2 * len(f"{folder}/{name}") - 128
+                if room > 0:
+                    end = min(size, start + room)
+                    own.append((number, slice(start, end)))
+                    left, start = room - (end - start), end
+                elif number == PARTS:
+                    return False
+                else:
+                    number, left = number + 1, PART_BYTES - 128
+            for piece, (part, content) in enumerate(own, 1):
+                cut = f".{piece}of{len(own)}" if len(own) > 1 else ""
+                pieces.append((part, f"{folder}/{name}{cut}", path, content))
+        for part, entry, path, content in pieces:
+            kind = zipfile.ZIP_STORED if path.suffix in _DENSE else zipfile.ZIP_DEFLATED
+            self._write(part, entry, path.read_bytes()[content], kind)
         return True
+
+    def _write(self, part: int, entry: str, content: bytes, kind: int) -> None:
+        if self.file is None or self.archive is None or part > self.number:
+            if self.file is not None and self.archive is not None:
+                self.archive.close()
+                self.file.flush()  # a full disk is an error before any file is replaced
+            self.number, self.left = part, PART_BYTES - 128
+            path = self.out / NAMES.replace("*", str(part))
+            self.file = self.written.enter_context(atomic_file(path, lasting=False))
+            self.archive = self.written.enter_context(zipfile.ZipFile(self.file, "w"))
+        before = self.file.tell()
+        self.archive.writestr(entry, content, kind)
+        self.left -= self.file.tell() - before + len(entry) + 46
 
 
 def write_parts(store: RunStore, finished: Sequence[str], out: Path, device: str) -> list[str]:
     """Write the runs that a borrowed machine trained into at most ``PARTS`` files; return a line per kind left out.
 
-    In this order, as far as there is room: results and curves; weights; checkpoints of unfinished runs. A run without
-    its weights is sealed as a point of a grid is.
+    In this order, as far as there is room: results and curves; weights; checkpoints of unfinished runs, with the
+    snapshots that they need. Former files are replaced when all new ones are written.
 
     Args:
         store: The runs there.
@@ -57,38 +96,29 @@ def write_parts(store: RunStore, finished: Sequence[str], out: Path, device: str
         out: Folder of the parts.
         device: Kind of device, ``cpu`` or ``cuda``.
     """
-    parts, left_out = _Parts(), {"results": 0, "weights": 0, "checkpoints": 0}
-    heavy: dict[str, dict[str, bytes]] = {}
-    for name in finished:
-        files = {path.name: path.read_bytes() for path in sorted(store.folder(name).iterdir())}
-        heavy[name] = {file: data for file, data in files.items() if _is_heavy(file)}
-        light = {file: data for file, data in files.items() if not _is_heavy(file)}
-        if not parts.place(f"store/{name}", light):
-            left_out["results"] += 1
-            del heavy[name]
-    for name, files in heavy.items():
-        if files and not parts.place(f"store/{name}", files):
-            left_out["weights"] += 1
-            record = f"store/{name}/{RECORD}"
-            holder = next(part for part in parts.files if record in part)
-            identity = json.loads(holder[record])
-            identity["files"] = {file: each for file, each in identity["files"].items() if not _is_heavy(file)}
-            holder[record] = as_json(identity).encode()
-    for name in store.names():
-        working = store.working_folder(name)
-        if store.has_checkpoint(name) and not store.is_finished(name):
-            newest = next(each for each in CHECKPOINTS if (working / each).exists())
-            files = {file: (working / file).read_bytes() for file in (newest, CODE)}
+    left_out = {"results": 0, "weights": 0, "checkpoints": 0}
+    for leftover in out.glob(".runs-*"):  # of a write that a kill cut short
+        leftover.unlink()
+    with ExitStack() as written:
+        parts = _Parts(out, written)
+        heavy: dict[str, dict[str, Path]] = {}
+        for name in finished:
+            files = {path.name: path for path in sorted(store.folder(name).iterdir())}
+            light = {file: path for file, path in files.items() if not _is_heavy(file)}
+            if parts.place(f"store/{name}", light):
+                heavy[name] = {file: path for file, path in files.items() if _is_heavy(file)}
+            else:
+                left_out["results"] += 1
+        for name, files in heavy.items():
+            left_out["weights"] += not parts.place(f"store/{name}", files)
+        for name in filter(store.has_checkpoint, store.names()):
+            working = store.working_folder(name)
+            newest = next(path for each in CHECKPOINTS if (path := working / each).exists())
+            files = {CHECKPOINTS[0]: newest, CODE: working / CODE}
+            files |= {path.name: path for path in sorted(working.glob("snapshot-*.pt"))}
             left_out["checkpoints"] += not parts.place(f"{BORROWED}/{device}/{name}", files)
-    out.mkdir(parents=True, exist_ok=True)
-    for number, files in enumerate(parts.files, 1):
-        path = out / f"runs-{number}.zip"
-        if not files:
-            path.unlink(missing_ok=True)
-            continue
-        with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for entry, data in files.items():
-                archive.writestr(entry, data)
+    for number in range(parts.number + 1, PARTS + 1):
+        (out / NAMES.replace("*", str(number))).unlink(missing_ok=True)
     return [f"left out, no room: {kind} of {count}" for kind, count in left_out.items() if count]
 
 
@@ -101,61 +131,125 @@ class Absorbed:
     """What ``absorb`` did."""
 
     taken: list[str] = field(default_factory=list)  # names of runs
-    present: list[str] = field(default_factory=list)  # that the store had already
+    present: list[str] = field(default_factory=list)  # that the store had already, or that it has gone past
     checkpoints: int = 0
     refused: list[str] = field(default_factory=list)  # a message each
+
+
+_Pieces = Mapping[str, Sequence[tuple[Path, str]]]
+"""The pieces of every file of a run, each an entry of a zip file."""
 
 
 def absorb(plan: Plan, folder: Path) -> Absorbed:
     """Bring the runs that a borrowed machine gave back into the store of a plan, each one verified.
 
+    A run whose weights found no room is taken without them, as a point of a grid is.
+
     Raises:
         StoreError: The folder has no file of such a machine.
     """
     store, found = RunStore(plan.results / "store"), Absorbed()
-    entries: dict[str, list[tuple[Path, str]]] = {}
-    for path in sorted(folder.glob("*.zip")):
+    given: dict[tuple[str, str], dict[tuple[str, int], dict[int, tuple[Path, str]]]] = {}
+    for path in sorted(folder.glob(NAMES)):
         try:
             with zipfile.ZipFile(path) as archive:
-                for entry in archive.namelist():
-                    entries.setdefault(entry.rpartition("/")[0], []).append((path, entry))
-        except (OSError, zipfile.BadZipFile) as error:
+                entries = archive.namelist()
+        except (OSError, *DAMAGED) as error:
             found.refused.append(f"{path}: damaged ({error})")
-    if not entries and not found.refused:
-        raise StoreError(f"{folder}: no runs-*.zip of a borrowed machine in it")
-    # store/NAME or borrowed/DEVICE/NAME, where a name has four parts.
-    names = {place: "/".join(place.split("/")[-4:]) for place in entries}
-    asked = plan.ids_of(names.values())
-    for place, name in names.items():
+            continue
+        for entry in entries:
+            if match := _ENTRY.fullmatch(entry):
+                place, name, file, piece, count = match.groups("1")
+                given.setdefault((place, name), {}).setdefault((file, int(count)), {})[int(piece)] = (path, entry)
+            elif not entry.endswith("/"):
+                found.refused.append(f"{path}: {entry!r} is no file of a run; not taken")
+    if not given and not found.refused:
+        raise StoreError(f"{folder}: no {NAMES} of a borrowed machine in it")
+    asked = plan.ids_of(name for _, name in given)
+    for (place, name), files in given.items():
+        whole = {
+            file: [own[piece] for piece in sorted(own)]
+            for (file, count), own in files.items()
+            if sorted(own) == list(range(1, count + 1))
+        }
         try:
             if name not in asked:
                 raise StoreError(f"{name}: no run of these settings")
-            evaluated = any(entry.endswith(f"/{EVALUATION}") for _, entry in entries[place])
-            if store.is_finished(name) and ((store.folder(name) / EVALUATION).exists() or not evaluated):
+            if place == "store":
+                taken = _take_run(plan, store, name, asked[name], whole)
+                (found.taken if taken else found.present).append(name)
+            elif has_result(store, name) or not _take_checkpoint(plan.results / place, name, asked[name], whole):
                 found.present.append(name)
-            elif place == f"store/{name}":
-                take_run(store, name, asked[name], partial(_extract, name, entries[place]))
-                found.taken.append(name)
             else:
-                kept = RunStore(plan.results / BORROWED / place.split("/")[1])
-                _extract(name, entries[place], kept.working_folder(name))
                 found.checkpoints += 1
         except StoreError as error:
             found.refused.append(f"{error}; not taken")
-    for device in (plan.results / BORROWED).glob("*"):
-        kept = RunStore(device)
+    for device in DEVICES:
+        kept = RunStore(plan.results / BORROWED / device)
         for name in kept.names():
-            if store.is_finished(name):
+            if name in found.taken or has_result(store, name):
                 shutil.rmtree(kept.working_folder(name))
     return found
 
 
-def _extract(name: str, entries: Iterable[tuple[Path, str]], folder: Path) -> None:
-    """Write the files of a run, each an entry of a zip file, into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, entry in entries:
+def _take_run(plan: Plan, store: RunStore, name: str, run_id: str, pieces: _Pieces) -> bool:
+    """Take a finished run, unless it has nothing that the store lacks."""
+    here: Mapping[str, str] = {}
+    if store.is_finished(name):
+        here = store.unverified(name).identity["files"]
+        lacking = set() if has_result(store, name) else {WEIGHTS}
+        if not seems_evaluated(store.folder(name), plan.params.evaluation.resolved()):
+            lacking.add(EVALUATION)
+        if lacking.isdisjoint(pieces):
+            return False
+
+    def copy(folder: Path) -> None:
+        _extract(name, pieces, folder)
+        beside = RunStore(folder.parents[name.count("/")])
+        run = beside.unverified(name)
+        files = run.identity["files"]
+        if any("/" in file for file in files):
+            raise StoreError(f"{name}: its record names files of other folders")
+        for file in files:
+            if file not in pieces and here.get(file) == files[file]:
+                shutil.copyfile(store.folder(name) / file, folder / file)
+        if any(_is_heavy(file) and not (folder / file).exists() for file in files):
+            beside.drop_weights(run)
+
+    take_run(store, name, run_id, copy)
+    return True
+
+
+def _take_checkpoint(root: Path, name: str, run_id: str, pieces: _Pieces) -> bool:
+    """Take the checkpoint of a run, unless the one that is kept has come as far."""
+    working = RunStore(root).working_folder(name)
+    working.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".taken-") as beside:
+        folder = Path(beside) / "run"
+        _extract(name, pieces, folder)
         try:
-            with zipfile.ZipFile(path) as archive:
-                write_bytes_atomically(folder / entry.rpartition("/")[2], archive.read(entry))
-        except (zipfile.BadZipFile, zlib.error) as error:
-            raise StoreError(f"{name}: damaged in {path} ({error})") from error
+            state = checkpoint.read(folder / CHECKPOINTS[0])
+        except (OSError, checkpoint.CheckpointError) as error:
+            raise StoreError(f"{name}: no checkpoint, or a damaged one") from error
+        if state["run"] != run_id:
+            raise StoreError(f"{name}: the checkpoint is of another run, {state['run']}")
+        kept = checkpoint.newest(working)
+        if kept is not None and (kept["epoch"], kept["step"]) >= (state["epoch"], state["step"]):
+            return False
+        shutil.rmtree(working, ignore_errors=True)
+        folder.rename(working)
+    return True
+
+
+def _extract(name: str, pieces: _Pieces, folder: Path) -> None:
+    """Write the files of a run into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, own in pieces.items():
+        content = b""
+        for path, entry in own:
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    content += archive.read(entry)
+            except (OSError, *DAMAGED) as error:
+                raise StoreError(f"{name}: damaged in {path} ({error})") from error
+        write_bytes_atomically(folder / file, content)

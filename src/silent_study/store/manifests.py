@@ -141,12 +141,13 @@ def seems_done(store: RunStore, spec: PackSpec) -> bool:
     """Return True if a pack's runs and evaluations seem to be there; no digest of a file is computed."""
     return all(
         store.is_finished(run.name)
-        and (spec.round != "seeds" or _seems_evaluated(store.folder(run.name), spec.evaluation))
+        and (spec.round != "seeds" or seems_evaluated(store.folder(run.name), spec.evaluation))
         for run in spec.members
     )
 
 
-def _seems_evaluated(folder: Path, evaluation: EvaluationSettings | None) -> bool:
+def seems_evaluated(folder: Path, evaluation: EvaluationSettings | None) -> bool:
+    """Return True if a run has an evaluation by these settings, and its weights unless it diverged."""
     found = read_evaluation(folder)
     return (
         found is not None

@@ -396,7 +396,7 @@ class RunStore:
         # First the record: files that a kill leaves behind afterwards are no part of the run.
         write_json(run.folder / RECORD, identity)
         for file in files.keys() - kept.keys():
-            (run.folder / file).unlink()
+            (run.folder / file).unlink(missing_ok=True)
         return StoredRun(run.name, run.folder, identity)
 
 
