@@ -25,6 +25,7 @@ from silent_study.plan.selection import select
 from silent_study.settings import EvaluationSettings, RunSettings
 from silent_study.store import stale
 from silent_study.store.code import training_code
+from silent_study.store.files import atomic_file
 from silent_study.store.manifests import manifest_if_done
 from silent_study.store.runs import (
     CHECKPOINTS,
@@ -39,6 +40,7 @@ from silent_study.store.runs import (
 )
 from silent_study.training import checkpoint
 from silent_study.training.build import build_vae
+from silent_study.training.loop import Interrupted
 
 BARE = f"""
 import runpy, sys
@@ -322,12 +324,28 @@ def test_files_that_are_no_run_are_refused(home, tmp_path, change):
         bundle.unpacked(out / "runs-1.zip", tmp_path / "work")
 
 
-def test_former_files_stay_until_all_new_ones_are_written(tmp_path, monkeypatch):
+@pytest.fixture
+def tiny(tmp_path):
     (tmp_path / "data").mkdir()
-    study = TinyStudy.make(tmp_path / "data", (1, 4, 4), "plain", 96, 24)
+    return TinyStudy.make(tmp_path / "data", (1, 4, 4), "plain", 96, 24)
+
+
+def test_the_checkpoint_of_a_run_that_is_trained_again_goes_back(tmp_path, tiny):
+    store, run = RunStore(tmp_path / "store"), tiny.settings(snapshot_epochs=(1,))
+    (grid_point,) = tiny.train_stored(store, run)
+    store.drop_weights(grid_point)
+    with pytest.raises(Interrupted):
+        tiny.run(pack_of(run, evaluation=EvaluationSettings(**EVALUATION_SETTINGS)), store, stop_at(7))
+    assert returned.write_parts(store, [], tmp_path / "out", "cpu") == []
+    with zipfile.ZipFile(tmp_path / "out/runs-1.zip") as archive:
+        files = {entry.removeprefix(f"borrowed/cpu/{run.name}/") for entry in archive.namelist()}
+    assert files == {CHECKPOINTS[0], CODE, "snapshot-1.pt"}
+
+
+def test_former_files_stay_until_all_new_ones_are_written(tmp_path, tiny, monkeypatch):
     store, out = RunStore(tmp_path / "store"), tmp_path / "out"
-    first, second = (study.settings("learnable/reparameterization", epochs=2, seed=seed) for seed in (5, 1))
-    study.run(pack_of(first), store)
+    first, second = (tiny.settings("learnable/reparameterization", epochs=2, seed=seed) for seed in (5, 1))
+    tiny.run(pack_of(first), store)
     monkeypatch.setattr(returned, "PART_BYTES", 8_000)
     assert returned.write_parts(store, store.names(), out, "cpu") == []
     former = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -336,13 +354,13 @@ def test_former_files_stay_until_all_new_ones_are_written(tmp_path, monkeypatch)
     assert heavy == sorted(heavy)  # light files first
     assert {entry.compress_type for entry in kinds if ".pt" in entry.filename} == {zipfile.ZIP_STORED}
 
-    study.run(pack_of(second), store)
-    opened, real = iter(range(3)), returned.atomic_file
+    tiny.run(pack_of(second), store)
+    calls = iter(range(3))
 
     def killed(path, **options):
-        if next(opened) == 2:
+        if next(calls) == 2:
             raise KeyboardInterrupt
-        return real(path, **options)
+        return atomic_file(path, **options)
 
     monkeypatch.setattr(returned, "atomic_file", killed)
     with pytest.raises(KeyboardInterrupt):

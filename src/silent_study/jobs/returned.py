@@ -18,14 +18,11 @@ from silent_study.store.files import atomic_file, write_bytes_atomically
 from silent_study.store.manifests import seems_evaluated
 from silent_study.store.recorded import take_run
 from silent_study.store.runs import CHECKPOINTS, CODE, EVALUATION, WEIGHTS, RunStore, StoreError
-from silent_study.training import checkpoint
 
 PARTS, PART_BYTES = 8, 16 * 2**20
 """Most files, and bytes in each, in which a borrowed machine gives runs back."""
 NAMES = "runs-*.zip"
 """Names of these files."""
-_DENSE = (".pt", ".npz")
-"""Endings of files that compression makes hardly smaller."""
 
 _ENTRY = re.compile(
     rf"(store|{BORROWED}/(?:{'|'.join(DEVICES)}))/((?:[^/]+/){{3}}[^/]+)/(\w[\w.-]*?)(?:\.(\d{{1,3}})of(\d{{1,3}}))?"
@@ -66,7 +63,8 @@ class _Parts:
                 cut = f".{piece}of{len(own)}" if len(own) > 1 else ""
                 pieces.append((part, f"{folder}/{name}{cut}", path, content))
         for part, entry, path, content in pieces:
-            kind = zipfile.ZIP_STORED if path.suffix in _DENSE else zipfile.ZIP_DEFLATED
+            # Weights and pictures do not get smaller.
+            kind = zipfile.ZIP_STORED if path.suffix in (".pt", ".npz") else zipfile.ZIP_DEFLATED
             self._write(part, entry, path.read_bytes()[content], kind)
         return True
 
@@ -103,7 +101,7 @@ def write_parts(store: RunStore, finished: Sequence[str], out: Path, device: str
         parts = _Parts(out, written)
         heavy: dict[str, dict[str, Path]] = {}
         for name in finished:
-            files = {path.name: path for path in sorted(store.folder(name).iterdir())}
+            files = {path.name: path for path in sorted(store.folder(name).glob("[!.]*"))}
             light = {file: path for file, path in files.items() if not _is_heavy(file)}
             if parts.place(f"store/{name}", light):
                 heavy[name] = {file: path for file, path in files.items() if _is_heavy(file)}
@@ -222,6 +220,8 @@ def _take_run(plan: Plan, store: RunStore, name: str, run_id: str, pieces: _Piec
 
 def _take_checkpoint(root: Path, name: str, run_id: str, pieces: _Pieces) -> bool:
     """Take the checkpoint of a run, unless the one that is kept has come as far."""
+    from silent_study.training import checkpoint  # loads torch; a time limit counts from before that
+
     working = RunStore(root).working_folder(name)
     working.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".taken-") as beside:
@@ -231,8 +231,8 @@ def _take_checkpoint(root: Path, name: str, run_id: str, pieces: _Pieces) -> boo
             state = checkpoint.read(folder / CHECKPOINTS[0])
         except (OSError, checkpoint.CheckpointError) as error:
             raise StoreError(f"{name}: no checkpoint, or a damaged one") from error
-        if state["run"] != run_id:
-            raise StoreError(f"{name}: the checkpoint is of another run, {state['run']}")
+        if state.get("run") != run_id:
+            raise StoreError(f"{name}: the checkpoint is of another run, {state.get('run')}")
         kept = checkpoint.newest(working)
         if kept is not None and (kept["epoch"], kept["step"]) >= (state["epoch"], state["step"]):
             return False
