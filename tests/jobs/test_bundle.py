@@ -390,6 +390,19 @@ def test_a_full_disk_is_no_damaged_bundle(tmp_path, trained, monkeypatch):
     assert error.value.filename == str(tmp_path)
 
 
+def test_runs_of_other_source_code_stay_at_home_though_no_selection_names_them(home, trained):
+    store = RunStore(Path("results/store"))
+    shutil.copytree(trained / "work/store", store.root)
+    (name,) = (name for name in store.names() if "+silent" in name and "seed=0" in name)
+    write_json(store.folder(name) / CODE, {"digest": "of another code", "files": {}})
+    assert bundle.write_bundle(plan_here(), home / "bundle.zip").runs > 0
+    with zipfile.ZipFile(home / "bundle.zip") as archive:
+        document = json.loads(archive.read(bundle.DOCUMENT))
+    assert name not in [*document["done"], *document["brought"]]
+    assert set(document["done"]) <= set(store.names()) - {name}
+    assert len(document["done"]) == 3
+
+
 def two_groups() -> Plan:
     fixed = {"fixed": {"digits": SMALL | {"methods": ["silent-gaussian"]}}}
     return Plan(resolve({"preset": "small", "experiments": fixed}, Path("presets")), Path("results"))

@@ -20,11 +20,12 @@ from typing import Any, cast
 from silent_study.data.prepare import PREPARED
 from silent_study.data.prepared import MANIFEST, TEST, TRAIN, open_arrays
 from silent_study.data.source import Source
-from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
+from silent_study.plan.plan import ROUNDS, Plan
 from silent_study.settings import NUMERICS_VERSION, EvaluationSettings
 from silent_study.store.code import SOURCE, training_code
 from silent_study.store.files import atomic_file, named_errors, sha256_of, write_bytes_atomically
 from silent_study.store.manifests import seems_evaluated
+from silent_study.store.packs import PackSpec
 from silent_study.store.provenance import REVISION, source_revision
 from silent_study.store.runs import EVALUATION, RECORD, RunStore, StoreError, as_json
 from silent_study.store.stale import check_code, stale_runs
@@ -180,8 +181,21 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
         DataError: A prepared data set is missing or altered.
     """
     store = RunStore(plan.results / "store")
-    packs, done = plan.all_known_packs(), done_runs(plan, store)
-    check_code(store, packs)
+    check_code(store, plan.all_known_packs())
+    possible = {
+        round_: {
+            run.name: run
+            for cell in plan.cells_of(round_)
+            for candidates in plan.possible_runs(cell, round_)
+            for run in candidates
+        }
+        for round_ in ROUNDS
+    }
+    grids = possible["baselines"] | possible["guided"]
+    # Whatever is not known yet to be selected may be of other source code without an error.
+    asked = PackSpec("seeds", "", tuple((grids | possible["seeds"]).values()), plan.params.evaluation.resolved())
+    stale = {each.run for each in stale_runs(store, [asked])}
+    done = done_runs(plan, store) - stale
     cells = open_cells(plan, store, done)
     if not cells:
         raise StoreError(f"{store.root}: has every run of the plan; nothing is left for a bundle")
@@ -200,17 +214,11 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
         for experiment, methods in document["settings"]["methods"].items()
     }
     # Selections compare the runs of grids; what is not evaluated, or lacks its weights, is completed there.
-    grids = {
-        run.name
-        for round_ in GRID_ROUNDS
-        for cell in plan.cells_of(round_)
-        for candidates in plan.possible_runs(cell, round_)
-        for run in candidates
-    }
     document["brought"] = {
-        name: run_state(store, name)
-        for name in plan.ids_of(store.names())
-        if _group(name) in groups and store.is_finished(name) and (name in grids or name not in done)
+        run.name: run_state(store, run.name)
+        for run in asked.members
+        if _group(run.name) in groups and store.is_finished(run.name) and run.name not in stale
+        if run.name in grids or run.name not in done
     }
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", _PROGRAM)
@@ -226,7 +234,7 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
             _add(archive, store.folder(name), f"store/{name}", "*")
         for device in DEVICES:
             kept = RunStore(plan.results / BORROWED / device)
-            stale = {each.run for each in stale_runs(kept, packs)}
+            stale = {each.run for each in stale_runs(kept, [asked])}
             for name in kept.names():
                 open_ = _group(name) in groups and name not in stale and not has_result(store, name)
                 if open_ and kept.has_checkpoint(name):
