@@ -374,6 +374,9 @@ def test_what_a_folder_holds_already_is_not_lost(home, tmp_path, trained, capsys
     with pytest.raises(StoreError, match="holds what another call gave back"):
         train_bundle(trained / "bundle.zip", tmp_path / "out", tmp_path / "work", CPU, never)
     assert (tmp_path / "out/runs-1.zip").read_bytes() == former
+    # The same call goes on.
+    assert train_bundle(trained / "bundle.zip", trained / "out", trained / "work", CPU, stop_at(1)) == 0
+    assert "5 runs finished" in capsys.readouterr().out
     for option, other in (("--out", "--work"), ("--work", "--out")):
         paths = [f"{option}={home / 'params.yaml'}", f"{other}={tmp_path / 'other'}"]
         assert borrowed_main([str(trained / "bundle.zip"), "--time-limit=60", *paths]) == 1
