@@ -396,7 +396,8 @@ class RunStore:
         # First the record: files that a kill leaves behind afterwards are no part of the run.
         write_json(run.folder / RECORD, identity)
         for file in files.keys() - kept.keys():
-            (run.folder / file).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # they may not have come home from a borrowed machine
+                (run.folder / file).unlink()
         return StoredRun(run.name, run.folder, identity)
 
 
