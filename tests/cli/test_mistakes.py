@@ -122,7 +122,7 @@ SETTINGS: tuple[Mistake, ...] = (
         [],
         "execution.tensorboard: no setting is a truth value, as which YAML reads yes, no, on, off, true and false",
     ),
-    (gone("presets"), [], "preset: expected one of [], got 'small'"),
+    (gone("presets"), [], "'paper'], got 'small'"),
     (nothing, ["--config", "preset: small"], "--config: expected KEY=VALUE, as in 'seeds=[0]', or a JSON object"),
     (nothing, ["--settings", "[1]"], "--settings: expected a JSON object, got list"),
     (nothing, ["--settings", "{}"], "preset: expected one of ['small'], got None"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from silent_gradients.posteriors.contract import NonFiniteError, Posterior, ShapeError
 
@@ -18,6 +20,19 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Context manager: no autocast, in which a closed form keeps two digits of a gradient."""
     enabled = torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if enabled else nullcontext()
+
+
+@contextmanager
+def without_statistics(network: nn.Module) -> Iterator[None]:
+    """Context manager: BatchNorm keeps its running statistics; passes that are no training step do not count."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 class Objective(Protocol):

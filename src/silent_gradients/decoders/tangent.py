@@ -9,7 +9,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, Objective, without_autocast
+from silent_gradients.decoders.likelihood import (
+    Decoder,
+    GaussianLikelihood,
+    Objective,
+    without_autocast,
+    without_statistics,
+)
 from silent_gradients.posteriors.contract import Posterior
 
 
@@ -56,7 +62,7 @@ class TangentObjective:
         def mean(z: Tensor) -> Tensor:
             return objective.decoder.likelihood(z[None]).mean[0]
 
-        with torch.no_grad(), without_autocast(point.device):
+        with torch.no_grad(), without_autocast(point.device), without_statistics(objective.decoder):
             likelihood = objective.decoder.likelihood(point[None])
             if not isinstance(likelihood, GaussianLikelihood):
                 raise TypeError(f"objective: expected a Gaussian likelihood, got {type(likelihood).__name__}")

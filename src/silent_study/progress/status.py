@@ -224,7 +224,7 @@ def _unfinished(store: RunStore, settings: RunSettings, folder: Path, now: float
     progress = _progress(folder / PROGRESS)
     running, curve = store.is_locked(settings.name), _entries(folder / CURVE)
     # A run that waits for its job to come to it has the state of another at its cut-off, and no process yet.
-    state: State = "running" if running else "stopped" if progress or curve else "planned"
+    state: State = "running" if running else "stopped" if (folder / PROGRESS).exists() else "planned"
     return RunStatus(
         settings.name,
         state,
