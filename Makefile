@@ -21,7 +21,7 @@ install = $(PIP) -c constraints.txt -e '.[$(1)]' 2>&1 \
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile --progress-bar off
 # Writes the generated tables of the documents: their pages call functions of docs/tables.py.
 COG := $(BIN)/cog -P -I . -p "from docs import tables" --verbosity=1
-GENERATED := README.md docs/results.md docs/results/*.md docs/hidden-settings.md docs/reliability.md \
+GENERATED := README.md docs/results.md docs/results/*.md docs/hidden-settings.md docs/beyond-the-paper.md docs/reliability.md \
     docs/command-line.md docs/architecture.md
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Snakemake and its jobs find the programs of the environment first.

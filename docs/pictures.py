@@ -203,6 +203,7 @@ def draw() -> Iterable[Path]:
         ("digits-beyond", "digits/log-linear"),
     )
     yield methods("beyond", *groups)
+    yield methods("two-layer", ("digits-exact", "digits/two-layer"))
     yield ladder("digits")
 
 

@@ -56,6 +56,7 @@ STUDIES = {
     "digits-ladder-40": "ladder.md",
     "mnist-beyond": "beyond.md",
     "digits-beyond": "beyond.md",
+    "digits-exact": "../beyond-the-paper.md",
 }
 """The page of docs/results/ that describes a study."""
 
