@@ -82,7 +82,8 @@ def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
     between = " − " if wide else "\n− "
     names = [between.join(labels(claim)) for claim in found]
     letters = max(len(part) for name in names for part in name.split("\n"))
-    left, right, line = (0.055 * letters, 2.15, 0.2) if wide else (0.05 * letters, 0.05, 0.27)
+    # Inches of a letter on average, and of the distance to the axis.
+    left, right, line = (0.058 * letters + 0.1, 2.15, 0.2) if wide else (0.05 * letters + 0.1, 0.05, 0.27)
     tall = line * (heights[-1] + 1.3) + 0.5
     figure = Figure(figsize=(width, tall))
     axes = figure.add_axes((left / width, 0.45 / tall, (width - left - right) / width, (tall - 0.5) / tall))
