@@ -62,11 +62,12 @@ class TangentObjective:
         def mean(z: Tensor) -> Tensor:
             return objective.decoder.likelihood(z[None]).mean[0]
 
-        with torch.no_grad(), without_autocast(point.device), without_statistics(objective.decoder):
+        with torch.no_grad(), without_autocast(point.device):
             likelihood = objective.decoder.likelihood(point[None])
             if not isinstance(likelihood, GaussianLikelihood):
                 raise TypeError(f"objective: expected a Gaussian likelihood, got {type(likelihood).__name__}")
-            found: Any = torch.func.vjp(mean, point)
+            with without_statistics(objective.decoder):
+                found: Any = torch.func.vjp(mean, point)
             # The pullback is linear in what it pulls back: its own is the derivative along a direction.
             push = torch.func.vjp(found[1], found[0])[1]
             directions = torch.eye(point.shape[1], dtype=point.dtype, device=point.device)
