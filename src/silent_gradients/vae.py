@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from silent_gradients.decoders.likelihood import Decoder, ExactObjective
+from silent_gradients.decoders.likelihood import Decoder, ExactObjective, counting_norms
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
@@ -43,7 +43,7 @@ def first_pass_counts(network: nn.Module) -> Iterator[None]:
     Estimators evaluate a decoder a different number of times, also at points that are not samples. For every
     estimator, evaluation uses the statistics of one pass per step.
     """
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    norms = counting_norms(network)
 
     def close(norm: _BatchNorm, *_: object) -> None:
         norm.track_running_stats = False

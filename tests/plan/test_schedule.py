@@ -87,7 +87,7 @@ def makespan(study, pace) -> tuple[float, float, float]:
     ids=["alike", "long ImageNet", "long CIFAR-10"],
 )
 @pytest.mark.parametrize("paced", [True, False], ids=["measured", "estimated"])
-def test_eight_devices_end_within_eight_percent_of_the_bound(tmp_path, monkeypatch, microseconds, paced):
+def test_eight_devices_end_within_three_percent_of_the_bound(tmp_path, monkeypatch, microseconds, paced):
     monkeypatch.chdir(tmp_path)
     plan = Workflow({"preset": "paper"}, lambda **_: None, PRESETS).plan
     pace = measured(plan, microseconds)
@@ -95,7 +95,7 @@ def test_eight_devices_end_within_eight_percent_of_the_bound(tmp_path, monkeypat
         write_json(Path("results") / PACE, json.loads(pace.to_json()))
     study = Workflow({"preset": "paper"}, lambda **_: None, PRESETS)
     found, shared, longest = makespan(study, pace)
-    assert found < 1.08 * max(shared, longest)
+    assert found < 1.03 * max(shared, longest)
 
 
 def test_packs_of_the_paper_hold_runs_of_one_cell(tmp_path, monkeypatch):
@@ -104,7 +104,9 @@ def test_packs_of_the_paper_hold_runs_of_one_cell(tmp_path, monkeypatch):
     for group in study.plan.groups():
         packs = study.packs("baselines", group).values()
         assert all(len({run.cell for run in pack.members}) == 1 for pack in packs)
-        assert len(packs) >= DEVICES
+        # As many as asked for, where that parts no runs that share epochs.
+        families = {run.without_cutoff.id for pack in packs for run in pack.members}
+        assert len(packs) >= min(study.execution.workers, len(families))
         # Within a round, a longer job has the higher priority.
         by_priority = sorted(
             packs, key=lambda pack: study.priority(SimpleNamespace(round="baselines", group=group, id=pack.id))

@@ -40,6 +40,13 @@ def test_packs_are_a_partition(study, rates, workers, runs_per_pack):
         sizes = [len(pack.members) for pack in packs if pack.group == group]
         assert sum(sizes) == runs
         assert max(sizes) <= runs_per_pack
+        # Runs that share epochs are parted only where they are too many for a pack.
+        homes: dict[str, list[str]] = {}
+        for pack in packs:
+            for run in pack.members if pack.group == group else ():
+                homes.setdefault(run.without_cutoff.id, []).append(pack.id)
+        assert len(sizes) >= max(-(-runs // runs_per_pack), min(workers, len(homes)))
+        assert all(len(set(each)) == -(-len(each) // runs_per_pack) for each in homes.values())
     # Runs without a cut-off make packs of nearly equal length, one for each worker.
     sizes = [len(pack.members) for pack in packs if pack.group == "digits/fixed"]
     assert max(sizes) - min(sizes) <= 1

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from silent_gradients.posteriors.contract import NonFiniteError, Posterior, ShapeError
@@ -22,10 +23,20 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False) if enabled else nullcontext()
 
 
+def in_forward_mode() -> bool:
+    """Return True while derivatives are computed in forward mode, for which own functions have no rule."""
+    return forward_ad._current_level >= 0
+
+
+def counting_norms(network: nn.Module) -> list[_BatchNorm]:
+    """Return the BatchNorm modules whose running statistics the next pass changes."""
+    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+
+
 @contextmanager
 def without_statistics(network: nn.Module) -> Iterator[None]:
     """Context manager: BatchNorm keeps its running statistics; passes that are no training step do not count."""
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    norms = counting_norms(network)
     for norm in norms:
         norm.track_running_stats = False
     try:

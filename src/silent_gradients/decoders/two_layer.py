@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, PixelVarianceDecoder, small_linear
+from silent_gradients.decoders.likelihood import in_forward_mode
 from silent_gradients.posteriors.contract import Posterior
 from silent_gradients.posteriors.tilting import by_rows, chunk_size
 
@@ -170,7 +170,7 @@ def _cosine_kernel(covariance: Tensor, halves: Tensor | None) -> tuple[Tensor, T
 
 def _pair_sums(*arguments: Any) -> Tensor:
     """Return ``_PairSums`` of its arguments, in forward mode without its backward pass."""
-    sums: Callable[..., Tensor] = _PairSums.forward if forward_ad._current_level >= 0 else _PairSums.apply
+    sums: Callable[..., Tensor] = _PairSums.forward if in_forward_mode() else _PairSums.apply
     return sums(*arguments)
 
 

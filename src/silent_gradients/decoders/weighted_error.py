@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from silent_gradients.decoders.likelihood import in_forward_mode
 from silent_gradients.posteriors.contract import JointCumulants, Posterior, joint_cumulants
 
 LARGE = 2**16
@@ -52,7 +52,7 @@ def weighted_error(
     heads = (x, noise, weight_m, bias_m, weight_s, bias_s)
     # The compiler and forward mode have no rule for the function; a family with cumulants of its own has no such one.
     own_cumulants = type(q).joint_cumulants is not Posterior.joint_cumulants
-    without_rule = torch.compiler.is_compiling() or forward_ad._current_level >= 0
+    without_rule = torch.compiler.is_compiling() or in_forward_mode()
     if weight_m.numel() < LARGE or own_cumulants or without_rule:
         return _from_cumulants(q.joint_cumulants(weight_m, weight_s), x, noise, bias_m, bias_s)
     cumulants = () if q.is_gaussian else (q.third_cumulant, q.fourth_cumulant)
