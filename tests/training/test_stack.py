@@ -105,10 +105,10 @@ def variations(place, cell, silent_changes=None, **changes):
     ]
 
 
-def assert_close(one, other, atol=1e-4):
+def assert_close(one, other, unsteady=()):
     """Equal but for the rounding of other kernels, which Adam makes a small share of its first steps."""
     for (name, mine), yours in zip(one.vae.state_dict().items(), other.vae.state_dict().values(), strict=True):
-        assert torch.allclose(mine, yours, rtol=1e-3, atol=atol), name
+        assert torch.allclose(mine, yours, rtol=1e-3, atol=3e-3 if name in unsteady else 1e-4), name
     for mine, yours in zip(one.curve, other.curve, strict=True):
         assert mine.keys() == yours.keys()
         for key, value in mine.items():
@@ -135,8 +135,9 @@ def test_batch_norm_in_a_stack(strided, tmp_path, cell):
     alone = finished(strided, tmp_path / "alone", runs, stacked=False)
     together = finished(strided, tmp_path / "together", runs)
     for one, other in zip(alone, together, strict=True):
-        # A bias before a batch normalization has no gradient but rounding, of which Adam makes whole steps of 0.001.
-        assert_close(one, other, atol=3e-3)
+        # A bias before a batch normalization has no gradient but rounding, of which Adam makes whole steps of 0.001; so
+        # have single weights of the last such layer, whose outputs for a batch of 8 are few.
+        assert_close(one, other, {"encoder.9.weight", "encoder.9.bias", "encoder.11.running_mean"})
         counts = [[v for n, v in t.vae.state_dict().items() if n.endswith("tracked")] for t in (one, other)]
         assert counts[0]
         assert counts[0] == counts[1]
