@@ -23,7 +23,6 @@ from matplotlib.lines import Line2D
 from docs import tables
 from silent_study.report.drawings import GREY
 from silent_study.report.forest import BLUE, RED, row
-from silent_study.report.page import chart_libraries
 
 FIGURES = tables.ROOT / "docs" / "figures"
 COLOURS = {"undecided": GREY, "one seed": GREY, "contradicted": RED, "not comparable": RED}
@@ -176,16 +175,6 @@ def ladder(dataset: str) -> Path:
     return _save(figure, f"ladder-{dataset}.svg")
 
 
-PLOTS = tables.ROOT / ".dvc" / "plots.html"
-
-
-def plots_template() -> str:
-    """Return the template of ``dvc plots``, with its libraries inlined: DVC's own loads them from another host."""
-    script = f"<script>\n(() => {{\n{chart_libraries()}\n}})();\n</script>"
-    head = f'<head>\n<meta charset="utf-8">\n<title>Curves</title>\n{script}\n</head>'
-    return f'<!DOCTYPE html>\n<html lang="en">\n{head}\n<body>\n{{plot_divs}}\n</body>\n</html>\n'
-
-
 def draw() -> Iterable[Path]:
     """Draw every picture; return the files."""
     for experiment in ("fixed", "learnable"):
@@ -208,6 +197,5 @@ def draw() -> Iterable[Path]:
 
 
 if __name__ == "__main__":
-    PLOTS.write_text(plots_template())
     for path in draw():
         print(path.relative_to(tables.ROOT))

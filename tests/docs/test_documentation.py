@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from docs.pictures import PLOTS, plots_template
 from docs.settings_reference import markdown
 from PIL import Image
 from tests.docs.notebooks import NOTEBOOKS, ROOT, code, read
@@ -180,10 +179,6 @@ def test_the_site_names_pages_by_their_headings_and_lists_the_public_names():
     assert [name for name, example in examples if name.rpartition(".")[2] in example] == listed
     assert {name.partition(".")[0] for name in listed} == set(silent_gradients.__all__)
     assert len(set(listed)) == len(listed)
-
-
-def test_the_template_of_dvc_plots_is_current():
-    assert PLOTS.read_text() == plots_template(), "run: make tables"
 
 
 def test_the_reference_of_the_settings_is_current_and_describes_every_key():

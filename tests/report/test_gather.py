@@ -15,7 +15,7 @@ from tests.report.conftest import FIXED, LEARNABLE, MISSING, Study
 
 from silent_study.report import page
 from silent_study.report.claims import VERDICTS
-from silent_study.report.gather import gather
+from silent_study.report.gather import CHART_LIBRARIES, gather
 from silent_study.report.printed import significant
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "col", "source"}
@@ -78,7 +78,7 @@ def test_everything_is_there(gathered):
     expected |= {f"figures/{name}{ending}" for name in ("forest", *drawn) for ending in endings}
     expected |= {f"curves/digits/fixed/{method}.csv" for method in FIXED}
     expected |= {f"curves/digits/learnable/{method}.csv" for method in set(LEARNABLE) - {MISSING.split("/")[2]}}
-    assert names == expected | {"metrics.json", "runs.csv", "report.html"}
+    assert names == expected | {"metrics.json", "runs.csv", "report.html", CHART_LIBRARIES}
     figures = sum(path.stat().st_size for path in (gathered / "figures").iterdir())
     assert figures < 3_000_000
 

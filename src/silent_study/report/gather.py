@@ -36,6 +36,9 @@ LARGEST_FACTOR_ANALYSIS = 4096
 SHOWN = "snakemake-report"
 """Name of the folder, below the results, of what Snakemake's own report shows."""
 
+CHART_LIBRARIES = "vega.js"
+"""Script of the charts, which the page has inside and .dvc/plots.html reads: no chart needs a network."""
+
 _KINDS = {".html", ".svg", ".pdf", ".png", ".csv", ".md", ".tex"}
 
 
@@ -80,7 +83,7 @@ def gather(
 
     Returns:
         Every file written: ``tables/*.csv``, ``*.md``, ``*.tex`` and ``*.html``, ``figures/*``, ``curves/<cell>.csv``,
-        ``metrics.json``, ``runs.csv``, the further files, the copies and ``report.html``.
+        ``metrics.json``, ``runs.csv``, ``vega.js``, the further files, the copies and ``report.html``.
 
     Raises:
         OSError: The folder cannot be written to.
@@ -131,6 +134,7 @@ def _contents(records: Sequence[Record], context: Context) -> dict[str, bytes]:
     metrics = tables.metrics(found, context)
     texts["metrics.json"] = json.dumps(metrics, sort_keys=True, indent=1, allow_nan=False) + "\n"
     texts["runs.csv"] = _csv(tables.runs(records))
+    texts[CHART_LIBRARIES] = page.chart_libraries()
     texts["report.html"] = page.render(found, ordered, laid_out, texts, drawings, points, records, context)
     images = {f"figures/{name}": content for drawing in drawings for name, content in drawing.files.items()}
     return images | {name: text.encode() for name, text in texts.items()}

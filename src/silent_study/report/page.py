@@ -122,14 +122,14 @@ def _template(name: str) -> Template:
 
 @cache
 def chart_libraries() -> str:
-    """Return Vega-Embed with all that it needs as one script, headed by the licences."""
+    """Return Vega-Embed with all that it needs as one script, headed by the licences; it adds ``vegaEmbed`` alone."""
     folders = sorted(resources.files("snakemake.assets").joinpath("data").iterdir(), key=lambda folder: folder.name)
     licences: dict[str, list[str]] = {}
     for folder in folders:
         if folder.name.startswith(_LIBRARIES):
             licences.setdefault(folder.joinpath("LICENSE").read_text().strip(), []).append(folder.name)
     notices = "\n\n".join(f"{', '.join(names)}:\n{text}" for text, names in licences.items())
-    script = f"/*!\n{notices}\n*/\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}"
+    script = f"/*!\n{notices}\n*/\n(() => {{\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}\n}})();"
     return script.replace("</script", "<\\/script")
 
 
