@@ -117,6 +117,10 @@ def _annealing(factor: float) -> Change:
     return change
 
 
+def _sampled_guide(run: RunSettings) -> RunSettings:
+    return _guide(sampled=True)(replace(run, method=run.method.replace("+silent", "+sampled")))
+
+
 CHANGES: Mapping[str, Change] = {
     "initialization=torch": _everywhere(initialization="torch"),
     "weight_decay=0": _everywhere(weight_decay=0.0),
@@ -147,8 +151,12 @@ ON_REQUEST: Mapping[str, Change] = {
     "cooldown=epochs/2": lambda run: replace(run, cooldown_epochs=run.epochs / 2),
     "kl_warmup=epochs/4": lambda run: replace(run, kl_warmup_epochs=run.epochs / 4),
     "kl_warmup=epochs/2": lambda run: replace(run, kl_warmup_epochs=run.epochs / 2),
+    "kl_warmup=20": _everywhere(kl_warmup_epochs=20.0),
+    "epochs*1.1": lambda run: replace(run, epochs=round(run.epochs * 1.1)),
     "annealing=epochs/4": lambda run: _guide(annealing_rate=4 / run.epochs if _annealed(run) else 0.0)(run),
     "plateau=0": _guide(plateau_epochs=0.0),
+    "guide=first-quarter": lambda run: _guide(plateau_epochs=run.epochs / 4, annealing_rate=1e6)(run),
+    "guide=sampled": _sampled_guide,
     "last_layer=1": _everywhere(last_layer_scale=1.0),
     "gradient_clip=1000": _everywhere(gradient_clip=1000.0),
     "gradient_clip=10000": _everywhere(gradient_clip=10000.0),
