@@ -32,11 +32,6 @@ SOURCE = ROOT / "src"
 METRICS = {"bpd": "bits/dim", "kl": "KL", "mse_sampled_clamped": "squared error", "epochs_to_threshold": "epochs"}
 SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10", "tiny_imagenet32": "Tiny ImageNet", "digits": "digits"}
 
-CHANGED_FIXED = tuple(
-    f"digits/fixed/{name}"
-    for name in ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-softmax", "reinforce")
-)
-
 STUDIES = {
     "mnist-fixed-500-epochs": "mnist.md",
     "mnist-fixed": "mnist.md",
@@ -54,6 +49,7 @@ STUDIES = {
     "digits-protocol-paper": "digits.md",
     "digits-other-processor": "digits.md",
     "digits-ladder-40": "ladder.md",
+    "digits-ladder-160": "ladder.md",
     "mnist-beyond": "beyond.md",
     "digits-beyond": "beyond.md",
     "digits-exact": "../beyond-the-paper.md",
@@ -344,18 +340,7 @@ def _gains(found: Comparison) -> list[str]:
     ]
 
 
-def rescues(group: str, pairs: Sequence[tuple[str, str]], *studies: str) -> None:
-    """Print the guide's gain in bits/dim over all pairs and without collapsed ones, and how many runs collapse."""
-    lines = [
-        [f"`{study}`", f"{label(f'{group}/{second}')}{_dagger(found)}", *_gains(found)]
-        for study in studies
-        for first, second in pairs
-        if (found := compare(study, f"{group}/{first}", f"{group}/{second}", "bpd")).difference.n
-    ]
-    table(["study", "estimator", *_GAINS], lines)
-
-
-LADDERS = {"digits": ("digits-ladder-40",)}
+LADDERS = {"digits": ("digits-ladder-40", "digits-ladder-160")}
 """Studies of growing length by data set."""
 GUIDED = {name: f"{name}+silent" for name in ("reparameterization", "gumbel-softmax", "reinforce")}
 PAIRS = [(guided, name) for name, guided in GUIDED.items()]
@@ -536,51 +521,6 @@ def exit_codes() -> None:
     table(["code", "meaning"], [[code, meaning] for code, meaning in EXITS.items()])
 
 
-def _changes(study: str, document: str, name: str) -> dict[str, list[float]]:
-    """Return the selection bits/dim by seed of every tried change of a cell."""
-    kept = json.loads((MEASURED / study / f"{document}.json").read_text())[name]
-    return {
-        change: [found if isinstance(found, float) else found["selection"]["bpd"] for found in members]
-        for change, members in kept.items()
-    }
-
-
-def sensitivity(study: str, document: str, *names: str, clear: bool = False) -> None:
-    """Print the change in bits/dim of the images to select on by each setting; bold where it is clear of 0.
-
-    Args:
-        study: Folder below ``measured/``.
-        document: Name of its JSON file.
-        names: Cells, a column each.
-        clear: Leave settings out that are clear of 0 for no cell.
-    """
-    found = {name: _changes(study, document, name) for name in names}
-    titles = dict.fromkeys(change for changes in found.values() for change in changes)
-    lines = []
-    for title in titles:
-        line = ["*as it is, bits/dim*" if title == "as it is" else f"`{title}`"]
-        for changes in found.values():
-            base = changes["as it is"]
-            if title not in changes:
-                line.append("")
-            elif title == "as it is":
-                line.append(f"*{sum(base) / len(base):.3f}*")
-            else:
-                line.append(_signed([new - old for new, old in zip(changes[title], base, strict=True)]))
-        if not clear or title == "as it is" or any("**" in text for text in line):
-            lines.append(line)
-    table(["change", *(label(name) for name in names)], lines)
-
-
-def _signed(changes: list[float]) -> str:
-    """Return the mean of some differences with the half width of its interval, bold where it is clear of 0."""
-    found = summarize(changes)
-    if found.n < 2:
-        return f"{found.mean:+.3f}"
-    text = f"{found.mean:+.3f} ± {(found.high - found.low) / 2:.3f}"
-    return f"**{text}**" if found.low > 0 or found.high < 0 else text
-
-
 def arms(study: str, name: str) -> dict[str, pd.DataFrame]:
     """Return bits/dim, KL and active units of a cell's runs by change, of test images if the study has evaluated them.
 
@@ -601,30 +541,37 @@ def lost(found: pd.DataFrame) -> pd.Series:
     return pd.Series([has_collapsed(each) for each in metrics], index=found.index)
 
 
-def remedies(study: str, name: str) -> None:
-    """Print each change of a cell: the bound, its paired difference from no change, and the collapsed runs."""
-    every = arms(study, name)
-    base = every["as it is"]["bpd"]
+def _paired(found: pd.DataFrame) -> Arm:
+    """Return the bounds and collapses of runs, for a comparison."""
+    return Arm(dict(found["bpd"].dropna()), dict(lost(found)), set(found.index))
+
+
+def remedies(study: str, *names: str, only: Sequence[str] = ()) -> None:
+    """Print changes of cells, or those named: the bound, its paired difference from the first, the collapsed runs."""
+    every = [(name, change, found) for name in names for change, found in arms(study, name).items()]
+    every = [row for row in every if not only or row[1] in only]
+    first = _paired(every[0][2])
     lines = []
-    for change, found in every.items():
-        moved = summarize(list((found["bpd"] - base).dropna()))
-        texts = ["*none*", ""]
-        if change != "as it is":
+    for name, change, runs in every:
+        compared = Comparison(_paired(runs), first, -1, math.nan)
+        texts = ["", ""]
+        if runs is not every[0][2]:
+            moved, flips = compared.difference, compared.sign_flip_p
             text = interval(moved.mean, moved.low, moved.high, "bpd", sign=True)
-            texts = [f"`{change}`", f"**{text}**" if moved.high < 0 else text]
-        counts = [f"{int(which.sum())} of {len(found)}" for which in (lost(found), found["active_units"] == 0)]
-        lines.append([texts[0], f"{found['bpd'].mean():.3f}", texts[1], *counts])
-    table(["change", "bits/dim", "minus none [95 %]", "collapsed", "no active unit"], lines)
+            texts = [f"**{text}**" if moved.high < 0 else text, "" if math.isnan(flips) else f"{flips:.3f}"]
+        title = "*none*" if change == "as it is" else f"`{change}`"
+        counts = f"{int(lost(runs).sum())} ({int((runs['active_units'] == 0).sum())}) of {len(runs)}"
+        lines.append([label(name), title, f"{runs['bpd'].mean():.3f}", *texts, counts])
+    own = 0 if len(names) > 1 else 1
+    header = ["method", "change", "bits/dim", "minus the first [95 %]", "p, sign flips", "collapsed (no active unit)"]
+    table(header[own:], (line[own:] for line in lines))
 
 
 def gains(study: str, *pairs: tuple[str, str]) -> None:
-    """Print the guide's gain under a change of both arms: unguided cells and changes, as ``rescues`` does."""
+    """Print the guide's gain under a change of both arms: unguided cells and changes."""
     lines = []
     for name, change in pairs:
-        guided, unguided = (
-            Arm(dict(found["bpd"].dropna()), dict(lost(found)), set(found.index))
-            for found in (arms(study, f"{name}+silent")[change], arms(study, name)[change])
-        )
+        guided, unguided = (_paired(arms(study, each)[change]) for each in (f"{name}+silent", name))
         title = "*none*" if change == "as it is" else f"`{change}`"
         lines.append([label(name), title, *_gains(Comparison(guided, unguided, -1, math.nan))])
     table(["estimator", "change of both", *_GAINS], lines)

@@ -241,4 +241,4 @@ def test_gains_have_exact_tests_and_those_of_pairs_without_a_collapsed_run(monke
     low, high = stats.ttest_1samp([0.1, 0.2, 0.3], 0.0).confidence_interval(0.95)
     assert row[7] == f"0.200 [{low:.3f}, {high:.3f}]; n = 3"
     tables.remedies("a study", "digits/learnable/reparameterization")
-    assert "| *none* | 2.700 |  | 3 of 6 | 1 of 6 |" in capsys.readouterr().out
+    assert "| *none* | 2.700 |  |  | 3 (1) of 6 |" in capsys.readouterr().out
