@@ -507,23 +507,26 @@ def implied(title: str) -> None:
 
 
 def reruns() -> None:
-    """Print what an edit of each key of params.yaml runs again, as the tests hold it."""
+    """Print what an edit of each key of params.yaml runs again, as the tests hold it: a row for equal answers."""
     kept = yaml.safe_load((ROOT / "tests" / "params" / "reruns.yaml").read_text())
-    header = ["key", "for instance", "trained", "jobs", "selected again", "report again"]
-    table(header, [[f"`{key}`", f"`{value}`", *words] for key, (value, *words) in kept.items()])
+    keys: dict[tuple[str, ...], list[str]] = {}
+    for key, (_value, *words) in kept.items():
+        keys.setdefault(tuple(words), []).append(f"`{key}`")
+    header = ["trained", "jobs", "selected again", "report again", "keys"]
+    table(header, [[*words, ", ".join(names)] for words, names in keys.items()])
 
 
-def modules(package: str) -> None:
-    """Print the modules of a package, each with the first line of its docstring; a folder has its ``__init__.py``."""
-    folder = SOURCE / package
+def modules(*packages: str) -> None:
+    """Print the folders of packages, each with the first line of its docstring and the names of its modules."""
     lines = []
-    # A folder's own modules stand before the folders in it.
-    for path in sorted(folder.rglob("*.py"), key=lambda path: (path.parent.parts, path.name)):
-        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-        text = docstring.partition("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", r"\|")
-        name = path.relative_to(folder).as_posix()
-        lines.append([f"`{name.removesuffix('__init__.py') or name}`", text])
-    table(["module", "content"], lines)
+    for package in packages:
+        for path in sorted((SOURCE / package).rglob("__init__.py"), key=lambda path: path.parent.parts):
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            text = docstring.partition("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", r"\|")
+            names = sorted(each.stem for each in path.parent.glob("*.py") if each.stem != "__init__")
+            folder = path.parent.relative_to(SOURCE / package).as_posix()
+            lines.append([f"`{package if folder == '.' else f'{folder}/'}`", text, f"`{', '.join(names)}`"])
+    table(["room", "content", "modules"], lines)
 
 
 def verbs() -> None:
