@@ -103,7 +103,7 @@ def summary() -> Path:
     for height, place in enumerate(tables.SUMMARY):
         claim, compared, _ = tables.summarized(place)
         row(axes, height, compared, COLOURS.get(tables.verdict(place[0], claim), BLUE))
-        names.append(f"{tables.SETS[claim.dataset]}: {tables.ordering(place[0], claim, metric=False)}")
+        names.append(f"{tables.ordering(place[0], claim, metric=False)}, {tables.SETS[claim.dataset]}")
     axes.set_yticks(range(len(names)), names)
     axes.set_xticks(ticks := [-0.5, -0.1, -0.05, 0, 0.05, 0.1, 0.5], [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
