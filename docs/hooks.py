@@ -76,7 +76,7 @@ def _mathml(match: re.Match[str]) -> str:
 
 def _from_top(text: str) -> str:
     """Return a document of the top folder with links relative to ``docs``; links to other files become plain text."""
-    text = re.sub(r"\]\(docs/", "](", text)
+    text = re.sub(r'(\]\(|src=")docs/', r"\1", text)
     for name, target in _OUTSIDE.items():
         text = text.replace(f"]({name}", f"]({target}")
     return re.sub(r"\[([^\]]+)\]\((?!https?://)(?![^)]*\.(?:md|ipynb|svg))[^)#][^)]*\)", r"\1", text)

@@ -92,6 +92,26 @@ def forest(name: str, *experiments: str, studies: str = "") -> Path:
     return _save(figure, f"forest-{name}.svg")
 
 
+def summary() -> Path:
+    """Draw the rows of ``tables.SUMMARY``, within 0.1 bits/dim on a linear axis and on a logarithmic one beyond."""
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, axes = plt.subplots(figsize=(7.2, 3.2))
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set_xlim(-1.0, 0.5)
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    names = []
+    for height, place in enumerate(tables.SUMMARY):
+        claim, compared, _ = tables.summarized(place)
+        row(axes, height, compared, COLOURS.get(tables.verdict(place[0], claim), BLUE))
+        names.append(f"{tables.ordering(place[0], claim, metric=False)}, {tables.SETS[claim.dataset]}")
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xticks(ticks := [-0.5, -0.1, -0.05, 0, 0.05, 0.1, 0.5], [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.invert_yaxis()
+    axes.set_xlabel("first minus second, bits/dim (diamond: published)")
+    return _save(figure, "forest-summary.svg")
+
+
 def remedies(study: str, *names: str) -> Path:
     """Draw the bits/dim of every run of some cells by change, a panel per cell; collapsed runs are red."""
     sns.set_theme(style="whitegrid", context="paper")
@@ -177,6 +197,7 @@ def ladder(dataset: str) -> Path:
 
 def draw() -> Iterable[Path]:
     """Draw every picture; return the files."""
+    yield summary()
     for experiment in ("fixed", "learnable"):
         yield forest(experiment, experiment)
     yield forest("digits", "fixed", "learnable", studies="digits")

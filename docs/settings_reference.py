@@ -18,13 +18,11 @@ from silent_study.params.schema import ExperimentParams, OwnImagesParams, Params
 
 _INTRODUCTION = """# params.yaml, key by key
 
-`make reference` writes this page from the types and descriptions of the settings. `params.yaml` names a preset, a file
-in `presets/` with the same keys, and sets any of them over it: mappings are merged key by key, everything else replaces
-the preset's value, null removes a mapping. A value in `params.yaml` also replaces the preset's `overrides` of that key.
-An unknown key, a wrong type or an impossible value is an error of one line. What an edit of a key runs again:
-[reliability.md](reliability.md).
+`params.yaml` names a preset, a file in `presets/` with the same keys, and sets any of them over it. Mappings merge,
+everything else replaces the preset's value (and its `overrides` of that key), null removes a mapping. What an edit runs
+again: [reliability.md](reliability.md#what-an-edit-runs-again).
 """
-_WORDS = {str: "text", int: "whole number", float: "number"}
+_WORDS = {str: "text", int: "integer", float: "number"}
 _NAMED: dict[str, tuple[type[BaseModel], str]] = {
     "experiments": (ExperimentParams, "`experiments.EXPERIMENT.DATASET`"),
     "sets": (OwnImagesParams, "`data.sets.NAME`"),
@@ -73,7 +71,7 @@ def _words(kind: Any, bounds: list[Any]) -> str:
         inner, *more = get_args(kind)
         return _words(inner, [*bounds, *more])
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return "section, see below"
+        return "section"
     if get_origin(kind) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
@@ -85,7 +83,7 @@ def _words(kind: Any, bounds: list[Any]) -> str:
         counted = f"list of {len(inner)}: " if get_origin(kind) is tuple else "list of: "
         return counted + _words(inner[0], [])
     if get_origin(kind) is dict:
-        return f"mapping of names to {_words(get_args(kind)[1], [])}"
+        return f"mapping to {_words(get_args(kind)[1], [])}"
     return " ".join([_WORDS.get(kind, "anything"), " and ".join(_limits(bounds))]).strip()
 
 
@@ -103,7 +101,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     if isinstance(field.default, BaseModel):
-        return "those below"
+        return ""
     return f"`{json.dumps(field.default)}`"
 
 

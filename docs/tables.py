@@ -16,11 +16,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from rich.filesize import decimal
 
+from silent_study.data.sources import SOURCES
 from silent_study.methods import METHODS, Method
 from silent_study.paper import PUBLISHED, THRESHOLD_BPD
+from silent_study.params import resolve
+from silent_study.plan.plan import Plan
 from silent_study.report.cells import has_collapsed, length, unequal
 from silent_study.report.claims import EPOCHS, FAMILIES, OURS, Arm, Comparison, adjusted_by_family
 from silent_study.report.grids import edges_of
@@ -487,23 +492,26 @@ def implied(title: str) -> None:
 
 
 def reruns() -> None:
-    """Print what an edit of each key of params.yaml runs again, as the tests hold it."""
+    """Print what an edit of each key of params.yaml runs again, as the tests hold it: a row for equal answers."""
     kept = yaml.safe_load((ROOT / "tests" / "params" / "reruns.yaml").read_text())
-    header = ["key", "for instance", "trained", "jobs", "selected again", "report again"]
-    table(header, [[f"`{key}`", f"`{value}`", *words] for key, (value, *words) in kept.items()])
+    keys: dict[tuple[str, ...], list[str]] = {}
+    for key, (_value, *words) in kept.items():
+        keys.setdefault(tuple(words), []).append(f"`{key}`")
+    header = ["trained", "jobs", "selected again", "report again", "keys"]
+    table(header, [[*words, ", ".join(names)] for words, names in keys.items()])
 
 
-def modules(package: str) -> None:
-    """Print the modules of a package, each with the first line of its docstring; a folder has its ``__init__.py``."""
-    folder = SOURCE / package
+def modules(*packages: str) -> None:
+    """Print the folders of packages, each with the first line of its docstring and the names of its modules."""
     lines = []
-    # A folder's own modules stand before the folders in it.
-    for path in sorted(folder.rglob("*.py"), key=lambda path: (path.parent.parts, path.name)):
-        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-        text = docstring.partition("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", r"\|")
-        name = path.relative_to(folder).as_posix()
-        lines.append([f"`{name.removesuffix('__init__.py') or name}`", text])
-    table(["module", "content"], lines)
+    for package in packages:
+        for path in sorted((SOURCE / package).rglob("__init__.py"), key=lambda path: path.parent.parts):
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            text = docstring.partition("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", r"\|")
+            names = sorted(each.stem for each in path.parent.glob("*.py") if each.stem != "__init__")
+            folder = path.parent.relative_to(SOURCE / package).as_posix()
+            lines.append([f"`{package if folder == '.' else f'{folder}/'}`", text, f"`{', '.join(names)}`"])
+    table(["room", "content", "modules"], lines)
 
 
 def verbs() -> None:
@@ -578,7 +586,7 @@ def gains(study: str, *pairs: tuple[str, str]) -> None:
 
 
 # Rows of the summary: study, data set, experiment and the two methods that are ordered.
-_SUMMARY = (
+SUMMARY = (
     ("mnist-reduced-cooldown", "mnist", "fixed", "silent-gaussian", "reparameterization"),
     ("mnist-reduced-cooldown-bits", "mnist", "fixed", "silent-bernoulli", "gumbel-softmax"),
     ("mnist-reduced-protocol-paper", "mnist", "fixed", "silent-bernoulli", "reinforce"),
@@ -610,18 +618,39 @@ def _ordered(study: str, dataset: str, experiment: str, first: str, second: str)
     )
 
 
-def summary(folder: str = "results", rows: int | None = None) -> None:
+def summarized(row: tuple[str, ...]) -> tuple[Any, Comparison, int]:
+    """Return the claim of a row of ``SUMMARY``, the comparison that judges it and its epochs."""
+    study, dataset, experiment, first, second = row
+    claim = _ordered(study, dataset, experiment, first, second)
+    epochs = int(cell(study, f"{dataset}/{experiment}/{first}")["setting.epochs"].iloc[0])
+    return claim, compare_claim(study, claim), epochs
+
+
+def headline(folder: str, *places: int) -> None:
+    """Print some rows of ``SUMMARY`` in short; ``folder`` is the path of docs/results from the page."""
+    lines = []
+    for row in (SUMMARY[place] for place in places):
+        study, dataset, experiment, *_ = row
+        claim, compared, epochs = summarized(row)
+        found = compared.difference
+        scale = f"{SETS[dataset]} {epochs}/{_PUBLISHED_EPOCHS[experiment][dataset]}"
+        here = interval(found.mean, found.low, found.high, "bpd")
+        title = f"{ordering(study, claim, metric=False)}, [{scale}]({folder}/{STUDIES[study]})"
+        lines.append([title, number(claim.published_difference, "bpd"), here, verdict(study, claim)])
+    table(["claim", "paper", "here [95 %]", "verdict"], lines)
+
+
+def summary(folder: str = "results") -> None:
     """Print the paper's claims, each by the longest of its studies with several seeds; speed by that at full length.
 
     Args:
         folder: Path of docs/results from the page.
-        rows: Number of claims to print, without speed; None prints all.
     """
     lines = []
-    for study, dataset, experiment, first, second in _SUMMARY[:rows]:
-        claim = _ordered(study, dataset, experiment, first, second)
-        epochs = int(cell(study, f"{dataset}/{experiment}/{first}")["setting.epochs"].iloc[0])
-        found = compare_claim(study, claim).difference
+    for row in SUMMARY:
+        study, dataset, experiment, *_ = row
+        claim, compared, epochs = summarized(row)
+        found = compared.difference
         scale = f"{SETS[dataset]}, {epochs} of {_PUBLISHED_EPOCHS[experiment][dataset]} epochs, n = {found.n}"
         lines.append(
             [
@@ -634,7 +663,7 @@ def summary(folder: str = "results", rows: int | None = None) -> None:
         )
     study = "mnist-fixed-500-epochs"
     names = [f"mnist/fixed/{name}" for name in ("silent-gaussian", "reparameterization")]
-    row = [
+    speed = [
         f"{' and '.join(map(label, names))}: epochs to {THRESHOLD_BPD}, evaluated every {raster(study, names[0]):g}",
         " and ".join(f"{PUBLISHED[name]['epochs_to_threshold']:g}" for name in names),
         " and ".join(_reached(study, name) for name in names),
@@ -642,36 +671,50 @@ def summary(folder: str = "results", rows: int | None = None) -> None:
         "one seed",
     ]
     header = ["first minus second, bits/dim", "published", "here [95 %]", "scale", "verdict"]
-    table(header, [*lines, row] if rows is None else lines)
+    table(header, [*lines, speed])
 
 
 # What a preset is for, and the studies of which the runs tell its hours.
 _PRESETS = {
-    "digits": ("the paper's cells on 8x8 digits; the default", ("digits-protocol-paper", "digits-other-processor")),
-    "digits-beyond": ("more estimators, a log-linear precision, sampled guides", ("digits-beyond",)),
-    "digits-exact": ("a nonlinear decoder with an exact expectation, beside sampled estimators; not measured", ()),
-    "mnist-short": ("every method on MNIST in minutes: shows that all works, decides nothing", ()),
-    "mnist-reduced": ("the paper's cells on MNIST, small networks", ("mnist-reduced",)),
-    "mnist-fixed": ("fixed variance, the paper's networks, 90 of 500 epochs", ("mnist-fixed",)),
-    "mnist-beyond": ("as digits-beyond, on MNIST", ("mnist-beyond",)),
-    "mnist-exact": ("as digits-exact, on MNIST; not measured", ()),
-    "colour-reduced": (
-        "the paper's cells on CIFAR-10 and a stand-in for ImageNet 32x32, small networks",
-        ("colour-reduced", "colour-reduced-protocol-paper"),
-    ),
-    "paper": ("the paper's epochs, batch sizes and grids, for GPUs", ()),
+    "digits": ("the default", ("digits-protocol-paper", "digits-other-processor")),
+    "digits-beyond": ("more methods", ("digits-beyond",)),
+    "digits-exact": ("nonlinear, exact", ("digits-exact",)),
+    "mnist-short": ("smoke test", ()),
+    "mnist-reduced": ("small networks", ("mnist-reduced",)),
+    "mnist-fixed": ("90/500 epochs", ("mnist-fixed",)),
+    "mnist-beyond": ("more methods", ("mnist-beyond",)),
+    "mnist-exact": ("nonlinear, exact", ()),
+    "colour-reduced": ("colour images", ("colour-reduced", "colour-reduced-protocol-paper")),
+    "paper": ("full size", ()),
 }
 
 
+@cache
+def disk(preset: str) -> int:
+    """Return the bytes of a preset's prepared data and of the weights and snapshots of its selected runs."""
+    from silent_study.training.build import build_vae
+
+    params = resolve({"preset": preset}, ROOT / "presets")
+    plan = Plan(params)
+    sources = [SOURCES[name] for name in plan.datasets()]
+    # One byte a value, and four for the evaluation noise of the test images.
+    size = sum(math.prod(source.shape) * (source.train + 5 * source.test) for source in sources)
+    for run in map(plan.first_run, plan.cells_of("seeds")):
+        scale = np.ones(run.data.dimensions)
+        weights = sum(value.nbytes for value in build_vae(run, scale, scale).state_dict().values())
+        size += weights * len(params.seeds) * (1 + len(run.snapshot_epochs))
+    return size
+
+
 def presets() -> None:
-    """Print the presets with the hours of training that their kept studies recorded, summed over runs."""
+    """Print the presets with the hours of training that their kept studies recorded, and the disk that they take."""
     lines = []
     for name, (purpose, kept) in _PRESETS.items():
-        hours: dict[str, list[float]] = {"core": [], "GPU": []}
+        hours: dict[str, list[float]] = {}
         for study in kept:
             every = pd.read_csv(MEASURED / study / "runs.csv")
             kind = "GPU" if every["hardware"].str.contains("NVIDIA").any() else "core"
-            hours[kind].append(every["seconds"].sum() / 3600)
-        texts = [" to ".join(f"{value:.1f}" for value in sorted(found)) for found in hours.values()]
-        lines.append([f"`{name}`", purpose, *texts])
-    table(["preset", "what it is", "core hours", "GPU hours"], lines)
+            hours.setdefault(kind, []).append(every["seconds"].sum() / 3600)
+        texts = [f"{'-'.join(f'{value:.1f}' for value in sorted(found))} {kind}" for kind, found in hours.items()]
+        lines.append([f"`{name}`", purpose, ", ".join(texts), decimal(disk(name), precision=0)])
+    table(["preset", "", "hours", "disk"], lines)

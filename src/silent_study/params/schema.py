@@ -74,25 +74,23 @@ class _Strict(BaseModel):
 
 
 class GridParams(_Strict):
-    """Values to try; every combination of a method's axes is one grid point."""
+    """Values to try, in every combination."""
 
-    learning_rate: list[Rate] = Field(
-        min_length=1, description="Learning rate of the encoder and of the reported decoder."
-    )
+    learning_rate: list[Rate] = Field(min_length=1, description="Learning rate of encoder and reported decoder.")
     variance: list[PositiveFloat] = Field([0.01], min_length=1, description="Fixed variance (fixed, two-layer).")
     mean_rate: list[Rate | None] = Field(
         [None],
         min_length=1,
-        description="Learning rate of the linear decoder's mean part, or of a two-layer one; null is learning_rate.",
+        description="Learning rate of the linear or two-layer decoder's mean; null: learning_rate.",
     )
     precision_rate: list[Rate | None] = Field(
-        [None], min_length=1, description="Learning rate of the linear decoder's precision part; null is learning_rate."
+        [None], min_length=1, description="Learning rate of the linear decoder's precision; null: learning_rate."
     )
     annealing_rate: list[PositiveFloat] = Field(
-        [0.02], min_length=1, description="Decrease of the silent gradient's weight per epoch (annealed methods)."
+        [0.02], min_length=1, description="Decrease of alpha per epoch (annealed methods)."
     )
     cutoff_epoch: list[PositiveInt | None] = Field(
-        [None], min_length=1, description="Epoch after which the encoder is frozen; null is never."
+        [None], min_length=1, description="Epoch after which the encoder is frozen; null: never."
     )
 
 
@@ -112,40 +110,29 @@ class ExperimentParams(_Strict):
     methods: list[str] = Field(min_length=1, description="Methods to compare.")
     overrides: dict[str, dict[str, Any]] = Field({}, description="By method: keys of this section with other values.")
     epochs: PositiveInt = Field(description="Passes through the training images.")
-    batch_size: PositiveInt = Field(description="Images per step; an incomplete last batch is left out.")
+    batch_size: PositiveInt = Field(description="Images per step; incomplete batches are dropped.")
     latent_dim: PositiveInt = Field(description="Number k of latent variables.")
     network: NetworkParams = Field(description="Sizes of the networks.")
-    initialization: Initialization = Field(
-        "standardized", description="Initial weights: standardised outputs and small last layers, or PyTorch's."
-    )
+    initialization: Initialization = Field("standardized", description="Initial weights; torch: PyTorch's.")
     precision: Precision = Field(
         "float32",
-        description="Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the "
-        "analytic heads are float32.",
+        description="Arithmetic of the networks in training; all else is float32.",
     )
-    guide: GuideDecoder = Field(
-        "linear", description="Precision of the guide, linear is the paper's; or a quadratic guide."
-    )
+    guide: GuideDecoder = Field("linear", description="Form of the guide; the paper's is linear.")
     log_term: LogTerm = Field("taylor-square", description="E log|s| of a linear guide; taylor-square is the paper's.")
-    plateau_epochs: float = Field(0.0, ge=0, description="Epochs with the silent gradient alone before annealing.")
+    plateau_epochs: float = Field(0.0, ge=0, description="Epochs before annealing.")
     estimator_options: dict[str, float] = Field(
-        {}, description="Options of estimators, e.g. samples: 2; each applies to the methods whose estimator has it."
+        {}, description="Options such as samples: 2, for the estimators that have them."
     )
-    cooldown_epochs: float = Field(
-        0.0, ge=0, description="Last epochs, in which all learning rates fall linearly to 0; 0 is none."
-    )
-    kl_warmup_epochs: float = Field(
-        0.0, ge=0, description="First epochs, in which the weight of the KL divergence rises linearly to 1; 0 is none."
-    )
+    cooldown_epochs: float = Field(0.0, ge=0, description="Last epochs, in which learning rates fall linearly to 0.")
+    kl_warmup_epochs: float = Field(0.0, ge=0, description="First epochs, in which the KL weight rises linearly to 1.")
     last_layer_scale: PositiveFloat = Field(
-        0.1, description="Factor on the initial weights of the nonlinear decoder's last layer (standardized only)."
+        0.1, description="Factor on the nonlinear decoder's initial last layer (standardized)."
     )
-    activation: Activation = Field("square", description="Of the hidden units of a two-layer decoder.")
-    hidden_units: PositiveInt = Field(
-        64, description="Number of hidden units of a two-layer decoder or a quadratic guide."
-    )
+    activation: Activation = Field("square", description="Activation of a two-layer decoder.")
+    hidden_units: PositiveInt = Field(64, description="Hidden units of a two-layer decoder or quadratic guide.")
     pixel_variances: PixelVariances = Field(
-        "fixed", description="Variance of a two-layer decoder: that of the grid, or learned, one for each pixel."
+        "fixed", description="Variance of a two-layer decoder: the grid's, or learned per pixel."
     )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Betas of AdamW.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
@@ -183,35 +170,29 @@ class EvaluationParams(_Strict):
 class ExecutionParams(_Strict):
     """How the work is cut into jobs, and how training steps are executed.
 
-    Nothing here changes a run's id. ``stack`` and ``steps`` change how sums are rounded, as another processor does:
-    with a fixed variance the difference stays small, with a learnable one it grows to the size of a change of seed.
+    Nothing here changes a run's id. ``stack`` and ``steps`` change rounding, which a learnable variance amplifies to
+    the size of a change of seed.
     """
 
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
     workers: PositiveInt = Field(8, description="Minimum number of jobs that each round of an experiment is cut into.")
     packs: Literal["group", "cell"] = Field(
         "group",
-        description="Runs that one job may train: those of a data set and experiment, since a start costs more than a "
-        "small run (`group`), or those of one method (`cell`).",
+        description="Runs of one job: of a data set and experiment (`group`), or of one method (`cell`).",
     )
     checkpoint_seconds: PositiveFloat = Field(30.0, description="Minimum wall time between checkpoints.")
     stack: Annotated[int, Field(ge=1, le=64)] = Field(
         1,
-        description="Maximum number of runs that are trained side by side: as a stack of one cell's runs, which pays "
-        "for small networks, or on streams; 1 is none.",
+        description="Maximum number of runs trained side by side: stacked runs of a cell, or on streams.",
     )
     steps: Literal["graph", "streams", "eager"] = Field(
         "graph",
-        description="On a GPU: CUDA graphs, with `streams` those of any runs at the same time, or eager calls. "
-        "Elsewhere: eager calls, with `streams` of one run after another.",
+        description="On a GPU CUDA graphs, graphs of several runs on streams, or eager calls; elsewhere eager calls.",
     )
-    tensorboard: PathText | None = Field(
-        None, description="Folder to which the curves are also written as TensorBoard events; null is none."
-    )
+    tensorboard: PathText | None = Field(None, description="Folder for TensorBoard events of the curves.")
     time_limit: Minutes | None = Field(
         None,
-        description="Minutes, or a text 'h:mm:ss', before which a job stops at a checkpoint; the same command "
-        "continues. null is never.",
+        description="Minutes, or a text 'h:mm:ss', before which a job stops at a checkpoint.",
     )
 
 
@@ -224,16 +205,14 @@ class OwnImagesParams(_Strict):
         None,
         gt=0,
         lt=1,
-        description="Fraction of the images in the test set; null is 0.1, or the images' own test set.",
+        description="Fraction of test images; null: 0.1, or the images' own split.",
     )
     seed: Seed = Field(0, description="Seed of the order of the images, and so of the split.")
     levels: int = Field(256, ge=2, le=256, description="Number of grey levels; pixels are 0 to levels - 1.")
     size: tuple[PositiveInt, PositiveInt] | None = Field(
-        None, description="Height and width that image files are cropped and resized to; null takes them as they are."
+        None, description="Height and width to crop and resize image files to."
     )
-    channels: Literal[1, 3] | None = Field(
-        None, description="Image files are converted to grey (1) or RGB (3); null takes them as they are."
-    )
+    channels: Literal[1, 3] | None = Field(None, description="Convert image files to grey (1) or RGB (3).")
 
     def resolved(self) -> OwnImages:
         """Convert to the settings that the preparation of data reads."""
@@ -244,9 +223,7 @@ class DataParams(_Strict):
     """Where data come from and go to."""
 
     mirror: PathText | None = Field(None, description="Folder or http(s) address to read the raw files from.")
-    substitute: dict[str, str] = Field(
-        {}, description="By data set: another one that replaces it in every experiment, under its own name."
-    )
+    substitute: dict[str, str] = Field({}, description="By data set: one that replaces it, under its own name.")
     sets: dict[str, OwnImagesParams] = Field({}, description="Own images by name of the data set.")
 
 
@@ -255,12 +232,10 @@ class Params(_Strict):
 
     preset: str = Field(description="Name of a file in presets/.")
     protocol: Protocol = Field(
-        "holdout", description="Images to select on: held out of the training set, or the test images as in the paper."
+        "holdout", description="Images to select on: held-out training images, or the test images (paper)."
     )
     seeds: list[Seed] = Field(min_length=1, description="Seeds of the selected points.")
-    grid_seed: Seed | None = Field(
-        None, description="Seed of the grid; null is the first of `seeds`, whose run then selects and is reported."
-    )
+    grid_seed: Seed | None = Field(None, description="Seed of the grid; null is the first of `seeds`.")
     experiments: dict[Experiment, dict[str, ExperimentParams]] = Field(
         description="fixed, learnable, log-linear and two-layer; in each, a section per data set."
     )
