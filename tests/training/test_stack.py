@@ -96,13 +96,16 @@ def variations(place, cell, silent_changes=None, **changes):
             dataclasses.replace(run.silent, plateau_epochs=plateau, annealing_rate=rate, cutoff_epoch=cutoff)
             for plateau, rate, cutoff in schedules
         ]
-    return [
+    runs = [
         dataclasses.replace(run, seed=0, silent=silent[0]),
         dataclasses.replace(
             run, seed=1, silent=silent[1], learning_rate=2e-3, epochs=run.epochs + 1, cooldown_epochs=1.5
         ),
         dataclasses.replace(run, seed=2, silent=silent[2], weight_decay=0.1, gradient_clip=None),
     ]
+    if run.variance is None:
+        return runs
+    return [dataclasses.replace(each, variance=run.variance * 3**number) for number, each in enumerate(runs)]
 
 
 def assert_close(one, other, unsteady=()):
@@ -219,6 +222,8 @@ def test_which_runs_can_be_stacked(tiny):
         assert stack_key(dataclasses.replace(run, **{name: value})) != stack_key(run), name
     schedule = dataclasses.replace(run.silent, cutoff_epoch=3, annealing_rate=0.7, plateau_epochs=1.0, mean_rate=0.1)
     assert stack_key(dataclasses.replace(run, silent=schedule)) == stack_key(run)
+    fixed = tiny.settings("fixed/reinforce")
+    assert stack_key(dataclasses.replace(fixed, variance=0.5)) == stack_key(fixed)
     other = dataclasses.replace(run.silent, log_term="taylor")
     assert stack_key(dataclasses.replace(run, silent=other)) != stack_key(run)
 

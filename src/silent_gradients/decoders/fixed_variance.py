@@ -58,7 +58,7 @@ class FixedVarianceDecoder(Decoder):
         super().__init__(latent_dim, dimensions)
         check_variance(variance)
         check_mean(mean, dimensions)
-        self.variance = variance
+        self.variance: float | Tensor = variance  # a tensor [] where torch.vmap maps over variances
         self.linear = nn.Linear(latent_dim, dimensions)
         if small_weights:
             nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_SCALE)
@@ -68,7 +68,7 @@ class FixedVarianceDecoder(Decoder):
                 self.linear.bias.copy_(mean)
 
     def likelihood(self, z: Tensor) -> GaussianLikelihood:
-        precision_squared = torch.full((1,), 1 / self.variance, dtype=z.dtype, device=z.device)
+        precision_squared = torch.as_tensor(1 / self.variance, dtype=z.dtype, device=z.device)[None]
         return GaussianLikelihood(self.linear(z), 0.5 * precision_squared.log(), precision_squared)
 
     def objective(self, x: Tensor, noise_variance: float = 0.0) -> FixedVarianceObjective:
@@ -91,11 +91,11 @@ class FixedVarianceObjective(ClosedFormObjective):
         Summed over pixels, E|x - A z - b|^2 = |x - A E z - b|^2 + sum_i Var(z_i) |a_i|^2: one matrix product, the cost
         of a single decoder evaluation.
         """
-        linear, variance = self.decoder.linear, self.decoder.variance
+        linear, variance = self.decoder.linear, torch.as_tensor(self.decoder.variance, dtype=torch.float64)
         mean_error = (self.x - F.linear(q.mean, linear.weight, linear.bias)).square().sum(1)
         dimensions = self.x.shape[1]
         expected_error = mean_error + q.total_variance(linear.weight) + dimensions * self.noise_variance
-        return -0.5 * (expected_error / variance + dimensions * math.log(2 * math.pi * variance))
+        return -0.5 * (expected_error / variance + dimensions * (2 * math.pi * variance).log())
 
 
 class PixelVarianceDecoder(Decoder):

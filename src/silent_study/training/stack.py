@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import _functorch
 
+from silent_gradients.decoders.fixed_variance import FixedVarianceDecoder
 from silent_gradients.estimators import REGISTRY
 from silent_gradients.latent_noise import PreparedNoise, Request
 from silent_gradients.vae import VAE
@@ -33,7 +34,8 @@ from silent_study.training.loop import Phase, Trainer, step_sums, take_step, tri
 def stack_key(settings: RunSettings) -> RunSettings:
     """Return the settings with all that may differ within a stack set to one value.
 
-    Runs with equal keys can be stacked: they differ in seeds, learning rates, schedules, lengths or snapshots alone.
+    Runs with equal keys can be stacked: they differ in seeds, variances, learning rates, schedules, lengths or
+    snapshots alone.
     """
     silent = settings.silent
     if silent is not None:
@@ -48,6 +50,7 @@ def stack_key(settings: RunSettings) -> RunSettings:
         learning_rate=0.0,
         mean_rate=None,
         precision_rate=None,
+        variance=None if settings.variance is None else 1.0,
         weight_decay=0.0,
         gradient_clip=None,
         snapshot_epochs=(),
@@ -109,6 +112,10 @@ class StackedStep:
         for stacked in self.parameters.values():
             stacked.requires_grad_()
         self.buffers = _stack_and_share([dict(_TrainingStep(row.vae, phase, ()).named_buffers()) for row in self.rows])
+        if isinstance(step.vae.decoder, FixedVarianceDecoder):
+            variances = [row.settings.variance for row in self.rows]
+            self.buffers["vae.decoder.variance"] = torch.tensor(variances, dtype=torch.float64, device=first.device)
+            step.vae.decoder.variance = self.buffers["vae.decoder.variance"][0]
 
         def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Any) -> Any:
             return torch.func.functional_call(step, (parameters, buffers), inputs)
