@@ -8,7 +8,7 @@ enough cosines approximate every continuous function (Rahimi and Recht 2007).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -103,8 +103,7 @@ def _squares(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor) -> tu
     """
     weight = hidden.weight
     squared, a = weight.square(), F.linear(q.mean, weight, hidden.bias)
-    factors = torch.stack((torch.ones_like(a), a))
-    total = _pair_sums(_square_kernel, q.variance, weight, gram, factors, None)
+    total = _pair_sums(_square_kernel, q.variance, weight, 4 * gram, a[None], None)
     total = total + 4 * (a * F.linear(q.variance, weight * cross.T)).sum(1)
     if not q.is_gaussian:
         weighted = gram @ squared
@@ -150,82 +149,109 @@ def _cosines(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor) -> tu
     return mean, 2 * joint + products.sum(0) - (mean @ gram * mean).sum(1)
 
 
-_Kernel = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""Function of covariances C [B, M, N] and sums h_r + h_s to F_1, F_2 and their derivatives by C."""
+class _Values(NamedTuple):
+    """What a sum over pairs adds up, [B, M, N] each.
+
+    Attributes:
+        value: sum_i p_ir p_is F_i(C_rs).
+        slope: Its derivative by C_rs.
+        functions: The F_i(C_rs).
+    """
+
+    value: Tensor
+    slope: Tensor
+    functions: tuple[Tensor, ...]
 
 
-def _square_kernel(covariance: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cov(y_r, y_s) = 2 C^2 + 4 a_r a_s C for a normal z."""
-    four = 4 * covariance
-    return 0.5 * covariance * four, four, four, torch.full_like(covariance, 4.0)
+_Kernel = Callable[["_Block", Tensor, Tensor], _Values]
+"""Function of a block and of factors p_r [I, B, M, 1] and p_s [I, B, 1, N]."""
 
 
-def _cosine_kernel(covariance: Tensor, halves: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """E y_r y_s = e^(-h_r - h_s) (cos a_r cos a_s cosh C + sin a_r sin a_s sinh C): no exponent is positive."""
-    assert halves is not None
-    plus, minus = (covariance - halves).exp(), torch.add(covariance, halves).neg_().exp()
+def _square_kernel(block: _Block, left: Tensor, right: Tensor) -> _Values:
+    """Return a quarter of Cov(y_r, y_s) = 2 C^2 + 4 a_r a_s C for a normal z."""
+    covariance, a = block.covariance, (left[0], right[0])
+    value = torch.addcmul(0.5 * covariance, *a) * covariance
+    return _Values(value, torch.addcmul(covariance, *a), (covariance,))
+
+
+def _cosine_kernel(block: _Block, left: Tensor, right: Tensor) -> _Values:
+    """Return 2 E y_r y_s = 2 e^(-h_r - h_s) (cos a_r cos a_s cosh C + sin a_r sin a_s sinh C), no exponent positive."""
+    assert block.halves is not None
+    plus, minus = (block.covariance - block.halves).exp(), torch.add(block.covariance, block.halves).neg_().exp()
     even, odd = plus + minus, plus - minus
-    return even, odd, odd, even
+    cosines, sines = left * right
+    value, slope = (torch.addcmul(cosines * one, sines, other) for one, other in ((even, odd), (odd, even)))
+    return _Values(value, slope, (even, odd))
+
+
+KEPT_BYTES = 2**26
+"""Covariances up to this size are kept for the gradient; larger ones are computed again."""
 
 
 def _pair_sums(*arguments: Any) -> Tensor:
-    """Return ``_PairSums`` of its arguments, in forward mode without its backward pass."""
-    sums: Callable[..., Tensor] = _PairSums.forward if in_forward_mode() else _PairSums.apply
-    return sums(*arguments)
+    """Return the sums of ``_PairSums``, in forward mode without its backward pass."""
+    sums: Callable[..., tuple[Tensor, ...]] = _PairSums.forward if in_forward_mode() else _PairSums.apply
+    return sums(*arguments)[0]
 
 
 class _PairSums(torch.autograd.Function):
-    """sum_rs G_rs (p_1r p_1s F_1(C_rs, h_r + h_s) + p_2r p_2s F_2(C_rs, h_r + h_s)), [B], for C = V diag(v) V'.
+    """sum_rs G_rs sum_i p_ir p_is F_i(C_rs, h_r + h_s), [B], for C = V diag(v) V' and a symmetric G.
 
-    F is proportional to e^(-h_r - h_s), or h is None. The pairs with r <= s are processed a block at a time, and again
-    for the gradient: memory is that of a block.
+    F is proportional to e^(-h_r - h_s), or h is None. The pairs with r <= s are processed a block at a time: beside
+    kept covariances, which are further results, memory is that of a block.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.kernel, *tensors = inputs
-        ctx.save_for_backward(*tensors)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *output[1:])
 
     @staticmethod
     def forward(
         kernel: _Kernel, variance: Tensor, weight: Tensor, gram: Tensor, factors: Tensor, half: Tensor | None
-    ) -> Tensor:
-        total = torch.zeros_like(variance[:, 0])
+    ) -> tuple[Tensor, ...]:
+        total, kept = torch.zeros_like(variance[:, 0]), []
+        keep = len(weight) ** 2 * total.nbytes <= 2 * KEPT_BYTES
         for block in _blocks(variance, weight, gram, half):
-            for p, function in zip(factors, kernel(block.covariance, block.halves), strict=False):
-                right = (function * block.counted) @ p[:, block.columns, None]
-                total = total + (p[:, block.rows] * right.squeeze(2)).sum(1)
-        return total
+            value = kernel(block, *block.parts(factors)).value
+            total = total + value.flatten(1) @ block.counted.flatten()
+            kept += [block.covariance] if keep else []
+        return total, *kept
 
     @staticmethod
-    def backward(ctx: Any, by_total: Tensor) -> tuple[Tensor | None, ...]:
-        variance, weight, gram, factors, half = ctx.saved_tensors
-        by_variance, by_weight = torch.zeros_like(variance), torch.zeros_like(weight)
-        by_factors, by_gram, hidden = torch.zeros_like(factors), [], len(weight)
-        for block in _blocks(variance, weight, gram, half):
-            first, last = block.rows.start, block.rows.stop
-            functions = ctx.kernel(block.covariance, block.halves)
-            scale, by_covariance = by_total[:, None, None], torch.zeros_like(block.covariance)
-            summed = by_covariance
-            by_left, by_right = [], []
-            for p, function, slope in zip(factors, functions[:2], functions[2:], strict=True):
-                left, right = p[:, block.rows, None] * scale, p[:, block.columns, None]
-                pairs, weighted = left * right.transpose(1, 2), function * block.counted
-                by_left.append((weighted @ right).squeeze(2) * by_total[:, None])
-                by_right.append((weighted.transpose(1, 2) @ left).squeeze(2))
-                by_covariance, summed = by_covariance + pairs * slope, summed + pairs * function
-            by_factors = by_factors + F.pad(torch.stack(by_left), (first, hidden - last))
-            by_factors = by_factors + F.pad(torch.stack(by_right), (first, 0))
-            by_gram.append(F.pad(summed.sum(0) * block.times, (first, 0)))
-            by_covariances = (by_covariance * block.counted).reshape(len(variance), -1)
-            by_variance = by_variance + by_covariances @ block.products
-            by_products = (by_covariances.T @ variance).reshape(*block.counted.shape, -1)
-            by_weight = by_weight + F.pad((by_products * weight[first:]).sum(1), (0, 0, first, hidden - last))
-            by_weight = by_weight + F.pad((by_products * weight[block.rows, None]).sum(0), (0, 0, first, 0))
+    def backward(ctx: Any, by_total: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        variance, weight, gram, factors, half, *kept = ctx.saved_tensors
+        if by_total is None:
+            return (None,) * 6
+        # What is kept has no derivative, and so none of second order.
+        kept = [] if torch.is_grad_enabled() else kept
+        scaled, scale = variance * by_total[:, None], by_total[:, None, None]
+        by_variance, by_weight, by_factors = (torch.zeros_like(each) for each in (variance, weight, factors))
+        by_gram = []
+        for block in _blocks(variance, weight, gram, half, kept):
+            left, right = block.parts(factors)
+            value, slope, functions = ctx.kernel(block, left, right)
+            before, after = (block.rows.start, len(weight) - block.rows.stop), (block.rows.start, 0)
+            by_counted = (by_total @ value.flatten(1)).view_as(block.counted)
+            by_gram.append(F.pad(by_counted * block.times, after))
+            counted = [function * block.counted for function in functions]
+            by_left = torch.stack([(each @ p.mT) for each, p in zip(counted, right, strict=True)]) * scale
+            by_right = torch.stack([(each.mT @ p) for each, p in zip(counted, left, strict=True)]) * scale
+            by_factors = by_factors + F.pad(by_left.squeeze(3), before) + F.pad(by_right.squeeze(3), after)
+            # Derivatives by C of each image, and by v_j V_rj
+            by_covariance, rows = slope * block.counted, weight[block.rows]
+            by_scaled = by_covariance @ weight[block.columns]
+            by_variance = by_variance + (by_scaled * rows).sum(1)
+            by_rows = (by_scaled * scaled[:, None]).sum(0)
+            pairs, weighted = by_covariance.flatten(0, 1), scaled[:, None] * rows
+            by_columns = pairs.mT @ weighted.reshape(-1, weight.shape[1])  # not flatten: torch's older vmap lacks it
+            by_weight = by_weight + F.pad(by_rows, (0, 0, *before)) + F.pad(by_columns, (0, 0, *after))
         by_half = None if half is None else -(factors * by_factors).sum(0)
-        return None, by_variance, by_weight, torch.cat(by_gram), by_factors, by_half
+        return None, by_variance * by_total[:, None], by_weight, torch.cat(by_gram), by_factors, by_half
 
 
 class _Block(NamedTuple):
@@ -235,18 +261,23 @@ class _Block(NamedTuple):
     columns: slice
     times: Tensor  # [N], how often a pair counts: twice if its reverse is in no block
     counted: Tensor  # [M, N], G times that
-    products: Tensor  # [M N, k], V_r V_s
     covariance: Tensor  # [B, M, N]
     halves: Tensor | None  # [B, M, N], h_r + h_s
 
+    def parts(self, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return factors [I, B, R] of the rows, [I, B, M, 1], and of the columns, [I, B, 1, N]."""
+        return factors[..., self.rows, None], factors[..., None, self.columns]
 
-def _blocks(variance: Tensor, weight: Tensor, gram: Tensor, half: Tensor | None) -> Iterator[_Block]:
+
+def _blocks(
+    variance: Tensor, weight: Tensor, gram: Tensor, half: Tensor | None, kept: Sequence[Tensor] = ()
+) -> Iterator[_Block]:
     hidden = len(weight)
     size = chunk_size(variance, len(variance) * hidden)
-    for start in range(0, hidden, size):
+    for number, start in enumerate(range(0, hidden, size)):
         rows, columns = slice(start, min(start + size, hidden)), slice(start, None)
         times = (torch.arange(start, hidden, device=weight.device) >= rows.stop).to(weight.dtype) + 1
-        products = (weight[rows, None] * weight[columns]).reshape(-1, weight.shape[1])
-        covariance = F.linear(variance, products).reshape(len(variance), -1, hidden - start)
+        scaled = None if kept else variance[:, None] * weight[rows]
+        covariance = kept[number] if scaled is None else F.linear(scaled, weight[columns])
         halves = None if half is None else half[:, rows, None] + half[:, None, columns]
-        yield _Block(rows, columns, times, gram[rows, columns] * times, products, covariance, halves)
+        yield _Block(rows, columns, times, gram[rows, columns] * times, covariance, halves)

@@ -41,9 +41,10 @@ def test_expectations_and_gradients_are_averages_of_the_density(activation, fami
         assert relative(ours, theirs) < 1e-9
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(("size", "kept"), [(1, 2**26), (3, 2**26), (3, 0)])
 @pytest.mark.parametrize("activation", ["square", "cosine"])
-def test_blocks_of_pairs_add_up(activation, size, monkeypatch):
+def test_blocks_of_pairs_add_up(activation, size, kept, monkeypatch):
+    monkeypatch.setattr("silent_gradients.decoders.two_layer.KEPT_BYTES", kept)
     decoder = make(activation, "gaussian")
     parameters = PARAMETERS["gaussian"].clone().requires_grad_()
     wanted, results = [parameters, *decoder.parameters()], []
@@ -53,6 +54,26 @@ def test_blocks_of_pairs_add_up(activation, size, monkeypatch):
         results.append([total.detach(), *gradients(total, *wanted)])
     for whole, blocks in zip(*results, strict=True):
         assert relative(blocks, whole) < 1e-12
+
+
+@pytest.mark.parametrize("activation", ["square", "cosine"])
+def test_second_derivatives_are_differences_of_the_first(activation):
+    decoder, parameters = make(activation, "gaussian"), PARAMETERS["gaussian"].clone().requires_grad_()
+    names, tensors = zip(*decoder.named_parameters(), strict=True)
+
+    class Expectation(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decoder = decoder
+
+        def forward(self, parameters):
+            return self.decoder.objective(X).expectation(Gaussian(parameters))
+
+    def values(parameters, *tensors):
+        named = {f"decoder.{name}": tensor for name, tensor in zip(names, tensors, strict=True)}
+        return torch.func.functional_call(Expectation(), named, (parameters,))
+
+    assert torch.autograd.gradgradcheck(values, (parameters, *tensors), fast_mode=True)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script")  # torch's own, in forward mode
