@@ -1,7 +1,7 @@
 """Synthetic runs in the store's format: the report is tested without training anything."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,14 @@ def record_of(folder: Path, round_: Any) -> Record:
     return Record(identity["name"], folder, identity, round_)
 
 
+def latents(shape: Sequence[int], noise: float = 0.0) -> dict[str, Any]:
+    """What ``kept_latents`` returns: ever brighter images, with noise as a share of the scale."""
+    bright = np.linspace(0, 255 * (1 - noise), 7)[:, None, None, None]
+    images = bright + 255 * noise * np.random.default_rng(0).random((6, 7, *shape))
+    arrays = {"samples": images[0].astype(np.uint8), "traversals": images.astype(np.uint8)}
+    return arrays | {"units": np.array([7, 3, 0, 1, 2, 4]), "kl": np.array([2.5, 1.25, 0.5, 0.25, 0.12, 0.06])}
+
+
 def context_of(expected: Iterable[str], **changes: Any) -> Context:
     options: dict[str, Any] = {
         "preset": "digits",
@@ -268,6 +276,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Study:
             made.add(cell, (grid,), bpd=2.9 + 0.01 * number, selected=False, learning_rate=1e-4)
             selections[cell] = {"point": {"learning_rate": 1e-3}, "configurations": 2, "bpd": 2.5}
     made.options["selections"] = selections
+    made.options["latents"] = dict.fromkeys(selections, latents((1, 8, 8))) | {planned[0]: None}
     return made
 
 

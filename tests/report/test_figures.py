@@ -17,7 +17,7 @@ from silent_study.methods import METHODS
 from silent_study.report import figures
 from silent_study.report.drawings import INK, MORE, PALETTE
 from silent_study.report.forest import forest
-from silent_study.report.reconstructions import strips
+from silent_study.report.pictures import strips
 from silent_study.report.statistics import CONFIDENCE
 
 LIMIT = {"bpd": 2.0, "kl": 20.0, "expected_squared_error": 3.0, "mean_decoded_squared_error": 2.0}
@@ -37,12 +37,12 @@ def test_reconstructions_are_the_originals_once_then_every_methods_strips(whole)
     # Seven of the eight methods have run.
     assert [strip.kind for strip in found] == ["original", *["mean", "difference", "deviation"] * 7]
     arrays = learnable[0].evaluated[0].reconstructions() or {}
-    assert np.allclose(pixels(found[0].png())[:, :8, 0], arrays["originals"][0, 0], atol=1 / 255)
+    assert np.allclose(pixels(found[0].webp())[:, :8, 0], arrays["originals"][0, 0], atol=1 / 255)
     assert np.allclose(found[2].images[:, 0], (arrays["means"] - arrays["originals"])[:, 0])
     # One scale for all of a kind: no difference is red and blue at its ends, the largest deviation is the lightest.
     assert len({strip.limit for strip in found if strip.kind == "difference"}) == 1
     assert found[3].limit == max(strip.images.max() for strip in found if strip.kind == "deviation")
-    flat = pixels(type(found[2])("", "difference", np.zeros((1, 1, 2, 2)), 1.0).png())
+    flat = pixels(type(found[2])("", "difference", np.zeros((1, 1, 2, 2)), 1.0).webp())
     assert np.allclose(flat, flat[0, 0])
     assert flat.min() > 0.9
 
@@ -50,7 +50,7 @@ def test_reconstructions_are_the_originals_once_then_every_methods_strips(whole)
 def test_colour_images_keep_their_channels(study):
     run = study.add("cifar10/learnable/reinforce", data__shape=[3, 8, 8])
     means = (run.reconstructions() or {})["means"]
-    shown = pixels(strips(study.cells)[1].png())
+    shown = pixels(strips(study.cells)[1].webp())
     assert np.allclose(shown[:, 9:17], means[1].transpose(1, 2, 0), atol=1 / 255)
     assert np.all(shown[:, 8] == 1)
 
@@ -64,7 +64,7 @@ def test_flat_deviations_do_not_divide_by_zero(study):
 
 def test_every_figure_has_files_for_papers_and_its_numbers(whole):
     drawings = {**drawn(whole), "forest": next(forest(list(whole.claims.values()), whole.context))}
-    assert len(drawings) == 9
+    assert len(drawings) == 11
     for name, drawing in drawings.items():
         endings = {"svg", "pdf", "png"}
         expected = {f"{name}.{ending}" for ending in (*endings, "csv")} | {f"{name}-column.{e}" for e in ("svg", "pdf")}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.report.conftest import context_of, record_of, write_run
+from tests.report.conftest import context_of, latents, record_of, write_run
 
 from silent_study import params
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
@@ -63,7 +63,12 @@ def test_the_page_of_the_papers_whole_study_is_under_five_megabytes(tmp_path):
             (folder / "record.json").write_text(json.dumps(record | {"files": digests}))
         records.append(record_of(folder, round_))
     cells = tuple(cell.name for cell in plan.cells())
+    pictures = {run.cell: latents(run.data.shape, noise=0.1) for _, run in planned}
     assert len(cells) == 29
     assert len({record.name for record in records}) > 300
-    gather(records, context_of(cells, preset="paper", selections=selections, datasets={}), tmp_path / "results")
+    gather(
+        records,
+        context_of(cells, preset="paper", selections=selections, latents=pictures, datasets={}),
+        tmp_path / "results",
+    )
     assert (tmp_path / "results" / "report.html").stat().st_size < 5 * MEGABYTE

@@ -15,12 +15,15 @@ from silent_study.training.loop import Interrupted
 pytest.importorskip("tensorboard")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from silent_study.training.events import SCALARS
+from silent_study.training.events import IMAGES, LEARNING_RATE, SCALARS
 
 
 def seeds(tiny):
-    run = tiny.settings("learnable/reinforce+silent", epochs=8, evaluate_every=3, snapshot_epochs=())
+    run = tiny.settings(
+        "learnable/reinforce+silent", epochs=8, evaluate_every=3, cooldown_epochs=4.0, snapshot_epochs=()
+    )
     return pack_of(run, dataclasses.replace(run, seed=1))
 
 
@@ -46,6 +49,9 @@ def expected(run_folder):
         tag: [(entry["epoch"], pytest.approx(entry[key], rel=1e-6)) for entry in curve if entry[key] is not None]
         for key, tag in SCALARS.items()
     }
+    points[LEARNING_RATE] = [
+        (entry["epoch"], pytest.approx(1e-3 * min(1, (8 - entry["epoch"]) / 4), rel=1e-6)) for entry in curve
+    ]
     return {tag: of_tag for tag, of_tag in points.items() if of_tag}
 
 
@@ -55,9 +61,19 @@ def test_the_events_are_the_curve(tiny, tmp_path, stack):
     store = run(tiny, pack, tmp_path, stack=stack)
     for settings in pack.members:
         found = shown(tmp_path / "events" / settings.name)
-        assert set(found) == set(SCALARS.values())
+        assert set(found) == {*SCALARS.values(), LEARNING_RATE}
         assert [step for step, _ in found["bits_per_dim/selection"]] == [3, 6, 8]
         assert found == expected(store.folder(settings.name))
+        accumulator = EventAccumulator(str(tmp_path / "events" / settings.name))
+        accumulator.Reload()
+        images = accumulator.Images(IMAGES)
+        assert [image.step for image in images] == [3, 6, 8]
+        assert {(image.width, image.height) for image in images} == {(8 * 4, 2 * 4)}
+        given = accumulator.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        shown_settings = HParamsPluginData.FromString(given).session_start_info.hparams
+        assert shown_settings["learning_rate"].number_value == 1e-3
+        assert shown_settings["silent.annealing_rate"].number_value == 0.2
+        assert shown_settings["method"].string_value == "reinforce+silent"
 
 
 def test_a_run_that_goes_on_neither_loses_nor_repeats_a_point(tiny, tmp_path):

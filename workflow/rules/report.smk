@@ -20,10 +20,10 @@ rule gather:
         ),
         report(
             directory("results/snakemake-report/{id}/figures"),
-            patterns=["{name}.svg"],
+            patterns=["{dataset}/{experiment}/{figure}.svg"],
             caption="../report/figure.rst",
             category="Figures",
-            labels={"figure": "{name}"},
+            labels={"data set": "{dataset}", "experiment": "{experiment}", "figure": "{figure}"},
         ),
     log:
         "logs/gather/{id}.log",

@@ -37,6 +37,8 @@ class Context:
         overrides: Settings that deviate from the preset, by dotted name.
         factor_analysis: By ``data set/experiment``, what factor analysis reaches with the experiment's latent
             dimension, as the fields of ``Limit``.
+        latents: By cell, images decoded from latent variables of its first reported run, as of ``kept_latents``;
+            ``None`` if the store keeps no weights of it.
     """
 
     preset: str
@@ -49,6 +51,7 @@ class Context:
     revision: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     factor_analysis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    latents: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
     def title(self, dataset: str) -> str:
         """Return the title of a data set, e.g. ``Tiny ImageNet at 32x32``; its name where it has no manifest."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import pandas as pd
 import vl_convert
 from matplotlib.figure import Figure
 from PIL import Image
+
+if TYPE_CHECKING:
+    from silent_study.report.pictures import Strip
 
 INK, PAPER = "#1f2328", "#fdfefe"
 GREY = "#808080"
@@ -68,6 +71,7 @@ class Drawing:
         description: What it shows, for people who cannot see it.
         files: Content by name: SVG and PDF in each of ``WIDTHS``, PNG in the first, its data as CSV.
         chart: The interactive chart in its place as a Vega-Lite specification; ``None`` for a picture.
+        strips: The images that it consists of; empty for others.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Drawing:
     description: str
     files: Mapping[str, bytes]
     chart: Mapping[str, Any] | None = None
+    strips: Sequence[Strip] = ()
 
     def embedded(self, ending: str = "") -> str:
         """Return its SVG for the page, whose ink it takes; the ending is one of ``WIDTHS``."""
@@ -98,6 +103,7 @@ def drawing(
     draw: Callable[[float], Figure | dict[str, Any]],
     data: pd.DataFrame,
     chart: dict[str, Any] | None = None,
+    strips: Sequence[Strip] = (),
 ) -> Drawing:
     """Render a figure.
 
@@ -108,12 +114,13 @@ def drawing(
         draw: Draws it in a width in inches: a matplotlib figure or a Vega-Lite specification.
         data: The numbers that it shows.
         chart: Its interactive form as a Vega-Lite specification.
+        strips: The images that it consists of.
     """
     files = {f"{name}.csv": data.to_csv(index=False, lineterminator="\n", float_format="%.9g").encode()}
     for ending, width in WIDTHS.items():
         made = exported(draw(width), width)
         files |= {f"{name}{ending}.{kind}": content for kind, content in made.items()}
-    return Drawing(name, title, description, files, chart and in_page(chart))
+    return Drawing(name, title, description, files, chart and in_page(chart), strips)
 
 
 def for_page(svg: str) -> str:

@@ -19,8 +19,8 @@ from silent_study.report import tables
 from silent_study.report.cells import Cell, unequal_steps
 from silent_study.report.context import Context
 from silent_study.report.drawings import GREY, MORE, PALETTE, Drawing, drawing, exported, for_page, in_page
+from silent_study.report.pictures import latents, reconstructions
 from silent_study.report.printed import group_name
-from silent_study.report.reconstructions import reconstructions
 from silent_study.report.statistics import summarize
 
 _DASHES = dict(zip(GUIDANCE, ([4, 2], [1, 0], [1, 1.5]), strict=True))
@@ -40,7 +40,7 @@ Rows = list[dict[str, Any]]
 
 
 def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
-    """Return the drawings of each data set and experiment: reconstructions, curves, gradient variances, BPD against KL.
+    """Return the drawings of each data set and experiment.
 
     A drawing with nothing to show is left out.
     """
@@ -50,6 +50,7 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
         group, name = group_name(dataset, experiment, context), f"{dataset}-{experiment}"
         drawings += [
             *reconstructions(members, f"{name}-reconstructions", f"Reconstructions, {group}"),
+            *latents(members, context, f"{name}-latents", f"Samples and latent traversals, {group}"),
             *_curves(members, context, f"{name}-curves", f"Learning curves, {group}"),
             *_gradient_variance(members, context, f"{name}-gradient-variance", f"Gradient variance, {group}"),
             *_bpd_against_kl(members, f"{name}-bpd-kl", f"Bits per dimension against KL, {group}"),

@@ -93,7 +93,7 @@ def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
     ends = [end for claim in found for end in (claim.difference.low, claim.difference.high) if not math.isnan(end)]
     values += [max(-most, min(most, end)) for end in ends]
     axes.set_xscale("symlog", linthresh=_LINEAR, linscale=0.6)
-    ticks = [0.0, *(sign * size for size in ((0.05, 0.1, 0.3, 1, 3) if wide else (0.1, 1)) for sign in (-1, 1))]
+    ticks = [0.0, *(sign * size for size in ((0.1, 0.3, 1, 3) if wide else (0.1, 1)) for sign in (-1, 1))]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(min([*values, -_LINEAR]) * 1.3, max([*values, _LINEAR]) * 1.3)
     axes.axvline(0.0, color=INK, linewidth=0.8)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from silent_study.data.prepare import PREPARED
 from silent_study.evaluation.known_limits import kept_factor_analysis
+from silent_study.evaluation.latents import kept_latents
 from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.plan.selection import check_selections
 from silent_study.report import figures, gathered, page, tables
@@ -39,6 +40,8 @@ SHOWN = "snakemake-report"
 CHART_LIBRARIES = "vega.js"
 """Script of the charts, which the page has inside and .dvc/plots.html reads: no chart needs a network."""
 
+_FIGURE = re.compile(rf"(?<=^figures/)(?:(\w+)-({'|'.join(EXPERIMENTS)})-)?(?=[^/]+$)")
+
 _KINDS = {".html", ".svg", ".pdf", ".png", ".csv", ".md", ".tex"}
 
 
@@ -55,7 +58,7 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> str:
     for stale in marker.parent.glob("*.json"):
         stale.unlink()
     selection = {"selection.json": as_json(selections).encode()}
-    context = _context(plan, selections, overrides)
+    context = _context(plan, selections, overrides, records)
     written = gather(records, context, plan.results, f"{SHOWN}/{marker.stem}", selection)
     gathered.record(marker, plan.results, (record.name for record in records), written)
     return f"{headline(claims(cells(records, context)))}; report: {plan.results / 'report.html'}"
@@ -92,7 +95,7 @@ def gather(
     records = sorted(records, key=lambda record: (record.round, record.name))
     contents = {**(others or {}), **_contents(records, context)}
     copied = [name for name in contents if re.search(r"(\.html|(?<!-column)\.svg)$", name)] if shown else []
-    contents |= {f"{shown}/{name}": contents[name] for name in copied}
+    contents |= {f"{shown}/{_FIGURE.sub(_labelled, name)}": contents[name] for name in copied}
     for path in (path for folder in ("tables", "figures", "curves") for path in (out / folder).rglob("*.*")):
         if path.suffix in _KINDS and path.relative_to(out).as_posix() not in contents:
             path.unlink()
@@ -104,6 +107,11 @@ def gather(
     for name, content in contents.items():
         write_bytes_atomically(out / name, content)
     return [out / name for name in contents]
+
+
+def _labelled(stem: re.Match[str]) -> str:
+    """Return the folders by which Snakemake's report labels a figure: its data set and its experiment."""
+    return "/".join((stem[1] or "all", stem[2] or "all", ""))
 
 
 def tables_of(
@@ -153,8 +161,13 @@ def _records(plan: Plan, selections: Selections) -> Iterator[Record]:
             yield Record(run.name, run.folder, run.identity, pack.round)
 
 
-def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -> Context:
+def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any], records: Sequence[Record]) -> Context:
     planned = plan.cells()
+    first = {
+        run.cell: run
+        for run in sorted(records, key=lambda run: -run.seed)
+        if run.round == "seeds" and run.metrics("report")
+    }
     return Context(
         preset=plan.params.preset,
         protocol=plan.params.protocol,
@@ -171,6 +184,7 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any]) -
         revision=source_revision()["revision"],
         overrides=overrides,
         factor_analysis=_factor_analysis(plan),
+        latents={cell: kept_latents(run, PREPARED / run.dataset, plan.results) for cell, run in first.items()},
     )
 
 

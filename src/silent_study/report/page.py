@@ -29,8 +29,8 @@ from silent_study.report.drawings import WIDTHS, Drawing
 from silent_study.report.figures import run_chart, run_curve
 from silent_study.report.grids import GridPoint, grid_maps
 from silent_study.report.orderings import labels
+from silent_study.report.pictures import SCALES
 from silent_study.report.printed import Table, group_name, named
-from silent_study.report.reconstructions import SCALES, strips
 from silent_study.report.runs_pages import cell_pages
 from silent_study.settings import FLATTENED_TOLERANCE
 from silent_study.words import counted
@@ -90,7 +90,7 @@ def render(
         widths=WIDTHS,
         svg=lambda drawing, *ending: f"data:image/svg+xml,{quote(drawing.embedded(*ending), safe=_AS_IT_IS)}",
         charts={drawing.name for drawing in drawings if drawing.chart},
-        viewers=dict(_viewers(cells)),
+        viewers={drawing.name: _viewer(drawing) for drawing in drawings if drawing.strips},
         curves=curves,
         run_chart=run_chart(),
         libraries=chart_libraries() if curves else "",
@@ -140,29 +140,29 @@ def _downloads(name: str, files: Mapping[str, str]) -> Iterator[tuple[str, str]]
             yield ending, f"data:{kind};charset=utf-8,{quote(text, safe=_AS_IT_IS)}"
 
 
-def _viewers(cells: Sequence[Cell]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the reconstructions of each data set and experiment by the name of their drawing: images and scales."""
-    for (dataset, experiment), members in groupby(cells, key=lambda cell: (cell.dataset, cell.experiment)):
-        methods: dict[str, list[tuple[str, str]]] = {}
-        scales: dict[str, tuple[str, str, str, str]] = {}
-        for strip in strips(list(members)):
-            methods.setdefault(strip.method, []).append((strip.kind, _png(strip.png())))
-            if strip.kind in SCALES:
-                low = f"{-strip.limit:.2f}".replace("-", "−") if strip.kind == "difference" else "0"
-                scales[strip.kind] = (strip.kind, low, f"{strip.limit:.2f}", _scale(SCALES[strip.kind]))
-        if methods:
-            yield f"{dataset}-{experiment}-reconstructions", {"methods": methods, "scales": list(scales.values())}
+def _viewer(drawing: Drawing) -> dict[str, Any]:
+    """Return a drawing's images by method, with the share of the width that each row takes, and its colour scales."""
+    methods: dict[str, list[tuple[str, str, float]]] = {}
+    scales: dict[str, tuple[str, str, str, str]] = {}
+    most = max(len(strip.images) for strip in drawing.strips)
+    for strip in drawing.strips:
+        image = _address(strip.webp(), "webp")
+        methods.setdefault(strip.method, []).append((strip.kind, image, round(100 * len(strip.images) / most, 1)))
+        if strip.kind in SCALES:
+            low = f"{-strip.limit:.2f}".replace("-", "−") if strip.kind == "difference" else "0"
+            scales[strip.kind] = (strip.kind, low, f"{strip.limit:.2f}", _scale(SCALES[strip.kind]))
+    return {"methods": methods, "scales": list(scales.values())}
 
 
 def _scale(colours: str) -> str:
     buffer = io.BytesIO()
     values = mpl.colormaps[colours](np.linspace(0, 1, 64))[None, :, :3]
     Image.fromarray((255 * values).round().astype(np.uint8)).save(buffer, "PNG")
-    return _png(buffer.getvalue())
+    return _address(buffer.getvalue(), "png")
 
 
-def _png(content: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+def _address(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _family(claims: Sequence[Claim], name: str) -> tuple[Counter[str], int]:

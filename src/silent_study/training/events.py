@@ -1,4 +1,4 @@
-"""Curves as TensorBoard events. The module needs the package tensorboard; it is imported where events are wanted."""
+"""Curves, settings and images as TensorBoard events; needs the package tensorboard, imported where they are wanted."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from silent_gradients.evaluation.reconstructions import reconstruct
 from silent_study.settings import SettingsError
 from silent_study.training.loop import Trainer
+from silent_study.training.seeds import generator
 
 try:
     from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
 except ImportError as error:
     raise SettingsError(
         "execution.tensorboard: the package tensorboard is not installed; pip install 'silent-gradients[tensorboard]', "
@@ -27,11 +32,14 @@ SCALARS = {
 }
 """TensorBoard's tags by key of the curve's entries; the steps are epochs."""
 
-_FLUSH_SECONDS = 10
+LEARNING_RATE, IMAGES = "schedule/learning_rate", "reconstructions"
+"""Tags of the encoder's learning rate after an epoch, and of a row of test images above the reconstructions of them."""
+
+_FLUSH_SECONDS, _SHOWN = 10, 8
 
 
 class CurveEvents:
-    """Writes the curve of a run in training as TensorBoard events.
+    """Writes the curve, the settings and the newest reconstructions of a run in training as TensorBoard events.
 
     A training that resumes replaces the earlier events by the whole curve. So a kill neither loses the points that had
     not reached the disk nor repeats those after the checkpoint.
@@ -49,14 +57,35 @@ class CurveEvents:
         self._written = 0
 
     def __call__(self, trainer: Trainer) -> None:
-        """Write the new entries of the curve."""
+        """Write the new entries of the curve, after the first the settings, after an evaluation the images."""
         entries: Sequence[Mapping[str, Any]] = trainer.curve[self._written :]
         for entry in entries:
             for key, tag in SCALARS.items():
                 if entry[key] is not None:
                     self._writer.add_scalar(tag, entry[key], entry["epoch"])
+            left = trainer.settings.epochs - entry["epoch"]
+            share = min(1.0, left / trainer.settings.cooldown_epochs) if trainer.settings.cooldown_epochs else 1.0
+            self._writer.add_scalar(LEARNING_RATE, trainer.settings.learning_rate * share, entry["epoch"])
+        if any(entry["selection_bpd"] is not None for entry in entries):
+            source = generator(trainer.settings.seed, "evaluation", trainer.device)
+            images = reconstruct(trainer.vae, trainer.data.report[:_SHOWN], with_deviation=False, generator=source)
+            rows = [np.concatenate(list(images[name]), axis=2) for name in ("originals", "means")]
+            self._writer.add_image(IMAGES, np.concatenate(rows, axis=1).clip(0, 1), trainer.epoch)
+        if entries and not self._written:
+            for summary in hparams(_flat(trainer.settings.to_json()), {"bits_per_dim/selection": 0.0}):
+                self._writer.file_writer.add_summary(summary)
         self._written = len(trainer.curve)
 
     def close(self) -> None:
         """Flush the events to the disk."""
         self._writer.close()
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return settings by dotted name, as TensorBoard takes them: numbers, truth values and texts."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        nested = isinstance(value, Mapping)
+        plain = isinstance(value, bool | int | float | str)
+        found |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value if plain else str(value)}
+    return found

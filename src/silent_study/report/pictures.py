@@ -1,4 +1,4 @@
-"""Reconstructions: originals, means, differences and deviations, each kind on one colour scale (Figures 2 to 5)."""
+"""Rows of images: reconstructions (Figures 2 to 5), samples from the prior, latent traversals."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from silent_study.report.cells import Cell
+from silent_study.report.context import Context
 from silent_study.report.drawings import GREY, INK, Drawing, drawing, matplotlib_defaults
 
 Array = NDArray[Any]
 
 SCALES = {"difference": "RdBu_r", "deviation": "magma"}
 """Colour map by kind of strip; images are shown as they are."""
-_IMAGES = {6.9: 12, 3.3: 6}
+_IMAGES = {6.9: 12, 3.3: 7}
 # Inches beside and below the images.
 _LABELS, _BELOW = 1.35, 0.55
 
@@ -33,7 +34,7 @@ class Strip:
 
     Attributes:
         method: Label of the method; empty for the originals.
-        kind: ``original``, ``mean``, ``difference`` (mean minus original) or ``deviation``.
+        kind: ``original``, ``mean``, ``difference`` (mean minus original), ``deviation``, or what else they are.
         images: ``[n, C, H, W]``, on the [0, 1] scale of pixels; differences and deviations have one channel, the mean.
         limit: Largest value of the colour scale, which all strips of a kind have.
     """
@@ -56,14 +57,11 @@ class Strip:
         joined = np.concatenate(list(padded), axis=1)[:, :-1]
         return (255 * joined).round().astype(np.uint8)
 
-    def png(self, count: int = max(_IMAGES.values())) -> bytes:
-        """Return images side by side as a PNG, a pixel each, with a palette where few colours allow it."""
+    def webp(self, count: int = max(_IMAGES.values())) -> bytes:
+        """Return images side by side as WebP, a pixel each; without loss where the data lie beside them."""
         buffer = io.BytesIO()
-        picture = Image.fromarray(self.array(count))
-        colours = picture.getcolors(256)
-        (picture.quantize(len(colours), dither=Image.Dither.NONE) if colours else picture).save(
-            buffer, "PNG", optimize=True
-        )
+        compared = self.kind in ("original", "mean", *SCALES)
+        Image.fromarray(self.array(count)).save(buffer, "WEBP", lossless=compared, quality=85, method=4)
         return buffer.getvalue()
 
 
@@ -91,8 +89,43 @@ def strips(cells: Sequence[Cell]) -> list[Strip]:
 
 
 def reconstructions(cells: Sequence[Cell], name: str, title: str) -> Iterator[Drawing]:
-    """Draw the strips of all methods below each other, with the colour scales of differences and deviations."""
-    found = strips(cells)
+    """Draw the strips of all methods."""
+    yield from _drawing(
+        strips(cells),
+        name,
+        title,
+        "First row: originals. Then for each method the mean of the reconstruction, its difference to the original "
+        "and, where the variance is learned, its standard deviation. All differences have one colour scale, and all "
+        "deviations.",
+    )
+
+
+def latents(cells: Sequence[Cell], context: Context, name: str, title: str) -> Iterator[Drawing]:
+    """Draw samples from the prior of each method, then its active units in the order of their KL, each moved."""
+    found, missing = [], []
+    for label, arrays in (
+        (cell.method.label, context.latents[cell.name]) for cell in cells if cell.name in context.latents
+    ):
+        if arrays is None:
+            missing.append(label)
+            continue
+        found.append(Strip(label, "samples", arrays["samples"] / 255))
+        for unit, kl, images in zip(arrays["units"], arrays["kl"], arrays["traversals"], strict=True):
+            found.append(Strip(label, f"unit {unit}: {kl:.2f} nats", images / 255))
+    yield from _drawing(
+        found,
+        name,
+        title,
+        "For each method means decoded from samples of the prior; then its active units, that with the largest KL "
+        "first, each moved from the 2% to the 98% quantile of its prior while the others stay at a sample of the first "
+        "image. A unit without effect shows the same image. One seed of each method."
+        + f" Without weights, so not drawn: {', '.join(missing)}."
+        * bool(missing),
+    )
+
+
+def _drawing(found: Sequence[Strip], name: str, title: str, description: str) -> Iterator[Drawing]:
+    """Draw strips below each other, with the colour scales of differences and deviations."""
     if not found:
         return
     rows = [
@@ -106,40 +139,36 @@ def reconstructions(cells: Sequence[Cell], name: str, title: str) -> Iterator[Dr
         for strip in found
         for place, image in enumerate(strip.images)
     ]
-    yield drawing(
-        name,
-        title,
-        "First row: originals. Then for each method the mean of the reconstruction, its difference to the original "
-        "and, where the variance is learned, its standard deviation. All differences have one colour scale, and all "
-        "deviations.",
-        partial(_draw, found),
-        pd.DataFrame(rows),
-    )
+    yield drawing(name, title, description, partial(_draw, found), pd.DataFrame(rows), strips=found)
 
 
 @matplotlib_defaults()
 def _draw(found: Sequence[Strip], width: float) -> Figure:
-    arrays = [np.pad(strip.array(_IMAGES[width]), ((0, 1), (0, 0), (0, 0)), constant_values=255) for strip in found]
+    arrays = [strip.array(_IMAGES[width]) for strip in found]
+    widest = max(array.shape[1] for array in arrays)
+    arrays = [np.pad(array, ((0, 1), (0, widest - array.shape[1]), (0, 0)), constant_values=255) for array in arrays]
     picture = np.concatenate(arrays)[:-1]
-    tall = (width - _LABELS) * picture.shape[0] / picture.shape[1] + _BELOW
+    scales = [kind for kind in SCALES if any(strip.kind == kind for strip in found)]
+    below = _BELOW * bool(scales)
+    tall = (width - _LABELS) * picture.shape[0] / picture.shape[1] + below
     figure = Figure(figsize=(width, tall))
-    axes = figure.add_axes((_LABELS / width, _BELOW / tall, 1 - _LABELS / width, 1 - _BELOW / tall))
+    axes = figure.add_axes((_LABELS / width, below / tall, 1 - _LABELS / width, 1 - below / tall))
     axes.imshow(picture, interpolation="none", aspect="auto")
     axes.set_axis_off()
     step = arrays[0].shape[0]
     for place, strip in enumerate(found):
-        label = strip.method if strip.kind == "mean" else strip.kind
+        first = not place or strip.method != found[place - 1].method
         axes.text(
             -1.5,
             (place + 0.45) * step,
-            label,
+            strip.method if first and strip.method else strip.kind,
             size=6,
             ha="right",
             va="center",
-            color=GREY if place and strip.kind != "mean" else INK,
+            color=INK if first else GREY,
         )
-    bottom = _BELOW / tall
-    for place, kind in enumerate(kind for kind in SCALES if any(strip.kind == kind for strip in found)):
+    bottom = below / tall
+    for place, kind in enumerate(scales):
         limit = next(strip.limit for strip in found if strip.kind == kind)
         norm = mpl.colors.Normalize(-limit if kind == "difference" else 0, limit)
         axis = figure.add_axes((0.3 + 0.36 * place, bottom * 0.62, 0.3, bottom * 0.18))

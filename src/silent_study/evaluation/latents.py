@@ -1,0 +1,74 @@
+"""Samples from the prior and latent traversals of stored runs, computed from their weights once and then kept."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from silent_study.settings import digest
+from silent_study.store.files import sha256_of, write_bytes_atomically
+from silent_study.store.runs import WEIGHTS, StoredRun, open_run
+
+KEPT = "latents"
+"""Folder in the results with the arrays."""
+
+SAMPLES, UNITS, STEPS = 10, 6, 7
+IMAGES = 1024
+"""Most images of the report split over which a unit's KL is a mean."""
+
+_SOURCES = Path(__file__).resolve().parents[2] / "silent_gradients" / "evaluation" / "latents.py", Path(__file__)
+
+
+def kept_latents(run: StoredRun, data: Path, results: Path) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Return images decoded from latent variables; None for a run without weights.
+
+    Args:
+        run: A finished run.
+        data: Folder of its prepared data set.
+        results: Folder of the results, in which the arrays are kept.
+
+    Returns:
+        ``samples`` [n, C, H, W] of the prior, ``traversals`` [U, V, C, H, W] (means, clamped to [0, 1], as the samples
+        are), and ``units`` and ``kl`` [U], see ``silent_gradients.evaluation.latents.Traversals``.
+
+    Raises:
+        StoreError: The run was altered.
+        DataError: The arrays are not kept yet, and the data set cannot be read.
+    """
+    if not run.has_weights:
+        return None
+    made_from = digest({"weights": run.identity["files"][WEIGHTS], "source": [sha256_of(path) for path in _SOURCES]})
+    path = results / KEPT / f"{run.identity['id']}-{made_from[:12]}.npz"
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, BadZipFile):  # missing, or altered: numpy checks the content
+        found = _computed(run, data)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomically(path, buffer.getvalue())
+    return found
+
+
+def _computed(run: StoredRun, data: Path) -> dict[str, np.ndarray[Any, Any]]:
+    import torch
+
+    from silent_gradients.evaluation.latents import traversals
+    from silent_study.evaluation.runs import OpenRun
+    from silent_study.training.seeds import generator
+
+    opened = OpenRun.load(*open_run(run.folder), data, torch.device("cpu"))
+    vae, _ = opened.model()
+    source, shape = generator(0, "evaluation", opened.device), opened.settings.data.shape
+    samples = vae.generate(SAMPLES, source)
+    moved = traversals(vae, opened.data.report[:IMAGES], UNITS, STEPS, source)
+    tensors = {"units": moved.units, "kl": moved.kl}
+    for name, images in {"samples": samples, "traversals": moved.images}.items():
+        # Eight bits are what a picture has.
+        tensors[name] = images.clamp(0, 1).mul(255).round().to(torch.uint8).unflatten(-1, shape)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
