@@ -11,29 +11,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from silent_study.data.errors import DataError
 from silent_study.data.prepare import dequantize
-from silent_study.jobs.bundle import BORROWED, bundled_plan, done_runs, open_cells, run_state, unpacked
+from silent_study.jobs.bundle import BORROWED, bundled_plan, done_runs, run_state, unpacked
 from silent_study.jobs.lease import LeaseError, leased_device
-from silent_study.jobs.pace import Pace
-from silent_study.jobs.returned import NAMES, PART_BYTES, PARTS, write_parts
+from silent_study.jobs.returned import NAMES, write_parts
 from silent_study.jobs.stopping import StopSignal, TimeLimit
-from silent_study.plan.plan import GRID_ROUNDS, Cell, Plan
+from silent_study.plan.plan import GRID_ROUNDS
 from silent_study.plan.selection import select
-from silent_study.settings import RunSettings
 from silent_study.store.files import write_text_atomically
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore, StoreError, write_json
-from silent_study.words import counted, duration
+from silent_study.words import counted
 
 if TYPE_CHECKING:
     import torch
 
 SAVING = 20.0
 """Seconds of the limit that are kept for writing what goes back."""
-MEASURED_ROUNDS = 5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise StoreError(f"{option} {folder}: not a folder; name another")
             folder.mkdir(parents=True, exist_ok=True)
         with leased_device() as device:
-            return train_bundle(
-                options.bundle, out, work, device, lambda: signalled() or limit(), signalled.at_once, limit.left
-            )
+            return train_bundle(options.bundle, out, work, device, lambda: signalled() or limit(), signalled.at_once)
     except (StoreError, DataError, LeaseError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -70,7 +63,6 @@ def train_bundle(
     device: torch.device,
     stop: Callable[[], bool],
     evaluating: Callable[[], AbstractContextManager[None]] = nullcontext,
-    left: Callable[[], float] = lambda: float("inf"),
 ) -> int:
     """Train what a bundle holds, round by round as the workflow does, until ``stop`` returns True.
 
@@ -81,7 +73,6 @@ def train_bundle(
         device: Device that trains.
         stop: As of ``run_pack``.
         evaluating: As of ``run_pack``.
-        left: Returns the seconds until ``stop`` returns True.
 
     Returns:
         0, or 1 if a run failed.
@@ -91,7 +82,6 @@ def train_bundle(
         OSError: A folder cannot be written to, or the disk is full.
     """
     from silent_study.jobs.pack import TrainingOptions, run_pack
-    from silent_study.jobs.stopwatch import measured_pace
     from silent_study.training.loop import Interrupted
 
     document, owner = unpacked(bundle, work), work / "out"
@@ -142,18 +132,6 @@ def train_bundle(
                 write_json(plan.selection_file(round_, group, selections), found)
 
     try:
-        counts = open_cells(plan, store, done)
-        cells = {cell: counts[cell.name] for cell in plan.cells() if cell.name in counts}
-        pace = measured_pace(
-            [plan.first_run(cell) for cell in cells],
-            sources,
-            device,
-            MEASURED_ROUNDS,
-            1 if options.streams else options.stack,
-            captured=options.captured,
-            stop=stop,
-        )
-        print(forecast(plan, cells, pace, left()), flush=True)
         for group in plan.groups():
             train(group)
     except (Interrupted, KeyboardInterrupt):
@@ -174,47 +152,3 @@ def _give_back(
     # Last those whose weights came from home.
     names.sort(key=lambda name: states[name][:1] == brought.get(name, [])[:1])
     return len(names), write_parts(store, names, out, device.type)
-
-
-def forecast(plan: Plan, cells: Mapping[Cell, int], pace: Pace, seconds: float) -> str:
-    """Return how long the open runs of each cell take at a measured pace, and what of it fits into time and room.
-
-    Args:
-        plan: The plan.
-        cells: Number of open runs of every cell with one.
-        pace: Measurements of the device.
-        seconds: The time left.
-    """
-    lines = [f"{pace.hardware}: {duration(seconds)} left" if seconds < float("inf") else pace.hardware]
-    shortest, needed, room = float("inf"), 0, PARTS * PART_BYTES
-    for cell, count in cells.items():
-        run = plan.first_run(cell)
-        training = pace.training(run)
-        assert training is not None, "every kind of step was measured"
-        together = min(pace.stack, len(plan.params.seeds))
-        shortest = min(shortest, training * together)
-        weights, checkpoint = _sizes(run)
-        needed += count * weights
-        lines.append(
-            f"{cell.name}: about {duration(training)} a run, {duration(training * together)} for {together}; "
-            f"weights {weights / 2**20:.1f} MiB, a checkpoint {checkpoint / 2**20:.1f} MiB: "
-            f"{room // weights} or {room // checkpoint} go back"
-        )
-    if shortest > seconds:
-        lines.append("no run ends in that time: only checkpoints go back, from which the next bundle goes on")
-    if needed > room:
-        lines.append(
-            f"{room / 2**20:.0f} MiB go back, the weights of all runs take {needed / 2**20:.0f}: "
-            "a selected run whose weights find no room is trained again by the next bundle"
-        )
-    return "\n".join(lines)
-
-
-def _sizes(run: RunSettings) -> tuple[int, int]:
-    """Return about how many bytes a run's weights (or a snapshot) take, and a checkpoint with its snapshots."""
-    from silent_study.training.build import build_vae
-
-    scale = np.ones(run.data.dimensions)
-    weights = sum(value.nbytes for value in build_vae(run, scale, scale).state_dict().values())
-    # The optimizers keep two averages of every weight.
-    return weights, (3 + len(run.snapshot_epochs)) * weights

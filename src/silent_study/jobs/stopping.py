@@ -134,10 +134,6 @@ class TimeLimit:
         self.end = clock() + seconds
         self.longest = 0.0
 
-    def left(self) -> float:
-        """Return the seconds until the limit."""
-        return self.end - self.clock()
-
     def __call__(self) -> bool:
         """Return True if it is time to stop."""
         now = self.clock()

@@ -22,7 +22,7 @@ from silent_study.jobs.pace import Pace, Steps, architecture
 from silent_study.settings import RunSettings
 from silent_study.store.provenance import hardware_of
 from silent_study.training.device import peak_megabytes, reset_peak, resident_megabytes
-from silent_study.training.loop import Interrupted, Phase, Trainer
+from silent_study.training.loop import Phase, Trainer
 from silent_study.training.seeds import generator
 from silent_study.training.stack import mappable
 from silent_study.training.steps import PhaseStep, Stepper
@@ -109,11 +109,9 @@ class Stopwatch:
         return Steps(**{"guided": medians["plain"], **medians})
 
 
-def measure(stopwatches: Sequence[Stopwatch], rounds: int, stop: Callable[[], bool] = lambda: False) -> list[Steps]:
+def measure(stopwatches: Sequence[Stopwatch], rounds: int) -> list[Steps]:
     """Run all stopwatches in turns, so that a busy machine slows all methods alike, and return their medians."""
     for _ in range(WARM_UP + rounds):
-        if stop():
-            raise Interrupted
         for stopwatch in stopwatches:
             stopwatch.round()
     return [stopwatch.medians() for stopwatch in stopwatches]
@@ -144,15 +142,11 @@ def measured_pace(
     stack: int = 1,
     *,
     captured: bool = False,
-    stop: Callable[[], bool] = lambda: False,
 ) -> Pace:
     """Measure every kind of step that some runs make, so many rounds each; runs of one data set take turns.
 
     No data set needs to be there: random images of the shapes of ``sources``, by name, take as long. For the other
     arguments see ``Stopwatch``.
-
-    Raises:
-        Interrupted: ``stop``, called before every kind and every round, returned True.
     """
     kinds = {architecture(run): run for run in runs}
     found: dict[str, Steps] = {}
@@ -164,12 +158,10 @@ def measured_pace(
             data, fewer = stand_in(largest, sources[name], device)
             without, stopwatches = resident_megabytes() + fewer, []
             for kind, run in own.items():
-                if stop():
-                    raise Interrupted
                 before = resident_megabytes()
                 reset_peak()
                 stopwatches.append(Stopwatch(run, data, Path(folder) / kind, device, stack, captured=captured))
                 stopwatches[-1].round()
                 megabytes[kind] = without + max(0.0, peak_megabytes() - before)
-            found |= dict(zip(own, measure(stopwatches, rounds, stop), strict=True))
+            found |= dict(zip(own, measure(stopwatches, rounds), strict=True))
     return Pace(device.type, hardware_of(device), torch.__version__, stack, found, megabytes, sources)

@@ -129,33 +129,28 @@ class StoredRun:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Content of ``settings.json``: ``RunSettings.to_json``."""
-        document: dict[str, Any] = read_json(self.folder / SETTINGS)
-        return document
+        return read_json(self.folder / SETTINGS)
 
     @cached_property
     def result(self) -> Result:
         """Content of ``result.json``."""
-        document: Result = read_json(self.folder / RESULT)
-        return document
+        return read_json(self.folder / RESULT)
 
     @cached_property
     def provenance(self) -> Provenance:
         """Content of ``provenance.json``."""
-        document: Provenance = read_json(self.folder / PROVENANCE)
-        return document
+        return read_json(self.folder / PROVENANCE)
 
     @cached_property
     def code(self) -> Code:
         """Content of ``code.json``."""
-        document: Code = read_json(self.folder / CODE)
-        return document
+        return read_json(self.folder / CODE)
 
     @cached_property
     def evaluation(self) -> Evaluation | None:
         """Content of ``evaluation.json``; None for a run that was not selected."""
         path = self.folder / EVALUATION
-        document: Evaluation | None = read_json(path) if path.exists() else None
-        return document
+        return read_json(path) if path.exists() else None
 
     @property
     def diverged(self) -> bool:
@@ -247,13 +242,8 @@ class RunStore:
             StoreError: The code is not recorded, or the file is damaged.
         """
         if self.is_finished(name):
-            path = Path(f"{self.root}/{name}/{CODE}")
-        elif self.has_checkpoint(name):
-            path = self.working_folder(name) / CODE
-        else:
-            return None
-        code: Code = read_unchanged(path)
-        return code
+            return read_unchanged(Path(f"{self.root}/{name}/{CODE}"))
+        return read_unchanged(self.working_folder(name) / CODE) if self.has_checkpoint(name) else None
 
     def has_checkpoint(self, name: str) -> bool:
         """Return True if a run in training can be resumed."""
