@@ -10,7 +10,6 @@ from collections.abc import MutableSequence, Sequence
 from pathlib import PurePath
 
 _OPTION = "--resources"
-_SHORTEST = "--res"
 # A resource for Snakemake: an identifier with a value.
 _RESOURCE = re.compile(r"[A-Za-z_]\w*=")
 
@@ -36,7 +35,7 @@ def separate_targets(argv: Sequence[str]) -> list[str]:
     seen_option = seen_resource = seen_target = False
     for word in options:
         if word.startswith("-"):
-            seen_option = _is_resources(word)
+            seen_option = word == _OPTION
             seen_resource = seen_target = False
         elif seen_option and not seen_target:
             if _RESOURCE.match(word):
@@ -54,11 +53,6 @@ def repair(argv: MutableSequence[str]) -> None:
     """Apply `separate_targets` in place if ``argv``, program first, is a call of Snakemake."""
     if argv and _is_snakemake(argv[0]):
         argv[1:] = separate_targets(argv[1:])
-
-
-def _is_resources(word: str) -> bool:
-    # argparse accepts every unambiguous beginning of an option.
-    return word.startswith(_SHORTEST) and _OPTION.startswith(word)
 
 
 def _is_snakemake(program: str) -> bool:

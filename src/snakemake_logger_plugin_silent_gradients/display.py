@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from silent_study.progress.logs import without_run_names
 from silent_study.words import duration
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 20.0
 """Seconds between lines about the running jobs if the output is not a terminal."""
+
+WORKFLOW_SECONDS = 7 * 24 * 3600.0
+"""Seconds over which the pace of finished jobs is averaged, to estimate the time left."""
 
 
 class PlainDisplay:
@@ -56,16 +59,16 @@ class TerminalDisplay(PlainDisplay):
         # Imported here: rich loads slowly, and Snakemake imports this package at every start, also of its subprocesses.
         from rich.console import Console
         from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
 
         self._console = Console(stderr=True, no_color=None if colour else True, highlight=False)
         self._progress: Progress | None = None
-        self._live = Live(
-            console=self._console,
-            get_renderable=self._render,
-            refresh_per_second=2,
-            transient=True,
-            redirect_stdout=False,
-        )
+        passed = (TimeElapsedColumn(), TextColumn("so far, about"), TimeRemainingColumn(), TextColumn("left"))
+        counts = (BarColumn(30), MofNCompleteColumn(), TextColumn("jobs{task.description},"))
+        self._bar = Bar(*counts, *passed, console=self._console, speed_estimate_period=WORKFLOW_SECONDS)
+        options: dict[str, Any] = {"refresh_per_second": 2, "transient": True, "redirect_stdout": False}
+        self._live = Live(console=self._console, get_renderable=self._render, **options)
 
     def write(self, text: str, style: str) -> None:
         """Show a text above the live view."""
@@ -75,7 +78,7 @@ class TerminalDisplay(PlainDisplay):
 
     def watch(self, progress: Progress) -> None:
         """Show the live view."""
-        self._progress = progress
+        self._progress, self._task = progress, self._bar.add_task("", total=progress.total)
         self._live.start()
 
     def close(self) -> None:
@@ -84,7 +87,6 @@ class TerminalDisplay(PlainDisplay):
 
     def _render(self) -> "Group":
         from rich.console import Group
-        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
@@ -99,17 +101,7 @@ class TerminalDisplay(PlainDisplay):
             passed = Text(duration(now - job.started), style="dim")
             news = Text(without_run_names(job.newest_line), no_wrap=True, overflow="ellipsis")
             jobs.add_row(Text(job.name, style="cyan"), passed, news)
-        parts = [f"{self._progress.done}/{self._progress.total} jobs"]
-        if self._progress.failed:
-            parts.append(f"{len(self._progress.failed)} failed")
-        bar = Table.grid(padding=(0, 1))
-        summary = ", ".join([*parts, times(self._progress, now)])
-        bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=30), summary)
-        return Group(jobs, bar)
-
-
-def times(progress: Progress, now: float) -> str:
-    """Return the time passed and the estimated time left."""
-    left = progress.seconds_left(now)
-    passed = f"{duration(now - progress.started)} so far"
-    return f"{passed}, about {duration(left)} left" if left and progress.done < progress.total else passed
+        failed = f", {len(self._progress.failed)} failed" if self._progress.failed else ""
+        done, total = self._progress.done, self._progress.total
+        self._bar.update(self._task, completed=done, total=total, description=failed)
+        return Group(jobs, self._bar)

@@ -17,7 +17,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from silent_study.progress.logs import last_line
 from silent_study.words import duration
 
-from .display import PlainDisplay, TerminalDisplay, times
+from .display import PlainDisplay, TerminalDisplay
 from .progress import Job, Progress, pack_results
 
 _LOG_LINES = 20
@@ -116,7 +116,7 @@ class LogHandler(LogHandlerBase):
         if event == LogEvent.RUN_INFO:
             self._begin(record)
         elif event == LogEvent.JOB_INFO and progress is not None:
-            progress.start(record.jobid, _job(record))
+            progress.running[record.jobid] = _job(record)
         elif event == LogEvent.JOB_FINISHED and progress is not None:
             self._finish(progress, record.job_id)
         elif event == LogEvent.PROGRESS and progress is not None:
@@ -154,16 +154,14 @@ class LogHandler(LogHandlerBase):
 
     def _begin(self, record: Any) -> None:
         rules = {rule: number for rule, number in record.stats.items() if rule != "total"}
-        self._progress = Progress(started=time.time())
-        self._progress.plan(rules)
+        self._progress = Progress(time.time(), total=sum(rules.values()))
         if self._shows_progress:
             counts = ", ".join(f"{number} {rule}" for rule, number in rules.items())
             self._display.write(f"{self._progress.total} jobs: {counts}", "bold")
             self._display.watch(self._progress)
 
     def _finish(self, progress: Progress, number: int) -> None:
-        now = time.time()
-        job = progress.finish(number, now)
+        job = progress.finish(number)
         if job is None:
             self._finished.append(f"job {number}")
             return
@@ -176,13 +174,14 @@ class LogHandler(LogHandlerBase):
         if job.rule == "gather" and job.log is not None:
             self._result = last_line(job.log)
         if job.outputs:
-            line += f", {duration(job.seconds(now))}"
+            line += f", {duration(time.time() - job.started)}"
         self._finished.append(line)
 
     def _show_finished(self, progress: Progress) -> None:
         """Show the finished jobs, once Snakemake has sent their number."""
         if self._shows_progress:
-            ending = "" if self._display.shows_progress else f" ({times(progress, time.time())})"
+            passed = duration(time.time() - progress.started)
+            ending = "" if self._display.shows_progress else f" ({passed} so far)"
             for line in self._finished:
                 self._display.write(f"[{progress.done}/{progress.total}] {line}{ending}", "")
         self._finished.clear()

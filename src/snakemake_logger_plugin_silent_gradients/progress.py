@@ -1,11 +1,10 @@
 """The state of a running workflow, from Snakemake's events."""
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from silent_study.progress.logs import last_line, seconds_waited
+from silent_study.progress.logs import last_line
 from silent_study.words import counted
 
 
@@ -34,11 +33,6 @@ class Job:
         round_, *group = self.manifest.parts[self.manifest.parts.index("packs") + 1 : -1]
         return f"{round_} {'/'.join(group)}"
 
-    def seconds(self, now: float) -> float:
-        """Return the seconds of work since the start, without a pack's wait for a device."""
-        waited = seconds_waited(self.log) if self.manifest and self.log else 0.0
-        return 0.0 if waited is None else max(0.0, now - self.started - waited)
-
     @property
     def newest_line(self) -> str:
         """The last line in the log of a pack's job, else ""."""
@@ -65,7 +59,7 @@ def pack_results(manifest: Path) -> str:
 
 @dataclass
 class Progress:
-    """Running jobs, number of finished jobs, and an estimate of the time left; jobs go by Snakemake's numbers."""
+    """Running jobs and numbers of jobs; jobs go by Snakemake's numbers."""
 
     started: float  # start of the workflow, in seconds since the Unix epoch
     done: int = 0
@@ -73,51 +67,14 @@ class Progress:
     running: dict[int, Job] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)  # without those that succeeded when repeated
     stopped: set[int] = field(default_factory=set)  # the failed ones that stopped at a checkpoint and can continue
-    _planned: Counter[str] = field(default_factory=Counter)
-    # One thread appends while another reads, which a list allows.
-    _finished: list[tuple[str, float]] = field(default_factory=list)
 
-    def plan(self, jobs_of_rules: dict[str, int]) -> None:
-        """Set the number of planned jobs per rule."""
-        self._planned = Counter(jobs_of_rules)
-        self.total = self._planned.total()
-
-    def start(self, number: int, job: Job) -> None:
-        """Record the start of a job, perhaps a repeated one."""
-        self.running[number] = job
-
-    def finish(self, number: int, now: float) -> Job | None:
+    def finish(self, number: int) -> Job | None:
         """Record the success of a job and return it; None if its start was not recorded."""
         self.failed.discard(number)
         self.stopped.discard(number)
-        job = self.running.pop(number, None)
-        if job is not None:
-            self._finished.append((job.rule, job.seconds(now)))
-        return job
+        return self.running.pop(number, None)
 
     def fail(self, number: int) -> Job | None:
         """Record the failure of a job and return it; None if its start was not recorded."""
         self.failed.add(number)
         return self.running.pop(number, None)
-
-    def seconds_left(self, now: float) -> float | None:
-        """Estimate the time left in seconds; None until each running rule has a finished job.
-
-        A planned job is expected to take the mean time of its rule or, if none has finished, of all jobs, with as many
-        jobs at once as so far.
-        """
-        under_way = [(job.rule, job.seconds(now)) for job in list(self.running.values())]
-        finished = Counter(rule for rule, _ in self._finished)
-        if not finished or now <= self.started or any(rule not in finished for rule, _ in under_way):
-            return None
-        spent = sum(seconds for _, seconds in [*self._finished, *under_way])
-        work = sum((planned - finished[rule]) * self._expected(rule) for rule, planned in self._planned.items())
-        work += max(0, self.total - self._planned.total()) * self._expected(None)
-        work -= sum(min(seconds, self._expected(rule)) for rule, seconds in under_way)
-        jobs_at_once = max(1.0, spent / (now - self.started))
-        return max(0.0, work) / jobs_at_once
-
-    def _expected(self, rule: str | None) -> float:
-        """Return the mean seconds of the finished jobs of a rule, or of all finished jobs."""
-        seconds = [s for of_rule, s in self._finished if of_rule == rule] or [s for _, s in self._finished]
-        return sum(seconds) / len(seconds)

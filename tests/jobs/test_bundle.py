@@ -16,8 +16,8 @@ from tests.tiny import CPU, SMALL, TinyStudy, damage, never, pack_of, write_stud
 from silent_study.cli import main
 from silent_study.data.prepare import opened
 from silent_study.jobs import bundle, pack, returned
-from silent_study.jobs.borrowed import train_bundle
 from silent_study.jobs.borrowed import main as borrowed_main
+from silent_study.jobs.borrowed import train_bundle
 from silent_study.params import load, resolve
 from silent_study.plan.plan import GRID_ROUNDS, Plan
 from silent_study.plan.selection import select

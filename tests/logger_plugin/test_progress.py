@@ -1,4 +1,4 @@
-"""The state of a running workflow, the estimate of the time left, and the results of packs from files written here."""
+"""The state of a running workflow, and the results of packs from files written here."""
 
 import json
 from pathlib import Path
@@ -12,73 +12,19 @@ def job(rule: str, started: float) -> Job:
     return Job(rule=rule, wildcards=(), outputs=(Path("out"),), started=started)
 
 
-def after(planned: dict[str, int], jobs: list[tuple[str, float, float | None]]) -> Progress:
-    """The progress once jobs of rules started and ended; None where they are running."""
-    progress = Progress(started=0.0)
-    progress.plan(planned)
-    for number, (rule, start, end) in enumerate(jobs):
-        progress.start(number, job(rule, start))
-        if end is not None:
-            progress.finish(number, end)
-    return progress
-
-
-@pytest.mark.parametrize(
-    ("planned", "jobs", "now", "left"),
-    [
-        pytest.param({"prepare": 1, "train": 2}, [], 1.0, None, id="nothing has finished"),
-        # The time of a preparation is no estimate of the time of a training.
-        pytest.param(
-            {"prepare": 1, "train": 2}, [("prepare", 0.0, 1.0), ("train", 1.0, None)], 5.0, None, id="another rule"
-        ),
-        # Three jobs of 10 s, of which one has run for 4 s.
-        pytest.param({"train": 4}, [("train", 0.0, 10.0), ("train", 10.0, None)], 14.0, 26.0, id="one by one"),
-        pytest.param({"train": 6}, [("train", 0.0, 10.0)] * 2, 10.0, 4 * 10.0 / 2, id="two at once"),
-        pytest.param(
-            {"prepare": 1, "train": 2}, [("prepare", 0.0, 2.0), ("train", 2.0, 22.0)], 22.0, 20.0, id="each its own"
-        ),
-    ],
-)
-def test_the_estimate_of_the_time_left(planned, jobs, now, left):
-    found = after(planned, jobs).seconds_left(now)
-    assert found == (None if left is None else pytest.approx(left))
-
-
-def test_a_wait_for_a_device_is_no_work(tmp_path):
-    """Four packs share a device: they begin together, and each works for 10 s once the one before it has ended."""
-    manifest, logs = Path("results/packs/seeds/a/b/0.json"), [tmp_path / f"{number}.log" for number in range(4)]
-    progress = Progress(started=0.0)
-    progress.plan({"train_pack": 4})
-    for number, log in enumerate(logs):
-        waiting = f"waiting for a GPU; in use: 0\nwaiting for 0 ended after {10 * number} s\n"
-        log.write_text(f"{waiting if number else ''}[1/8] a run\n")
-        progress.start(number, Job("train_pack", (), (manifest,), 0.0, log))
-    for log in logs[2:]:
-        log.write_text("waiting for a GPU; in use: 0\n")
-    assert progress.finish(0, 10.0).seconds(10.0) == 10
-    assert progress.finish(1, 20.0).seconds(20.0) == 10
-    assert progress.seconds_left(20.0) == pytest.approx(20)
-
-
-def test_jobs_that_a_checkpoint_adds_count():
-    progress = after({"train": 1}, [("train", 0.0, 10.0)])
-    progress.total = 4
-    assert progress.seconds_left(10.0) == pytest.approx(30.0)
-
-
 def test_a_job_that_fails_and_is_repeated_with_success_has_not_failed():
     progress = Progress(started=0.0)
-    progress.start(1, job("train", 0.0))
+    progress.running[1] = job("train", 0.0)
     assert progress.fail(1) is not None
     assert progress.failed == {1}
-    progress.start(1, job("train", 1.0))
-    assert progress.finish(1, 2.0) is not None
+    progress.running[1] = job("train", 1.0)
+    assert progress.finish(1) is not None
     assert progress.failed == set()
 
 
 def test_a_job_that_was_never_told_of():
     progress = Progress(started=0.0)
-    assert progress.finish(5, 1.0) is None
+    assert progress.finish(5) is None
     assert progress.fail(6) is None
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -137,16 +136,6 @@ def test_an_abandoned_setting_goes_with_all_that_names_its_runs(capsys):
     assert files() == before
     assert main(["prune"]) == 0
     assert "--delete" not in capsys.readouterr().out
-
-
-def test_an_experiment_that_was_abandoned_leaves_no_empty_folders():
-    shutil.rmtree("presets")
-    write_study(Path(), preset={"execution": {"workers": 1}}, methods=["reparameterization"])
-    commit()
-    finish()
-    Pruning.of(RESULTS).delete()
-    assert [path.name for path in RESULTS.glob("store/digits/*")] == ["fixed"]
-    assert {path.name for path in RESULTS.glob("packs/*")} == {"baselines", "seeds"}
 
 
 def test_head_and_what_the_command_line_names_are_kept():

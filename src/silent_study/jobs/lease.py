@@ -47,7 +47,6 @@ _PARENT = Path("/tmp")
 
 # Seconds between two attempts: short beside a training, and rare enough to cost nothing.
 _POLL_SECONDS = 0.3
-NOTABLE_WAIT_SECONDS = 5.0
 
 
 class LeaseError(RuntimeError):
@@ -76,29 +75,20 @@ class Lease(AbstractContextManager["Lease"]):
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def __repr__(self) -> str:
-        return f"Lease({self.device!r}, {self.name!r})"
 
-
-def acquire(threads: int = 1) -> Lease:
+def acquire() -> Lease:
     """Wait for a free device and keep it for this process.
 
     To be called before CUDA is initialised, best before torch is imported, since it sets CUDA_VISIBLE_DEVICES. Where
-    there is no GPU, the machine's usable cores are shared out in slots of ``threads`` cores, so that eight jobs on two
-    cores take turns instead of slowing each other down.
-
-    Args:
-        threads: CPU threads that the process will use; counts only where there is no GPU.
+    there is no GPU, the machine's usable cores are shared out, so that eight jobs on two cores take turns instead of
+    slowing each other down.
 
     Returns:
         The lease; keep it for as long as the device is used.
 
     Raises:
         LeaseError: the lock files cannot be made or opened, or a device in the environment does not exist.
-        ValueError: ``threads`` is less than one.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
     devices, job = _devices(), _batch_job()
     if job is not None and len(devices) < 2:
         return Lease("cuda", devices[0]) if devices else Lease("cpu", "cpu")
@@ -108,7 +98,7 @@ def acquire(threads: int = 1) -> Lease:
         name, descriptor = _lock_one(devices, folder, what="GPU")
         os.environ["CUDA_VISIBLE_DEVICES"] = name
         return Lease("cuda", name, descriptor)
-    slots = [f"cpu-{index}" for index in range(max(1, _usable_cores() // threads))]
+    slots = [f"cpu-{index}" for index in range(_usable_cores())]
     name, descriptor = _lock_one(slots, folder, what="CPU slot")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     return Lease("cpu", name, descriptor)
@@ -121,11 +111,7 @@ def leased_device() -> Iterator["torch.device"]:
     Raises:
         LeaseError: As ``acquire``, or torch cannot use the GPU.
     """
-    began = time.monotonic()
     with acquire() as lease:
-        # The display of the workflow reads this line of the log.
-        if (waited := time.monotonic() - began) > NOTABLE_WAIT_SECONDS:
-            print(f"waiting for {lease.name} ended after {waited:.0f} s", file=sys.stderr, flush=True)
         # Imported under the lease: torch sees only the leased device, and waiting processes stay small.
         import torch
 

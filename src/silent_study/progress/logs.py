@@ -8,7 +8,7 @@ from pathlib import Path
 
 _RUN = re.compile(r"[\w-]+/[\w-]+/([\w+-]+)/(\S*?),?seed=(\d+)-[0-9a-f]+")
 
-# Enough for the first or last lines of a log, and for the last ones of a curve.
+# Enough for the last lines of a log or of a curve.
 _TAIL_BYTES = 8192
 
 
@@ -35,18 +35,6 @@ def tail(path: Path) -> list[str]:
 def last_line(path: Path) -> str:
     """Return the last complete line of a file, or "" if there is none yet."""
     return next(reversed(tail(path)), "")
-
-
-def seconds_waited(log: Path) -> float | None:
-    """Return the seconds that a training has waited for a device, by its log; None while it waits."""
-    try:
-        with log.open(errors="replace") as file:
-            beginning = file.read(_TAIL_BYTES)
-    except OSError:
-        return 0.0
-    if found := re.search(r"^waiting for .* ended after (\d+) s$", beginning, re.MULTILINE):
-        return float(found[1])
-    return None if last_line(log).startswith("waiting for ") else 0.0
 
 
 def error_in(log: Sequence[str], verb: str) -> str:

@@ -212,14 +212,12 @@ class Pruning:
         store = RunStore(self.results / "store")
         for path in self.stale:
             path.unlink(missing_ok=True)
-            _remove_empty(path.parent, self.results / path.relative_to(self.results).parts[0])
         removed, lines = {}, []
         for name, size in self.runs.items():
             if store.remove(name):
                 removed[name] = size
             else:
                 lines.append(f"{name}: left alone, another process is training it; stop that process and prune again")
-            _remove_empty(store.folder(name).parent, store.root)
         return "\n".join([*lines, f"removed: {_runs(removed)}"])
 
 
@@ -243,13 +241,3 @@ def lines_for_dvc(keep: Sequence[str] = ()) -> str:
 
 def _runs(sizes: Mapping[str, int]) -> str:
     return f"{counted(len(sizes), 'run')}, {decimal(sum(sizes.values()))}"
-
-
-def _remove_empty(folder: Path, top: Path) -> None:
-    """Remove a folder if it is empty, and then those above it, up to ``top``."""
-    while folder != top:
-        try:
-            folder.rmdir()
-        except OSError:  # not empty
-            return
-        folder = folder.parent

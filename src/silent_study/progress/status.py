@@ -156,7 +156,7 @@ class StatusReader:
 
     def read(self, plan: Plan) -> Status:
         """Read the present state."""
-        store, now, trainings = RunStore(plan.results / "store"), time.time(), list(plan.trainings())
+        store, now, trainings = plan.store, time.time(), list(plan.trainings())
         present = set(store.names())
         runs: dict[str, RunStatus] = {}
         jobs: list[JobStatus] = []

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from silent_study.settings import NUMERICS_VERSION, RunSettings, SettingsError
 from silent_study.store.documents import Acceptance, Code, CurveEntry, Evaluation, Identity, Provenance, Result
 from silent_study.store.files import is_unaltered, sha256_of, write_text_atomically
-from silent_study.store.locks import is_locked, locked, try_lock
+from silent_study.store.locks import claimed, is_locked, locked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -283,16 +283,11 @@ class RunStore:
 
     def remove(self, name: str) -> bool:
         """Remove a run, finished or not; if another process is writing it, return False and leave it alone."""
-        descriptor = try_lock(self.lock_file(name))
-        if descriptor is None:
-            return False
-        try:
-            for folder in (self.folder(name), self.working_folder(name)):
+        with claimed(self.lock_file(name)) as free:
+            for folder in (self.folder(name), self.working_folder(name)) if free else ():
                 if folder.exists():
                     _remove_at_once(folder)
-        finally:
-            os.close(descriptor)
-        return True
+        return free
 
     def locked(self, name: str) -> AbstractContextManager[None]:
         """Hold the lock of a run or a pack inside the block; print a line before a wait for another process.
