@@ -138,11 +138,6 @@ class Status:
         }
 
 
-def status(plan: Plan, logs: Path) -> Status:
-    """Read the state of everything that the plan needs; ``logs`` is the folder of the workflow's logs."""
-    return StatusReader(logs).read(plan)
-
-
 class StatusReader:
     """Reads the state of a plan again and again; the results of a finished run are read once.
 
