@@ -30,7 +30,7 @@ from silent_study.store.files import mend_times
 from silent_study.store.manifests import SNAKEMAKE_VARIABLE, evaluated_otherwise, is_damaged, seems_done
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.recorded import take_recorded
-from silent_study.store.runs import RunStore, StoreError
+from silent_study.store.runs import StoreError
 from silent_study.store.stale import check_code
 from silent_study.words import counted, did_you_mean
 
@@ -92,12 +92,12 @@ class Workflow:
             self.plan = Plan(params.resolve(own, presets or params.presets_folder()), results)
         except SettingsError as error:
             raise SettingsError("\n".join(f"params.yaml: {line}" for line in str(error).splitlines())) from None
-        check_code(RunStore(results / "store"), self.plan.all_known_packs())
+        check_code(self.plan.store, self.plan.all_known_packs())
         self.settings = json.dumps(own, sort_keys=True)
         self.execution = self.plan.params.execution
         self.renewals = results / RENEWALS
         self._wait_for = wait_for
-        self._store = RunStore(results / "store")
+        self._store = self.plan.store
         self._damaged: dict[tuple[str, int], bool] = {}
         self._selection_files: dict[Path, Path] = {}
         self._pace = Pace.read(results / PACE, self.plan.params.sources)
@@ -320,4 +320,4 @@ def prepare_start(study: Workflow) -> None:
     if mended := mend_times(inputs):
         print(f"{counted(mended, 'file')} dated in the future: given the present time", file=sys.stderr)
     if study.lacks_runs():
-        take_recorded(RunStore(results / "store"), study.plan.ids_of)
+        take_recorded(study.plan.store, study.plan.ids_of)

@@ -1,7 +1,6 @@
 """Estimators compared along a run's training: the numbers are those of a fresh measurement at each snapshot."""
 
 import json
-import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -13,10 +12,9 @@ from silent_gradients.estimators import create
 from silent_gradients.evaluation.gradient_variance import assess, reference_gradient, settled_state
 from silent_study.cli import main
 from silent_study.cli.tables import comparison_table
-from silent_study.data.errors import DataError
 from silent_study.evaluation.estimator_comparison import compare_estimators
 from silent_study.settings import EvaluationSettings, SettingsError
-from silent_study.store.runs import RunStore, StoreError
+from silent_study.store.runs import RunStore
 from silent_study.training.build import load_snapshot
 from silent_study.training.seeds import generator
 
@@ -137,21 +135,6 @@ def test_an_estimator_without_its_control_is_named(tiny, store):
 def test_impossible_numbers_are_named(tiny, store, number):
     with pytest.raises(SettingsError, match=f"{number}: expected"):
         compare(folder_of(store, tiny, "fixed/reinforce"), tiny, ["rloo"], **{number: 0})
-
-
-def test_a_folder_that_is_no_run_with_weights_is_named(tiny, store, tmp_path):
-    with pytest.raises(StoreError, match=r"expected the folder of a run, found no settings\.json"):
-        compare(tmp_path, tiny, None)
-    folder = folder_of(store, tiny, "fixed/reinforce")
-    copy = RunStore(tmp_path / "store")
-    name = folder.relative_to(store.root).as_posix()
-    shutil.copytree(folder, copy.folder(name))
-    run = copy.verified(name, folder.name.rpartition("-")[2])
-    with pytest.raises(DataError, match="prepare"):
-        compare_estimators(copy.folder(name), tmp_path / "none", None, draws=4, reference_draws=4, images=4, device=CPU)
-    copy.drop_weights(run)
-    with pytest.raises(StoreError, match="keeps no weights"):
-        compare(copy.folder(name), tiny, None)
 
 
 @pytest.mark.usefixtures("cpu_command")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.tiny import SMALL
 
 from silent_study import params
 from silent_study.methods import METHODS
@@ -263,14 +264,8 @@ def test_a_null_rate_is_the_learning_rate(make):
 
 def test_the_log_linear_experiment_has_rates_of_both_heads(make):
     methods = ["silent-gaussian", "reinforce"]
-    asked = {
-        "methods": methods,
-        "epochs": 3,
-        "batch_size": 64,
-        "latent_dim": 5,
-        "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2] * 5},
-        "grid": {"learning_rate": [0.001, 0.002], "mean_rate": [None], "precision_rate": [None, 0.01]},
-    }
+    grid = {"learning_rate": [0.001, 0.002], "mean_rate": [None], "precision_rate": [None, 0.01]}
+    asked = SMALL | {"methods": methods, "grid": grid}
     runs = runs_of(make({"experiments": {"log-linear": {"digits": asked}}}), "baselines")
     own = [run for run in runs if run.experiment == "log-linear"]
     rates = {(run.method, run.learning_rate, run.mean_rate, run.precision_rate) for run in own}
@@ -284,13 +279,9 @@ def test_the_log_linear_experiment_has_rates_of_both_heads(make):
 
 
 def test_the_two_layer_experiment_has_a_fixed_variance_or_learned_ones(make):
-    asked = {
+    asked = SMALL | {
         "methods": ["silent-gaussian", "reinforce"],
         "overrides": {"silent-gaussian": {"activation": "cosine", "pixel_variances": "learned"}},
-        "epochs": 3,
-        "batch_size": 64,
-        "latent_dim": 5,
-        "network": {"architecture": "plain", "encoder_channels": [2, 2, 2], "decoder_channels": [2] * 5},
         "hidden_units": 7,
         "grid": {"learning_rate": [0.001], "variance": [0.1, 0.01]},
     }

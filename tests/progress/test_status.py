@@ -11,19 +11,17 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from tests.tiny import CPU, write_study
 
 from silent_study.cli import main
-from silent_study.jobs.lease import Lease, leased_device
 from silent_study.jobs.pace import PACE, Pace, Steps, architecture
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
-from silent_study.progress.logs import last_line, seconds_waited
-from silent_study.progress.status import Failure, StatusReader, status
+from silent_study.progress.logs import last_line
+from silent_study.progress.status import Failure, StatusReader
 from silent_study.progress.status_view import view
 from silent_study.store.runs import RunStore
 
@@ -81,6 +79,10 @@ def begin(plan, settings, epoch=3, **told):
     return folder
 
 
+def status(plan):
+    return StatusReader(Path("logs")).read(plan)
+
+
 def log_of(pack):
     return Path("logs") / "packs" / pack.round / pack.group / f"{pack.id}.log"
 
@@ -112,7 +114,7 @@ def shown(found, width=160, **options):
 
 
 def test_nothing_has_begun(plan):
-    found = status(plan, Path("logs"))
+    found = status(plan)
     assert found.count() == {"planned": 6}
     assert [job.state for job in found.jobs] == ["planned"] * 3
     assert found.to_come == {("seeds", cell): 2 for cell in CELLS}
@@ -132,7 +134,7 @@ def test_every_state_is_told(plan):
     write(log_of(second), "[1/2] a line\n[1/2] another\nhalf a li")
     write(log_of(third), "waiting for a CPU slot: cpu-0 in use\n")
     with held(plan, second.members[0].name, second.lock, third.lock):
-        found = status(plan, Path("logs"))
+        found = status(plan)
     assert found.count() == {"finished": 1, "diverged": 1, "running": 1, "planned": 3}
     assert [(job.state, job.news) for job in found.jobs] == [
         ("done", ""),
@@ -165,7 +167,7 @@ def test_hours_by_hand(plan):
     finish(plan, first.members[1], None, 60.0)
     begin(plan, second.members[0])
     each = 230 / 17.5
-    found = status(plan, Path("logs"))
+    found = status(plan)
     assert found.spent_hours == pytest.approx(230 / 3600)
     # 6.5 epochs of the one begun, three runs of the other cell, and two seeds each, of which the first seed's are runs
     # of the grid, whichever they will be.
@@ -175,7 +177,7 @@ def test_hours_by_hand(plan):
     steps = {architecture(run): Steps(1.0, 1.0, 1.0, 0.0)}
     write(plan.results / PACE, Pace("cpu", "a machine", "2.0", 1, steps, {}).to_json())
     measured = (1437 - run.data.holdout) // 128 * 10
-    found = status(plan, Path("logs"))
+    found = status(plan)
     assert found.left_hours == pytest.approx((each * (6.5 + 10) + 4 * measured) / 3600)
 
 
@@ -189,7 +191,7 @@ def test_what_stopped_and_what_failed_is_told_with_its_log(plan):
     write(Path("logs/download/digits.log"), "silent-gradients download: no answer from anywhere\n")
     write(Path("logs/prepare/digits.log"), "digits: 1437 training and 360 test images\n")
     write(Path("logs/download/mnist.log"), "silent-gradients download: of a data set that nobody asks for\n")
-    found = status(plan, Path("logs"))
+    found = status(plan)
     assert [job.state for job in found.jobs] == ["stopped", "stopped", "failed"]
     assert found.count() == {"stopped": 2, "planned": 4}
     assert found.failures == (
@@ -212,9 +214,9 @@ def test_a_later_attempt_is_no_failure(plan):
     first, *_ = jobs_of(plan)
     write(log_of(first), "silent-gradients train: odd\n")
     with held(plan, first.lock):
-        assert status(plan, Path("logs")).jobs[0].state == "running"
+        assert status(plan).jobs[0].state == "running"
     complete(plan, first)
-    found = status(plan, Path("logs"))
+    found = status(plan)
     assert (found.jobs[0].state, found.failures) == ("done", ())
 
 
@@ -222,7 +224,7 @@ def test_a_crash_before_the_command_line_runs_is_a_failure(plan):
     first, *_ = jobs_of(plan)
     error = "ModuleNotFoundError: No module named 'torch'"
     write(log_of(first), f"Traceback (most recent call last):\n  File ...\n{error}\n")
-    assert [failure.error for failure in status(plan, Path("logs")).failures] == [error]
+    assert [failure.error for failure in status(plan).failures] == [error]
 
 
 def test_the_last_line_of_a_log_is_its_last_whole_one(tmp_path):
@@ -237,25 +239,12 @@ def test_the_last_line_of_a_log_is_its_last_whole_one(tmp_path):
         assert last_line(log) == line
 
 
-def test_a_wait_for_a_device_is_read_from_the_log(tmp_path, monkeypatch, capsys):
-    log, clock = tmp_path / "pack.log", iter([100.0, 135.2])
-    assert seconds_waited(log) == 0
-    log.write_text("waiting for a CPU slot; in use: cpu-0\n")
-    assert seconds_waited(log) is None
-    monkeypatch.setattr("silent_study.jobs.lease.acquire", lambda: Lease("cpu", "cpu-0"))
-    monkeypatch.setattr("silent_study.jobs.lease.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with leased_device():
-        pass
-    log.write_text(f"{log.read_text()}{capsys.readouterr().err}[1/2] a run\n")
-    assert seconds_waited(log) == 35
-
-
 def test_a_job_that_has_just_been_started_is_not_taken_for_a_planned_one(plan):
     first, second, _ = jobs_of(plan)
     for pack, age in ((first, 1), (second, 100)):
         write(log_of(pack), "")
         os.utime(log_of(pack), (time.time() - age,) * 2)
-    assert [job.state for job in status(plan, Path("logs")).jobs] == ["running", "planned", "planned"]
+    assert [job.state for job in status(plan).jobs] == ["running", "planned", "planned"]
 
 
 def test_a_run_without_progress_is_marked(plan):
@@ -263,7 +252,7 @@ def test_a_run_without_progress_is_marked(plan):
     folder = begin(plan, first.members[0])
     os.utime(folder / "progress.json", (time.time() - 600,) * 2)
     with held(plan, first.members[0].name, first.lock):
-        assert "no progress written for 10 min" in shown(status(plan, Path("logs")))
+        assert "no progress written for 10 min" in shown(status(plan))
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null"])
@@ -274,7 +263,7 @@ def test_half_written_files_are_no_errors(plan, damage):
     folder = begin(plan, second.members[0])
     for name in ("progress.json", "curve.jsonl"):
         (folder / name).write_text(damage + "\n")
-    found = status(plan, Path("logs"))
+    found = status(plan)
     assert found.count() == {"planned": 5, "stopped": 1}
     assert found.runs[second.members[0].name].epoch == 0
     shown(found, every_cell=True)
@@ -370,7 +359,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_finished(plan, monkeypatch):
         return False
 
     monkeypatch.setattr(RunStore, "is_locked", ends)
-    assert status(plan, Path("logs")).runs[settings.name].state == "finished"
+    assert status(plan).runs[settings.name].state == "finished"
 
 
 def test_a_training_that_is_watched_while_it_runs(plan, monkeypatch):
@@ -398,7 +387,7 @@ def test_a_training_that_is_watched_while_it_runs(plan, monkeypatch):
     worker.start()
     seen = []
     while not ended.is_set():
-        found = status(plan, Path("logs"))
+        found = status(plan)
         seen.append(found)
     worker.join()
     assert not errors
@@ -408,6 +397,6 @@ def test_a_training_that_is_watched_while_it_runs(plan, monkeypatch):
     watched = [run for found in seen for run in found.runs.values() if run.state == "running" and run.images_per_second]
     assert watched
     assert all(run.images_per_second > 0 and run.seconds_left >= 0 and 0 <= run.share <= 1 for run in watched)
-    found = status(plan, Path("logs"))
+    found = status(plan)
     assert found.count() == {"finished": 6}
     assert [job.state for job in found.jobs] == ["done"] * 3

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import time
 from pathlib import Path
 
@@ -10,9 +11,18 @@ from tests.tiny import damage, train_arguments
 
 from silent_study import cli
 from silent_study.settings import EvaluationSettings
-from silent_study.store.manifests import is_damaged, manifest_if_done, seems_done
+from silent_study.store.manifests import is_damaged, manifest_if_done, seems_done, verified_runs
 from silent_study.store.packs import PackSpec
-from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, RECORD, RESULT, WEIGHTS, RunStore, write_json
+from silent_study.store.runs import (
+    EVALUATION,
+    RECONSTRUCTIONS,
+    RECORD,
+    RESULT,
+    WEIGHTS,
+    RunStore,
+    StoreError,
+    write_json,
+)
 
 ASKED = EvaluationSettings(samples=2, variance_images=4, variance_draws=2, reconstructions=2)
 RATES = (1e-3, 3e-3, 1e18)  # the last one diverges
@@ -73,30 +83,25 @@ def test_a_grid_and_an_evaluation_by_other_settings_are_work(store, grid, train,
     assert manifest_if_done(store, seeds_of(grid)) is None
 
 
-@pytest.mark.parametrize("file", [EVALUATION, WEIGHTS, RECONSTRUCTIONS, RESULT, "snapshot-2.pt"])
-@pytest.mark.parametrize("change", [Path.unlink, damage], ids=["lost", "altered"])
-def test_what_is_lost_or_altered_is_work(store, grid, train, file, change):
-    pack = seeds_of(dataclasses.replace(grid, members=(dataclasses.replace(grid.members[0], snapshot_epochs=(2,)),)))
-    given = train(pack)
-    change(store.folder(pack.members[0].name) / file)
-    assert manifest_if_done(store, pack) is None
-    assert train(pack) == given
-    assert manifest_if_done(store, pack) == given
-
-
 @pytest.mark.parametrize("file", [EVALUATION, WEIGHTS, RECONSTRUCTIONS, RESULT, RECORD, "snapshot-2.pt"])
 @pytest.mark.parametrize("change", [Path.unlink, damage], ids=["lost", "altered"])
 def test_damage_is_found_and_trust_is_by_time_alone(store, grid, train, tmp_path, file, change):
     pack = seeds_of(dataclasses.replace(grid, members=(dataclasses.replace(grid.members[0], snapshot_epochs=(2,)),)))
-    write_json(path := tmp_path / "manifest.json", train(pack))
+    write_json(path := tmp_path / "manifest.json", given := train(pack))
     assert not is_damaged(store, pack, path)
     time.sleep(0.02)
     change(store.folder(pack.members[0].name) / file)
     assert is_damaged(store, pack, path)
+    assert manifest_if_done(store, pack) is None
+    named = {EVALUATION: "not the evaluation that its", RECONSTRUCTIONS: "not those that evaluation.json names"}
+    with pytest.raises(StoreError, match=named.get(file, re.escape(pack.members[0].name))):
+        verified_runs(store, [pack], lambda _pack: path)
     if change is damage and file in (WEIGHTS, "snapshot-2.pt"):  # altered before the manifest was written: not read
         time.sleep(0.02)
         path.touch()
         assert not is_damaged(store, pack, path)
+    assert train(pack) == given
+    assert manifest_if_done(store, pack) == given
 
 
 def test_no_altered_byte_of_a_manifest_is_an_error_of_its_own(store, grid, train, tmp_path):

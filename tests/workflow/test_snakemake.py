@@ -205,7 +205,6 @@ def test_what_it_shows_is_of_one_plan_and_made_again_when_lost(repository):
     assert "Nothing to be done" in repository.run(*LITERAL)
 
 
-# Has the selection of one group end after a manifest of the other group is written, and before that job has ended.
 @pytest.mark.slow
 def test_no_activation_is_needed(repository):
     shutil.rmtree(repository.root / "data" / "prepared")
@@ -282,6 +281,7 @@ def test_the_workflow_runs_in_another_folder(finished, tmp_path, reuse):
     assert finished.times() == before
 
 
+# Has the selection of one group end after a manifest of the other group is written, and before that job has ended.
 SLOW_ENDS = """#!/bin/sh
 case "$*" in "select baselines digits/fixed"*)
     until ls results/packs/{round}/digits/learnable/*.json > /dev/null 2>&1; do sleep 0.1; done;; esac

@@ -66,23 +66,11 @@ class OneLineParser(argparse.ArgumentParser):
         Args:
             several: Accept several words after one ``--config``; not for verbs with words of their own to follow.
         """
-        self.add_argument(
-            "--config",
-            action="extend" if several else "append",
-            nargs="+" if several else None,
-            default=[],
-            metavar="KEY=VALUE",
-            help="settings laid over params.yaml as by Snakemake's --config, or a JSON object of settings",
-        )
-        self.add_argument(
-            "--configfile",
-            type=given_path,
-            nargs="+" if several else None,
-            action="extend" if several else "append",
-            default=[],
-            metavar="FILE",
-            help="YAML files of settings laid over params.yaml before --config, as by Snakemake's --configfile",
-        )
+        many: dict[str, Any] = {"action": "extend", "nargs": "+"} if several else {"action": "append"}
+        text = "settings laid over params.yaml as by Snakemake's --config, or a JSON object of settings"
+        self.add_argument("--config", default=[], metavar="KEY=VALUE", help=text, **many)
+        text = "YAML files of settings laid over params.yaml before --config, as by Snakemake's --configfile"
+        self.add_argument("--configfile", type=given_path, default=[], metavar="FILE", help=text, **many)
         self.add_argument("--settings", metavar="JSON", help="all settings as a JSON object, in place of params.yaml")
 
     def add_study(self, *, several: bool = True) -> None:

@@ -22,7 +22,7 @@ from silent_study.cli.parsing import (
 from silent_study.jobs.lease import leased_device
 from silent_study.settings import SettingsError
 from silent_study.store.packs import Round
-from silent_study.store.runs import ACCEPTED, RunStore, StoreError, write_json
+from silent_study.store.runs import ACCEPTED, StoreError, write_json
 from silent_study.store.stale import accept, check_code, remove, stale_message, stale_runs
 from silent_study.words import counted
 
@@ -201,12 +201,12 @@ def _select(options: argparse.Namespace) -> int:
     from silent_study.plan.selection import select
 
     plan = load_plan(options)
-    check_code(RunStore(options.results / "store"), plan.all_known_packs())
+    check_code(plan.store, plan.all_known_packs())
     if options.round not in plan.rounds(options.group):
         with_round = [group for group in plan.groups() if options.round in plan.rounds(group)]
         raise SettingsError(f"{options.group}: no group with a round {options.round}; known: {', '.join(with_round)}")
     selections = plan.selections(options.round, options.group)
-    document = select(plan, RunStore(options.results / "store"), options.round, options.group, selections)
+    document = select(plan, plan.store, options.round, options.group, selections)
     path = plan.selection_path(options.round, options.group, selections)
     for file in {path, plan.selection_file(options.round, options.group, selections)}:  # a damaged one is repaired
         write_json(file, document)
@@ -266,7 +266,7 @@ def _retrain(options: argparse.Namespace) -> int:
     silent-gradients retrain  # then the workflow again
     """
     plan = load_plan(options)
-    stale = stale_runs(RunStore(options.results / "store"), plan.all_known_packs())
+    stale = stale_runs(plan.store, plan.all_known_packs())
     left_alone = remove(options.results, stale)
     for name in left_alone:
         print(f"{name}: left alone, a process is training it; stop that process and call this again")
@@ -280,13 +280,13 @@ def _accept(options: argparse.Namespace) -> int:
 
     silent-gradients accept --reason 'renamed a variable'
     """
-    plan, store = load_plan(options), RunStore(options.results / "store")
-    stale = stale_runs(store, plan.all_known_packs())
+    plan = load_plan(options)
+    stale = stale_runs(plan.store, plan.all_known_packs())
     if not options.reason.strip():
         raise SettingsError("--reason: expected why the change does not change numbers, got nothing")
-    accept(store, stale, options.reason)
+    accept(plan.store, stale, options.reason)
     runs = counted(len({each.run for each in stale}), "run")
-    print(f"accepted: {runs} of other source code, recorded in {store.root / ACCEPTED}")
+    print(f"accepted: {runs} of other source code, recorded in {plan.store.root / ACCEPTED}")
     return 0
 
 
@@ -300,7 +300,7 @@ def _gather(options: argparse.Namespace) -> int:
 
     over_preset = {key: value for key, value in own_settings(options).items() if key != "preset"}
     plan = load_plan(options)
-    check_code(RunStore(options.results / "store"), plan.all_known_packs())
+    check_code(plan.store, plan.all_known_packs())
     print(gather_results(plan, dotted(over_preset)))
     return 0
 
@@ -321,7 +321,7 @@ def _report(options: argparse.Namespace) -> int:
     if not page.is_file():
         raise StoreError(f"{page}: not written yet; run: snakemake --cores all --resources gpu=8 all")
     print(f"report: {page}")
-    if stale := stale_message(stale_runs(RunStore(options.results / "store"), plan.all_known_packs())):
+    if stale := stale_message(stale_runs(plan.store, plan.all_known_packs())):
         print(stale)
     if not is_current(plan):
         print(

@@ -34,14 +34,21 @@ _ROWS = {
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Return an evaluation beside the kept one, where there is one; squared errors are summed over dimensions."""
     columns = [evaluation.metrics] if evaluation.kept is None else [evaluation.metrics, evaluation.kept]
-    table = Table(box=None, padding=(0, 2, 0, 0))
     at = "" if evaluation.epoch is None else f", epoch {evaluation.epoch}"
-    table.add_column(f"on {evaluation.metrics['split']}{at}")
-    for heading in ("now", "in the store")[: len(columns)]:
-        table.add_column(heading, justify="right", no_wrap=True)
+    headings = ("now", "in the store")[: len(columns)]
+    table = _table([f"on {evaluation.metrics['split']}{at}"], headings)
     for key, words in _ROWS.items():
         if any(column.get(key) is not None for column in columns):
             table.add_row(words, *(_number(column.get(key)) for column in columns))
+    return table
+
+
+def _table(words: Sequence[str], numbers: Sequence[str], title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in words:
+        table.add_column(heading, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
@@ -53,11 +60,7 @@ def _number(value: float | None) -> str:
 
 def comparison_table(comparison: Comparison) -> Table:
     """Return a comparison of estimators."""
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("epoch", justify="right", no_wrap=True)
-    table.add_column("estimator")
-    for heading in ("variance", "per image", "bias", "z"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table(["epoch", "estimator"], ["variance", "per image", "bias", "z"])
     for point in comparison.points:
         table.add_row(
             str(point.epoch),
@@ -70,12 +73,9 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def limits_table(limits: Sequence[KnownLimit], title: str) -> Table:
     """Return known limits: bits/dim, KL in nats per image, squared errors summed over pixels."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    for heading in ("model", "variance", "fitted", "valued"):
-        table.add_column(heading, no_wrap=True)
     # MSE is that of samples, "at mean" that of decoded posterior means.
-    for heading in ("bits/dim", "KL", "MSE", "at mean", "used"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    numbers = ["bits/dim", "KL", "MSE", "at mean", "used"]
+    table = _table(["model", "variance", "fitted", "valued"], numbers, title)
     for known in limits:
         limit = known.limit
         table.add_row(

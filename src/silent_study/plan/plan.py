@@ -29,7 +29,7 @@ from silent_study.settings import (
 )
 from silent_study.store.documents import Selection
 from silent_study.store.packs import PackSpec, Round
-from silent_study.store.runs import StoreError, read_json
+from silent_study.store.runs import RunStore, StoreError, read_json
 
 if TYPE_CHECKING:
     # Not at run time: a bundle's plan has settings without pydantic.
@@ -116,6 +116,11 @@ class Plan:
         """Return this plan, with the runs that it has made, if it is that of the settings and data; else theirs."""
         digests = [{name: source.sha256 for name, source in each.sources.items()} for each in (params, self.params)]
         return self if params == self.params and digests[0] == digests[1] else Plan(params, self.results)
+
+    @property
+    def store(self) -> RunStore:
+        """The runs, below the results."""
+        return RunStore(self.results / "store")
 
     @property
     def grid_seed(self) -> int:

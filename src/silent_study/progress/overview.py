@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from silent_study.jobs.pace import PACE, Pace
 from silent_study.plan.plan import ROUNDS, Plan, Training
 from silent_study.settings import RunSettings
-from silent_study.store.runs import RunStore
 from silent_study.store.stale import stale_message, stale_runs
 from silent_study.words import counted, duration
 
@@ -16,7 +15,7 @@ from silent_study.words import counted, duration
 def overview(plan: Plan) -> str:
     """Return runs and packs by round and cell, how many runs are done, and the time of each cell."""
     lines = [f"preset {plan.params.preset}, protocol {plan.params.protocol}, seeds {plan.params.seeds}"]
-    store, trainings, to_train = RunStore(plan.results / "store"), list(plan.trainings()), False
+    store, trainings, to_train = plan.store, list(plan.trainings()), False
     for round_ in ROUNDS:
         known = [each for each in trainings if each.round == round_ and each.known]
         unknown = Counter[str]()
@@ -59,7 +58,7 @@ def _hours(plan: Plan, trainings: Iterable[Training], to_train: bool) -> Iterato
         if to_train:
             yield "how long: not known before this device is measured: silent-gradients pace"
         return
-    store, evaluation = RunStore(plan.results / "store"), plan.params.evaluation.resolved()
+    store, evaluation = plan.store, plan.params.evaluation.resolved()
     left, done = Counter[str](), Counter[str]()
     seconds: dict[str, list[float | None]] = {cell.name: [] for cell in plan.cells()}
     for each in trainings:

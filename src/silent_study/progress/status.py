@@ -138,11 +138,6 @@ class Status:
         }
 
 
-def status(plan: Plan, logs: Path) -> Status:
-    """Read the state of everything that the plan needs; ``logs`` is the folder of the workflow's logs."""
-    return StatusReader(logs).read(plan)
-
-
 class StatusReader:
     """Reads the state of a plan again and again; the results of a finished run are read once.
 
@@ -156,7 +151,7 @@ class StatusReader:
 
     def read(self, plan: Plan) -> Status:
         """Read the present state."""
-        store, now, trainings = RunStore(plan.results / "store"), time.time(), list(plan.trainings())
+        store, now, trainings = plan.store, time.time(), list(plan.trainings())
         present = set(store.names())
         runs: dict[str, RunStatus] = {}
         jobs: list[JobStatus] = []

@@ -35,6 +35,17 @@ def try_lock(path: Path) -> int | None:
 
 
 @contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Hold a file's lock inside the block and yield True; yield False, without a wait, where somebody holds it."""
+    descriptor = try_lock(path)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
 def locked(path: Path, notice: str) -> Iterator[None]:
     """Hold a file's lock inside the block; prints ``notice`` to standard error before a wait for the present holder.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from silent_study.store.locks import try_lock
+from silent_study.store.locks import claimed
 from silent_study.store.manifests import check_evaluation
 from silent_study.store.runs import RECORD, UNFINISHED, RunStore, StoreError
 from silent_study.store.stale import is_evaluated_now, is_trained_now, remove_evaluation
@@ -102,10 +101,9 @@ def take_run(store: RunStore, name: str, run_id: str, copy: Callable[[Path], Non
     """
     final = store.folder(name)
     final.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = try_lock(store.lock_file(name))
-    if descriptor is None:
-        raise StoreError(f"{name}: another process is training it")
-    try:
+    with claimed(store.lock_file(name)) as free:
+        if not free:
+            raise StoreError(f"{name}: another process is training it")
         with tempfile.TemporaryDirectory(dir=store.root, prefix=".taken-", suffix=UNFINISHED) as folder:
             beside = RunStore(Path(folder))
             beside.folder(name).mkdir(parents=True)
@@ -122,5 +120,3 @@ def take_run(store: RunStore, name: str, run_id: str, copy: Callable[[Path], Non
                 shutil.rmtree(final)
             run.folder.rename(final)
         shutil.rmtree(store.working_folder(name), ignore_errors=True)
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from silent_study.settings import NUMERICS_VERSION, RunSettings, SettingsError
 from silent_study.store.documents import Acceptance, Code, CurveEntry, Evaluation, Identity, Provenance, Result
 from silent_study.store.files import is_unaltered, sha256_of, write_text_atomically
-from silent_study.store.locks import is_locked, locked, try_lock
+from silent_study.store.locks import claimed, is_locked, locked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,33 +129,28 @@ class StoredRun:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Content of ``settings.json``: ``RunSettings.to_json``."""
-        document: dict[str, Any] = read_json(self.folder / SETTINGS)
-        return document
+        return read_json(self.folder / SETTINGS)
 
     @cached_property
     def result(self) -> Result:
         """Content of ``result.json``."""
-        document: Result = read_json(self.folder / RESULT)
-        return document
+        return read_json(self.folder / RESULT)
 
     @cached_property
     def provenance(self) -> Provenance:
         """Content of ``provenance.json``."""
-        document: Provenance = read_json(self.folder / PROVENANCE)
-        return document
+        return read_json(self.folder / PROVENANCE)
 
     @cached_property
     def code(self) -> Code:
         """Content of ``code.json``."""
-        document: Code = read_json(self.folder / CODE)
-        return document
+        return read_json(self.folder / CODE)
 
     @cached_property
     def evaluation(self) -> Evaluation | None:
         """Content of ``evaluation.json``; None for a run that was not selected."""
         path = self.folder / EVALUATION
-        document: Evaluation | None = read_json(path) if path.exists() else None
-        return document
+        return read_json(path) if path.exists() else None
 
     @property
     def diverged(self) -> bool:
@@ -247,13 +242,8 @@ class RunStore:
             StoreError: The code is not recorded, or the file is damaged.
         """
         if self.is_finished(name):
-            path = Path(f"{self.root}/{name}/{CODE}")
-        elif self.has_checkpoint(name):
-            path = self.working_folder(name) / CODE
-        else:
-            return None
-        code: Code = read_unchanged(path)
-        return code
+            return read_unchanged(Path(f"{self.root}/{name}/{CODE}"))
+        return read_unchanged(self.working_folder(name) / CODE) if self.has_checkpoint(name) else None
 
     def has_checkpoint(self, name: str) -> bool:
         """Return True if a run in training can be resumed."""
@@ -293,16 +283,11 @@ class RunStore:
 
     def remove(self, name: str) -> bool:
         """Remove a run, finished or not; if another process is writing it, return False and leave it alone."""
-        descriptor = try_lock(self.lock_file(name))
-        if descriptor is None:
-            return False
-        try:
-            for folder in (self.folder(name), self.working_folder(name)):
+        with claimed(self.lock_file(name)) as free:
+            for folder in (self.folder(name), self.working_folder(name)) if free else ():
                 if folder.exists():
                     _remove_at_once(folder)
-        finally:
-            os.close(descriptor)
-        return True
+        return free
 
     def locked(self, name: str) -> AbstractContextManager[None]:
         """Hold the lock of a run or a pack inside the block; print a line before a wait for another process.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,14 +37,9 @@ class Stale:
         return {file for file, _ in self.found["files"].items() ^ self.present["files"].items()}
 
 
-def stale_runs(store: RunStore, packs: Iterable[PackSpec]) -> list[Stale]:
+def stale_runs(store: RunStore, packs: Sequence[PackSpec]) -> list[Stale]:
     """Compare the code of the members of packs that are in a store with the present code."""
-    return list(_stale(store, packs))
-
-
-def _stale(store: RunStore, packs: Iterable[PackSpec]) -> Iterator[Stale]:
-    equal: dict[str, set[str]] = {}
-    packs = list(packs)
+    stale, equal = list[Stale](), dict[str, set[str]]()
     # Most runs of a plan may be to come: the folders are listed at once.
     stored = set(store.names())
     members = {run.name: run for pack in packs for run in pack.members if run.name in stored}
@@ -60,7 +55,8 @@ def _stale(store: RunStore, packs: Iterable[PackSpec]) -> Iterator[Stale]:
             if digest not in equal:
                 equal[digest] = store.equal_codes(digest)
             if code["digest"] not in equal[digest]:
-                yield Stale(name, part, code, present)
+                stale.append(Stale(name, part, code, present))
+    return stale
 
 
 def _code_of(store: RunStore, name: str) -> Code | None:
@@ -103,7 +99,7 @@ def stale_message(stale: Sequence[Stale]) -> str:
     )
 
 
-def check_code(store: RunStore, packs: Iterable[PackSpec]) -> None:
+def check_code(store: RunStore, packs: Sequence[PackSpec]) -> None:
     """Compare as ``stale_runs`` does.
 
     Raises:
