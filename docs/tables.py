@@ -502,16 +502,17 @@ def reruns() -> None:
 
 
 def modules(*packages: str) -> None:
-    """Print the folders of packages, each with the first line of its docstring and the names of its modules."""
+    """Print the modules of packages, each with the first line of its docstring; a folder has its ``__init__.py``."""
     lines = []
     for package in packages:
-        for path in sorted((SOURCE / package).rglob("__init__.py"), key=lambda path: path.parent.parts):
+        # A folder's own modules stand before the folders in it.
+        found = sorted((SOURCE / package).rglob("*.py"), key=lambda path: (path.parent.parts, path.name))
+        for path in found:
             docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
             text = docstring.partition("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", r"\|")
-            names = sorted(each.stem for each in path.parent.glob("*.py") if each.stem != "__init__")
-            folder = path.parent.relative_to(SOURCE / package).as_posix()
-            lines.append([f"`{package if folder == '.' else f'{folder}/'}`", text, f"`{', '.join(names)}`"])
-    table(["room", "content", "modules"], lines)
+            name = path.relative_to(SOURCE / package).as_posix().removesuffix("__init__.py")
+            lines.append([f"`{name or f'{package}/'}`", text])
+    table(["module", "content"], lines)
 
 
 def verbs() -> None:

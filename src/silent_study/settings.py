@@ -265,6 +265,10 @@ class RunSettings:
         cutoff = None if self.silent is None else self.silent.cutoff_epoch
         return self.epochs if cutoff is None else min(cutoff, self.epochs)
 
+    def rate_factor(self, epochs_done: float) -> float:
+        """Return the factor of every learning rate after ``epochs_done`` epochs: 1, in the cooldown falling to 0."""
+        return min(1.0, (self.epochs - epochs_done) / self.cooldown_epochs) if self.cooldown_epochs else 1.0
+
     @property
     def without_cutoff(self) -> RunSettings:
         """The same settings without a cut-off; runs that agree in them train alike until the first one's cut-off."""

@@ -63,9 +63,8 @@ class CurveEvents:
             for key, tag in SCALARS.items():
                 if entry[key] is not None:
                     self._writer.add_scalar(tag, entry[key], entry["epoch"])
-            left = trainer.settings.epochs - entry["epoch"]
-            share = min(1.0, left / trainer.settings.cooldown_epochs) if trainer.settings.cooldown_epochs else 1.0
-            self._writer.add_scalar(LEARNING_RATE, trainer.settings.learning_rate * share, entry["epoch"])
+            rate = trainer.settings.learning_rate * trainer.settings.rate_factor(entry["epoch"])
+            self._writer.add_scalar(LEARNING_RATE, rate, entry["epoch"])
         if any(entry["selection_bpd"] is not None for entry in entries):
             source = generator(trainer.settings.seed, "evaluation", trainer.device)
             images = reconstruct(trainer.vae, trainer.data.report[:_SHOWN], with_deviation=False, generator=source)
@@ -73,7 +72,7 @@ class CurveEvents:
             self._writer.add_image(IMAGES, np.concatenate(rows, axis=1).clip(0, 1), trainer.epoch)
         if entries and not self._written:
             for summary in hparams(_flat(trainer.settings.to_json()), {"bits_per_dim/selection": 0.0}):
-                self._writer.file_writer.add_summary(summary)
+                self._writer._get_file_writer().add_summary(summary)
         self._written = len(trainer.curve)
 
     def close(self) -> None:

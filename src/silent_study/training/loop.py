@@ -194,9 +194,9 @@ class Trainer:
             self.permutation = self.data.batches.order(order)
         epochs_done = self.epoch + self.step / self.steps
         self.alpha = 0.0 if schedule is None else schedule.weight(epochs_done)
-        if cooldown := self.settings.cooldown_epochs:
+        if self.settings.cooldown_epochs:
             for optimizer in self.optimizers.values():
-                optimizer.scale_rate(min(1.0, (self.settings.epochs - epochs_done) / cooldown))
+                optimizer.scale_rate(self.settings.rate_factor(epochs_done))
         if self.vae.kl_weight is not None:
             self.vae.kl_weight.fill_(min(1.0, epochs_done / self.settings.kl_warmup_epochs))
         if frozen or self.alpha == 0:
