@@ -205,6 +205,8 @@ def draw() -> Iterable[Path]:
     yield forest("colour", "learnable", studies="colour")
     yield curves("mnist-fixed-500-epochs", 0.08)
     yield remedies("digits-baselines", "digits/learnable/reparameterization", "digits/learnable/gumbel-softmax")
+    guides = [f"digits/learnable/{name}{end}" for name in tables.GUIDED for end in ("+silent", "")]
+    yield remedies("digits-guide", *guides)
     fixed = [f"mnist/fixed/{name}" for name in ("silent-gaussian", "reparameterization", "gumbel-softmax", "reinforce")]
     yield remedies("sensitivity-mnist-reduced", *fixed)
     groups = (
