@@ -66,6 +66,8 @@ def main() -> None:
     groups = defaultdict(list)
     for (cell, _), parts in cells.items():
         best = min(run.final_bpd for runs in parts for run in runs)
+        if not math.isfinite(best):  # every run diverged
+            continue
         ends = [halved(runs) for runs in parts]
         regret = min(run.final_bpd for run, _ in ends) - best
         groups[cell.rpartition("/")[0], len(parts[0])].append((regret, statistics.mean(share for _, share in ends)))

@@ -108,7 +108,7 @@ def summary() -> Path:
     axes.set_xticks(ticks := [-0.5, -0.1, -0.05, 0, 0.05, 0.1, 0.5], [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.invert_yaxis()
-    axes.set_xlabel("first minus second, bits/dim (diamond: published)")
+    axes.set_xlabel("first minus second, bits/dim (diamond = published)")
     return _save(figure, "forest-summary.svg")
 
 

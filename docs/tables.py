@@ -559,6 +559,8 @@ def remedies(study: str, *names: str, only: Sequence[str] = ()) -> None:
     """Print changes of cells, or those named: the bound, its paired difference from the first, the collapsed runs."""
     every = [(name, change, found) for name in names for change, found in arms(study, name).items()]
     every = [row for row in every if not only or row[1] in only]
+    if not every:
+        raise ValueError(f"{study}: no change of {', '.join(names)} is named {' or '.join(only)}")
     first = _paired(every[0][2])
     lines = []
     for name, change, runs in every:

@@ -118,6 +118,8 @@ def _annealing(factor: float) -> Change:
 
 
 def _sampled_guide(run: RunSettings) -> RunSettings:
+    if not _annealed(run):
+        return run
     return _guide(sampled=True)(replace(run, method=run.method.replace("+silent", "+sampled")))
 
 

@@ -103,6 +103,16 @@ SETTINGS: tuple[Mistake, ...] = (
     (settings(b"preset: \xff\xfe\n"), [], "params.yaml: not a text in UTF-8 (invalid start byte at byte 8)"),
     (settings("preset: smal\n"), [], "got 'smal' (did you mean 'small'?)"),
     (settings("preset: small\nseeds: &a [*a]\n"), [], "seeds"),
+    (
+        settings("preset: small\nexperiments: 3\n"),
+        [],
+        "experiments: expected keys and values, as in experiments: {key: value}, got 3",
+    ),
+    (
+        settings("preset: small\nexecution: {tensorboard: yes}\n"),
+        [],
+        "execution.tensorboard: no setting is a truth value, as which YAML reads yes, no, on, off, true and false",
+    ),
     (gone("presets"), [], "'paper'], got 'small'"),
     (nothing, ["--config", "preset: small"], "--config: expected KEY=VALUE, as in 'seeds=[0]', or a JSON object"),
     (nothing, ["--settings", "[1]"], "--settings: expected a JSON object, got list"),

@@ -28,7 +28,12 @@ def test_images_are_kept_as_eight_bits(tiny, tmp_path, cell):
     for name, array in found.items():
         np.testing.assert_array_equal(again[name], array)
     (file,) = (tmp_path / "latents").iterdir()
-    for break_it in (damage, lambda path: path.write_bytes(b"no archive"), lambda path: path.unlink()):
+    content = file.read_bytes()
+    for place in range(0, len(content), 37):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(DataError, match="nowhere"):
+            kept_latents(run, tmp_path / "nowhere", tmp_path)
+    for break_it in (damage, lambda path: path.write_bytes(b""), lambda path: path.unlink()):
         break_it(file)
         with pytest.raises(DataError, match="nowhere"):
             kept_latents(run, tmp_path / "nowhere", tmp_path)

@@ -11,16 +11,18 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from tests.tiny import CPU, write_study
 
 from silent_study.cli import main
+from silent_study.jobs.lease import Lease, leased_device
 from silent_study.jobs.pace import PACE, Pace, Steps, architecture
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
-from silent_study.progress.logs import last_line
+from silent_study.progress.logs import last_line, seconds_waited
 from silent_study.progress.status import Failure, StatusReader
 from silent_study.progress.status_view import view
 from silent_study.store.runs import RunStore
@@ -237,6 +239,19 @@ def test_the_last_line_of_a_log_is_its_last_whole_one(tmp_path):
     ):
         log.write_text(content)
         assert last_line(log) == line
+
+
+def test_a_wait_for_a_device_is_read_from_the_log(tmp_path, monkeypatch, capsys):
+    log, clock = tmp_path / "pack.log", iter([100.0, 135.2])
+    assert seconds_waited(log) == 0
+    log.write_text("waiting for a CPU slot; in use: cpu-0\n")
+    assert seconds_waited(log) is None
+    monkeypatch.setattr("silent_study.jobs.lease.acquire", lambda: Lease("cpu", "cpu-0"))
+    monkeypatch.setattr("silent_study.jobs.lease.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with leased_device():
+        pass
+    log.write_text(f"{log.read_text()}{capsys.readouterr().err}[1/2] a run\n")
+    assert seconds_waited(log) == 35
 
 
 def test_a_job_that_has_just_been_started_is_not_taken_for_a_planned_one(plan):

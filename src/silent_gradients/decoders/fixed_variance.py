@@ -68,7 +68,12 @@ class FixedVarianceDecoder(Decoder):
                 self.linear.bias.copy_(mean)
 
     def likelihood(self, z: Tensor) -> GaussianLikelihood:
-        precision_squared = torch.as_tensor(1 / self.variance, dtype=z.dtype, device=z.device)[None]
+        precision = 1 / self.variance
+        # A number is filled in on the device: a copy from the CPU would wait for it, and cannot be captured in a graph.
+        if isinstance(precision, Tensor):
+            precision_squared = precision.to(z)[None]
+        else:
+            precision_squared = torch.full((1,), precision, dtype=z.dtype, device=z.device)
         return GaussianLikelihood(self.linear(z), 0.5 * precision_squared.log(), precision_squared)
 
     def objective(self, x: Tensor, noise_variance: float = 0.0) -> FixedVarianceObjective:

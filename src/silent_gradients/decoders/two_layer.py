@@ -185,7 +185,7 @@ def _cosine_kernel(block: _Block, left: Tensor, right: Tensor) -> _Values:
 
 
 KEPT_BYTES = 2**26
-"""Covariances up to this size are kept for the gradient; larger ones are computed again."""
+"""Covariances of a model up to about this size are kept for the gradient; larger ones are computed again."""
 
 
 def _pair_sums(*arguments: Any) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from silent_study.settings import digest
-from silent_study.store.files import sha256_of, write_bytes_atomically
+from silent_study.store.code import kept_code
+from silent_study.store.files import write_bytes_atomically
 from silent_study.store.runs import WEIGHTS, StoredRun, open_run
 
 KEPT = "latents"
@@ -19,8 +20,6 @@ KEPT = "latents"
 SAMPLES, UNITS, STEPS = 10, 6, 7
 IMAGES = 1024
 """Most images of the report split over which a unit's KL is a mean."""
-
-_SOURCES = Path(__file__).resolve().parents[2] / "silent_gradients" / "evaluation" / "latents.py", Path(__file__)
 
 
 def kept_latents(run: StoredRun, data: Path, results: Path) -> dict[str, np.ndarray[Any, Any]] | None:
@@ -41,18 +40,28 @@ def kept_latents(run: StoredRun, data: Path, results: Path) -> dict[str, np.ndar
     """
     if not run.has_weights:
         return None
-    made_from = digest({"weights": run.identity["files"][WEIGHTS], "source": [sha256_of(path) for path in _SOURCES]})
-    path = results / KEPT / f"{run.identity['id']}-{made_from[:12]}.npz"
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, BadZipFile):  # missing, or altered: numpy checks the content
+    made_from = digest({"weights": run.identity["files"][WEIGHTS], "source": kept_code()["digest"]})
+    path = results / KEPT / f"{run.identity['id']}-{made_from[:12]}"
+    if (content := _intact(path)) is None:
         found = _computed(run, data)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(path, buffer.getvalue())
-    return found
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
+        content = buffer.getvalue()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f"{run.identity['id']}-*"):
+            stale.unlink()
+        write_bytes_atomically(path, hashlib.sha256(content).digest() + content)
+    with np.load(io.BytesIO(content)) as arrays:
+        return dict(arrays)
+
+
+def _intact(path: Path) -> bytes | None:
+    """Return kept arrays as they were written, behind their digest; None if they are missing or were altered."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    size = hashlib.sha256().digest_size
+    return content[size:] if hashlib.sha256(content[size:]).digest() == content[:size] else None
 
 
 def _computed(run: StoredRun, data: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -60,8 +69,10 @@ def _computed(run: StoredRun, data: Path) -> dict[str, np.ndarray[Any, Any]]:
 
     from silent_gradients.evaluation.latents import traversals
     from silent_study.evaluation.runs import OpenRun
+    from silent_study.training.device import configure_torch
     from silent_study.training.seeds import generator
 
+    configure_torch()
     opened = OpenRun.load(*open_run(run.folder), data, torch.device("cpu"))
     vae, _ = opened.model()
     source, shape = generator(0, "evaluation", opened.device), opened.settings.data.shape

@@ -180,7 +180,7 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
         StoreError: No run is open, or other source code made a run of the plan.
         DataError: A prepared data set is missing or altered.
     """
-    store = RunStore(plan.results / "store")
+    store = plan.store
     check_code(store, plan.all_known_packs())
     possible = {
         round_: {

@@ -146,7 +146,7 @@ def absorb(plan: Plan, folder: Path) -> Absorbed:
     Raises:
         StoreError: The folder has no file of such a machine.
     """
-    store, found = RunStore(plan.results / "store"), Absorbed()
+    store, found = plan.store, Absorbed()
     given: dict[tuple[str, str], dict[tuple[str, int], dict[int, tuple[Path, str]]]] = {}
     for path in sorted(folder.glob(NAMES)):
         try:

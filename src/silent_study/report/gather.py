@@ -29,7 +29,7 @@ from silent_study.settings import EXPERIMENTS
 from silent_study.store.files import write_bytes_atomically
 from silent_study.store.manifests import verified_runs
 from silent_study.store.provenance import source_revision
-from silent_study.store.runs import RunStore, as_json, read_json
+from silent_study.store.runs import as_json, read_json
 
 LARGEST_FACTOR_ANALYSIS = 4096
 """Most dimensions of images whose factor analysis is computed: it decomposes D x D matrices many times."""
@@ -156,7 +156,7 @@ def _csv(frame: pd.DataFrame) -> str:
 
 def _records(plan: Plan, selections: Selections) -> Iterator[Record]:
     packs = [pack for round_ in ROUNDS for pack in plan.packs(round_, selections)]
-    for pack, runs in zip(packs, verified_runs(RunStore(plan.results / "store"), packs, plan.manifest), strict=True):
+    for pack, runs in zip(packs, verified_runs(plan.store, packs, plan.manifest), strict=True):
         for run in runs:
             yield Record(run.name, run.folder, run.identity, pack.round)
 

@@ -117,8 +117,8 @@ def latents(cells: Sequence[Cell], context: Context, name: str, title: str) -> I
         name,
         title,
         "For each method means decoded from samples of the prior; then its active units, that with the largest KL "
-        "first, each moved from the 2% to the 98% quantile of its prior while the others stay at a sample of the first "
-        "image. A unit without effect shows the same image. One seed of each method."
+        "first, each moved through its prior, from the 2% to the 98% quantile or from class to class, while the others "
+        "stay at a sample of the first image. A unit without effect shows the same image. One seed of each method."
         + f" Without weights, so not drawn: {', '.join(missing)}."
         * bool(missing),
     )

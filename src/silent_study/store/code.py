@@ -27,6 +27,9 @@ EVALUATION = ("silent_study.evaluation.runs",)
 READING = ("silent_study.data.prepare", "silent_study.data.sources", "silent_study.data.sources.own")
 """Modules all definitions of which are entry points: of a training, an evaluation, the preparation of data."""
 
+KEPT = ("silent_study.evaluation.latents", "silent_study.evaluation.known_limits:kept_factor_analysis")
+"""Entry points of what a gathering computes and keeps."""
+
 ESTIMATORS = "silent_gradients.estimators"
 """Package of the estimators, which a training finds by their registered names."""
 
@@ -58,6 +61,12 @@ def evaluation_code(estimator: str, source: Path = SOURCE) -> Code:
 def reading_code(source: Path = SOURCE) -> Code:
     """Return the code that prepares data sets."""
     return _modules(source).code(*READING)
+
+
+@cache
+def kept_code(source: Path = SOURCE) -> Code:
+    """Return the code that computes what a gathering keeps."""
+    return _modules(source).code(*KEPT)
 
 
 @dataclass

@@ -10,17 +10,34 @@ SHA-256. A group is ``data set/experiment``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 Status = Literal["finished", "diverged"]
 
 
-Metrics = Mapping[str, Any]
-"""Metrics of a model on one split by name: the fields of ``silent_gradients.evaluation.metrics.Metrics``.
+class Metrics(TypedDict):
+    """Metrics of a model on one split: the fields of ``silent_gradients.evaluation.metrics.Metrics``.
 
-A number that is not finite is null; those of the importance-weighted bound are there where it was asked for.
-"""
+    A number that is not finite is null. The last four keys are there where the importance-weighted bound was asked for.
+    """
+
+    split: str
+    images: int
+    samples: int
+    bpd: float | None
+    bpd_mc_error: float | None
+    bpd_median_image: float
+    kl: float
+    active_units: int
+    latent_dim: int
+    saturated_fraction: float | None
+    mse_mean_decoded: float
+    mse_sampled: float
+    mse_sampled_clamped: float
+    importance_samples: NotRequired[int]
+    importance_weighted_bpd: NotRequired[float | None]
+    importance_weighted_mc_error: NotRequired[float | None]
+    effective_samples: NotRequired[float]
 
 
 class Result(TypedDict):

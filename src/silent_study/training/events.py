@@ -33,7 +33,7 @@ SCALARS = {
 """TensorBoard's tags by key of the curve's entries; the steps are epochs."""
 
 LEARNING_RATE, IMAGES = "schedule/learning_rate", "reconstructions"
-"""Tags of the encoder's learning rate after an epoch, and of a row of test images above the reconstructions of them."""
+"""Tags of the encoder's learning rate after an epoch, and of images to select on above their reconstructions."""
 
 _FLUSH_SECONDS, _SHOWN = 10, 8
 
@@ -65,9 +65,9 @@ class CurveEvents:
                     self._writer.add_scalar(tag, entry[key], entry["epoch"])
             rate = trainer.settings.learning_rate * trainer.settings.rate_factor(entry["epoch"])
             self._writer.add_scalar(LEARNING_RATE, rate, entry["epoch"])
-        if any(entry["selection_bpd"] is not None for entry in entries):
+        if entries and entries[-1]["selection_bpd"] is not None:
             source = generator(trainer.settings.seed, "evaluation", trainer.device)
-            images = reconstruct(trainer.vae, trainer.data.report[:_SHOWN], with_deviation=False, generator=source)
+            images = reconstruct(trainer.vae, trainer.data.selection[:_SHOWN], with_deviation=False, generator=source)
             rows = [np.concatenate(list(images[name]), axis=2) for name in ("originals", "means")]
             self._writer.add_image(IMAGES, np.concatenate(rows, axis=1).clip(0, 1), trainer.epoch)
         if entries and not self._written:

@@ -49,5 +49,7 @@ def test_a_units_kl_is_that_of_a_posterior_which_elsewhere_is_the_prior(name):
         alone = prior.clone()
         alone[:, columns] = own[:, columns]
         torch.testing.assert_close(kl, family(alone).kl_divergence().mean())
-        assert len(images) == {"categorical": CLASSES, "bernoulli": 2, "sign": 2}.get(name, len(images))
+        most, least = {"categorical": (CLASSES, CLASSES), "bernoulli": (2, 2), "sign": (2, 2)}.get(name, (5, 2))
+        assert least <= len(images) <= most
+        assert len(images) == 5 or name not in ("gaussian", "laplace", "uniform")
     assert found.kl.tolist() == sorted(found.kl.tolist(), reverse=True)
