@@ -152,7 +152,11 @@ def documented(page):
 
 @pytest.mark.parametrize(
     ("page", "verbs"),
-    [("README.md", {"plan", "pace", "retrain", "limit", "prune"}), ("docs/your-own-data.md", {"prepare", "limit"})],
+    [
+        ("README.md", {"plan", "pace"}),
+        ("docs/quickstart.md", {"plan", "pace", "retrain", "limit", "prune"}),
+        ("docs/your-own-data.md", {"prepare", "limit"}),
+    ],
 )
 def test_documented_commands_run_in_their_order_in_a_fresh_clone(repository, monkeypatch, page, verbs):
     monkeypatch.setenv("SILENT_GRADIENTS_LEASES", str(repository / "leases"))
