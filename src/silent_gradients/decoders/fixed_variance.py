@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,8 @@ class FixedVarianceDecoder(Decoder):
         ValueError: ``variance`` is not positive and finite.
     """
 
+    precision: Tensor  # [], 1 / variance
+
     def __init__(
         self,
         latent_dim: int,
@@ -58,7 +62,9 @@ class FixedVarianceDecoder(Decoder):
         super().__init__(latent_dim, dimensions)
         check_variance(variance)
         check_mean(mean, dimensions)
-        self.variance: float | Tensor = variance  # a tensor [] where torch.vmap maps over variances
+        self.variance = variance
+        # A buffer, so that it moves with the weights and a stack of models has one each; no part of the state.
+        self.register_buffer("precision", torch.tensor(1 / variance), persistent=False)
         self.linear = nn.Linear(latent_dim, dimensions)
         if small_weights:
             nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_SCALE)
@@ -67,13 +73,13 @@ class FixedVarianceDecoder(Decoder):
             with torch.no_grad():
                 self.linear.bias.copy_(mean)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.precision.fill_(1 / self.variance)  # a change to a longer type would keep the rounding of the shorter one
+        return self
+
     def likelihood(self, z: Tensor) -> GaussianLikelihood:
-        precision = 1 / self.variance
-        # A number is filled in on the device: a copy from the CPU would wait for it, and cannot be captured in a graph.
-        if isinstance(precision, Tensor):
-            precision_squared = precision.to(z)[None]
-        else:
-            precision_squared = torch.full((1,), precision, dtype=z.dtype, device=z.device)
+        precision_squared = self.precision.to(z.dtype)[None]
         return GaussianLikelihood(self.linear(z), 0.5 * precision_squared.log(), precision_squared)
 
     def objective(self, x: Tensor, noise_variance: float = 0.0) -> FixedVarianceObjective:
@@ -96,11 +102,11 @@ class FixedVarianceObjective(ClosedFormObjective):
         Summed over pixels, E|x - A z - b|^2 = |x - A E z - b|^2 + sum_i Var(z_i) |a_i|^2: one matrix product, the cost
         of a single decoder evaluation.
         """
-        linear, variance = self.decoder.linear, torch.as_tensor(self.decoder.variance, dtype=torch.float64)
+        linear, precision = self.decoder.linear, self.decoder.precision
         mean_error = (self.x - F.linear(q.mean, linear.weight, linear.bias)).square().sum(1)
         dimensions = self.x.shape[1]
         expected_error = mean_error + q.total_variance(linear.weight) + dimensions * self.noise_variance
-        return -0.5 * (expected_error / variance + dimensions * (2 * math.pi * variance).log())
+        return -0.5 * (expected_error * precision + dimensions * (2 * math.pi / precision).log())
 
 
 class PixelVarianceDecoder(Decoder):

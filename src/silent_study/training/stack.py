@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C import _functorch
 
-from silent_gradients.decoders.fixed_variance import FixedVarianceDecoder
 from silent_gradients.estimators import REGISTRY
 from silent_gradients.latent_noise import PreparedNoise, Request
 from silent_gradients.vae import VAE
@@ -112,10 +111,6 @@ class StackedStep:
         for stacked in self.parameters.values():
             stacked.requires_grad_()
         self.buffers = _stack_and_share([dict(_TrainingStep(row.vae, phase, ()).named_buffers()) for row in self.rows])
-        if isinstance(step.vae.decoder, FixedVarianceDecoder):
-            variances = [row.settings.variance for row in self.rows]
-            self.buffers["vae.decoder.variance"] = torch.tensor(variances, dtype=torch.float64, device=first.device)
-            step.vae.decoder.variance = self.buffers["vae.decoder.variance"][0]
 
         def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Any) -> Any:
             return torch.func.functional_call(step, (parameters, buffers), inputs)
