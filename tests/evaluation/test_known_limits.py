@@ -72,9 +72,10 @@ def test_what_is_kept_is_computed_once(tiny, splits, tmp_path, monkeypatch):
         kept_factor_analysis(tiny.settings(latent_dim=2), tmp_path / "nowhere", tmp_path)
     (file,) = (tmp_path / "limits").iterdir()
     document = json.loads(file.read_text())
-    for altered in (json.dumps(document | {"limit": {"bpd": 0.0}}), "[]", "no JSON"):
+    for altered in (json.dumps(document | {"bpd": 0.0}), "[]", "no JSON"):
         file.write_text(altered)
         assert kept_factor_analysis(run, tiny.folder, tmp_path) == expected
+    assert list((tmp_path / "limits").iterdir()) == [file]
 
 
 @pytest.fixture

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from silent_study.data.prepared import PreparedData, Splits
-from silent_study.settings import RunSettings, SettingsError, digest
-from silent_study.store.documents import KeptLimit
-from silent_study.store.files import sha256_of
-from silent_study.store.runs import StoreError, read_json, write_json
+from silent_study.settings import RunSettings, SettingsError
+from silent_study.store.code import LIMITS, kept_code
+from silent_study.store.kept import kept
 
 if TYPE_CHECKING:
     from silent_gradients.evaluation.limits import Limit
 
 KEPT = "limits"
 """Folder in the results with the report's limits."""
-
-# By its path: an import would load torch.
-_SOURCE = Path(__file__).resolve().parents[2] / "silent_gradients" / "evaluation" / "limits.py"
 
 
 @dataclass(frozen=True)
@@ -94,32 +91,21 @@ def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[st
     Raises:
         DataError: The bound is not kept yet, and the data set cannot be read.
     """
-    made_from = {
-        "data": run.to_json()["data"],
-        "latent_dim": run.latent_dim,
-        # A change of the code computes it again.
-        "source": sha256_of(_SOURCE),
-    }
-    path = results / KEPT / f"{run.data.name}-{run.data.protocol}-k={run.latent_dim}-{digest(made_from)[:12]}.json"
-    kept = _intact(path)
-    if kept is None:
+
+    def compute() -> bytes:
         from silent_gradients.evaluation.limits import factor_analysis_limit
 
         prepared = PreparedData.open(data, run.data.sha256)
         splits = prepared.split(run.data.protocol, run.data.holdout)
-        limit = asdict(factor_analysis_limit(splits.train, splits.report, prepared.levels, run.latent_dim))
-        kept = {"made_from": made_from, "limit": limit, "sha256": digest({"made_from": made_from, "limit": limit})}
-        write_json(path, kept)
-    return kept["limit"]
+        limit = factor_analysis_limit(splits.train, splits.report, prepared.levels, run.latent_dim)
+        return json.dumps(asdict(limit)).encode()
 
-
-def _intact(path: Path) -> KeptLimit | None:
-    """Return a kept limit as it was written; None if it is missing or was altered."""
-    if not path.exists():
-        return None
-    try:
-        document: KeptLimit = read_json(path)
-        intact = document["sha256"] == digest({key: value for key, value in document.items() if key != "sha256"})
-    except (StoreError, KeyError, AttributeError, TypeError):
-        return None
-    return document if intact else None
+    made_from = {
+        "data": run.to_json()["data"],
+        "latent_dim": run.latent_dim,
+        # A change of the code computes it again.
+        "source": kept_code(LIMITS)["digest"],
+    }
+    path = results / KEPT / f"{run.data.name}-{run.data.protocol}-k={run.latent_dim}.json"
+    limit: dict[str, Any] = json.loads(kept(path, made_from, compute))
+    return limit

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from silent_study.settings import digest
-from silent_study.store.code import kept_code
-from silent_study.store.files import write_bytes_atomically
+from silent_study.store.code import LATENTS, kept_code
+from silent_study.store.kept import kept
 from silent_study.store.runs import WEIGHTS, StoredRun, open_run
 
 KEPT = "latents"
 """Folder in the results with the arrays."""
 
 SAMPLES, UNITS, STEPS = 10, 6, 7
+"""Samples of the prior, most units that are moved and most values of each."""
 IMAGES = 1024
 """Most images of the report split over which a unit's KL is a mean."""
 
@@ -40,31 +39,13 @@ def kept_latents(run: StoredRun, data: Path, results: Path) -> dict[str, np.ndar
     """
     if not run.has_weights:
         return None
-    made_from = digest({"weights": run.identity["files"][WEIGHTS], "source": kept_code()["digest"]})
-    path = results / KEPT / f"{run.identity['id']}-{made_from[:12]}"
-    if (content := _intact(path)) is None:
-        found = _computed(run, data)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **found)  # type: ignore[arg-type]
-        content = buffer.getvalue()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f"{run.identity['id']}-*"):
-            stale.unlink()
-        write_bytes_atomically(path, hashlib.sha256(content).digest() + content)
+    made_from = {"weights": run.identity["files"][WEIGHTS], "source": kept_code(LATENTS)["digest"]}
+    content = kept(results / KEPT / f"{run.identity['id']}.npz", made_from, lambda: _computed(run, data))
     with np.load(io.BytesIO(content)) as arrays:
         return dict(arrays)
 
 
-def _intact(path: Path) -> bytes | None:
-    """Return kept arrays as they were written, behind their digest; None if they are missing or were altered."""
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
-    size = hashlib.sha256().digest_size
-    return content[size:] if hashlib.sha256(content[size:]).digest() == content[:size] else None
-
-
-def _computed(run: StoredRun, data: Path) -> dict[str, np.ndarray[Any, Any]]:
+def _computed(run: StoredRun, data: Path) -> bytes:
     import torch
 
     from silent_gradients.evaluation.latents import traversals
@@ -82,4 +63,6 @@ def _computed(run: StoredRun, data: Path) -> dict[str, np.ndarray[Any, Any]]:
     for name, images in {"samples": samples, "traversals": moved.images}.items():
         # Eight bits are what a picture has.
         tensors[name] = images.clamp(0, 1).mul(255).round().to(torch.uint8).unflatten(-1, shape)
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: tensor.numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
+    return buffer.getvalue()

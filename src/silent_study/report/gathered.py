@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from silent_study.plan.plan import Plan, SelectionMissingError, Selections
-from silent_study.store.code import kept_code
+from silent_study.store.code import LATENTS, LIMITS, kept_code
 from silent_study.store.documents import Gathered
 from silent_study.store.files import sha256_of
 from silent_study.store.runs import RECORD, StoreError, read_json, write_json
@@ -72,7 +72,7 @@ def _sources_digest() -> str:
     """Return the digest of the code that computes and writes tables, figures, the report and the marker."""
     package = Path(__file__).parent
     report = (path for path in package.rglob("*") if path.suffix in {".py", ".j2", ".css", ".js"})
-    digest = hashlib.sha256(kept_code()["digest"].encode())
+    digest = hashlib.sha256("".join(kept_code(entry)["digest"] for entry in (LATENTS, LIMITS)).encode())
     for path in sorted(report):
         digest.update(f"{path.relative_to(package).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()

@@ -27,7 +27,7 @@ EVALUATION = ("silent_study.evaluation.runs",)
 READING = ("silent_study.data.prepare", "silent_study.data.sources", "silent_study.data.sources.own")
 """Modules all definitions of which are entry points: of a training, an evaluation, the preparation of data."""
 
-KEPT = ("silent_study.evaluation.latents", "silent_study.evaluation.known_limits:kept_factor_analysis")
+LATENTS, LIMITS = "silent_study.evaluation.latents", "silent_study.evaluation.known_limits:kept_factor_analysis"
 """Entry points of what a gathering computes and keeps."""
 
 ESTIMATORS = "silent_gradients.estimators"
@@ -64,9 +64,9 @@ def reading_code(source: Path = SOURCE) -> Code:
 
 
 @cache
-def kept_code(source: Path = SOURCE) -> Code:
-    """Return the code that computes what a gathering keeps."""
-    return _modules(source).code(*KEPT)
+def kept_code(entry: str, source: Path = SOURCE) -> Code:
+    """Return the code of an entry point: ``LATENTS`` or ``LIMITS``."""
+    return _modules(source).code(entry)
 
 
 @dataclass

@@ -10,7 +10,7 @@ SHA-256. A group is ``data set/experiment``.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Status = Literal["finished", "diverged"]
 
@@ -192,11 +192,3 @@ class Gathered(TypedDict):
     sources: str  # digest of the report's source code
     files: dict[str, str]  # digest of every gathered file, by path below the results
     runs: dict[str, str]  # digest of every gathered run's ``record.json``, by name
-
-
-class KeptLimit(TypedDict):
-    """A file of ``results/limits``."""
-
-    made_from: dict[str, Any]  # what the limit was computed from
-    limit: dict[str, float]  # ``silent_gradients.evaluation.limits.Limit``
-    sha256: str  # of the other two
