@@ -171,7 +171,7 @@ def sweep(options: argparse.Namespace, name: str, sizes: list[tuple[int, int, in
             )
             sized = {"k": latent_dim, "batch": batch, "dimensions": dimensions, "mib": megabytes}
             rows.append({"decoder": kind, "posterior": posterior, **sized, "exact": taken[0], "sampled": taken[1]})
-        if name == "latent variables":
+        if name == "latent variables" and len(sizes) > 1:
             print(f"exponent of k: {exponent([size[0] for size in sizes], exact_medians):.2f}")
     return rows
 
