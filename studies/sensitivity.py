@@ -117,6 +117,10 @@ def _annealing(factor: float) -> Change:
     return change
 
 
+def _guide_first(run: RunSettings) -> RunSettings:
+    return _guide(plateau_epochs=run.epochs / 4, annealing_rate=1e6)(run) if _annealed(run) else run
+
+
 def _sampled_guide(run: RunSettings) -> RunSettings:
     if not _annealed(run):
         return run
@@ -157,7 +161,7 @@ ON_REQUEST: Mapping[str, Change] = {
     "epochs*1.1": lambda run: replace(run, epochs=round(run.epochs * 1.1)),
     "annealing=epochs/4": lambda run: _guide(annealing_rate=4 / run.epochs if _annealed(run) else 0.0)(run),
     "plateau=0": _guide(plateau_epochs=0.0),
-    "guide=first-quarter": lambda run: _guide(plateau_epochs=run.epochs / 4, annealing_rate=1e6)(run),
+    "guide=first-quarter": _guide_first,
     "guide=sampled": _sampled_guide,
     "last_layer=1": _everywhere(last_layer_scale=1.0),
     "gradient_clip=1000": _everywhere(gradient_clip=1000.0),

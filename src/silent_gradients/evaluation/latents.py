@@ -14,6 +14,7 @@ from silent_gradients.vae import VAE, evaluation_mode
 _DRAWS = 4096
 """Samples of a unit's prior whose quantiles a traversal takes."""
 _TAIL = 0.02
+"""Probability of the prior below the lowest value of a traversal, and above the highest."""
 
 
 class Traversals(NamedTuple):
@@ -33,8 +34,8 @@ class Traversals(NamedTuple):
 def traversals(vae: VAE, x: Tensor, units: int, steps: int, generator: torch.Generator | None = None) -> Traversals:
     """Decode a genuine sample of the first image with one unit moved through its prior and the others left as they are.
 
-    The values are quantiles of the prior from 2 % to 98 %, each once (0 and 1 for bits); of a group of classes, each
-    class in turn.
+    The values are quantiles of the prior from 2 % to 98 %, each once (0 and 1 for bits); of a group of classes, the
+    first ``steps`` classes.
 
     Args:
         vae: The model.
@@ -42,6 +43,12 @@ def traversals(vae: VAE, x: Tensor, units: int, steps: int, generator: torch.Gen
         units: Most units that are moved.
         steps: Most values of a unit.
         generator: Source of the latent samples.
+
+    Returns:
+        The images; without an active unit none, U = 0.
+
+    Raises:
+        ShapeError: The encoder's output does not fit the family.
     """
     with evaluation_mode(vae):
         q, family = vae.posterior(x), vae.family

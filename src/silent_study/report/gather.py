@@ -40,6 +40,7 @@ SHOWN = "snakemake-report"
 CHART_LIBRARIES = "vega.js"
 """Script of the charts, which the page has inside and .dvc/plots.html reads: no chart needs a network."""
 
+# Where the name of a figure's file begins, with the data set and the experiment in it.
 _FIGURE = re.compile(rf"(?<=^figures/)(?:(\w+)-({'|'.join(EXPERIMENTS)})-)?(?=[^/]+$)")
 
 _KINDS = {".html", ".svg", ".pdf", ".png", ".csv", ".md", ".tex"}
@@ -163,11 +164,10 @@ def _records(plan: Plan, selections: Selections) -> Iterator[Record]:
 
 def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any], records: Sequence[Record]) -> Context:
     planned = plan.cells()
-    first = {
-        run.cell: run
-        for run in sorted(records, key=lambda run: -run.seed)
-        if run.round == "seeds" and run.metrics("report")
-    }
+    first: dict[str, Record] = {}
+    for run in sorted(records, key=lambda run: run.seed):
+        if run.round == "seeds" and run.metrics("report"):
+            first.setdefault(run.cell, run)
     return Context(
         preset=plan.params.preset,
         protocol=plan.params.protocol,

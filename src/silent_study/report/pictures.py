@@ -34,7 +34,8 @@ class Strip:
 
     Attributes:
         method: Label of the method; empty for the originals.
-        kind: ``original``, ``mean``, ``difference`` (mean minus original), ``deviation``, or what else they are.
+        kind: ``original``, ``mean``, ``difference`` (mean minus original), ``deviation``; ``samples``, or the latent
+            unit of a traversal.
         images: ``[n, C, H, W]``, on the [0, 1] scale of pixels; differences and deviations have one channel, the mean.
         limit: Largest value of the colour scale, which all strips of a kind have.
     """
