@@ -32,10 +32,13 @@ def run_of(plan, name, changes="", **options):
 def test_every_change_concerns_some_run_and_changes_the_data_of_none(plan, name):
     changed = 0
     for cell in plan.cells():
-        before, after = run_of(plan, cell.name), run_of(plan, cell.name, name)
-        assert (after.data, after.seed) == (before.data, before.seed)
-        assert after.epochs == before.epochs or name == "epochs*1.1"
-        changed += after != before
+        # The second pair is for changes to what the preset has already.
+        pairs = {"": name, "temperature=1+last_layer=0.1": f"temperature=1+last_layer=0.1+{name}"}
+        for first, second in pairs.items():
+            before, after = run_of(plan, cell.name, first), run_of(plan, cell.name, second)
+            assert (after.data, after.seed) == (before.data, before.seed)
+            assert after.epochs == before.epochs or name == "epochs*1.1"
+            changed += after != before
     assert changed
 
 
