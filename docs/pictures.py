@@ -195,6 +195,33 @@ def ladder(dataset: str) -> Path:
     return _save(figure, f"ladder-{dataset}.svg")
 
 
+def effects(study: str, *names: str) -> Path:
+    """Draw norms and cosines of the encoder's three gradients over training: medians and quartiles of guided runs."""
+    sns.set_theme(style="whitegrid", context="paper")
+    figure, every = plt.subplots(
+        2, len(names), sharex=True, sharey="row", squeeze=False, figsize=(3.2 * len(names), 4.4)
+    )
+    for column, name in zip(every.T, names, strict=True):
+        found = tables.effects(study, "gradients", name)
+        found = found[found["method"] == tables.GUIDED[name.split("/")[2]]]
+        for axes, kind in zip(column, ("norm", "cosine"), strict=True):
+            rows = found.melt("epoch", [each for each in found if each.startswith(kind)], "of", kind)
+            rows["of"] = rows["of"].str.removeprefix(f"{kind} ").str.replace(" ", " and ").str.replace("kl", "KL")
+            estimator = {"estimator": "median", "errorbar": ("pi", 50)}
+            sns.lineplot(rows, x="epoch", y=kind, hue="of", style="of", markers=True, ax=axes, **estimator)
+            axes.legend(title=None, fontsize=7)
+        column[0].set(xscale="log", yscale="log", title=tables.label(f"{name}+silent"))
+        epochs = sorted(set(found["epoch"]))
+        column[1].axhline(0.0, color="black", linewidth=0.8)
+        column[1].set_xticks(epochs, [str(epoch) for epoch in epochs])
+        column[1].minorticks_off()
+    for row_ in every[:, 1:]:
+        for axes in row_:
+            axes.legend().remove()
+    figure.tight_layout()
+    return _save(figure, f"{study}-gradients.svg")
+
+
 def draw() -> Iterable[Path]:
     """Draw every picture; return the files."""
     yield summary()
@@ -207,6 +234,7 @@ def draw() -> Iterable[Path]:
     yield remedies("digits-baselines", "digits/learnable/reparameterization", "digits/learnable/gumbel-softmax")
     guides = [f"digits/learnable/{name}{end}" for name in tables.GUIDED for end in ("+silent", "")]
     yield remedies("digits-guide", *guides)
+    yield effects("digits-guide", *(f"digits/learnable/{name}" for name in ("reparameterization", "gumbel-softmax")))
     fixed = [f"mnist/fixed/{name}" for name in ("silent-gaussian", "reparameterization", "gumbel-softmax", "reinforce")]
     yield remedies("sensitivity-mnist-reduced", *fixed)
     groups = (

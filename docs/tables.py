@@ -588,6 +588,24 @@ def gains(study: str, *pairs: tuple[str, str]) -> None:
     table(["estimator", "change of both", *_GAINS], lines)
 
 
+def effects(study: str, table_: str, name: str) -> pd.DataFrame:
+    """Return a table that ``studies/guide_effects.py`` keeps of an unguided cell and its guided counterpart."""
+    return pd.read_csv(MEASURED / study / f"{table_}-{name.replace('/', '-')}.csv")
+
+
+def parts(study: str, *names: str) -> None:
+    """Print the guide's gain in bits/dim by class of pixels and by the KL divergence."""
+    lines = []
+    for name in names:
+        runs = effects(study, "pixels", name).set_index(["method", "seed"])
+        unguided = runs.loc[name.split("/")[2]]
+        gained = unguided - runs.loc[GUIDED[name.split("/")[2]]]
+        gained.insert(0, "all", gained.sum(axis=1))
+        lines.append([label(name), *(_gain(summarize(list(-gained[part]))) for part in gained)])
+    header = ["estimator", "all", "constant pixels", "background", "strokes", "KL divergence"]
+    table(header, lines)
+
+
 # Rows of the summary: study, data set, experiment and the two methods that are ordered.
 SUMMARY = (
     ("mnist-reduced-cooldown", "mnist", "fixed", "silent-gaussian", "reparameterization"),

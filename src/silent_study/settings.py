@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, get_args, get_type_hints
 
 NUMERICS_VERSION = 4
@@ -334,18 +334,24 @@ def read_json_object(text: str | bytes, where: str) -> dict[str, Any]:
     return document
 
 
+@cache
+def _keys(cls: type) -> tuple[frozenset[str], Mapping[str, Any]]:
+    """Return the required keys of a class of settings, and all keys with the class of their nested settings."""
+    fields, hints = dataclasses.fields(cls), get_type_hints(cls)
+    kinds = {field.name: (hints[field.name], *get_args(hints[field.name])) for field in fields}
+    nested = {name: next(filter(dataclasses.is_dataclass, each), None) for name, each in kinds.items()}
+    return frozenset(field.name for field in fields if field.default is dataclasses.MISSING), nested
+
+
 def _build(cls: type, document: dict[str, Any], where: str) -> Any:
-    fields = dataclasses.fields(cls)
-    missing = sorted({field.name for field in fields if field.default is dataclasses.MISSING} - set(document))
-    unknown = sorted(set(document) - {field.name for field in fields})
+    required, known = _keys(cls)
+    missing, unknown = sorted(required - document.keys()), sorted(document.keys() - known.keys())
     if missing or unknown:
         raise SettingsError(f"{where} settings: missing keys {missing}, unknown keys {unknown}")
-    hints = get_type_hints(cls)
     values = {}
     for name, value in document.items():
-        nested = [kind for kind in (hints[name], *get_args(hints[name])) if dataclasses.is_dataclass(kind)]
-        if nested and value is not None:
-            value = _build(nested[0], value, f"{where}.{name}")  # type: ignore[arg-type]
+        if (nested := known[name]) is not None and value is not None:
+            value = _build(nested, value, f"{where}.{name}")
         elif isinstance(value, list):
             value = tuple(value)
         values[name] = value
