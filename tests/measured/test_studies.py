@@ -244,3 +244,15 @@ def test_gains_have_exact_tests_and_those_of_pairs_without_a_collapsed_run(monke
     assert row[7] == f"0.200 [{low:.3f}, {high:.3f}]; n = 3"
     tables.remedies("a study", "digits/learnable/reparameterization")
     assert "| *none* | 2.700 |  |  | 3 (1) of 6 |" in capsys.readouterr().out
+
+
+def test_a_gain_is_parted_by_pairs(capsys) -> None:
+    tables.parts("digits-guide", "digits/learnable/reparameterization")
+    row = [part.strip() for part in capsys.readouterr().out.strip().splitlines()[-1].strip("|").split("|")]
+    file = REPOSITORY / "measured" / "digits-guide" / "pixels-digits-learnable-reparameterization.csv"
+    bounds = pd.read_csv(file).pivot(index="seed", columns="method")
+    for printed, part in zip(row[2:], ("constant", "background", "strokes", "kl"), strict=True):
+        gained = bounds[part]["reparameterization"] - bounds[part]["reparameterization+silent"]
+        low, high = stats.ttest_1samp(gained, 0.0).confidence_interval(0.95)
+        digits = 4 if abs(gained.mean()) < 0.01 else 3
+        assert printed == f"{gained.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
