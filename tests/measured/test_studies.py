@@ -250,7 +250,7 @@ def test_a_gain_is_parted_by_pairs(capsys) -> None:
     tables.parts("digits-guide", "digits/learnable/reparameterization")
     row = [part.strip() for part in capsys.readouterr().out.strip().splitlines()[-1].strip("|").split("|")]
     file = REPOSITORY / "measured" / "digits-guide" / "pixels-digits-learnable-reparameterization.csv"
-    bounds = pd.read_csv(file).pivot(index="seed", columns="method")
+    bounds = pd.read_csv(file).pivot_table(index="seed", columns="method")
     for printed, part in zip(row[2:], ("constant", "background", "strokes", "kl"), strict=True):
         gained = bounds[part]["reparameterization"] - bounds[part]["reparameterization+silent"]
         low, high = stats.ttest_1samp(gained, 0.0).confidence_interval(0.95)
