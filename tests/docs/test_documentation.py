@@ -36,9 +36,7 @@ def extension(kind):
     return (ROOT / "docs" / "extend.md").read_text().partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in DOCUMENTS if programs(path.read_text())], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if programs(path.read_text())], ids=lambda path: path.name)
 def test_python_examples_run(path, capsys):
     """The blocks of a page are one program; they print what stands beside their calls of print."""
     before = [dict(registry) for registry in REGISTRIES]
