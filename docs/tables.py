@@ -523,13 +523,6 @@ def verbs() -> None:
     table(["verb", "what it does"], [[f"`{verb.dest}`", str(verb.help)] for verb in found._choices_actions])
 
 
-def exit_codes() -> None:
-    """Print the exit codes of the command line."""
-    from silent_study.cli.exits import EXITS
-
-    table(["code", "meaning"], [[code, meaning] for code, meaning in EXITS.items()])
-
-
 def arms(study: str, name: str) -> dict[str, pd.DataFrame]:
     """Return bits/dim, KL and active units of a cell's runs by change, of test images if the study has evaluated them.
 
