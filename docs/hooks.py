@@ -38,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replace links to files by links to their pages, with the pages' titles."""
+    """Replace links to files by links to their pages, with the pages' titles, and links to no page by their text."""
     del config
     markdown = re.sub(r"(\]\([^)\s:]*notebooks/[^)\s]*)\.ipynb", r"\1.md", markdown)
     for name, target in _OUTSIDE.items():
@@ -50,7 +50,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         title = re.search(r"^# (.+)$", file.content_string, re.MULTILINE) if file else None
         return f"[{title[1]}]({match[2]})" if title else match[0]
 
-    return re.sub(r"\[([\w/.-]+\.md)\]\(([^)]+)\)", titled, markdown)
+    def inside(match: re.Match[str]) -> str:
+        outside = os.path.normpath(Path(page.file.src_path).parent / match[2]).startswith("..")
+        return match[1] if outside else match[0]
+
+    markdown = re.sub(r"\[([\w/.-]+\.md)\]\(([^)]+)\)", titled, markdown)
+    return re.sub(r"\[([^\]]+)\]\((\.\./[^)]+)\)", inside, markdown)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

@@ -502,17 +502,17 @@ def reruns() -> None:
 
 
 def modules(*packages: str) -> None:
-    """Print the modules of packages, each with the first line of its docstring; a folder has its ``__init__.py``."""
-    lines = []
+    """Print the modules of packages as a tree, each with the first line of its docstring; a folder has its own."""
+    print("\n```text")
     for package in packages:
         # A folder's own modules stand before the folders in it.
-        found = sorted((SOURCE / package).rglob("*.py"), key=lambda path: (path.parent.parts, path.name))
-        for path in found:
-            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-            text = docstring.partition("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", r"\|")
-            name = path.relative_to(SOURCE / package).as_posix().removesuffix("__init__.py")
-            lines.append([f"`{name or f'{package}/'}`", text])
-    table(["module", "content"], lines)
+        for path in sorted((SOURCE / package).rglob("*.py"), key=lambda path: (path.parent.parts, path.name)):
+            first, *_ = (ast.get_docstring(ast.parse(path.read_text())) or "").replace("``", "").splitlines()
+            inside = path.relative_to(SOURCE)
+            own, depth = (inside.name, 1) if path.name != "__init__.py" else (f"{inside.parent.name}/", 0)
+            name = "    " * (len(inside.parts) - 2 + depth) + own
+            print(f"{name:<35} {first}")
+    print("```\n")
 
 
 def verbs() -> None:
@@ -521,13 +521,6 @@ def verbs() -> None:
 
     (found,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
     table(["verb", "what it does"], [[f"`{verb.dest}`", str(verb.help)] for verb in found._choices_actions])
-
-
-def exit_codes() -> None:
-    """Print the exit codes of the command line."""
-    from silent_study.cli.exits import EXITS
-
-    table(["code", "meaning"], [[code, meaning] for code, meaning in EXITS.items()])
 
 
 def arms(study: str, name: str) -> dict[str, pd.DataFrame]:

@@ -27,9 +27,9 @@ METHODS = ("silent-gaussian", "reparameterization", "silent-bernoulli", "gumbel-
 FIXED = {method: PUBLISHED[f"mnist/fixed/{method}"] for method in METHODS}
 LEARNABLE = {cell: values for cell, values in PUBLISHED.items() if "/learnable/" in cell}
 VARIANCES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.001)
-LATENT_DIMS = (64, 100, 128, 160, 170, 200, 256, 783)
-POSSIBLE_LATENT_DIMS = (186, 190, 195, 200, 205, 210, 215, 222)
-COLOUR_LATENT_DIMS = (64, 128, 256, 352, 645, 1024, 2048)
+LATENT_DIMS = (128, 170, 200, 256)
+POSSIBLE_LATENT_DIMS = (186, 200, 222)
+COLOUR_LATENT_DIMS = (256, 645, 1024)
 CHOSEN = 0.01
 
 

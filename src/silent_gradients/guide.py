@@ -1,4 +1,4 @@
-"""The silent guide as one module, for a VAE in a training loop of one's own."""
+"""The silent guide as a module for any training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The noise of latent samples: drawn from a generator, or drawn beforehand.
+"""The noise of latent samples, drawn or given.
 
 A step of many runs at once under ``torch.vmap`` draws each run's noise from the run's own generator beforehand, so that
 a run gets the same noise as it would alone.

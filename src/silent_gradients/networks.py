@@ -1,4 +1,4 @@
-"""The networks of the paper (Tables 5 to 8), which may compute in a shorter type while they train."""
+"""The networks of the paper (Tables 5 to 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weight of the silent gradient over training (paper, Eq. 8 and Algorithm 1)."""
+"""The weight of the silent gradient over training (Eq. 8, Algorithm 1)."""
 
 from __future__ import annotations
 

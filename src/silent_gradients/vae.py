@@ -1,4 +1,4 @@
-"""A variational autoencoder with one reported decoder, a gradient estimator and, optionally, a silent guide.
+"""A variational autoencoder: decoder, gradient estimator and optional silent guide.
 
 The guide is a linear decoder on the same posterior whose exact gradient steers the encoder early in training (paper,
 Figure 1 and Algorithm 1). Both decoders' gradients reach the encoder in one backward pass (Eq. 8).

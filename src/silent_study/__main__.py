@@ -1,4 +1,4 @@
-"""``python -m silent_study``: the same as the command ``silent-gradients``."""
+"""``python -m silent_study``: the command ``silent-gradients``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The compared methods: a posterior, an estimator and a guide, and how tables print them.
+"""The compared methods: posterior, estimator, guide, label.
 
 The methods are derived from the estimators' declarations, so every estimator of the registry is a method. The paper's
 estimators are declared here as well: planning and reporting them does not load torch, which takes seconds.

@@ -1,4 +1,4 @@
-"""The numbers of *Zero-Variance Gradients for Variational Autoencoders* (arXiv 2508.03587), by data set and method.
+"""The published numbers (arXiv 2508.03587).
 
 The numbers of Table 1 (gradient variance) are missing from every available text, except the zeros of the silent
 gradients. Tables 2 to 4 are complete. BPD in bits/dim, KL in nats per image, MSE as printed. The paper does not define

@@ -1,4 +1,4 @@
-"""The resolved settings of one run, and the tables of experiments and architectures.
+"""The resolved settings of one run.
 
 A run's settings are everything that decides its result, as plain data. The plan passes them as JSON to the training
 process, which writes them into the run's folder; their hash is the run's id. Standard library only.

@@ -1,4 +1,4 @@
-"""Numbers, durations and corrections of misspelt words, as messages write them."""
+"""Numbers, durations and misspelt words in messages."""
 
 from __future__ import annotations
 

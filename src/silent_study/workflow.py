@@ -1,4 +1,4 @@
-"""The study as the rules of Snakemake see it: inputs, parameters and resources of every job.
+"""Inputs, parameters and resources of Snakemake's jobs.
 
 Nothing here writes but ``prepare_start``: Snakemake evaluates rules in dry runs, too. A file that exists and is out of
 date is therefore never removed. Instead its **renewal** is listed beside it, a file that does not exist yet and that

@@ -1,4 +1,4 @@
-"""Snakemake logger plugin: a compact display of progress, and a repair of the command line.
+"""Snakemake logger plugin: progress, and a repair of the command line.
 
 Snakemake finds the package by the prefix of its name and imports it at every start; ``logger: [silent-gradients]`` in
 profiles/default switches the display on.

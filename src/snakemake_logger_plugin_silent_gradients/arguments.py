@@ -1,4 +1,4 @@
-"""Keep Snakemake's ``--resources`` from swallowing the targets that follow it.
+"""Keep ``--resources`` from swallowing the targets after it.
 
 In ``snakemake --cores 8 --resources gpu=8 all``, ``--resources`` takes every word up to the next option, so Snakemake
 fails at ``all``, which is no NAME=VALUE, before it reads the Snakefile. Logger plugins are imported before the

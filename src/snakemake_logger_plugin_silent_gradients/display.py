@@ -1,4 +1,4 @@
-"""Displays of the messages: lines above a live view on a terminal, plain lines elsewhere."""
+"""Displays: a live view on a terminal, lines elsewhere."""
 
 import sys
 import threading

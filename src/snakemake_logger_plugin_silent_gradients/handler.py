@@ -1,4 +1,4 @@
-"""The output of a running workflow: a line per finished job, and every warning and error."""
+"""A line per finished job, every warning and error."""
 
 import logging
 import os

@@ -155,7 +155,7 @@ def documented(page):
     [
         ("README.md", {"plan", "pace"}),
         ("docs/quickstart.md", {"plan", "pace", "retrain", "limit", "prune"}),
-        ("docs/your-own-data.md", {"prepare", "limit"}),
+        ("docs/data.md", {"prepare", "limit"}),
     ],
 )
 def test_documented_commands_run_in_their_order_in_a_fresh_clone(repository, monkeypatch, page, verbs):

@@ -27,17 +27,22 @@ DOCUMENTS = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md
 REGISTRIES: list[dict[str, Any]] = [REGISTRY, SOURCES]
 
 
-def programs(path):
-    return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+def programs(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.mark.parametrize("path", [path for path in DOCUMENTS if programs(path)], ids=lambda path: path.name)
+def extension(kind):
+    """Return the section of docs/extend.md about one kind."""
+    return (ROOT / "docs" / "extend.md").read_text().partition(f"\n## {kind}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if programs(path.read_text())], ids=lambda path: path.name)
 def test_python_examples_run(path, capsys):
     """The blocks of a page are one program; they print what stands beside their calls of print."""
     before = [dict(registry) for registry in REGISTRIES]
     namespace = {"__name__": "example"}
     try:
-        for number, code in enumerate(programs(path), 1):
+        for number, code in enumerate(programs(path.read_text()), 1):
             exec(compile(code, f"{path.name}, block {number}", "exec"), namespace)
             promised = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
             printed = capsys.readouterr().out.splitlines()
@@ -54,11 +59,11 @@ def test_python_examples_run(path, capsys):
 @pytest.mark.slow
 def test_the_estimators_of_the_page_conform(tmp_path):
     """They join the registry before its tests are collected, as their files in the package would."""
-    page = ROOT / "docs" / "add-an-estimator.md"
+    page = extension("An estimator")
     plugins = [f"of_the_page_{number}" for number in range(2)]
     for name, code_ in zip(plugins, programs(page), strict=True):
         (tmp_path / f"{name}.py").write_text(code_)
-    names = re.findall(r'^    name = "(.*)"$', page.read_text(), re.MULTILINE)
+    names = re.findall(r'^    name = "(.*)"$', page, re.MULTILINE)
     assert len(names) == 2
     command = [sys.executable, "-m", "pytest", "-q", "-k", " or ".join(names)]
     command += [f"-p{name}" for name in ("no:cacheprovider", *plugins)]
@@ -71,11 +76,9 @@ def test_the_estimators_of_the_page_conform(tmp_path):
     assert int(passed[1]) > 100
 
 
-@pytest.mark.parametrize(
-    "path", [*NOTEBOOKS, *(ROOT / "docs" / f"add-a-{name}.md" for name in ("posterior", "decoder"))]
-)
-def test_library_examples_use_public_names_alone(path):
-    sources = [cell.source for cell in code(read(path))] if path.suffix == ".ipynb" else programs(path)
+@pytest.mark.parametrize("place", [*NOTEBOOKS, "A posterior", "A decoder"])
+def test_library_examples_use_public_names_alone(place):
+    sources = programs(extension(place)) if isinstance(place, str) else [cell.source for cell in code(read(place))]
     assert sources
     for source in sources:
         assert "from silent_gradients." not in source
@@ -163,7 +166,7 @@ def test_the_settings_for_own_images_are_settings(tmp_path, monkeypatch):
     (tmp_path / "my-faces").mkdir()
     for number in range(40):
         Image.fromarray(np.full((9, 7), number, dtype=np.uint8)).save(tmp_path / "my-faces" / f"{number}.jpg")
-    (own,) = settings(ROOT / "docs" / "your-own-data.md")
+    (own,) = settings(ROOT / "docs" / "data.md")
     resolved = params.resolve(own, ROOT / "presets")
     assert {name: list(section) for name, section in resolved.experiments.items()} == {"learnable": ["faces"]}
     source = resolved.sources["faces"]

@@ -69,7 +69,7 @@ def test_formulas_are_mathml(site):
     for name, displayed, inline in (("method", 5, 80), ("beyond-the-paper", 3, 60)):
         text = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / "docs" / f"{name}.md").read_text(), flags=re.DOTALL)
         page = (site / f"{name}.html").read_text()
-        assert page.count('display="block"') == text.count("$$") // 2 == displayed
+        assert page.count('display="block"') == text.count("$$") // 2 >= displayed
         assert page.count('display="inline"') == text.replace("$$", "").count("$") // 2 >= inline
         assert "$" not in re.sub(r"<(script|style|code|math).*?</\1>|<[^>]*>", "", page, flags=re.DOTALL)
         assert "arithmatex" not in page

@@ -36,7 +36,7 @@ NOTICED = {
 }
 UNNOTICED = {
     "a comment": (PATHWISE, "@register", "# why\n@register"),
-    "a docstring": (PATHWISE, '"""Gradients through the samples', '"""The gradients through the samples'),
+    "a docstring": (PATHWISE, '"""Reparameterization, ', '"""The reparameterization, '),
     "a function's annotation": (
         PATHWISE,
         "generator: NoiseSource | None) -> Tensor",

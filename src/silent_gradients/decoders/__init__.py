@@ -1,1 +1,1 @@
-"""Likelihoods p(x|z): linear decoders with exact expectations, and the convolutional decoders of the paper."""
+"""Likelihoods p(x|z)."""

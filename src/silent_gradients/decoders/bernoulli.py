@@ -1,4 +1,4 @@
-"""Linear decoder of pixels that are bits, with an exact expectation under Gaussian posteriors; not of the paper.
+"""Linear decoder of binary pixels, exact under Gaussian posteriors.
 
 The logits of the pixels are linear in z, so under a Gaussian posterior each is normal, and the expected log-likelihood
 is an integral in one dimension. It has a closed form but for E log(1 + e^-|logit|); with y = e^-|logit|, a polynomial

@@ -1,4 +1,4 @@
-"""The nonlinear decoders of Tables 6 (plain) and 8 (strided) of the paper."""
+"""The nonlinear decoders of the paper (Tables 6 and 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear decoders whose variances no image changes: one fixed (paper, Eq. 2-4), or one per pixel (factor analysis)."""
+"""Linear decoders with one fixed variance (Eq. 2-4) or one per pixel."""
 
 from __future__ import annotations
 

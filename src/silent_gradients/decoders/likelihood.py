@@ -1,4 +1,4 @@
-"""The contract of decoders: a Gaussian likelihood of z, and an objective for given images."""
+"""The contract of decoders: likelihood and objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear decoders with a learned precision: linear in z (paper, Section 4.1), kept positive, or log-linear.
+"""Linear decoders with a linear (Section 4.1), positive or log-linear precision.
 
 A precision s is the reciprocal of a standard deviation.
 """

@@ -1,4 +1,4 @@
-"""E log|s| of a random precision s with known cumulants: exact for a normal s, and approximations.
+"""E log|s| of a random precision s: exact and approximate.
 
 Every function takes the first cumulants of s as tensors of one shape and returns nats of that shape.
 """

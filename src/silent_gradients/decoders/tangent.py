@@ -1,4 +1,4 @@
-"""The tangent of a nonlinear decoder at one point per image: linear in z, so that its expectation is known."""
+"""The tangent of a nonlinear decoder at one point per image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nonlinear decoder of two layers with an exact expectation: squares or cosines of linear functions of z.
+"""Nonlinear decoder with an exact expectation: squares or cosines.
 
 Not of the paper, whose text says that a nonlinear decoder leaves no closed form. Moments of squares are polynomials in
 the cumulants of q; those of cosines are exponentials, as the expected kernels of Titsias and Lawrence (2010) are, and

@@ -1,4 +1,4 @@
-"""The expected weighted error of linear heads, E[(x - m)^2 s^2], with a backward pass by hand.
+"""E[(x - m)^2 s^2] of linear heads, with its own backward pass.
 
 Nearly all time of a guide's step is here: products with [D, k] matrices made of the weights.
 """

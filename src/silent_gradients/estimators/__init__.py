@@ -1,4 +1,4 @@
-"""Gradient estimators of E_q[objective], one file per family; importing the package fills the registry."""
+"""Gradient estimators, a file per family."""
 
 from silent_gradients.estimators.antithetic import Arm, Disarm
 from silent_gradients.estimators.contract import (

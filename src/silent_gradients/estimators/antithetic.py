@@ -1,4 +1,4 @@
-"""Gradients for bits from the difference between two samples that share their noise: ARM and DisARM."""
+"""Antithetic gradients for bits: ARM and DisARM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of every gradient estimator, and the registry of estimators by name."""
+"""The contract and the registry of gradient estimators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Local expectations (Titsias and Lázaro-Gredilla 2015) with a shared sample, IndeCateR (De Smet et al. 2023)."""
+"""Local expectations (Titsias and Lázaro-Gredilla 2015), IndeCateR (De Smet et al. 2023)."""
 
 from __future__ import annotations
 

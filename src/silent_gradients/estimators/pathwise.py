@@ -1,4 +1,4 @@
-"""Gradients through the samples: reparameterization, and for bits straight-through and Gumbel-Softmax."""
+"""Reparameterization, straight-through and Gumbel-Softmax."""
 
 from __future__ import annotations
 

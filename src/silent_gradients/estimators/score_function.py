@@ -1,4 +1,4 @@
-"""The score-function gradient (Williams 1992) and its variants, which differ in the baseline."""
+"""The score-function gradient (Williams 1992) with its baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Silent gradients: the exact expectation, differentiated; zero variance (the paper's method)."""
+"""The silent gradient: the exact expectation, differentiated."""
 
 from __future__ import annotations
 

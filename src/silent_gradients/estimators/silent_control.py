@@ -1,4 +1,4 @@
-"""Estimators with a linear decoder as baseline or control variate: its exact expectation and gradient are known.
+"""Linear decoders as baseline or control variate.
 
 With g_f the sampled gradient of the objective, g_h the control's at the same sample and G = grad E[h] the exact one,
 g_f - c (g_h - G) has the mean of g_f for every c that is independent of the sample. Its variance, summed over

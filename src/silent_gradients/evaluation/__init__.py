@@ -1,1 +1,1 @@
-"""Measurements of trained models: bounds, errors, gradient variance, reconstructions and closed-form limits."""
+"""Measurements of trained models."""

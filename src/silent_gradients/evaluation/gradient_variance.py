@@ -1,4 +1,4 @@
-"""Variance and bias of estimators' gradients with respect to the encoder (paper, Table 1 and Appendix B.3)."""
+"""Variance and bias of gradients (Table 1, Appendix B.3)."""
 
 from __future__ import annotations
 

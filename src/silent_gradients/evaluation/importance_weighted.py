@@ -1,4 +1,4 @@
-"""The importance-weighted bound on the log-likelihood (Burda et al. 2016)."""
+"""The importance-weighted bound (Burda et al. 2016)."""
 
 from __future__ import annotations
 

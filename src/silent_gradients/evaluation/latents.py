@@ -1,4 +1,4 @@
-"""What latent variables mean: images decoded from the prior, and one latent variable after the other moved."""
+"""Samples from the prior, and latent traversals."""
 
 from __future__ import annotations
 

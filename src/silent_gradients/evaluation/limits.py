@@ -1,4 +1,4 @@
-"""Closed-form limits of linear decoders: probabilistic PCA with a fixed variance, and factor analysis.
+"""Closed-form limits: probabilistic PCA and factor analysis.
 
 Pixels are dequantized as ``x = (y + u) / levels``, ``u ~ U[0, 1)``, and u is integrated out. All numbers are float64.
 """

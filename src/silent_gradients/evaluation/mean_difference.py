@@ -1,4 +1,4 @@
-"""Whether samples of a high-dimensional vector have the expected mean (Chen and Qin 2010)."""
+"""Test of the mean of high-dimensional samples (Chen and Qin 2010)."""
 
 from __future__ import annotations
 

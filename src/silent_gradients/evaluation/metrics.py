@@ -1,4 +1,4 @@
-"""Bits per dimension and other metrics, as valid bounds from genuine samples."""
+"""Bits per dimension and other metrics, as valid bounds."""
 
 from __future__ import annotations
 

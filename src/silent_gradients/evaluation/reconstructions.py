@@ -1,4 +1,4 @@
-"""Reconstructions of a fixed batch of images (paper, Figures 2 to 5)."""
+"""Reconstructions of images (Figures 2 to 5)."""
 
 from __future__ import annotations
 

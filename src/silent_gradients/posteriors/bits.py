@@ -1,4 +1,4 @@
-"""Bits (paper, Section 3.1), and families made of bits: signs and counts of a bounded range."""
+"""Bits (Section 3.1), signs and bounded counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of several classes, as a group of bits of which one is set."""
+"""One of several classes."""
 
 from __future__ import annotations
 

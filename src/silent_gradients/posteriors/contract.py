@@ -1,4 +1,4 @@
-"""Mean-field posterior families q(z|x): moments, cumulants, Kullback-Leibler divergence and samples.
+"""The contract of families: moments, cumulants, KL divergence, samples.
 
 A posterior is a batch of B factorised distributions over k latent variables, made from the encoder's output. Exact
 decoders need the cumulants of linear functions of z. These are sums over independent coordinates, so everything here is

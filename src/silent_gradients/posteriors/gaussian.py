@@ -1,4 +1,4 @@
-"""Normal latent variables (paper, Section 3.1)."""
+"""Normal latent variables (Section 3.1)."""
 
 from __future__ import annotations
 

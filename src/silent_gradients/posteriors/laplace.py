@@ -1,4 +1,4 @@
-"""Latent variables with heavy tails and a sharp peak."""
+"""Laplace latent variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts of an unbounded range."""
+"""Unbounded counts."""
 
 from __future__ import annotations
 

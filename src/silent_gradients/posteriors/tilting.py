@@ -1,4 +1,4 @@
-"""Moments of linear functions of independent variables under exponential tilting, in bounded memory.
+"""Moments under exponential tilting, in bounded memory.
 
 Under q(z) exp(t z) / E exp(t z) independent variables stay independent, and each distribution changes: the logits of
 bits move from l to l + t. Since t differs for every dimension, the tilted distributions are tensors [B, D, k]. They are

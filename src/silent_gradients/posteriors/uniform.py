@@ -1,4 +1,4 @@
-"""Latent variables with a uniform distribution on an interval."""
+"""Uniform latent variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line ``silent-gradients <verb>``: each verb reads its arguments and calls the library.
+"""The command line ``silent-gradients``.
 
 The functions of the verbs import what they need, so that parsing and ``--help`` load no library.
 """

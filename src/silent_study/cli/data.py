@@ -1,4 +1,4 @@
-"""Verbs of data sets: download, prepare, dequantize, limit."""
+"""Verbs download, prepare, dequantize, limit."""
 
 from __future__ import annotations
 

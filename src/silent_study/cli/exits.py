@@ -1,4 +1,4 @@
-"""Exit codes and their meanings, the table of docs/command-line.md and ``--help``."""
+"""Exit codes and their meanings."""
 
 DONE = 0
 FAILURE = 1

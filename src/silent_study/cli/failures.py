@@ -1,4 +1,4 @@
-"""Error messages: one line with how to fix the error, and a traceback if the error was unexpected."""
+"""Error messages in one line."""
 
 from __future__ import annotations
 

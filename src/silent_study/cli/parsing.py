@@ -1,4 +1,4 @@
-"""Parsers of the verbs: help with examples, usage errors in one line, shared options."""
+"""Parsers of the verbs."""
 
 from __future__ import annotations
 

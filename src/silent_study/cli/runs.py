@@ -1,4 +1,4 @@
-"""Verbs of runs: train, evaluate, variance."""
+"""Verbs train, evaluate, variance."""
 
 from __future__ import annotations
 

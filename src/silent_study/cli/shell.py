@@ -1,4 +1,4 @@
-"""The verb that prints a shell's completion."""
+"""The verb completion."""
 
 from __future__ import annotations
 

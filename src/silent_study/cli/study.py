@@ -1,4 +1,4 @@
-"""Verbs of the whole study: plan, status, pace, select, bundle, absorb, gather, report, prune."""
+"""Verbs of the whole study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations, comparisons of estimators and known limits as tables for the terminal."""
+"""Tables for the terminal."""
 
 from __future__ import annotations
 

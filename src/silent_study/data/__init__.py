@@ -1,1 +1,1 @@
-"""Data sets: where they come from, how they are kept, split, dequantized and handed to training in batches."""
+"""Data sets, from raw files to batches."""

@@ -1,4 +1,4 @@
-"""Dequantization, batches of images drawn on the device that holds the whole data set, and the splits of a run."""
+"""Batches dequantized on the device; the splits of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of the data, and the check for enough disk space."""
+"""Errors of the data; the check for disk space."""
 
 from __future__ import annotations
 

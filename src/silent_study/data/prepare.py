@@ -1,4 +1,4 @@
-"""Preparation of a data set: obtain its raw files, verify them, and write the folder that training reads."""
+"""Prepare a data set: obtain, verify and write arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The format of a prepared data set: its arrays, their digest, the evaluation noise and the manifests.
+"""The format of a prepared data set.
 
 Needs numpy and the standard library alone.
 """

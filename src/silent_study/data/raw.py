@@ -1,4 +1,4 @@
-"""Raw files: found in a folder or downloaded, and verified before they are read.
+"""Find, download and verify raw files.
 
 A data set comes in one or several *forms*, each a list of files with their digests. A *mirror* is a folder, or an
 address on a web server, that holds the files of a form under the form's paths.

@@ -1,4 +1,4 @@
-"""The description of a data set that preparation needs."""
+"""The description of a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare estimators along one run's training: variance and bias of their gradients at its snapshots."""
+"""Compare estimators at the snapshots of a run."""
 
 from __future__ import annotations
 

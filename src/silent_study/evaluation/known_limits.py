@@ -1,4 +1,4 @@
-"""Bounds of linear models on a data set: all of them for the command line, one kept for the report."""
+"""Bounds of linear models on a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples from the prior and latent traversals of stored runs, computed from their weights once and then kept."""
+"""Samples and latent traversals of stored runs."""
 
 from __future__ import annotations
 

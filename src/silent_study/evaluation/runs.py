@@ -1,4 +1,4 @@
-"""Evaluations of stored runs: a selected run's own, which the store keeps, and any run's once more."""
+"""Evaluate stored runs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The job of one pack: a device, its runs in training, their evaluations."""
+"""The job of one pack."""

@@ -1,4 +1,4 @@
-"""``python -m silent_study.jobs``: train a bundle on a borrowed machine, see ``borrowed.py``."""
+"""``python -m silent_study.jobs``: train a bundle."""
 
 import sys
 

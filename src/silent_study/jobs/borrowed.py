@@ -1,4 +1,4 @@
-"""The job of a bundle, on a machine that is lent for a while: train the rounds of a plan until the time is up."""
+"""Train the rounds of a bundle on a borrowed machine until the time is up."""
 
 from __future__ import annotations
 

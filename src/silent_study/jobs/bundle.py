@@ -1,4 +1,4 @@
-"""Bundles: the open runs of a plan in one file, with data and source, for a machine that has torch and numpy alone.
+"""Bundles: open runs, data and source in one file.
 
 ``write_bundle`` makes one, ``borrowed.py`` trains what it holds there, and ``returned.py`` brings the runs back. A
 bundle also is a program: ``python bundle.zip``.

@@ -1,4 +1,4 @@
-"""Leases of devices: every training process of a machine takes one device for itself, by a lock file.
+"""Leases of devices by lock files.
 
 ``snakemake --resources gpu=8`` only counts the jobs that want a GPU; it does not say which GPU a job gets, nor how many
 there are. Here every training process takes an exclusive lock on one device and keeps the descriptor open. The kernel

@@ -1,4 +1,4 @@
-"""Estimate the time and the memory of runs from the steps that were measured on a device.
+"""Estimate time and memory of runs from measured steps.
 
 ``silent-gradients pace`` measures (``stopwatch.py``) and writes ``results/pace.json``; this module reads it.
 """

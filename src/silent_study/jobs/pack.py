@@ -1,4 +1,4 @@
-"""A pack: runs of one data set and experiment in one round, trained and evaluated by one process on one device."""
+"""Train and evaluate the runs of a pack in one process."""
 
 from __future__ import annotations
 

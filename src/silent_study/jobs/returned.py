@@ -1,4 +1,4 @@
-"""Runs of a borrowed machine: given back in a few files, and brought into the store at home, each one verified."""
+"""Runs of a borrowed machine, verified at home."""
 
 from __future__ import annotations
 

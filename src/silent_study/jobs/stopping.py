@@ -1,4 +1,4 @@
-"""Requests to stop: signals to Snakemake and to a training process, and the time limit. Loads no torch."""
+"""Requests to stop: signals and the time limit."""
 
 from __future__ import annotations
 

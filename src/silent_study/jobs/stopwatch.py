@@ -1,4 +1,4 @@
-"""Measure how long the steps of methods take on a device; ``pace.py`` estimates the time of runs from them."""
+"""Measure the steps of methods on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of the study: params.yaml over its preset, typed and validated.
+"""params.yaml over its preset, typed and validated.
 
 A preset is an overlay in ``presets/``; params.yaml may set any key over it. An unknown key, a wrong type or an
 impossible value is a ``SettingsError`` that names the key, its value and how to fix it.

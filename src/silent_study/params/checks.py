@@ -1,4 +1,4 @@
-"""Checks across settings: keys of the whole document, and values that have to fit each other."""
+"""Checks across settings."""
 
 from __future__ import annotations
 

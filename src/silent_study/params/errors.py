@@ -1,4 +1,4 @@
-"""Validation of settings and the messages about invalid ones."""
+"""Messages about invalid settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML documents, and how they are laid over each other before they are validated."""
+"""YAML documents laid over each other."""
 
 from __future__ import annotations
 

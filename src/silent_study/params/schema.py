@@ -1,4 +1,4 @@
-"""The keys of the settings with their types, defaults and descriptions."""
+"""Keys, types, defaults and descriptions of the settings."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which runs the settings ask for, round by round."""
+"""Which runs the settings need, round by round."""

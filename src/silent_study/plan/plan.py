@@ -1,4 +1,4 @@
-"""What is to be run, as a function of the settings and of the selections made so far.
+"""The plan as a function of settings and selections.
 
 There are three rounds (paper, Appendix B.3): ``baselines`` is the grid of every method without a baseline of its own,
 ``guided`` the grid of the annealed methods at the learning rate selected for their baseline, ``seeds`` the selected

@@ -1,4 +1,4 @@
-"""The selection of a point per cell by its final bits/dim."""
+"""The selected point of each cell."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is done, what is left, and what nothing needs any more."""
+"""What is done, what is left, what can be removed."""

@@ -1,4 +1,4 @@
-"""Read the ends of files that a job is still writing; standard library only, for the logger plugin."""
+"""Ends of files that a job is still writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""List what a plan trains and, where the device's pace was measured, how long that takes."""
+"""What a plan trains, and how long that takes."""
 
 from __future__ import annotations
 

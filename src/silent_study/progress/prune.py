@@ -1,4 +1,4 @@
-"""Remove the runs that no kept revision needs; kept are the working tree, HEAD and the revisions that the user names.
+"""Remove runs that no kept revision needs.
 
 A revision needs the runs that its settings lead to with the present code. The working tree also needs
 the runs of the report on disk. If the runs that a revision needs are not known, nothing is removed.

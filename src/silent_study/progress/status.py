@@ -1,4 +1,4 @@
-"""Read how far a workflow is from its results and logs, at any time; nothing is written or locked.
+"""Read how far a workflow is, without writing.
 
 Other processes may write these files at the same time. Every file of the store is whole or missing, and a run whose
 folder is renamed while it is read is read once more.

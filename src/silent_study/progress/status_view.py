@@ -1,4 +1,4 @@
-"""Show how far a workflow is as lines and tables."""
+"""Show that as lines and tables."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From finished runs to tables, figures and one page beside the published numbers."""
+"""From finished runs to tables, figures and one page."""

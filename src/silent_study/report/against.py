@@ -1,4 +1,4 @@
-"""The differences of two revisions per cell, as `dvc metrics diff` has them, as a page to look at."""
+"""The differences of two revisions as a page."""
 
 from __future__ import annotations
 

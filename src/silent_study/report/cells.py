@@ -1,4 +1,4 @@
-"""Cells of the plan with their runs, and what became of both."""
+"""Cells of the plan with their runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's orderings and our own, compared on equal seeds, with the verdicts on them."""
+"""The orderings of the paper and our own, with verdicts."""
 
 from __future__ import annotations
 

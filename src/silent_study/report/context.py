@@ -1,4 +1,4 @@
-"""What the report reads: the runs of each round of a plan, and the plan around them."""
+"""The plan and its runs, as the report reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings: one rendering for papers, with dark ink on white in two widths, and one for the page, in the page's ink."""
+"""Drawings for papers and for the page."""
 
 from __future__ import annotations
 

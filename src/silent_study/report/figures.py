@@ -1,4 +1,4 @@
-"""The figures of each data set and experiment, drawn the same to the byte for the same runs."""
+"""The figures of each data set and experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forest plots: each ordering with its pairs, mean, interval and published difference, coloured by its verdict."""
+"""Forest plots of the orderings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gathering: verify every run of the plan, then write tables, figures, metrics and the report."""
+"""Verify every run, then write tables, figures and report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The marker of a gathering: which plan and which code the files in the results are of, and their digests."""
+"""The marker of a gathering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hyperparameter grids: their points, the table and the maps of them."""
+"""Hyperparameter grids: points, tables, maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables 1 to 4, and the counterparts of Tables 1 and 2 for the experiments that the paper does not have."""
+"""Tables 1 to 4 and their counterparts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The orderings as a table: differences on equal seeds with the verdicts on them, and what limits them."""
+"""The orderings as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as one offline HTML page: verdicts first, then tables, figures and the origin of every number.
+"""The report as one offline HTML page.
 
 Its script sorts, filters and draws interactive charts; without it the page shows the same, its charts as pictures.
 """

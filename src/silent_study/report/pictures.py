@@ -1,4 +1,4 @@
-"""Rows of images: reconstructions (Figures 2 to 5), samples from the prior, latent traversals."""
+"""Rows of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Printed tables: numbers as text, the parts of a table, the links of its numbers, its Markdown and its LaTeX."""
+"""Numbers as text; tables as Markdown and LaTeX."""
 
 from __future__ import annotations
 

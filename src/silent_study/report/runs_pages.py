@@ -1,4 +1,4 @@
-"""The pages of cells and runs: settings, curves beside those of compared cells, results and origin."""
+"""The pages of cells and runs."""
 
 from __future__ import annotations
 

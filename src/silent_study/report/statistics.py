@@ -1,4 +1,4 @@
-"""Statistics over seeds: intervals, p-values by Student, by sign flips and by McNemar, and Holm's correction."""
+"""Intervals, p-values and Holm's correction over seeds."""
 
 from __future__ import annotations
 

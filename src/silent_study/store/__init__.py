@@ -1,1 +1,1 @@
-"""The folder of results: files, locks, runs, packs, manifests."""
+"""The folder of results."""

@@ -1,4 +1,4 @@
-"""The source code that the numbers of a run depend on, as digests of its content; without torch.
+"""Digests of the source code of a run's numbers.
 
 The code of a training is every definition (a function, class or variable at the top of a module) that its entry points
 reach by name, in the method and in the rooms that compute. Comments, docstrings, annotations of functions, errors,

@@ -1,4 +1,4 @@
-"""The content of every JSON file that one room of the study writes and another one reads.
+"""The JSON files that rooms of the study share.
 
 Types alone: ``runs.read_json`` reads a file and ``runs.write_json`` writes one. Files that a class reads and writes are
 not here: ``settings.json`` is ``settings.RunSettings``, a pack is ``packs.PackSpec``, ``pace.json`` is

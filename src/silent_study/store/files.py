@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: atomic writes and digests, with the standard library alone.
+"""Atomic writes and digests.
 
 Every error of the disk names its file: the system leaves the name out where writing, flushing or closing fails.
 """

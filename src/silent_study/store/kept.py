@@ -1,4 +1,4 @@
-"""Files that are computed once and then read: derived from settings, weights and code, never written by hand."""
+"""Derived files, computed once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks between processes: files that the kernel unlocks when their holder ends, however it ends.
+"""Locks between processes.
 
 Not the library ``filelock``: it cannot look at a lock without taking it, and so without writing a file; it asks again
 every few milliseconds where the kernel can wait; and on a disk without file locks it falls back, differently from

@@ -1,4 +1,4 @@
-"""Manifests of packs: what a pack's job states of its runs, and whether the store holds all of it; without torch."""
+"""Manifests of packs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packs: the runs that one training job trains, as plain data that is passed as JSON."""
+"""Packs as plain data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What made a run: source, hardware, versions and time."""
+"""What made a run: source, hardware, versions, time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that were trained elsewhere, taken into a store: those that other revisions recorded with DVC."""
+"""Runs that other revisions recorded with DVC."""
 
 from __future__ import annotations
 

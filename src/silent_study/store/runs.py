@@ -1,4 +1,4 @@
-"""The run store: folders named by their run's id, written beside and renamed, sealed by digests."""
+"""The run store."""
 
 from __future__ import annotations
 

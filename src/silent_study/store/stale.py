@@ -1,4 +1,4 @@
-"""Runs that other source code than the present one trained or evaluated: find them, accept them, or remove them."""
+"""Runs that other source code made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Build the variational autoencoder and the optimizers of a run from its settings."""
+"""The model and the optimizers of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one file with its digest inside, written beside and renamed; the second last is kept as well."""
+"""Checkpoints with their digest inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of torch in a training process, and the memory of that process."""
+"""Settings of torch, and memory of the process."""
 
 from __future__ import annotations
 

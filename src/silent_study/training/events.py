@@ -1,4 +1,4 @@
-"""Curves, settings and images as TensorBoard events; needs the package tensorboard, imported where they are wanted."""
+"""Curves, settings and images as TensorBoard events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of runs side by side: Algorithm 1 of the paper, with checkpoints that resume bit for bit."""
+"""Algorithm 1 for runs side by side, resumable bit for bit."""
 
 from __future__ import annotations
 

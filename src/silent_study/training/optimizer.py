@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov and Hutter 2019) on torch's fused kernel.
+"""AdamW (Loshchilov and Hutter 2019), fused.
 
 The same numbers as ``torch.optim.AdamW(fused=True)``, bit for bit, without that module: its first use loads torch's
 compiler, which takes a training process as long as importing torch itself and a sixth of its memory, and its wrappers

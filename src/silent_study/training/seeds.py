@@ -1,4 +1,4 @@
-"""Independent random streams of one run, all derived from its seed."""
+"""Random streams of one run, from its seed."""
 
 from __future__ import annotations
 

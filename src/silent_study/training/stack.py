@@ -1,4 +1,4 @@
-"""Stacks: runs of one architecture trained together, every kernel of a step doing the work of all of them.
+"""Stacks: runs of one architecture trained together.
 
 ``torch.vmap`` maps the step of a single run over the runs: linear layers become batched matrix products, convolutions
 become grouped ones. Small networks gain, since kernels and calls are fewer and larger; a large network fills a device

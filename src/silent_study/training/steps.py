@@ -1,4 +1,4 @@
-"""Training steps of runs: one by one, stacked or on streams of their own; as eager calls or as captured CUDA graphs."""
+"""Training steps: single, stacked or on streams; eager or CUDA graphs."""
 
 from __future__ import annotations
 

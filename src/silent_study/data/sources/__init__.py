@@ -1,4 +1,4 @@
-"""The registry of data sets. A new one is a file here and an entry of ``SOURCES``; see docs/add-a-data-set.md."""
+"""The registry of data sets."""
 
 from __future__ import annotations
 

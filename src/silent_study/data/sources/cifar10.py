@@ -1,4 +1,4 @@
-"""CIFAR-10: photographs of 32x32 pixels in three channels (Krizhevsky 2009)."""
+"""CIFAR-10 (Krizhevsky 2009)."""
 
 from __future__ import annotations
 

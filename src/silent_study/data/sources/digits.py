@@ -1,4 +1,4 @@
-"""Handwritten digits of 8x8 pixels that ship with scikit-learn: real data without a download."""
+"""Handwritten digits of scikit-learn."""
 
 from __future__ import annotations
 

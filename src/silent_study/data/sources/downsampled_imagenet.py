@@ -1,4 +1,4 @@
-"""ImageNet at 32x32 pixels in the layout of Chrabaszcz et al. (2017), and Tiny ImageNet in the same layout.
+"""ImageNet 32x32 (Chrabaszcz et al. 2017) and its stand-in.
 
 A batch holds ``data``, uint8 ``[n, 3072]``: channel by channel (red, green, blue), rows first; so does one of CIFAR-10.
 There are ten batches of training images and one of validation images, which is the test set here.

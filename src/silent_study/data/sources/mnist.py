@@ -1,4 +1,4 @@
-"""MNIST: handwritten digits of 28x28 pixels (LeCun, Cortes and Burges)."""
+"""MNIST (LeCun, Cortes and Burges)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own images as a data set: a folder of image files, or an npz or npy file, as ``data.sets`` names it.
+"""A user's own images.
 
 The settings lack the number of images, their shape and their digest: ``own_source`` reads every image once to find
 them. A record beside the raw files keeps them until the name, size or time of a file changes.
