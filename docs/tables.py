@@ -49,10 +49,8 @@ STUDIES = {
     "colour-reduced": "colour.md",
     "colour-reduced-protocol-paper": "colour.md",
     "colour-reduced-cooldown": "colour.md",
+    "digits": "digits.md",
     "digits-ten-seeds": "digits.md",
-    "digits-cooldown": "digits.md",
-    "digits-protocol-paper": "digits.md",
-    "digits-other-processor": "digits.md",
     "digits-ladder-40": "ladder.md",
     "digits-ladder-160": "ladder.md",
     "mnist-beyond": "beyond.md",
@@ -690,7 +688,7 @@ def summary(folder: str = "results") -> None:
 
 # What a preset is for, and the studies of which the runs tell its hours.
 _PRESETS = {
-    "digits": ("the default", ("digits-protocol-paper", "digits-other-processor")),
+    "digits": ("the default", ("digits",)),
     "digits-beyond": ("more methods", ("digits-beyond",)),
     "digits-exact": ("nonlinear, exact", ("digits-exact",)),
     "mnist-short": ("smoke test", ()),
