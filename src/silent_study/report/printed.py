@@ -31,8 +31,16 @@ METRIC_LABELS = {
 DIGITS = {"bpd": 3, "kl": 2, "epochs_to_threshold": 1}
 
 # Columns that are left out where they are empty, by the first words of their names.
-_MAY_BE_EMPTY = ("published", "closed form", "importance-weighted", "at the edge", "p, sign flips", "collapsed")
-_MAY_BE_EMPTY += ("conditional", "marks")
+_MAY_BE_EMPTY = (
+    "published",
+    "closed form",
+    "importance-weighted",
+    "at the edge",
+    "p, sign",
+    "collapsed",
+    "cond",
+    "marks",
+)
 
 
 class Text(str):
