@@ -21,11 +21,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from docs import tables
-from silent_study.report.drawings import GREY
+from silent_study.report.drawings import GREY, WIDTHS
 from silent_study.report.forest import BLUE, RED, row
 
 FIGURES = tables.ROOT / "docs" / "figures"
+WIDTH = WIDTHS[""]
 COLOURS = {"undecided": GREY, "one seed": GREY, "contradicted": RED, "not comparable": RED}
+
+
+def _theme() -> None:
+    """Set letters of 7 points or more in a picture of the page's width."""
+    sns.set_theme(style="whitegrid", context="paper", font_scale=0.8)
 
 
 def _save(figure: Figure, name: str) -> Path:
@@ -69,16 +75,17 @@ def forest(name: str, *experiments: str, studies: str = "") -> Path:
     panels = [panel for panel in PANELS if any(key[2:] == panel for key in found)]
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
-    sns.set_theme(style="whitegrid", context="paper")
+    _theme()
     figure, every = plt.subplots(
-        lines, columns, sharey=True, squeeze=False, figsize=(3.1 * columns, lines * (0.3 * len(rows) + 0.9))
+        lines, columns, sharey=True, squeeze=False, figsize=(WIDTH, lines * (0.22 * len(rows) + 0.7))
     )
     for axes, panel in zip(every.flat, panels, strict=False):
         experiment, first, second = panel
         axes.set_xlim(PANELS[panel], -0.4 * PANELS[panel])
         axes.axvline(0.0, color="black", linewidth=0.8)
         names = [tables.label(f"mnist/{experiment}/{name}") for name in (first, second)]
-        axes.set_title(f"{names[0]}\nminus {names[1]}", fontsize=8)
+        axes.set_title(f"{names[0]}\nminus {names[1]}", fontsize=6)
+        axes.locator_params(axis="x", nbins=3, steps=[1, 5, 10])
         for height, (study, dataset) in enumerate(rows):
             if claim := found.get((study, dataset, *panel)):
                 verdict = tables.verdict(study, claim).partition(";")[0].partition(":")[0]
@@ -94,8 +101,8 @@ def forest(name: str, *experiments: str, studies: str = "") -> Path:
 
 def summary() -> Path:
     """Draw the rows of ``tables.SUMMARY``, within 0.1 bits/dim on a linear axis and on a logarithmic one beyond."""
-    sns.set_theme(style="whitegrid", context="paper")
-    figure, axes = plt.subplots(figsize=(7.2, 3.2))
+    _theme()
+    figure, axes = plt.subplots(figsize=(WIDTH, 3))
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_xlim(-1.0, 0.5)
     axes.axvline(0.0, color="black", linewidth=0.8)
@@ -105,20 +112,21 @@ def summary() -> Path:
         row(axes, height, compared, COLOURS.get(tables.verdict(place[0], claim), BLUE))
         names.append(f"{tables.ordering(place[0], claim, metric=False)}, {tables.SETS[claim.dataset]}")
     axes.set_yticks(range(len(names)), names)
-    axes.set_xticks(ticks := [-0.5, -0.1, -0.05, 0, 0.05, 0.1, 0.5], [f"{tick:g}" for tick in ticks])
+    axes.set_xticks(ticks := [-0.5, -0.1, -0.05, 0, 0.05, 0.1, 0.5], [f"{tick:g}".replace("-", "−") for tick in ticks])
     axes.minorticks_off()
     axes.invert_yaxis()
     axes.set_xlabel("first minus second, bits/dim (diamond = published)")
+    figure.tight_layout()
     return _save(figure, "forest-summary.svg")
 
 
 def remedies(study: str, *names: str) -> Path:
     """Draw the bits/dim of every run of some cells by change, a panel per cell; collapsed runs are red."""
-    sns.set_theme(style="whitegrid", context="paper")
+    _theme()
     every = [tables.arms(study, name) for name in names]
     sizes = [len(found) for found in every]
     figure, rows = plt.subplots(
-        len(names), 1, squeeze=False, height_ratios=sizes, figsize=(6.5, 0.3 * sum(sizes) + 0.5 * len(names))
+        len(names), 1, squeeze=False, height_ratios=sizes, figsize=(WIDTH - 0.9, 0.22 * sum(sizes) + 0.5 * len(names))
     )
     colours = {"collapsed": RED, "others": BLUE}
     for axes, name, found in zip(rows[:, 0], names, every, strict=True):
@@ -126,6 +134,7 @@ def remedies(study: str, *names: str) -> Path:
         runs["run"] = np.where(tables.lost(runs), *colours)
         # Jitter would be drawn anew in every call.
         sns.stripplot(runs, x="bpd", y="change", hue="run", palette=colours, jitter=False, alpha=0.6, ax=axes)
+        axes.locator_params(axis="x", nbins=6)
         axes.set(xlabel="", ylabel="", title=tables.label(name))
         axes.legend().remove()
     rows[-1, 0].set_xlabel("bits/dim")
@@ -136,16 +145,22 @@ def remedies(study: str, *names: str) -> Path:
 
 
 def methods(name: str, *groups: tuple[str, str]) -> Path:
-    """Draw the bits/dim of every run by method, a panel per study and group of cells; collapsed runs are red."""
-    sns.set_theme(style="whitegrid", context="paper")
-    figure, every = plt.subplots(1, len(groups), squeeze=False, figsize=(4.6 * len(groups), 3.6))
-    for axes, (study, group) in zip(every[0], groups, strict=True):
-        names = sorted({cell for cell in tables.runs(study)["cell"] if cell.startswith(f"{group}/")})
+    """Draw the bits/dim of every run by method, a panel per study and group of cells; collapsed runs are crosses."""
+    _theme()
+    cells = [
+        sorted({cell for cell in tables.runs(study)["cell"] if cell.startswith(f"{group}/")}) for study, group in groups
+    ]
+    sizes = [len(names) for names in cells]
+    figure, every = plt.subplots(
+        len(groups), 1, squeeze=False, height_ratios=sizes, figsize=(WIDTH, 0.2 * sum(sizes) + 0.7 * len(groups))
+    )
+    for axes, (study, group), names in zip(every[:, 0], groups, cells, strict=True):
         names.sort(key=lambda cell: tables.values(study, cell, "bpd").mean())
         for height, cell in enumerate(names):
             lost: dict[Any, bool] = {**tables.collapsed(study, cell)}
             for seed, value in tables.values(study, cell, "bpd").items():
-                axes.plot([value], [height], "o", color=RED if lost.get(seed) else BLUE, alpha=0.6, markersize=4)
+                mark, colour = ("X", RED) if lost.get(seed) else ("o", BLUE)
+                axes.plot([value], [height], mark, color=colour, alpha=0.6, markersize=4)
         axes.set_yticks(range(len(names)), [tables.label(cell) for cell in names], fontsize=7)
         axes.invert_yaxis()
         axes.set(xlabel="bits/dim", title=f"{study}: {group.split('/')[1]}")
@@ -155,7 +170,7 @@ def methods(name: str, *groups: tuple[str, str]) -> Path:
 
 def curves(study: str, height: float) -> Path:
     """Draw the bits/dim of a study's methods on the images to select on over training, so far above the lowest."""
-    sns.set_theme(style="whitegrid", context="paper")
+    _theme()
     figure, axes = plt.subplots(figsize=(5.5, 3.0))
     least = math.inf
     for name in sorted(set(tables.runs(study)["cell"])):
@@ -169,13 +184,13 @@ def curves(study: str, height: float) -> Path:
 
 def ladder(dataset: str) -> Path:
     """Draw the guide's gain in bits/dim by length, a panel per estimator, with the collapsed runs of both arms."""
-    sns.set_theme(style="whitegrid", context="paper")
+    _theme()
     studies = {int(tables.runs(study)["setting.epochs"].iloc[0]): study for study in tables.LADDERS[dataset]}
     shortest, longest = min(studies), max(studies)
     measured = set(tables.runs(studies[shortest])["cell"])
     pairs = [[f"{dataset}/learnable/{name}" for name in pair] for pair in tables.PAIRS]
     pairs = [pair for pair in pairs if pair[0] in measured]
-    figure, every = plt.subplots(1, len(pairs), sharey=True, squeeze=False, figsize=(2.8 * len(pairs), 2.8))
+    figure, every = plt.subplots(1, len(pairs), sharey=True, squeeze=False, figsize=(WIDTH, 2.5))
     for axes, (guided, unguided) in zip(every[0], pairs, strict=True):
         axes.axhline(0.0, color="black", linewidth=0.8)
         for epochs, study in studies.items():
@@ -187,20 +202,18 @@ def ladder(dataset: str) -> Path:
             lost = f"{found.baseline.lost} : {found.method.lost}"
             axes.annotate(lost, (epochs, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
         axes.set(xscale="log", xlim=(shortest / 1.5, longest * 1.5), title=tables.label(unguided))
-        axes.set_xlabel("epochs; collapsed without : with the guide", fontsize=7)
         axes.set_xticks(list(studies), [str(epochs) for epochs in studies])
         axes.minorticks_off()
     every[0, 0].set_ylabel("gain of the guide, bits/dim")
+    figure.supxlabel("epochs; collapsed without : with the guide", fontsize=7)
     figure.tight_layout()
     return _save(figure, f"ladder-{dataset}.svg")
 
 
 def effects(study: str, *names: str) -> Path:
     """Draw norms and cosines of the encoder's three gradients over training: medians and quartiles of guided runs."""
-    sns.set_theme(style="whitegrid", context="paper")
-    figure, every = plt.subplots(
-        2, len(names), sharex=True, sharey="row", squeeze=False, figsize=(3.2 * len(names), 4.4)
-    )
+    _theme()
+    figure, every = plt.subplots(2, len(names), sharex=True, sharey="row", squeeze=False, figsize=(WIDTH, 4.4))
     for column, name in zip(every.T, names, strict=True):
         found = tables.effects(study, "gradients", name)
         found = found[found["method"] == tables.GUIDED[name.split("/")[2]]]

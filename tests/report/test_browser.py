@@ -173,14 +173,14 @@ def test_an_address_with_a_run_in_it_opens_the_run(browser, whole):
 def test_tables_are_sorted_by_mouse_and_by_keyboard(browser):
     table = "#table-2-fixed-variance table"
     methods = column(browser, table, "Method")
-    bounds = [float(text) for text in column(browser, table, "BPD mean")]
+    bounds = [float(text) for text in column(browser, table, "BPD")]
     head = f"{table} thead th:nth-child(3)"
 
     browser.element(f"{head} button").click()
-    assert [float(text) for text in column(browser, table, "BPD mean")] == sorted(bounds)
+    assert [float(text) for text in column(browser, table, "BPD")] == sorted(bounds)
     assert browser.element(head).get_attribute("aria-sort") == "ascending"
     browser.element(f"{head} button").send_keys("\ue007")
-    assert [float(text) for text in column(browser, table, "BPD mean")] == sorted(bounds, reverse=True)
+    assert [float(text) for text in column(browser, table, "BPD")] == sorted(bounds, reverse=True)
     assert browser.element(head).get_attribute("aria-sort") == "descending"
     # Rows stay whole.
     order = np.argsort(bounds)[::-1]
@@ -281,6 +281,8 @@ def test_a_cells_and_a_runs_chart_have_their_lines_alone(browser, whole):
     browser.open("#digits/fixed/reinforce")
     assert browser.wait(".cell[open] .drawn svg")
     assert len(browser.shown(".cell[open] > .live .mark-line path[stroke]")) == 2  # it and what it is compared with
+    (legend,) = browser.texts(".cell[open] > .live .role-legend")
+    assert sorted(legend.splitlines()) == ["REINFORCE", "Silent (Bernoulli)"]
 
 
 def test_rows_are_filtered_by_every_word(browser):

@@ -257,7 +257,7 @@ def _bpd_against_kl(cells: Sequence[Cell], name: str, title: str) -> Iterator[Dr
         return
     look = _look(cells, "method")
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=alt.X("kl:Q", title="KL (nats per image)", scale=alt.Scale(zero=False)),
+        x=alt.X("kl:Q", title="KL (nats per image)", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
         y=alt.Y("bpd:Q", title=_BPD, scale=alt.Scale(zero=False)),
         shape=look["shape"],
         tooltip=["method:N", "seed:N", "bpd:Q", "kl:Q"],
@@ -273,7 +273,7 @@ def _bpd_against_kl(cells: Sequence[Cell], name: str, title: str) -> Iterator[Dr
         title,
         f"Each mark is one seed's reported BPD and KL divergence{'; grey outlines are the published values' * known}."
         f"{f' Trained for different numbers of steps: {lengths}.' if lengths else ''}",
-        lambda width: _spec(_faceted(chart, "space:N", len({row["space"] for row in rows}), width)),
+        lambda width: _spec(_faceted(chart, "space:N", len({row["space"] for row in rows}), width, x="independent")),
         pd.DataFrame(rows),
     )
 
@@ -327,11 +327,12 @@ def _look(cells: Sequence[Cell], field: str, labels: Mapping[str, str] | None = 
     }
 
 
-def _faceted(chart: Any, field: str, panels: int, width: float) -> Any:
+def _faceted(chart: Any, field: str, panels: int, width: float, x: str = "shared") -> Any:
     """Return panels side by side on a page's width, one below the other in a column."""
     columns = panels if width > 5 else 1
     size = {"width": (96 * width - 20) / columns - 60, "height": 170}
-    return chart.properties(**size).facet(alt.Facet(field, title=None), columns=columns).resolve_scale(y="independent")
+    facets = chart.properties(**size).facet(alt.Facet(field, title=None), columns=columns)
+    return facets.resolve_scale(x=x, y="independent")
 
 
 def _values(frame: pd.DataFrame) -> alt.InlineData:

@@ -27,7 +27,7 @@ def row(axes: Axes, height: float, found: Comparison, colour: str, ink: str = "b
     """Draw a comparison: the pairs as ticks, the mean with its interval, the published difference as a diamond."""
     difference, values = found.difference, list(found.differences.values())
     low, high = axes.get_xlim()
-    axes.plot(values, [height - 0.3] * len(values), "|", color=colour, alpha=0.6, markersize=5)
+    axes.plot(values, [height - 0.3] * len(values), "|", color=colour, alpha=0.8, markersize=5)
     if low <= difference.mean <= high:
         axes.plot([difference.mean], [height], "o", color=colour, markersize=5)
     else:
@@ -94,7 +94,7 @@ def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
     values += [max(-most, min(most, end)) for end in ends]
     axes.set_xscale("symlog", linthresh=_LINEAR, linscale=0.6)
     ticks = [0.0, *(sign * size for size in ((0.1, 0.3, 1, 3) if wide else (0.1, 1)) for sign in (-1, 1))]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks], size=7)
     axes.set_xlim(min([*values, -_LINEAR]) * 1.3, max([*values, _LINEAR]) * 1.3)
     axes.axvline(0.0, color=INK, linewidth=0.8)
     beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center", "size": 7}

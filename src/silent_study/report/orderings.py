@@ -79,7 +79,7 @@ def _printed(claim: Claim, limits: str) -> dict[str, str]:
     return {
         "Ordering": (" < " if claim.expected < 0 else " > ").join(labels(claim)),
         "Verdict": claim.verdict,
-        "Metric": METRIC_LABELS[claim.metric],
+        "Metric": METRIC_LABELS[claim.metric].partition(",")[0],
         "Published": number(claim.published_difference, digits, sign=True),
         "Difference": Text(number(difference.mean, digits, sign=True), claim.first.name),
         "95% interval": interval(difference),

@@ -61,15 +61,12 @@ def render(
     pages = cell_pages(cells, claims, records, context)
     anchors = {page.cell.name for page in pages} | {run.record.name for page in pages for run in page.runs}
     maps = groupby(grid_maps(points, context), key=lambda grid: grid.group)
-    families = {name: _family(claims, name) for name in dict.fromkeys(claim.family for claim in claims)}
     curves = {run.name: curve for run in runs if (curve := run_curve(run.curve))}
     return _template("report.html.j2").render(
         context=context,
         changed=[f"{named(name)} = {value}" for name, value in sorted(context.overrides.items())],
         headline=headline(claims),
         verdicts=VERDICTS,
-        shown=[verdict for verdict in VERDICTS if any(counts[verdict] for counts, _ in families.values())],
-        families=families,
         cells=cells,
         measured=[cell for cell in cells if cell.evaluated],
         unmeasured=[cell for cell in cells if not cell.evaluated],
@@ -163,12 +160,6 @@ def _scale(colours: str) -> str:
 
 def _address(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _family(claims: Sequence[Claim], name: str) -> tuple[Counter[str], int]:
-    """Return the verdicts of a family of claims by number, and how many stand after the correction."""
-    members = [claim for claim in claims if claim.family == name]
-    return Counter(claim.verdict for claim in members), sum(claim.survives for claim in members)
 
 
 def _about_runs(runs: Sequence[Record], context: Context) -> Iterator[tuple[str, str]]:

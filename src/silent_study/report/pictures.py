@@ -46,15 +46,16 @@ class Strip:
     limit: float = 1.0
 
     def array(self, count: int) -> Array:
-        """Return images side by side, one white pixel between them, ``[H, count (W + 1) - 1, 3]``, as 8-bit colours."""
+        """Return images side by side, a clear pixel between them, ``[H, count (W + 1) - 1, 4]``, as 8-bit colours."""
         shown = self.images[:count]
         if self.kind in SCALES:
             low = -self.limit if self.kind == "difference" else 0.0
             values = (shown[:, 0] - low) / (self.limit - low)
-            coloured = mpl.colormaps[SCALES[self.kind]](np.clip(values, 0, 1))[..., :3]
+            coloured = mpl.colormaps[SCALES[self.kind]](np.clip(values, 0, 1))
         else:
             coloured = np.clip(np.broadcast_to(shown, (len(shown), 3, *shown.shape[2:])), 0, 1).transpose(0, 2, 3, 1)
-        padded = np.pad(coloured, ((0, 0), (0, 0), (0, 1), (0, 0)), constant_values=1)
+            coloured = np.pad(coloured, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1)
+        padded = np.pad(coloured, ((0, 0), (0, 0), (0, 1), (0, 0)))
         joined = np.concatenate(list(padded), axis=1)[:, :-1]
         return (255 * joined).round().astype(np.uint8)
 
@@ -147,7 +148,7 @@ def _drawing(found: Sequence[Strip], name: str, title: str, description: str) ->
 def _draw(found: Sequence[Strip], width: float) -> Figure:
     arrays = [strip.array(_IMAGES[width]) for strip in found]
     widest = max(array.shape[1] for array in arrays)
-    arrays = [np.pad(array, ((0, 1), (0, widest - array.shape[1]), (0, 0)), constant_values=255) for array in arrays]
+    arrays = [np.pad(array, ((0, 1), (0, widest - array.shape[1]), (0, 0))) for array in arrays]
     picture = np.concatenate(arrays)[:-1]
     scales = [kind for kind in SCALES if any(strip.kind == kind for strip in found)]
     below = _BELOW * bool(scales)

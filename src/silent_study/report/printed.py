@@ -31,9 +31,16 @@ METRIC_LABELS = {
 DIGITS = {"bpd": 3, "kl": 2, "epochs_to_threshold": 1}
 
 # Columns that are left out where they are empty, by the first words of their names.
-_MAY_BE_EMPTY = ("with sampled guide", "closed form", "importance-weighted", "at the edge")
-_OF_VERDICTS = ("p, sign flips", "collapsed", "conditional", "marks")
-_OF_MEASUREMENTS = ("published", "difference")
+_MAY_BE_EMPTY = (
+    "published",
+    "closed form",
+    "importance-weighted",
+    "at the edge",
+    "p, sign",
+    "collapsed",
+    "cond",
+    "marks",
+)
 
 
 class Text(str):
@@ -92,7 +99,7 @@ def significant(value: float) -> Text:
 
 def setting(value: Any) -> str:
     """Return the value of a setting as text."""
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def named(setting: str) -> str:
@@ -126,7 +133,7 @@ class Part:
         columns: list[Any] = list(frame.columns)
         own = [column[-1] if isinstance(column, tuple) else column for column in columns]
         # A difference of two methods that were not run is news; one to a paper that has no number is not.
-        may_be_empty = _MAY_BE_EMPTY + (_OF_VERDICTS if "Verdict" in own else _OF_MEASUREMENTS)
+        may_be_empty = _MAY_BE_EMPTY + (() if "Verdict" in own else ("difference",))
         empty = [
             column
             for column, name in zip(columns, own, strict=True)
@@ -195,7 +202,7 @@ def _joined(column: Any) -> str:
 
 def _value(text: str) -> float:
     value: float = getattr(text, "value", math.nan)
-    return value
+    return float(text) if text.isdigit() else value
 
 
 def _fraction(text: str) -> int:

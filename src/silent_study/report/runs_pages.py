@@ -138,6 +138,7 @@ def _made_by(run: Record) -> Iterable[tuple[str, str]]:
     speed, versions = made.get("images_per_second"), made.get("versions") or {}
     facts = {
         "id": run.identity["id"],
+        "sha256 of the result": run.identity["result_sha256"],
         "device": device(run),
         "seconds of training": f"{made['seconds']:.1f}",
         "images per second": f"{speed:.0f}" if speed else "",

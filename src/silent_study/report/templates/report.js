@@ -69,7 +69,12 @@
     const { figure, cells: drawn, run } = place.dataset;
     const chart = json(run ? "run-chart" : `${figure}-chart`);
     if (run) chart.data.values = [json("run-curves")[run]];
-    if (drawn) chart.data.values = chart.data.values.filter((row) => drawn.split(" ").includes(row.cell));
+    if (drawn) {
+      chart.data.values = chart.data.values.filter((row) => drawn.split(" ").includes(row.cell));
+      const values = [...new Set(chart.data.values.map((row) => row.method))];
+      for (const { encoding } of chart.layer) for (const channel of [encoding.color, encoding.strokeDash])
+        if (channel) channel.legend = { ...channel.legend, values };
+    }
     await vegaEmbed(place, chart, { renderer: "svg", actions: false });
     place.classList.add("drawn");
   };
@@ -88,10 +93,10 @@
       if (place.tagName === "DETAILS") place.open = true;
       place.hidden = false;
     }
-    target.scrollIntoView();
     // The next Tab goes on from here, and a screen reader reads from here.
-    const folder = target.closest("details");
-    (folder ? folder.querySelector("summary") : target).focus({ preventScroll: true });
+    const place = target.closest("details")?.querySelector("summary") ?? target;
+    place.scrollIntoView();
+    place.focus({ preventScroll: true });
   };
   addEventListener("hashchange", reveal);
   // The same link again changes no hash, and what it led to may be folded by now.
