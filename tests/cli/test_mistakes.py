@@ -126,6 +126,10 @@ MISTAKES = {
         *SETTINGS,
         (file("results/pace.json", "{"), [], "results/pace.json: cannot be read"),
         (file("results/pace.json", "[]"), [], "results/pace.json: no measured pace"),
+        *(
+            (file("results/store/accepted.json", text), [], "accept again: silent-gradients accept")
+            for text in ("{", "{}", '{"accepted": [1]}')
+        ),
         (nothing, ["extra"], "unrecognized arguments: extra"),
     ),
     "status": (
@@ -163,6 +167,12 @@ MISTAKES = {
         (file("results"), [], "results: a file"),
         (damaged_selection, [], "cannot be read"),
         (file("results/gathered/ab.json", "{"), [], "results/gathered/ab.json: cannot be read"),
+        (
+            file("results/packs/seeds/ab.json", "{}"),
+            [],
+            "seeds/ab.json: none of the packs (KeyError('members')); delete",
+        ),
+        (file("results/selections/ab.json", "[]"), [], "selections/ab.json: none of the selections (TypeError("),
     ),
     "download": (
         (nothing, [], "the following arguments are required: dataset"),

@@ -16,9 +16,9 @@ PATHWISE = "silent_gradients/estimators/pathwise.py"
 
 def edited(folder: Path, *edits: tuple[str, str, str]) -> Path:
     """A copy of the rooms that compute, in which texts of files are replaced (an empty text: at the end)."""
-    for file in code._modules(SOURCE).files.values():
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(SOURCE / file, folder / file)
+    for original in code._modules(SOURCE).files.values():
+        (folder / original).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SOURCE / original, folder / original)
     for file, old, new in edits:
         text = (folder / file).read_text() if (folder / file).exists() else ""
         assert old in text

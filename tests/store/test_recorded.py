@@ -66,8 +66,11 @@ def test_a_run_of_a_branch_is_taken_whole_or_not_at_all(repository, tiny, capsys
     assert store.names() == [run.name]
 
 
-def test_without_dvc_or_git_nothing_is_looked_for(tmp_path, monkeypatch):
+def test_without_dvc_or_git_nothing_is_looked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
+    for _ in range(3):
         take_recorded(RunStore(Path("results/store")), lambda names: dict.fromkeys(names, ""))
+        if (tmp_path / ".dvc").exists():
+            monkeypatch.setenv("PATH", str(tmp_path))  # in the third round git is not installed
         (tmp_path / ".dvc").mkdir(exist_ok=True)  # in the second round a folder of that name alone
+    assert capsys.readouterr().err == ""
