@@ -126,10 +126,6 @@ MISTAKES = {
         *SETTINGS,
         (file("results/pace.json", "{"), [], "results/pace.json: cannot be read"),
         (file("results/pace.json", "[]"), [], "results/pace.json: no measured pace"),
-        *(
-            (file("results/store/accepted.json", text), [], "accept again: silent-gradients accept")
-            for text in ("{", "{}", '{"accepted": [1]}')
-        ),
         (nothing, ["extra"], "unrecognized arguments: extra"),
     ),
     "status": (
@@ -167,11 +163,7 @@ MISTAKES = {
         (file("results"), [], "results: a file"),
         (damaged_selection, [], "cannot be read"),
         (file("results/gathered/ab.json", "{"), [], "results/gathered/ab.json: cannot be read"),
-        (
-            file("results/packs/seeds/ab.json", "{}"),
-            [],
-            "seeds/ab.json: none of the packs (KeyError('members')); delete",
-        ),
+        (file("results/packs/ab.json", "{}"), [], "ab.json: none of the packs (KeyError('members')); delete it"),
         (file("results/selections/ab.json", "[]"), [], "selections/ab.json: none of the selections (TypeError("),
     ),
     "download": (

@@ -33,4 +33,4 @@ def enough_space(folder: Path, needed: int = 0) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DataError(f"{folder}: its disk is full ({error.strerror}); {remedy}") from error
+        raise DataError(f"{error.filename or folder}: its disk is full ({error.strerror}); {remedy}") from error

@@ -256,6 +256,15 @@ def test_a_change_of_the_images_is_noticed_and_nothing_else(tmp_path, monkeypatc
     assert outdated(folder, source(tmp_path)) == [folder / "manifest.json", folder / "noise.json"]
 
 
+def test_images_are_read_where_no_record_can_be_kept(tmp_path, capsys):
+    write(tmp_path / "images", GREY)
+    (tmp_path / "raw").touch()
+    found = [source(tmp_path).sha256 for _ in range(2)]
+    assert capsys.readouterr().err.count("mine: what was found is not kept: [Errno ") == 2
+    (tmp_path / "raw").unlink()
+    assert found == [source(tmp_path).sha256] * 2
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"fingerprint": 3, "seen": {}}'])
 def test_a_damaged_record_is_made_again(tmp_path, content):
     write(tmp_path / "images", GREY)
@@ -424,6 +433,10 @@ ARRAYS: dict[str, Any] = {
     "four channels": ({"a": np.zeros((4, 4, 6, 4), np.uint8)}, r"with 1 or 3 channels, found \[4, 4, 6, 4\]"),
     "other names": ({"x": GREY, "y": GREY}, "expected the arrays train and test or x_train and x_test, .* found x, y"),
     "no array": ({}, "expected the arrays .*, found none"),
+    "one part of a split": (
+        {"x_train": GREY},
+        "expected the arrays .*, or a single one of another name, found x_train",
+    ),
     "no test images": ({"train": GREY, "test": GREY[:0]}, "10 images, 10 of them to train on and 0 to test on"),
     "no pixels": ({"a": GREY[:, :0]}, r"array a: expected \[n, height, width\], .*, found \[10, 0, 5\]"),
     "other test images": ({"train": GREY, "test": GREY[:, 1:]}, r"training images of .* test images of \(1, 5, 5\)"),

@@ -195,7 +195,10 @@ def _seen(name: str, own: OwnImages, raw: Path, prepared: Path) -> _Seen:
     fingerprint = _fingerprint(own, path)
     if (seen := _recorded(record, fingerprint)) is None:
         seen = _read_all(name, own)
-        write_json(record, {"fingerprint": fingerprint, "seen": asdict(seen)})
+        try:
+            write_json(record, {"fingerprint": fingerprint, "seen": asdict(seen)})
+        except OSError as error:  # a folder that is read-only; every call reads the images anew
+            print(f"{name}: what was found is not kept: {error}", file=sys.stderr)
         for note in seen.notes:
             print(f"{name}: {note}", file=sys.stderr, flush=True)
         # Printed once: prepare prints the notes of a record alone.
@@ -540,10 +543,11 @@ def _load(path: Path) -> dict[str, Images]:
             with content:
                 found = content.files
                 pair = next((pair for pair in PAIRS if {*pair} <= {*found}), None)
-                if pair is None and len(found) != 1:
+                if pair is None and (len(found) != 1 or any(found[0] in pair for pair in PAIRS)):
                     pairs = " or ".join(" and ".join(pair) for pair in PAIRS)
                     raise DataError(
-                        f"{path}: expected the arrays {pairs}, or a single one, found {', '.join(found) or 'none'}"
+                        f"{path}: expected the arrays {pairs}, or a single one of another name, found "
+                        f"{', '.join(found) or 'none'}"
                     )
                 parts = {_WHOLE: found[0]} if pair is None else dict(zip(_SPLITS, pair, strict=True))
                 return {part: _as_images(content[name], f"{path}, array {name}") for part, name in parts.items()}
