@@ -118,6 +118,11 @@ SETTINGS: tuple[Mistake, ...] = (
     (nothing, ["--settings", "[1]"], "--settings: expected a JSON object, got list"),
     (nothing, ["--settings", "{}"], "preset: expected one of ['small'], got None"),
     (file("results"), [], "results: a file, where the folder of the results should be"),
+    (
+        lambda: Path("results").symlink_to("disk"),
+        [],
+        "results: a link to disk, which is not there, where the folder of",
+    ),
     (nothing, ["--confg", "{}"], "unrecognized arguments: --confg {}"),
 )
 

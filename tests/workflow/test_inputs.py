@@ -168,7 +168,7 @@ def test_a_manifest_is_renewed_where_an_evaluation_is_by_other_settings(study):
     assert study.manifests("seeds", GROUP) == [str(path), renewal]
 
 
-@pytest.mark.parametrize("old", ["}", '"learning_rate"', '"run"', '"digits/fixed/reparameterization"', '"cells"'])
+@pytest.mark.parametrize("old", ["}", '"learning_rate"', '"status"', '"digits/fixed/reparameterization"', '"cells"'])
 def test_a_damaged_selection_stays_and_another_name_takes_its_place(study, waiting, old):
     usual = select(study)
     content = usual.read_text()

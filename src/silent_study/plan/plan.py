@@ -97,9 +97,18 @@ class Training:
 
 
 class Plan:
-    """The runs, packs and selections that validated settings lead to, with their paths in a folder of results."""
+    """The runs, packs and selections that validated settings lead to, with their paths in a folder of results.
+
+    Raises:
+        StoreError: The results are a file, or a link to nothing.
+    """
 
     def __init__(self, params: Params, results: Path = Path("results")) -> None:
+        if (results.exists() or results.is_symlink()) and not results.is_dir():
+            found, fix = "a file", "move it away"
+            if not results.exists():
+                found, fix = f"a link to {results.readlink()}, which is not there", "mount its disk, or remove the link"
+            raise StoreError(f"{results}: {found}, where the folder of the results should be; {fix}")
         self.params = params
         self.results = results
         self._section = cache(lambda cell: params.for_method(cell.experiment, cell.dataset, cell.method.name))
@@ -471,9 +480,7 @@ class Plan:
         try:
             selection: Selection = read_json(path)
             chosen = [(cell, selection["cells"][cell.name]) for cell in self.cells_of(round_, group)]
-            whole = all(
-                each["status"] and each["run"] and {*cell.axes} <= each["point"].keys() for cell, each in chosen
-            )
+            whole = all(each["status"] and {*cell.axes} <= each["point"].keys() for cell, each in chosen)
         except (StoreError, KeyError, TypeError, AttributeError):
             return None
         return selection if whole else None
