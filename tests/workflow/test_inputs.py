@@ -110,9 +110,9 @@ def test_a_cell_needs_the_grids_of_its_group_and_its_own_runs(folder):
     own = {"execution": {"packs": "cell"}, "experiments": {"fixed": {"digits": {"methods": methods}}}}
     study = Workflow({"preset": "small", **own}, lambda **_: None)
     chosen = {}
-    for cell in study.plan.cells():
-        point, run = study.plan.grid_runs(cell, {})[0]
-        chosen[cell.name] = {"status": "selected", "point": point, "run": run.name}
+    for planned in study.plan.cells():
+        point, run = study.plan.grid_runs(planned, {})[0]
+        chosen[planned.name] = {"status": "selected", "point": point, "run": run.name}
     write(study.plan.selection_path("baselines", GROUP, {}), {"cells": chosen})
 
     def cell(method):
