@@ -8,8 +8,9 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-# Snakemake's own message about a mistake in the YAML names neither the file nor the line.
-read_yaml(Path("params.yaml"))
+# Refuses mistakes in the YAML with file and line. Snakemake has read the files of --configfile, and takes 010 for 8.
+for file in ["params.yaml", *workflow.configfiles]:
+    read_yaml(Path(file))
 
 
 configfile: "params.yaml"

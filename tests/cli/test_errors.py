@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from silent_study.cli import failures, main
+from silent_study.data import prepare
 from silent_study.data.errors import DataError
 from silent_study.settings import SettingsError
 from silent_study.store.runs import StoreError
@@ -130,6 +132,24 @@ def test_a_missing_module_of_this_package_is_a_defect(here, fails):
 def test_ctrl_c_is_a_line(here, fails, capsys):
     assert fails(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "stopped: silent-gradients report was interrupted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_to_any_verb_leaves_no_part_of_a_file(here, monkeypatch, capsys, number):
+    monkeypatch.setattr(prepare, "evaluation_noise", lambda _shape: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert main(["dequantize", "digits"]) == 128 + number
+    assert capsys.readouterr().err == "stopped: silent-gradients dequantize was interrupted\n"
+    assert list((here / "data/prepared/digits").iterdir()) == []
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_error(closed):
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", PROGRAM, "completion", "bash"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert ("complete" in run.stdout) == (closed == "2>&-")
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(tmp_path):

@@ -118,6 +118,11 @@ SETTINGS: tuple[Mistake, ...] = (
     (nothing, ["--settings", "[1]"], "--settings: expected a JSON object, got list"),
     (nothing, ["--settings", "{}"], "preset: expected one of ['small'], got None"),
     (file("results"), [], "results: a file, where the folder of the results should be"),
+    (
+        lambda: Path("results").symlink_to("disk"),
+        [],
+        "results: a link to disk, which is not there, where the folder of",
+    ),
     (nothing, ["--confg", "{}"], "unrecognized arguments: --confg {}"),
 )
 
@@ -163,6 +168,8 @@ MISTAKES = {
         (file("results"), [], "results: a file"),
         (damaged_selection, [], "cannot be read"),
         (file("results/gathered/ab.json", "{"), [], "results/gathered/ab.json: cannot be read"),
+        (file("results/packs/ab.json", "{}"), [], "ab.json: none of the packs (KeyError('members')); delete it"),
+        (file("results/selections/ab.json", "[]"), [], "selections/ab.json: none of the selections (TypeError("),
     ),
     "download": (
         (nothing, [], "the following arguments are required: dataset"),

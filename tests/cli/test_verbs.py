@@ -240,6 +240,12 @@ def test_a_study_of_two_layers_comes_to_its_report(tmp_path, monkeypatch, capsys
     variance = pd.read_csv("results/tables/two-layer-gradient-variance.csv").set_index("method")["batch_mean"]
     assert (variance > 0).to_dict() == {method: not method.startswith("silent") for method in methods}
     assert "two-layer decoder" in Path("results/report.html").read_text()
+    # What is printed of the data is read through the same door as by trainings.
+    manifest = Path("data/prepared/digits/manifest.json")
+    manifest.write_text(manifest.read_text().replace("Digits 8x8", "Digits"))
+    capsys.readouterr()
+    assert main(["gather"]) == 1
+    assert f"{manifest}: expected a manifest as it was written" in capsys.readouterr().err
 
 
 def test_without_a_verb_it_is_a_usage_error(capsys):

@@ -134,6 +134,10 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(presets, tmp_path):
         # YAML reads these otherwise than most people do.
         ("seeds: [0]\nseeds: [1]\n", "the key 'seeds' is repeated in lines 1 and 2; remove one of them"),
         ("data: {mirror: a, mirror: b}\n", "the key 'mirror' is repeated in line 1; remove one of them"),
+        ("<<: {seeds: [0]}\n<<: {seeds: [1]}\n", "the key '<<' is repeated in lines 1 and 2; remove one of them"),
+        ("preset: small\nno: 3\n", "the key 'no' in line 2 is no text to YAML; put it in quotes"),
+        ("preset: small\ndata: {sets: {1: {path: x}}}\n", "the key '1' in line 2 is no text to YAML; put it in quotes"),
+        ("preset: small\n[seeds]: [0]\n", "the key in brackets in line 2 is no text to YAML; put it in quotes"),
         (
             "preset: small\nexecution: {time_limit: 12:00:00}\n",
             "YAML reads 12:00:00 in line 2 as a number in base 60; put it in quotes: '12:00:00'",
@@ -160,8 +164,12 @@ def test_a_time_limit_may_be_hours_minutes_and_seconds(presets, tmp_path):
     assert found.execution.time_limit == 90.5
     assert found.data.mirror == str(Path.home() / "mirror")
     assert resolve(presets, {"execution": {"time_limit": 12}}).execution.time_limit == 12
-    with pytest.raises(SettingsError, match=r"time_limit: expected a number, as in .*got '1:75:00'"):
-        resolve(presets, {"execution": {"time_limit": "1:75:00"}})
+    for text in ("1:75:00", "1:30", "90m", "1-00:00:00"):
+        with pytest.raises(
+            SettingsError, match=f"time_limit: expected minutes, or hours as a text 'h:mm:ss', got '{text}'"
+        ):
+            resolve(presets, {"execution": {"time_limit": text}})
+    assert resolve(presets, {"execution": {"time_limit": "1e1"}}).execution.time_limit == 10
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

@@ -1,5 +1,6 @@
 """The marker names one plan and one state of the code, and is intact until a gathered file or a run changes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from silent_study import params
 from silent_study.plan.plan import Plan
 from silent_study.report import gathered
+from silent_study.store.files import sha256_of
 
 ROOT = Path(__file__).parents[2]
 RUN = "digits/fixed/reparameterization/lr=0.001-0123456789ab"
@@ -50,6 +52,22 @@ def test_a_file_that_is_lost_or_edited_is_noticed(results, marker, name, change)
 def test_a_damaged_marker_is_not_intact(results, marker, content):
     marker.write_text(content)
     assert not gathered.is_intact(marker, results)
+
+
+def test_the_code_has_every_module_beside_the_report_that_it_imports():
+    package = Path(gathered.__file__).parents[1]
+    texts = "".join(path.read_text() for path in (package / "report").rglob("*.py"))
+    imported = {f"{name}.py" for name in re.findall(r"^ *from silent_study\.(\w+) import", texts, re.MULTILINE)}
+    assert imported & {path.name for path in package.glob("*.py")} == set(gathered.READ)
+
+
+@pytest.mark.parametrize("file", [*gathered.READ, "report/page.py", "report/templates/report.html.j2"])
+def test_an_edit_of_what_the_report_prints_is_other_code(monkeypatch, file):
+    before = gathered._sources_digest()
+    monkeypatch.setattr(gathered, "sha256_of", lambda path: "1" if path.as_posix().endswith(file) else sha256_of(path))
+    gathered._sources_digest.cache_clear()
+    assert gathered._sources_digest() != before
+    gathered._sources_digest.cache_clear()
 
 
 def test_another_plan_and_other_code_have_another_marker(tmp_path, monkeypatch):

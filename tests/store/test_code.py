@@ -16,8 +16,9 @@ PATHWISE = "silent_gradients/estimators/pathwise.py"
 
 def edited(folder: Path, *edits: tuple[str, str, str]) -> Path:
     """A copy of the rooms that compute, in which texts of files are replaced (an empty text: at the end)."""
-    for room in code.ROOMS:
-        shutil.copytree(SOURCE / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for original in code._modules(SOURCE).files.values():
+        (folder / original).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SOURCE / original, folder / original)
     for file, old, new in edits:
         text = (folder / file).read_text() if (folder / file).exists() else ""
         assert old in text
@@ -33,6 +34,17 @@ NOTICED = {
     "the reader of batches": ("silent_study/data/batches.py", "squares - total**2", "squares - total**3"),
     "the reader of arrays": ("silent_study/data/prepared.py", "self.train[: images - holdout]", "self.train[:images]"),
     "an import": ("silent_study/training/optimizer.py", "import torch\n", "import numpy as torch\n"),
+    "a rule among the settings": ("silent_study/settings.py", "TOLERANCE = 0.005", "TOLERANCE = 0.01"),
+    "a default of a setting": (
+        "silent_study/settings.py",
+        "kl_warmup_epochs: float = 0.0",
+        "kl_warmup_epochs: float = 1.0",
+    ),
+    "what a package does when it is imported": (
+        "silent_gradients/__init__.py",
+        "",
+        "torch.set_default_dtype(torch.half)\n",
+    ),
 }
 UNNOTICED = {
     "a comment": (PATHWISE, "@register", "# why\n@register"),
@@ -63,6 +75,16 @@ def test_an_edit_of_what_computes_changes_the_code_of_a_training(tmp_path, edit)
 @pytest.mark.parametrize("edit", UNNOTICED.values(), ids=UNNOTICED)
 def test_other_edits_do_not(tmp_path, edit):
     assert training_code("reparameterization", edited(tmp_path, edit)) == training_code("reparameterization")
+
+
+def test_a_module_that_is_imported_for_its_effect_alone_changes_the_code(tmp_path):
+    imports = "import silent_gradients.change\nimport silent_gradients.networks\n"
+    source = edited(
+        tmp_path,
+        ("silent_gradients/schedules.py", "", imports),
+        ("silent_gradients/change.py", "", "torch.manual_seed(1)\n"),
+    )
+    assert "silent_gradients/change.py" in training_code("reparameterization", source)["files"]
 
 
 def test_moved_definitions_keep_the_digest(tmp_path):
@@ -115,10 +137,11 @@ def test_every_function_that_a_training_and_an_evaluation_execute_is_in_their_co
     reached = {
         (str(SOURCE / module.replace(".", "/")), name) for module, name in code._modules(SOURCE).reached(entries)
     }
+    rooms = {SOURCE / file for file in code._modules(SOURCE).files.values()}
     computing = {
         (file.removesuffix(".py").removesuffix("/__init__"), name)
         for file, name in executed
-        if any(Path(file).is_relative_to(SOURCE / room) for room in code.ROOMS) and not name.startswith("<")
+        if Path(file) in rooms and not name.startswith("<")
     }
     assert len(computing) > 40
     assert computing <= reached, computing - reached

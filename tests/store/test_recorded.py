@@ -32,7 +32,8 @@ def repository(tmp_path, monkeypatch):
     return run
 
 
-def test_a_run_of_a_branch_is_taken_whole_or_not_at_all(repository, tiny, capsys):
+@pytest.mark.parametrize("name", ["branch", "tag", "annotated tag"])
+def test_a_run_of_a_branch_is_taken_whole_or_not_at_all(repository, tiny, capsys, name):
     store = RunStore(Path("results/store"))
     run, other, stale = runs = [tiny.settings(seed=seed) for seed in range(3)]
     repository("git", "commit", "--quiet", "--allow-empty", "--message=nothing is recorded")
@@ -47,13 +48,18 @@ def test_a_run_of_a_branch_is_taken_whole_or_not_at_all(repository, tiny, capsys
     repository("git", "add", "--all")
     repository("git", "commit", "--quiet", "--message=three runs")
     repository("git", "checkout", "--quiet", "main")
+    if name != "branch":
+        how = ["--annotate", "--message=release"] if name == "annotated tag" else []
+        repository("git", "tag", *how, "v1", "theirs")
+        repository("git", "branch", "--quiet", "--delete", "--force", "theirs")
+    theirs = "theirs" if name == "branch" else "v1"
     ids = {settings.name: settings.id for settings in runs}
     for name in ids:
         assert store.remove(name)
 
     take_recorded(store, lambda names: {name: ids[name] for name in names if name != other.name})
 
-    assert "1 run of theirs taken" in capsys.readouterr().err
+    assert f"1 run of {theirs} taken" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in store.folder(run.name).iterdir()} == files
     assert store.names() == [run.name]
     # What the cache has lost is trained, and said.
@@ -62,12 +68,15 @@ def test_a_run_of_a_branch_is_taken_whole_or_not_at_all(repository, tiny, capsys
             path.chmod(0o644)
             path.unlink()
     take_recorded(store, lambda names: {name: ids[name] for name in names})
-    assert "what theirs recorded with DVC cannot be read, so it is not reused" in capsys.readouterr().err
+    assert f"what {theirs} recorded with DVC cannot be read, so it is not reused" in capsys.readouterr().err
     assert store.names() == [run.name]
 
 
-def test_without_dvc_or_git_nothing_is_looked_for(tmp_path, monkeypatch):
+def test_without_dvc_or_git_nothing_is_looked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
+    for _ in range(3):
         take_recorded(RunStore(Path("results/store")), lambda names: dict.fromkeys(names, ""))
+        if (tmp_path / ".dvc").exists():
+            monkeypatch.setenv("PATH", str(tmp_path))  # in the third round git is not installed
         (tmp_path / ".dvc").mkdir(exist_ok=True)  # in the second round a folder of that name alone
+    assert capsys.readouterr().err == ""

@@ -10,7 +10,8 @@ from silent_study.evaluation import runs as evaluations
 from silent_study.jobs import pack as jobs
 from silent_study.settings import EvaluationSettings
 from silent_study.store import stale
-from silent_study.store.runs import CODE, EVALUATION, RunStore, StoreError, write_json
+from silent_study.store.files import write_text_atomically
+from silent_study.store.runs import ACCEPTED, CODE, EVALUATION, RunStore, StoreError, write_json
 from silent_study.training.loop import Interrupted
 
 ASKED = EvaluationSettings(samples=2, variance_images=4, variance_draws=2, reconstructions=2)
@@ -78,6 +79,13 @@ def test_acceptances_chain(store):
     assert store.equal_codes("a") == {"a", "b", "c", "d"}
     assert store.equal_codes("y") == {"x", "y"}
     assert store.equal_codes("z") == {"z"}
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"accepted": [1]}'])
+def test_a_damaged_list_of_acceptances_names_what_to_do(store, content):
+    write_text_atomically(store.root / ACCEPTED, content)
+    with pytest.raises(StoreError, match=r"accepted\.json: .*; delete it, then accept again: silent-gradients accept"):
+        store.equal_codes("a")
 
 
 def test_a_job_neither_takes_nor_continues_runs_of_another_code(tiny, store, pack, edit, cpu_command, capsys):

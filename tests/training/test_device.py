@@ -127,6 +127,20 @@ print({backend.fp32_precision for backend in FLOAT32_BACKENDS}, torch.backends.c
     assert "NVIDIA_TF32_OVERRIDE=0" in done.stderr
 
 
+@pytest.mark.parametrize("variable", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_float32_is_float32_on_a_cpu_whatever_the_environment_sets(variable):
+    code = """
+from silent_study.jobs.lease import leased_device
+with leased_device():
+    import torch
+    torch.nn.functional.conv2d(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 3, 3))
+"""
+    environment = os.environ | {variable: "BF16", "ONEDNN_VERBOSE": "1", "SILENT_GRADIENTS_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    (convolution,) = (line for line in done.stdout.splitlines() if ",convolution," in line)
+    assert "fpmath" not in convolution
+
+
 def test_tf32_is_on_inside_alone():
     convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     configure_torch()

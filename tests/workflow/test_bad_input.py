@@ -34,6 +34,13 @@ def test_settings_that_cannot_be_are_named(finished, repository, text, messages)
     assert repository.times() == finished.times()
 
 
+def test_a_configfile_is_read_as_strictly_as_params_yaml(finished, repository):
+    (repository.root / "other.yaml").write_text("protocol: paper\nseeds: [010]\n")
+    output = repository.fail("snakemake", "--dry-run", "--configfile", "other.yaml", "--", "all")
+    assert "other.yaml: YAML reads 010 in line 2 as an octal number; write it without the leading zero" in output
+    assert repository.times() == finished.times()
+
+
 def verification_error(repository):
     """Return the lines of the message with which the gathering refuses the store."""
     with pytest.raises(StoreError) as error:

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -48,6 +50,21 @@ def test_every_requirement_has_a_pin_that_satisfies_it(requirement):
 def test_pins_are_versions_and_name_no_host():
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         assert line.startswith("#") or re.fullmatch(r"[a-z0-9][a-z0-9.-]*==[0-9][0-9a-z.!+]*", line), line
+
+
+def test_the_set_up_of_a_laptop_installs_the_workflow_alone(tmp_path):
+    """In a folder with spaces in its path, too; the tests add what they need."""
+    folder = tmp_path / "a clone of mine"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+
+    def installed(target):
+        shown = subprocess.run(["make", "-n", target], cwd=folder, capture_output=True, text=True, check=True).stdout
+        return re.findall(r"install .* -e '\.\[(.*)\]'", shown)
+
+    assert installed("quickstart") == ["workflow"]
+    assert installed("test") == ["workflow", "workflow,dev,slurm,docs"]
 
 
 def test_training_needs_torch_and_numpy_only():

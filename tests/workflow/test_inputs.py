@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ PRESET = {
     "experiments": {"fixed": {"digits": section(["reparameterization"], grid={"learning_rate": [0.001]})}},
 }
 GROUP = "digits/fixed"
+ROOT = Path(__file__).parents[2]
 
 
 class Waits(Exception):
@@ -103,6 +105,37 @@ def test_a_pack_that_the_settings_do_not_have_is_an_error(study):
         study.pack(SimpleNamespace(round="baselines", group=GROUP, id="0123"))
 
 
+def test_a_cell_needs_the_grids_of_its_group_and_its_own_runs(folder):
+    methods = ["reparameterization", "silent-gaussian"]
+    own = {"execution": {"packs": "cell"}, "experiments": {"fixed": {"digits": {"methods": methods}}}}
+    study = Workflow({"preset": "small", **own}, lambda **_: None)
+    chosen = {}
+    for planned in study.plan.cells():
+        point, run = study.plan.grid_runs(planned, {})[0]
+        chosen[planned.name] = {"status": "selected", "point": point, "run": run.name}
+    write(study.plan.selection_path("baselines", GROUP, {}), {"cells": chosen})
+
+    def cell(method):
+        return study.cell(SimpleNamespace(dataset="digits", experiment="fixed", method=method))
+
+    first, second = ({*cell(method)} for method in methods)
+    assert first & second == {*study.manifests("baselines", GROUP)}
+    assert first | second == {*study.manifests("baselines", GROUP), *study.manifests("seeds", GROUP)}
+    assert len(first) == len(second) == 3
+    with pytest.raises(
+        StoreError, match=r"has no cell digits/fixed/silent-gausian \(did you mean 'digits/fixed/silent-g"
+    ):
+        cell("silent-gausian")
+
+
+def test_the_gathering_asks_a_scheduler_for_more_time_than_it_grants_by_default():
+    rules, profile = (
+        Path(ROOT, name).read_text() for name in ("workflow/rules/report.smk", "profiles/slurm/profile.yaml")
+    )
+    (own,), (default,) = re.findall(r"runtime=(\d+),", rules), re.findall(r"runtime=(\d+)$", profile, re.MULTILINE)
+    assert int(own) >= 4 * int(default)
+
+
 def test_prepared_data_of_another_version_are_renewed(study):
     assert len(study.prepared("digits")) == 5  # missing files need no renewal
     source = study.plan.params.sources["digits"]
@@ -135,10 +168,12 @@ def test_a_manifest_is_renewed_where_an_evaluation_is_by_other_settings(study):
     assert study.manifests("seeds", GROUP) == [str(path), renewal]
 
 
-def test_a_damaged_selection_stays_and_another_name_takes_its_place(study, waiting):
+@pytest.mark.parametrize("old", ["}", '"learning_rate"', '"status"', '"digits/fixed/reparameterization"', '"cells"'])
+def test_a_damaged_selection_stays_and_another_name_takes_its_place(study, waiting, old):
     usual = select(study)
     content = usual.read_text()
-    usual.write_text(content[:-9])
+    assert old in content
+    usual.write_text(content.replace(old, '"x"' if old.startswith('"') else "[1"))
     with pytest.raises(Waits):
         study.manifests("seeds", GROUP)
     other = usual.with_name(f"{usual.stem}-1.json")

@@ -11,16 +11,21 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from silent_study.cli import data, runs, shell, study
 from silent_study.cli.exits import EXITS, SIGNAL_BASE, USAGE
 from silent_study.cli.failures import TRACEBACK_VARIABLE, report
 from silent_study.cli.parsing import ExamplesFormatter, OneLineParser, as_examples, study_folder
+from silent_study.jobs.stopping import interrupted_by_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed: the next file that is opened would take its place
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
     words, made = sys.argv[1:] if arguments is None else arguments, parser()
     if not words:
         made.print_help(sys.stderr)
@@ -29,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         # The verb's parser has the options to suggest.
         options.parser.unrecognized(unknown)
-    with contextlib.chdir(study_folder() if options.in_study else "."):
+    with contextlib.chdir(study_folder() if options.in_study else "."), interrupted_by_signals():
         return _run(options)
 
 
@@ -40,9 +45,9 @@ def _run(options: argparse.Namespace) -> int:
     except BrokenPipeError:  # for instance after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SIGNAL_BASE + signal.SIGPIPE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print(f"stopped: silent-gradients {options.verb} was interrupted", file=sys.stderr)
-        return SIGNAL_BASE + signal.SIGINT
+        return SIGNAL_BASE + (interrupt.args or (signal.SIGINT,))[0]
     except Exception as error:  # noqa: BLE001 - reported, with a traceback in a file if it was not expected
         return report(error, options.verb, shown=options.traceback)
     return code

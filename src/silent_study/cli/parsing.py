@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from silent_study.cli.exits import USAGE
 from silent_study.settings import read_json_object
-from silent_study.store.runs import StoreError
 from silent_study.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -187,11 +186,4 @@ def load_plan(options: argparse.Namespace) -> Plan:
     from silent_study.params import presets_folder, resolve
     from silent_study.plan.plan import Plan
 
-    check_results(options.results)
     return Plan(resolve(own_settings(options), presets_folder()), options.results)
-
-
-def check_results(results: Path) -> None:
-    """Raise ``StoreError`` if the folder of the results is a file."""
-    if results.exists() and not results.is_dir():
-        raise StoreError(f"{results}: a file, where the folder of the results should be; move it away")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, get_args
 
 from silent_study.cli.parsing import (
     add_verb,
-    check_results,
     given_path,
     load_plan,
     own_settings,
@@ -348,7 +347,6 @@ def _prune(options: argparse.Namespace) -> int:
     """
     from silent_study.progress.prune import Pruning, lines_for_dvc
 
-    check_results(Path("results"))
     pruning = Pruning.of(Path("results"), options.keep)
     print(pruning.overview())
     if options.delete:

@@ -33,4 +33,5 @@ def enough_space(folder: Path, needed: int = 0) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise DataError(f"{folder}: its disk is full ({error.strerror}); {remedy}") from error
+        where = Path(error.filename).parent if error.filename else folder  # of a temporary file, another disk
+        raise DataError(f"{where}: its disk is full ({error.strerror}); {remedy}") from error

@@ -194,17 +194,12 @@ def evaluation_noise(
 
 def open_arrays(folder: Path, expected_sha256: str | None = None) -> tuple[Images, Images, Manifest]:
     """Return the verified training and test images of a folder and its manifest; see ``PreparedData.open``."""
-    manifest = manifest_of(folder)
+    manifest = manifest_of(folder, expected_sha256)
     remedy = _remedy("prepare", manifest["name"])
     train, test = (_open_array(folder / file, manifest["files"].get(file), remedy) for file in (TRAIN, TEST))
     counts, shape = manifest["counts"], manifest["shape"]
     if [list(train.shape), list(test.shape)] != [[counts["train"], *shape], [counts["test"], *shape]]:
         raise DataError(f"{folder / MANIFEST}: it describes other arrays than those beside it; {remedy}")
-    if expected_sha256 not in (None, manifest["sha256"]):
-        raise DataError(
-            f"{folder}: expected {manifest['name']} with sha256 {expected_sha256}, found {manifest['sha256']}; "
-            f"{remedy}, or plan again if the data set was changed on purpose"
-        )
     return train, test, manifest
 
 
@@ -218,13 +213,18 @@ def open_noise(folder: Path) -> tuple[Noise, NoiseManifest]:
     return noise, manifest
 
 
-def manifest_of(folder: Path) -> Manifest:
-    """Read the manifest of a prepared data set without its arrays.
+def manifest_of(folder: Path, expected_sha256: str | None = None) -> Manifest:
+    """Read the manifest of a prepared data set without its arrays; ``expected_sha256`` as of ``PreparedData.open``.
 
     Raises:
-        DataError: It is missing or altered.
+        DataError: It is missing or altered, or of another data set.
     """
     manifest: Manifest = _read_manifest(folder / MANIFEST, set(Manifest.__annotations__), "prepare")
+    if expected_sha256 not in (None, manifest["sha256"]):
+        raise DataError(
+            f"{folder}: expected {manifest['name']} with sha256 {expected_sha256}, found {manifest['sha256']}; "
+            f"{_remedy('prepare', manifest['name'])}, or plan again if the data set was changed on purpose"
+        )
     return manifest
 
 

@@ -9,12 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from silent_study.data.source import Source
 from silent_study.data.sources import SOURCES
 from silent_study.settings import EvaluationSettings, RunSettings, digest
 from silent_study.store.packs import PackSpec
-from silent_study.store.runs import StoreError, as_json, read_json
+from silent_study.store.runs import as_json, read_as
 
 PACE = "pace.json"
 """Name of the file in the results."""
@@ -88,12 +89,12 @@ class Pace:
         """
         if not path.exists():
             return None
-        document = read_json(path)
-        try:
+
+        def pace(document: Any) -> Pace:
             steps = {key: Steps(**times) for key, times in document["steps"].items()}
             return cls(**{**document, "steps": steps}, sources=sources)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise StoreError(f"{path}: no measured pace ({error}); measure again: silent-gradients pace") from error
+
+        return read_as(path, pace, "no measured pace", "measure again: silent-gradients pace")
 
     def to_json(self) -> str:
         """Return the content of the file."""

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -60,6 +60,20 @@ class StopSignal:
             yield
         finally:
             self._nothing_to_save = False
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Have signals raise KeyboardInterrupt with their number inside the block, so that no part of a file is left."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    with ExitStack() as undone:
+        if threading.current_thread() is threading.main_thread():
+            for number in [*_requests(), FORWARDED]:
+                undone.callback(signal.signal, number, signal.signal(number, interrupt))
+        yield
 
 
 def exit_on_signals() -> None:

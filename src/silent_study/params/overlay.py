@@ -14,7 +14,7 @@ from silent_study.data.sources import SOURCES
 from silent_study.params.errors import require_known
 from silent_study.settings import EXPERIMENTS, SettingsError, read_json_object
 
-_MERGE = "tag:yaml.org,2002:merge"
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 _NAME = re.compile("[a-z][a-z0-9_]{0,39}")
 _BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
@@ -52,20 +52,21 @@ class _RefusedError(yaml.YAMLError):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses what YAML 1.1 reads in surprising ways: repeated keys, integers with leading zeros or in base 60."""
+    """Refuses what YAML 1.1 reads in surprising ways: keys that are repeated or no text, numbers in other bases."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Compose a mapping; raises ``_RefusedError`` for a repeated key, of which YAML takes the last."""
+        """Compose a mapping; raises ``_RefusedError`` for a key that is no text (``no``) or repeats another."""
         node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, Any], int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
-                continue
-            line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
-            if first is not None:
+            line, scalar = key.start_mark.line + 1, isinstance(key, yaml.ScalarNode)
+            if not scalar or key.tag not in (_TEXT, _MERGE):
+                named = repr(key.value) if scalar else "in brackets"
+                raise _RefusedError(f"the key {named} in line {line} is no text to YAML; put it in quotes")
+            if (first := lines.get(key.value)) is not None:
                 where = f"lines {first} and {line}" if first != line else f"line {line}"
                 raise _RefusedError(f"the key {key.value!r} is repeated in {where}; remove one of them")
-            lines[key.tag, key.value] = line
+            lines[key.value] = line
         return node
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:

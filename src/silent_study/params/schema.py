@@ -47,9 +47,15 @@ _DURATION = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
 
 
 def _minutes(value: Any) -> Any:
-    """Convert a text ``h:mm:ss`` to minutes; leave everything else as it is."""
-    parts = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    return value if parts is None else 60 * int(parts[1]) + int(parts[2]) + int(parts[3]) / 60
+    """Convert a text, a number or ``h:mm:ss``, to minutes; leave everything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if parts := _DURATION.fullmatch(value):
+        return 60 * int(parts[1]) + int(parts[2]) + int(parts[3]) / 60
+    try:
+        return float(value)
+    except ValueError:
+        raise PydanticCustomError("duration", "expected minutes, or hours as a text 'h:mm:ss'") from None
 
 
 Rate = PositiveFloat

@@ -97,9 +97,18 @@ class Training:
 
 
 class Plan:
-    """The runs, packs and selections that validated settings lead to, with their paths in a folder of results."""
+    """The runs, packs and selections that validated settings lead to, with their paths in a folder of results.
+
+    Raises:
+        StoreError: The results are a file, or a link to nothing.
+    """
 
     def __init__(self, params: Params, results: Path = Path("results")) -> None:
+        if (results.exists() or results.is_symlink()) and not results.is_dir():
+            found, fix = "a file", "move it away"
+            if not results.exists():
+                found, fix = f"a link to {results.readlink()}, which is not there", "mount its disk, or remove the link"
+            raise StoreError(f"{results}: {found}, where the folder of the results should be; {fix}")
         self.params = params
         self.results = results
         self._section = cache(lambda cell: params.for_method(cell.experiment, cell.dataset, cell.method.name))
@@ -421,7 +430,7 @@ class Plan:
         usual = self.selection_file(round_, group, selections)
         names = chain([usual.name], (f"{usual.stem}-{number}.json" for number in count(1)))
         paths = map(usual.with_name, names)
-        return next(path for path in paths if not path.exists() or _read_selection(path) is not None)
+        return next(path for path in paths if not path.exists() or self._read(path, round_, group) is not None)
 
     def selected(self, round_: Round, group: str, selections: Selections) -> Selections:
         """Read the selection of a group's grid round; ``selections`` are those of the rounds before.
@@ -430,7 +439,7 @@ class Plan:
             SelectionMissingError: It has not been made yet, or its file is damaged.
         """
         path = self.selection_path(round_, group, selections)
-        found = _read_selection(path)
+        found = self._read(path, round_, group)
         if found is None:
             raise SelectionMissingError(f"{path}: not made yet; run: snakemake --cores all {path}")
         return found["cells"]
@@ -466,17 +475,18 @@ class Plan:
                 found[cell.name] = {"status": "selected", "point": points[0]}
         return found
 
+    def _read(self, path: Path, round_: Round, group: str) -> Selection | None:
+        """Return the content of a selection; None if it is missing or damaged."""
+        try:
+            selection: Selection = read_json(path)
+            chosen = [(cell, selection["cells"][cell.name]) for cell in self.cells_of(round_, group)]
+            whole = all(each["status"] and {*cell.axes} <= each["point"].keys() for cell, each in chosen)
+        except (StoreError, KeyError, TypeError, AttributeError):
+            return None
+        return selection if whole else None
+
     def _selected(self, selections: Selections, cell: Cell) -> Mapping[str, Any]:
         if cell.name not in selections:
             round_ = "baselines" if cell.method.baseline is None else "guided"
             raise SelectionMissingError(f"{cell.group}: the selection of the {round_} round has not been made yet")
         return selections[cell.name]
-
-
-def _read_selection(path: Path) -> Selection | None:
-    """Return the content of a selection; None if it is missing or damaged."""
-    try:
-        selection: Selection = read_json(path)
-    except StoreError:
-        return None
-    return selection if isinstance(selection, dict) and isinstance(selection.get("cells"), dict) else None

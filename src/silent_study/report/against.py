@@ -18,6 +18,7 @@ from silent_study.report.cells import rank
 from silent_study.report.page import render_table
 from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, number
 from silent_study.settings import EXPERIMENTS
+from silent_study.store.files import write_text_atomically
 from silent_study.store.runs import StoreError, read_json
 
 METRICS = "metrics.json"
@@ -35,7 +36,7 @@ def write_against(revision: str, results: Path) -> Path:
         raise StoreError(f"{here}: not written yet; run: snakemake --cores all --resources gpu=8 all")
     table = against(read_json(here), _at(revision, here), revision)
     path = results / f"against-{revision.replace('/', '-')}.html"
-    path.write_text(render_table(table), encoding="utf-8")
+    write_text_atomically(path, render_table(table))
     return path
 
 

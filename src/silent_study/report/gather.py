@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from silent_study.data.prepare import PREPARED
+from silent_study.data.prepared import manifest_of
 from silent_study.evaluation.known_limits import kept_factor_analysis
 from silent_study.evaluation.latents import kept_latents
 from silent_study.plan.plan import ROUNDS, Plan, Selections
@@ -29,7 +30,7 @@ from silent_study.settings import EXPERIMENTS
 from silent_study.store.files import write_bytes_atomically
 from silent_study.store.manifests import verified_runs
 from silent_study.store.provenance import source_revision
-from silent_study.store.runs import as_json, read_json
+from silent_study.store.runs import as_json
 
 LARGEST_FACTOR_ANALYSIS = 4096
 """Most dimensions of images whose factor analysis is computed: it decomposes D x D matrices many times."""
@@ -51,6 +52,7 @@ def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> str:
 
     Raises:
         StoreError: A run is missing, altered or foreign, or a selection is not what the grid leads to.
+        DataError: The manifest of a prepared data set is missing, altered or that of other data.
     """
     selections = plan.selections("seeds")
     records = list(_records(plan, selections))
@@ -180,7 +182,7 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any], r
             for cell in planned
         },
         seeds=tuple(plan.params.seeds),
-        datasets={name: read_json(PREPARED / name / "manifest.json") for name in plan.datasets()},
+        datasets={name: manifest_of(PREPARED / name, plan.params.sources[name].sha256) for name in plan.datasets()},
         revision=source_revision()["revision"],
         overrides=overrides,
         factor_analysis=_factor_analysis(plan),

@@ -13,6 +13,9 @@ from silent_study.store.documents import Gathered
 from silent_study.store.files import sha256_of
 from silent_study.store.runs import RECORD, StoreError, read_json, write_json
 
+READ = ("methods.py", "paper.py", "settings.py", "words.py")
+"""Modules beside the report's, with the titles, published numbers and words that it prints."""
+
 
 def marker_of(plan: Plan, selections: Selections) -> Path:
     """Return where the marker of a plan lies; the path carries the id of the plan and the digest of the report's code.
@@ -70,9 +73,9 @@ def _record(results: Path, run: str) -> Path:
 @cache
 def _sources_digest() -> str:
     """Return the digest of the code that computes and writes tables, figures, the report and the marker."""
-    package = Path(__file__).parent
-    report = (path for path in package.rglob("*") if path.suffix in {".py", ".j2", ".css", ".js"})
+    package = Path(__file__).parents[1]
+    report = (path for path in (package / "report").rglob("*") if path.suffix in {".py", ".j2", ".css", ".js"})
     digest = hashlib.sha256("".join(kept_code(entry)["digest"] for entry in (LATENTS, LIMITS)).encode())
-    for path in sorted(report):
+    for path in sorted([*report, *(package / module for module in READ)]):
         digest.update(f"{path.relative_to(package).as_posix()} {sha256_of(path)}\n".encode())
     return digest.hexdigest()

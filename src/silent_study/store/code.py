@@ -19,8 +19,11 @@ from silent_study.store.documents import Code
 SOURCE = Path(__file__).resolve().parents[2]
 """Folder of the packages."""
 
-ROOMS = ("silent_gradients", "silent_study/data", "silent_study/evaluation", "silent_study/training")
-"""Folders, below ``SOURCE``, of the code that computes numbers."""
+ROOMS = (
+    *("silent_gradients/**/*.py", "silent_study/data/**/*.py", "silent_study/evaluation/**/*.py"),
+    *("silent_study/training/**/*.py", "silent_study/settings.py"),
+)
+"""Files, below ``SOURCE``, of the code that computes numbers."""
 
 TRAINING = tuple(f"silent_study.training.{module}" for module in ("device", "loop", "stack", "steps"))
 EVALUATION = ("silent_study.evaluation.runs",)
@@ -91,7 +94,7 @@ class _Modules(dict[str, _Module]):
 
     def __init__(self, source: Path) -> None:
         self.source = source
-        files = (path.relative_to(source) for room in ROOMS for path in (source / room).rglob("*.py"))
+        files = (path.relative_to(source) for room in ROOMS for path in source.glob(room))
         self.files = {".".join(file.with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
     def __missing__(self, name: str) -> _Module:
@@ -126,8 +129,12 @@ class _Modules(dict[str, _Module]):
             if not name:
                 to_visit += [(module, each) for each in here.definitions]
             elif name in here.definitions:
-                found |= {(module, name), (module, EFFECTS)}
-                for definition in here.definitions[name] + here.definitions[EFFECTS]:
+                found.add((module, name))
+                # Whatever is imported is executed: the module, its packages and what it imports itself.
+                executed = [module, module.rpartition(".")[0]]
+                executed += [of for of, _ in here.imported.values()] if name == EFFECTS else []
+                to_visit += [(each, EFFECTS) for each in executed]
+                for definition in here.definitions[name]:
                     for first, attribute in definition.named:
                         of, there = (module, first) if first in here.definitions else here.imported.get(first, ("", ""))
                         to_visit.append((of, there or attribute))
@@ -150,8 +157,8 @@ class _Modules(dict[str, _Module]):
         """Return the code that entry points reach."""
         texts: dict[str, set[str]] = {}
         for module, name in self.reached(entries):
-            of_file = texts.setdefault(self[module].file, set())
-            of_file |= {definition.text for definition in self[module].definitions[name]}
+            if definitions := self[module].definitions[name]:
+                texts.setdefault(self[module].file, set()).update(each.text for each in definitions)
         files = {file: _digest(texts[file]) for file in sorted(texts)}
         return {"digest": _digest(set().union(*texts.values())), "files": files}
 
@@ -174,8 +181,9 @@ def _imported(body: Iterable[ast.stmt], known: Container[str]) -> Iterator[tuple
                     (whole, "") if whole in known else (statement.module or "", alias.name),
                 )
         elif isinstance(statement, ast.Import):
-            for alias in statement.names:  # `import a.b` binds the package `a`
+            for alias in statement.names:  # `import a.b` binds the package `a`; no name has the dots of the module
                 yield alias.asname or alias.name.partition(".")[0], (alias.name, "")
+                yield alias.name, (alias.name, "")
         for block in ("body", "orelse", "finalbody", "handlers"):
             yield from _imported(getattr(statement, block, ()), known)
 

@@ -19,6 +19,7 @@ from silent_study.store.runs import (
     RunStore,
     StoredRun,
     StoreError,
+    read_as,
     read_json,
     read_unchanged,
 )
@@ -51,10 +52,13 @@ def naming_runs(results: Path) -> Iterator[tuple[Path, list[str]]]:
     Raises:
         StoreError: One of them cannot be read.
     """
-    for path in sorted(results.glob("packs/**/*.json")):
-        yield path, [member["name"] for member in read_json(path)["members"]]
-    for path in sorted(results.glob("selections/**/*.json")):
-        yield path, [chosen["run"] for chosen in read_json(path)["cells"].values()]
+    kinds: dict[str, Callable[[Any], list[str]]] = {
+        "packs": lambda found: [member["name"] for member in found["members"]],
+        "selections": lambda found: [chosen["run"] for chosen in found["cells"].values()],
+    }
+    for kind, names in kinds.items():
+        for path in sorted(results.glob(f"{kind}/**/*.json")):
+            yield path, read_as(path, names, f"none of the {kind}", "delete it: the workflow makes it again")
 
 
 def verified_runs(

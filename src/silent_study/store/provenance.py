@@ -81,16 +81,17 @@ def source_revision(source: Path = SOURCE) -> Source:
     """
     if (source / REVISION).exists():
         return read_json(source / REVISION)
-    revision = _git(source, "log", "-1", "--format=%H", "--", ".")
+    revision = git("log", "-1", "--format=%H", "--", ".", folder=source)
     if not revision:
         return {"revision": None, "modified": None}
-    changed = _git(source, "status", "--porcelain", "--untracked-files=no", "--", ".")
-    return {"revision": revision, "modified": None if changed is None else bool(changed)}
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", folder=source)
+    return {"revision": revision.strip(), "modified": None if changed is None else bool(changed)}
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def git(*arguments: str, folder: Path = Path(), text: str = "") -> str | None:
+    """Return what git prints in a folder, given a text as input; None where it fails or is not installed."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()

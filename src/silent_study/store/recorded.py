@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from silent_study.store.locks import claimed
 from silent_study.store.manifests import check_evaluation
+from silent_study.store.provenance import git
 from silent_study.store.runs import RECORD, UNFINISHED, RunStore, StoreError
 from silent_study.store.stale import is_evaluated_now, is_trained_now, remove_evaluation
 from silent_study.words import counted
@@ -41,15 +41,15 @@ def _recording_revisions(folder: Path) -> dict[str, str]:
         return {}
     import yaml
 
-    prefix = _git("rev-parse", "--show-prefix").strip()
-    listing = _git("for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads", "refs/tags", "refs/remotes")
+    prefix = _prefix()
+    listing = git("for-each-ref", "--format=%(refname:short) %(objectname)", "refs/heads", "refs/tags", "refs/remotes")
+    if listing is None:  # outside of a checkout, or without git
+        return {}
     revisions = [("HEAD", "HEAD"), *(tuple(line.split()) for line in listing.splitlines())]
     asked = "".join(f"{commit}:{prefix}{LOCK}\n" for _, commit in revisions)
     # One line each; "missing" where a revision lacks the file.
-    blobs = _git("cat-file", "--batch-check=%(objectname)", text=asked).splitlines()
-    if not blobs:  # no checkout
-        return {}
-    contents = {blob: _git("cat-file", "blob", blob) for blob in set(blobs) if " " not in blob}
+    blobs = (git("cat-file", "--batch-check=%(objectname)", text=asked) or "").splitlines()
+    contents = {blob: git("cat-file", "blob", blob) or "" for blob in set(blobs) if " " not in blob}
     found: dict[str, tuple[str, str]] = {}
     for (name, commit), blob in zip(revisions, blobs, strict=True):
         stages = (yaml.safe_load(contents.get(blob, "")) or {}).get("stages", {})
@@ -59,16 +59,16 @@ def _recording_revisions(folder: Path) -> dict[str, str]:
     return dict(found.values())
 
 
-def _git(*arguments: str, text: str = "") -> str:
-    """Return what git prints; "" where it fails, as outside of a checkout."""
-    return subprocess.run(["git", *arguments], input=text, capture_output=True, text=True, check=False).stdout
+def _prefix() -> str:
+    """Return the path of the working folder below the top of its checkout, with a slash at its end, if there is one."""
+    return (git("rev-parse", "--show-prefix") or "").strip()
 
 
 def _take(store: RunStore, commit: str, revision: str, wanted: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
     from dvc.api import DVCFileSystem
 
     files = DVCFileSystem(str(Path.cwd()), rev=commit)
-    root = f"/{_git('rev-parse', '--show-prefix').strip()}{store.root.as_posix()}"
+    root = f"/{_prefix()}{store.root.as_posix()}"
     runs: dict[str, list[str]] = {}
     for path in files.find(root):
         name, _, file = path.removeprefix(f"{root}/").rpartition("/")

@@ -8,13 +8,13 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from silent_study.settings import NUMERICS_VERSION, RunSettings, SettingsError
 from silent_study.store.documents import Acceptance, Code, CurveEntry, Evaluation, Identity, Provenance, Result
@@ -38,6 +38,8 @@ UNFINISHED = ".partial"
 """Ending of the folder of a run in training, which DVC ignores."""
 
 _PRODUCED = (SETTINGS, CURVE, RESULT)
+
+T = TypeVar("T")
 
 
 class StoreError(RuntimeError):
@@ -64,6 +66,20 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def read_as(path: Path, of: Callable[[Any], T], otherwise: str, remedy: str) -> T:
+    """Return what ``of`` makes of a JSON file's content.
+
+    Raises:
+        StoreError: The file is missing, is not JSON or is ``otherwise``; the message ends with the remedy.
+    """
+    try:
+        return of(read_json(path))
+    except StoreError as error:
+        raise StoreError(f"{error}; {remedy}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path}: {otherwise} ({error!r}); {remedy}") from error
 
 
 def read_unchanged(path: Path) -> Any:
@@ -256,7 +272,10 @@ class RunStore:
             StoreError: The file is damaged.
         """
         path = self.root / ACCEPTED
-        return read_json(path)["accepted"] if path.exists() else []
+        if not path.exists():
+            return []
+        remedy = "delete it, then accept again: silent-gradients accept"
+        return read_as(path, lambda found: [entry for entry in found["accepted"] if entry["codes"]], "no list", remedy)
 
     def accept(self, codes: Iterable[str], reason: str) -> None:
         """Record that source codes compute the same numbers, for a reason that the user gives."""

@@ -187,8 +187,9 @@ def test_an_npz_with_a_split(tmp_path, layout, names):
 def test_a_single_array_is_split(tmp_path):
     np.savez(tmp_path / "a.npz", GREY // 16)
     np.save(tmp_path / "a.npy", GREY // 16)
+    (tmp_path / "a.npy").rename(tmp_path / "a.NPY")
     entry = {"test": 0.3, "levels": 16}
-    first, second = (prepared(tmp_path, source(tmp_path, f"a.{ending}", ending, **entry)) for ending in ("npz", "npy"))
+    first, second = (prepared(tmp_path, source(tmp_path, f"a.{ending}", ending, **entry)) for ending in ("npz", "NPY"))
     assert (len(first.train), len(first.test), first.levels) == (7, 3, 16)
     np.testing.assert_array_equal(first.train, second.train)
     assert rows([*first.train, *first.test]) == rows(GREY // 16)
@@ -255,6 +256,15 @@ def test_a_change_of_the_images_is_noticed_and_nothing_else(tmp_path, monkeypatc
     assert outdated(folder, source(tmp_path)) == [folder / "manifest.json", folder / "noise.json"]
 
 
+def test_images_are_read_where_no_record_can_be_kept(tmp_path, capsys):
+    write(tmp_path / "images", GREY)
+    (tmp_path / "raw").touch()
+    found = [source(tmp_path).sha256 for _ in range(2)]
+    assert capsys.readouterr().err.count("mine: what was found is not kept: [Errno ") == 2
+    (tmp_path / "raw").unlink()
+    assert found == [source(tmp_path).sha256] * 2
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"fingerprint": 3, "seen": {}}'])
 def test_a_damaged_record_is_made_again(tmp_path, content):
     write(tmp_path / "images", GREY)
@@ -262,6 +272,22 @@ def test_a_damaged_record_is_made_again(tmp_path, content):
     (record,) = (tmp_path / "raw").iterdir()
     record.write_bytes(content)
     assert source(tmp_path).sha256 == before.sha256
+
+
+def test_images_are_read_again_by_other_code(tmp_path, monkeypatch):
+    write(tmp_path / "images", COLOUR)
+    before = source(tmp_path, channels=1)
+    monkeypatch.setattr(own, "reading_code", lambda: {"digest": "edited"})
+    monkeypatch.setattr(own, "_pixels", lambda path, _own: 255 - np.asarray(Image.open(path))[..., 0][np.newaxis])
+    after = source(tmp_path, channels=1)
+    assert after.sha256 != before.sha256
+    assert prepared(tmp_path, after).sha256 == after.sha256
+
+
+def test_classes_may_be_named_like_one_part_of_a_split(tmp_path):
+    write(tmp_path / "images", GREY, [f"{'train_station' if i < 5 else 'airport'}/{i}.png" for i in range(10)])
+    data = prepared(tmp_path, source(tmp_path))
+    assert rows([*data.train[:, 0], *data.test[:, 0]]) == rows(GREY)
 
 
 def test_images_that_changed_unseen_are_told_at_the_preparation(tmp_path):
@@ -370,7 +396,12 @@ FOLDERS: dict[str, Any] = {
     "a split below": (
         [f"cells/{name}" for name in ("Train/0.png", "Train/1.png", "test/2.png")],
         {},
-        "images/cells has the folders Train and test, which are the split .* name that folder as the path",
+        "images/cells has the folders Train and test; if they are the split, call them train and test and name the",
+    ),
+    "a split by other names": (
+        ["train_images/a/0.png", "train_images/b/1.png", "Testset/2.png"],
+        {},
+        "images has the folders train_images and Testset; if they are the split, call them train and test",
     ),
     "two training folders": (["train/0.png", "Train/1.png", "test/2.png"], {}, "has the folders Train and train; join"),
     "a split and a fraction": (
@@ -402,6 +433,10 @@ ARRAYS: dict[str, Any] = {
     "four channels": ({"a": np.zeros((4, 4, 6, 4), np.uint8)}, r"with 1 or 3 channels, found \[4, 4, 6, 4\]"),
     "other names": ({"x": GREY, "y": GREY}, "expected the arrays train and test or x_train and x_test, .* found x, y"),
     "no array": ({}, "expected the arrays .*, found none"),
+    "one part of a split": (
+        {"x_train": GREY},
+        "expected the arrays .*, or a single one of another name, found x_train",
+    ),
     "no test images": ({"train": GREY, "test": GREY[:0]}, "10 images, 10 of them to train on and 0 to test on"),
     "no pixels": ({"a": GREY[:, :0]}, r"array a: expected \[n, height, width\], .*, found \[10, 0, 5\]"),
     "other test images": ({"train": GREY, "test": GREY[:, 1:]}, r"training images of .* test images of \(1, 5, 5\)"),

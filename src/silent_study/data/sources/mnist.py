@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from silent_study.data.errors import DataError
 from silent_study.data.prepared import Images
 from silent_study.data.raw import Form, RawFile, Split
 from silent_study.data.source import Source
+from silent_study.store.files import write_bytes_atomically
 
 _PUBLISHERS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist",
@@ -41,9 +43,10 @@ def _read(packed: Mapping[Split, bool], root: Path, split: Split) -> Iterator[Im
     with tempfile.TemporaryDirectory() as folder:
         unpacked = Path(folder) / _NAMES[split]
         try:
-            unpacked.write_bytes(gzip.decompress(path.read_bytes()))
-        except (OSError, EOFError) as error:
+            content = gzip.decompress(path.read_bytes())
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path}: expected a gzip file that can be unpacked, but {error}") from error
+        write_bytes_atomically(unpacked, content, lasting=False)
         yield _idx(unpacked)
 
 

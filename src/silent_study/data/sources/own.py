@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
 import warnings
@@ -29,22 +30,23 @@ from silent_study.data.prepared import Images, digest_of_pieces, manifest_of
 from silent_study.data.raw import Form, Split
 from silent_study.data.source import Source
 from silent_study.settings import digest
+from silent_study.store.code import reading_code
 from silent_study.store.runs import write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")  # of files read as images
+_ARRAYS = (".npz", ".npy")
 PAIRS = (("train", "test"), ("x_train", "x_test"))  # arrays of an npz file that has a split of its own
 DEFAULT_TEST = 0.1
 _SPLITS: tuple[Split, Split] = ("train", "test")
 _FOLDERS: dict[str, Split] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+# What other data sets call such folders, as in train_images or testset; classes, too, may have such names.
+_LIKE_FOLDERS = re.compile(r"(train|test)(ing)?([^a-z].*|set|data|images)?")
 _WHOLE = "all"
 _PIECE = 256
 _NAMED = 20
-# Raised when the same files are read otherwise: 2 skips hidden folders, follows links and applies EXIF orientation; 3
-# splits by the folders training and testing, and refuses several images in a file and a split below the folder.
-_RECORD_FORMAT = 3
 # Pillow's conversion of these modes to grey or RGB loses only what the setting gives up: colour or transparency.
 _CONVERTIBLE = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}
 _CHANNELS = {"L": 1, "RGB": 3}
@@ -159,7 +161,7 @@ def _source(name: str, own: OwnImages, seen: _Seen) -> Source:
             yield from _open(own).pieces(split)
 
     path = Path(own.path)
-    kind = "file" if path.suffix in (".npz", ".npy") else "folder"
+    kind = "file" if path.suffix.lower() in _ARRAYS else "folder"
     fraction = DEFAULT_TEST if own.test is None else own.test
     split = "with a test set of its own" if seen.own_split else f"of which {fraction:g} are the test set"
     made = [f"cropped and resized to {own.size[0]}x{own.size[1]}"] if own.size else []
@@ -193,7 +195,10 @@ def _seen(name: str, own: OwnImages, raw: Path, prepared: Path) -> _Seen:
     fingerprint = _fingerprint(own, path)
     if (seen := _recorded(record, fingerprint)) is None:
         seen = _read_all(name, own)
-        write_json(record, {"fingerprint": fingerprint, "seen": asdict(seen)})
+        try:
+            write_json(record, {"fingerprint": fingerprint, "seen": asdict(seen)})
+        except OSError as error:  # a folder that is read-only; every call reads the images anew
+            print(f"{name}: what was found is not kept: {error}", file=sys.stderr)
         for note in seen.notes:
             print(f"{name}: {note}", file=sys.stderr, flush=True)
         # Printed once: prepare prints the notes of a record alone.
@@ -240,7 +245,7 @@ def _fingerprint(own: OwnImages, path: Path) -> str:
         except OSError as error:
             raise DataError(f"{path / name}: cannot be read ({error.strerror})") from error
         files.append([name, status.st_size, status.st_mtime_ns])
-    return digest([_RECORD_FORMAT, asdict(own), __version__, files])
+    return digest([reading_code()["digest"], asdict(own), __version__, files])
 
 
 def _recorded(record: Path, fingerprint: str) -> _Seen | None:
@@ -297,7 +302,7 @@ def _open(own: OwnImages) -> _Opened:
         raise _absent(own)
     if path.is_dir():
         return _open_folder(path, own)
-    if path.suffix not in (".npz", ".npy") or not path.is_file():
+    if path.suffix.lower() not in _ARRAYS or not path.is_file():
         raise DataError(f"path {own.path!r}: expected a folder of images, an npz or an npy file")
     if own.size or own.channels:
         raise DataError("size and channels are for folders of images; leave them out, or convert the arrays")
@@ -444,16 +449,16 @@ def _parts(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _no_split_below(folder: Path, names: Sequence[str]) -> None:
-    """Raise ``DataError`` if a folder below has the two folders of a split, which would pass for classes."""
-    found: dict[Path, dict[Split, str]] = {}
+    """Raise ``DataError`` if two folders look like those of a split, which would pass for classes."""
+    found: dict[Path, dict[str, str]] = {}
     for path in dict.fromkeys(parent for name in names for parent in Path(name).parents):
-        if (split := _FOLDERS.get(path.name.casefold())) is not None:
-            found.setdefault(path.parent, {})[split] = path.name
+        if like := _LIKE_FOLDERS.fullmatch(path.name.casefold()):
+            found.setdefault(path.parent, {})[like[1]] = path.name
     for parent, splits in found.items():
         if len(splits) == 2:
             raise DataError(
-                f"{folder / parent} has the folders {splits['train']} and {splits['test']}, which are the split where "
-                "they lie in the path itself: name that folder as the path, or rename both"
+                f"{folder / parent} has the folders {splits['train']} and {splits['test']}; if they are the split, "
+                "call them train and test and name the folder that they lie in as the path; else rename them"
             )
 
 
@@ -538,10 +543,11 @@ def _load(path: Path) -> dict[str, Images]:
             with content:
                 found = content.files
                 pair = next((pair for pair in PAIRS if {*pair} <= {*found}), None)
-                if pair is None and len(found) != 1:
+                if pair is None and (len(found) != 1 or any(found[0] in pair for pair in PAIRS)):
                     pairs = " or ".join(" and ".join(pair) for pair in PAIRS)
                     raise DataError(
-                        f"{path}: expected the arrays {pairs}, or a single one, found {', '.join(found) or 'none'}"
+                        f"{path}: expected the arrays {pairs}, or a single one of another name, found "
+                        f"{', '.join(found) or 'none'}"
                     )
                 parts = {_WHOLE: found[0]} if pair is None else dict(zip(_SPLITS, pair, strict=True))
                 return {part: _as_images(content[name], f"{path}, array {name}") for part, name in parts.items()}
