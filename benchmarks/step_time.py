@@ -1,83 +1,65 @@
 """Time of one training step per method, measured side by side on the networks of a preset.
 
-    python benchmarks/step_time.py [--preset digits] [--epochs 20] [--device cpu]
+    python benchmarks/step_time.py [--preset digits] [--stack 1] [--reference reparameterization] [--clock cpu]
 
 Steps of all methods of an experiment alternate, so that a busy machine slows each of them alike; what is compared are
-the ratios to the reparameterization step.
+the ratios to the step of the reference, or of the first method of an experiment without it.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from measuring import Spread, cells_by_group, hardware, in_turns, now, prepare_data, preset_plan, undisturbed
+from measuring import Begun, Spread, arguments, begin, in_turns, now, prepare_data, undisturbed, whole_batches
 
-from silent_study.data.batches import RunData
-from silent_study.data.prepared import PreparedData
-from silent_study.plan.plan import Cell, Plan
-from silent_study.training.device import configure_torch
+from silent_study.plan.plan import Cell
 from silent_study.training.loop import Trainer
 from silent_study.training.steps import Stepper
 
-REFERENCE = "reparameterization"
 
+def timed(begun: Begun, cell: Cell, folder: Path, steps: int, stack: int) -> Callable[[], float]:
+    """A measure of the mean milliseconds of a run's steps, by which a stack of a method's runs advances."""
+    first, device = undisturbed(begun.plan.first_run(cell)), begun.device
+    data = whole_batches(folder / cell.dataset, first, steps, device)
+    trainers = [
+        Trainer(dataclasses.replace(first, seed=seed), data, folder / cell.name / str(seed), device)
+        for seed in range(stack)
+    ]
+    stepper = Stepper(stacked=stack > 1)
 
-class StepTimer:
-    """One method's training, a batch at a time."""
-
-    def __init__(self, plan: Plan, cell: Cell, prepared: PreparedData, device: torch.device, folder: Path) -> None:
-        self.name = cell.method.name
-        settings = undisturbed(plan.first_run(cell))
-        self.trainer = Trainer(settings, RunData.load(prepared, settings, device), folder / self.name, device)
-        self.stepper = Stepper()
-        self.milliseconds: list[float] = []
-
-    def measure_epoch(self) -> float:
-        """Train one epoch: the mean milliseconds of its steps."""
-        device, batches = self.trainer.device, self.trainer.data.batches
-        steps = batches.number_of_batches(self.trainer.settings.batch_size)
+    def measure() -> float:
         start = now(device)
         for _ in range(steps):
-            self.stepper.advance([self.trainer])
-        return (now(device) - start) / steps * 1e3
+            stepper.advance(trainers)
+        return (now(device) - start) / (steps * stack) * 1e3
+
+    return measure
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="digits")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs measured per method")
-    parser.add_argument("--device", default="cpu")
+    parser = arguments(__doc__.splitlines()[0], rounds=20, steps=16)
+    parser.add_argument("--stack", type=int, default=1, help="runs of a method that train side by side")
+    parser.add_argument("--reference", default="reparameterization", help="method that the others are compared with")
     options = parser.parse_args()
-    device = torch.device(options.device)
-    configure_torch()
-    plan = preset_plan(options.preset)
-    groups = cells_by_group(plan)
-    versions = f"{hardware(device)}; torch {torch.__version__}"
-    print(f"{versions}; n = {options.epochs} epochs per method, medians of ms per step")
+    begun = begin(options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        prepare_data(groups, folder)
-        for group, cells in groups.items():
-            prepared = PreparedData.open(folder / cells[0].dataset)
-            timers = [StepTimer(plan, cell, prepared, device, folder / group) for cell in cells]
-            measured = in_turns([timer.measure_epoch for timer in timers], options.epochs)
-            for timer, milliseconds in zip(timers, measured, strict=True):
-                timer.milliseconds = milliseconds
-            _print_group(group, timers)
-
-
-def _print_group(group: str, timers: list[StepTimer]) -> None:
-    reference = next(timer for timer in timers if timer.name == REFERENCE)
-    print(f"\n{group:32} {'median':>8} {'quartiles':>15} {'ratio to ' + REFERENCE:>28}")
-    for timer in timers:
-        low, median, high = Spread.of(timer.milliseconds)
-        ratios = [own / other for own, other in zip(timer.milliseconds, reference.milliseconds, strict=True)]
-        print(f"{timer.name:32} {median:8.2f} {low:7.2f}-{high:7.2f} {statistics.median(ratios):28.2f}")
+        prepare_data(begun.groups, folder)
+        for group, cells in begun.groups.items():
+            names = [cell.method.name for cell in cells]
+            measures = [timed(begun, cell, folder, options.steps, options.stack) for cell in cells]
+            taken = dict(zip(names, in_turns(measures, options.rounds), strict=True))
+            reference = options.reference if options.reference in taken else names[0]
+            print(f"\n{group:32} {'ms':>8} {'quartiles':>15} {'ratio to ' + reference:>32}")
+            for name, milliseconds in taken.items():
+                low, median, high = Spread.of(milliseconds)
+                ratio = statistics.median(a / b for a, b in zip(milliseconds, taken[reference], strict=True))
+                print(f"{name:32} {median:8.2f} {low:7.2f}-{high:7.2f} {ratio:32.2f}", flush=True)
 
 
 if __name__ == "__main__":

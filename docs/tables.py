@@ -30,6 +30,7 @@ from silent_study.report.cells import has_collapsed, length, unequal
 from silent_study.report.claims import EPOCHS, FAMILIES, OURS, Arm, Comparison, adjusted_by_family
 from silent_study.report.grids import edges_of
 from silent_study.report.statistics import Summary, summarize
+from silent_study.settings import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "measured"
@@ -56,6 +57,7 @@ STUDIES = {
     "mnist-beyond": "beyond.md",
     "digits-beyond": "beyond.md",
     "digits-exact": "../beyond-the-paper.md",
+    "digits-equal-time": "../beyond-the-paper.md",
 }
 """The page of docs/results/ that describes a study."""
 
@@ -366,8 +368,15 @@ def ladder(dataset: str) -> None:
     table(["estimator", "epochs", *_GAINS], lines)
 
 
-def differences(study: str, group: str, *pairs: tuple[str, str]) -> None:
-    """Print paired differences in bits/dim that the paper does not order, and what limits them."""
+def differences(study: str, group: str, *pairs: tuple[str, str], unequal_steps: bool = False) -> None:
+    """Print paired differences in bits/dim that the paper does not order, and what limits them.
+
+    Args:
+        study: Study.
+        group: Data set and experiment; the data set alone where pairs name the experiments.
+        pairs: Methods, the first and the second.
+        unequal_steps: Numbers of steps differ on purpose, and do not leave a difference undecided.
+    """
     lines = []
     for names in ((f"{group}/{first}", f"{group}/{second}") for first, second in pairs):
         compared = compare(study, *names, "bpd")
@@ -375,12 +384,14 @@ def differences(study: str, group: str, *pairs: tuple[str, str]) -> None:
         side, notes = "undecided", [f"n = {found.n}"]
         if any(compared.steps):
             notes.append(" and ".join(compared.steps))
-        elif found.low > 0 or found.high < 0:
+        if (unequal_steps or not any(compared.steps)) and (found.low > 0 or found.high < 0):
             side = "below" if found.mean < 0 else "above"
         arms = (compared.method, compared.baseline)
         if any(arm.lost for arm in arms):
             notes.append(f"collapsed {' and '.join(f'{arm.lost} of {len(arm.collapsed)}' for arm in arms)}")
-        title = " minus ".join(label(name) for name in names)
+        experiments = [name.split("/")[1] for name in names]
+        kinds = [""] * 2 if len(set(experiments)) == 1 else [f", {EXPERIMENTS[name].title}" for name in experiments]
+        title = " minus ".join(label(name) + kind for name, kind in zip(names, kinds, strict=True))
         lines.append([title, interval(found.mean, found.low, found.high, "bpd"), side, ", ".join(notes)])
     table(["difference, bits/dim", "mean [95 %]", "first is", "notes"], lines)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from silent_gradients.decoders.likelihood import Decoder, ExactObjective, Standardization
+from silent_gradients import checks
+from silent_gradients.decoders.likelihood import Decoder, ExactObjective, Standardization, batch_of
 from silent_gradients.decoders.linear_precision import LinearPrecisionDecoder
 from silent_gradients.posteriors.contract import Posterior, ShapeError, check_family
 from silent_gradients.posteriors.gaussian import Gaussian
@@ -37,7 +38,7 @@ class SilentGuide(nn.Module):
     Raises:
         ShapeError: There is no image, or the decoder has another number of latent variables.
         TypeError: ``family`` is no posterior family, the decoder has no exact expectation, or images are no floats.
-        ValueError: There are neither images nor a decoder, or the images are not divided by their number of levels.
+        ValueError: There are neither images nor a decoder, or the images are not in [0, 1].
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class SilentGuide(nn.Module):
                 raise ValueError("images: needed to standardise the guide by, got None; or give a decoder")
             scale = images if isinstance(images, Standardization) else Standardization.of(images)
             decoder = LinearPrecisionDecoder(latent_dim, scale)
+        checks.instance("decoder", decoder, Decoder, "FixedVarianceDecoder is one")
         if decoder.latent_dim != latent_dim:
             raise ShapeError(f"decoder: expected one of {latent_dim} latent variables, got {decoder.latent_dim}")
         if not isinstance(decoder.objective(decoder.no_images()), ExactObjective):
@@ -77,11 +79,14 @@ class SilentGuide(nn.Module):
             [B, k] each, with their values and 1 - alpha of their gradients.
 
         Raises:
-            ShapeError: The moments do not fit the family, or the images do not fit the moments.
+            ShapeError: There is no image, the moments do not fit the family, or the images do not fit the moments.
+            TypeError: Images or moments are no tensors of floating-point numbers.
             ValueError: alpha is not in [0, 1].
         """
         check_weight(alpha)
-        latent_dim, batch = self.decoder.latent_dim, len(x)
+        latent_dim, batch = self.decoder.latent_dim, batch_of(x)
+        for given in moments:
+            checks.floats("moments", given)
         if len(moments) != self.family.parameters_per_latent or any(m.shape != (batch, latent_dim) for m in moments):
             raise ShapeError(
                 f"moments: expected {self.family.parameters_per_latent} of shape [{batch}, {latent_dim}] for a "

@@ -97,4 +97,6 @@ def poisson(rate: Tensor, source: NoiseSource | None) -> Tensor:
 def _noise(request: Request, device: torch.device, source: NoiseSource | None) -> Tensor:
     if source is None or isinstance(source, torch.Generator):
         return request.draw(source, device)
+    if not isinstance(source, RecordedNoise | PreparedNoise):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {source!r}; seed one with manual_seed")
     return source.take(request, device)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from silent_gradients import checks
+
 
 def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:
     """Return ``tensor`` [...] with the same value (bit for bit) and ``factor`` times its gradient."""
-    constant = tensor.detach()
+    constant = checks.floats("tensor", tensor).detach()
     if not isinstance(factor, Tensor):  # at 0 no backward pass is needed, at 1 no operation
         if factor == 1.0:
             return tensor
@@ -19,9 +21,11 @@ def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:
 
 
 def check_weight(alpha: float | Tensor) -> None:
-    """Raise ``ValueError`` if a number is no weight of a gradient; a tensor is not read, which would wait for it."""
-    if not isinstance(alpha, Tensor) and not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: expected a weight in [0, 1], got {alpha}")
+    """Raise ``ValueError`` if alpha is no number in [0, 1], and no tensor [], [1] or [B, 1], which is not read."""
+    if not isinstance(alpha, Tensor):
+        checks.number("alpha", alpha, "a weight in [0, 1]")
+    elif alpha.numel() > 1 and (alpha.ndim != 2 or alpha.shape[1] != 1):
+        raise ValueError(f"alpha: expected a number or one for each image, [B, 1], got shape {list(alpha.shape)}")
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,11 @@ class SilentSchedule:
     cutoff_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.only and not self.annealing_rate > 0:
-            raise ValueError(f"annealing_rate: expected a positive number, got {self.annealing_rate}")
-        if not self.plateau_epochs >= 0:
-            raise ValueError(f"plateau_epochs: expected 0 or more, got {self.plateau_epochs}")
-        if self.cutoff_epoch is not None and self.cutoff_epoch < 1:
-            raise ValueError(f"cutoff_epoch: expected 1 or more, or null for never, got {self.cutoff_epoch}")
+        if not self.only:
+            checks.number("annealing_rate", self.annealing_rate, "a positive number")
+        checks.number("plateau_epochs", self.plateau_epochs, "a number of 0 or more")
+        if self.cutoff_epoch is not None:
+            checks.whole("cutoff_epoch", self.cutoff_epoch)
 
     def weight(self, epochs_done: float) -> float:
         """Return alpha after ``epochs_done`` epochs (a fraction inside an epoch), in [0, 1]."""

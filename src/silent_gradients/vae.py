@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from silent_gradients.decoders.likelihood import Decoder, ExactObjective, counting_norms
+from silent_gradients import checks
+from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counting_norms
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
@@ -116,7 +117,8 @@ class VAE(nn.Module):
         EstimatorError: An estimator is no instance, does not support the family or lacks its control, or nothing trains
             the encoder.
         ShapeError: Decoder and guide are of other numbers of latent variables or dimensions.
-        TypeError: ``family`` is no posterior family.
+        TypeError: ``family`` is no posterior family, the encoder no module, or decoder or guide no decoder.
+        ValueError: ``images`` is not a whole number of 0 or more.
     """
 
     kl_weight: Tensor | None
@@ -135,12 +137,16 @@ class VAE(nn.Module):
     ) -> None:
         super().__init__()
         check_family(family)
+        checks.instance("encoder", encoder, nn.Module)
+        for name, own in {"decoder": decoder, "guide": decoder if guide is None else guide}.items():
+            checks.instance(name, own, Decoder, "FixedVarianceDecoder is one")
         _check_instance("estimator", estimator)
         _check_instance("guide_estimator", guide_estimator)
         if guide is not None:
             _check_alike(guide, decoder)
         self.encoder, self.family, self.decoder, self.guide = encoder, family, decoder, guide
-        self.estimator, self.images, self.estimator_state = estimator, images, _StateBuffers()
+        self.estimator, self.estimator_state = estimator, _StateBuffers()
+        self.images = checks.whole("images", images, 0)
         # A buffer, so that it can be mapped over runs and read by captured steps; a schedule sets it, not a checkpoint.
         self.register_buffer("kl_weight", None, persistent=False)
         self.guide_estimator: Estimator | None = (guide_estimator or Silent()) if guide is not None else None
@@ -160,11 +166,17 @@ class VAE(nn.Module):
         return _joined(*({} if used is None else used.initial_state(device, images) for used in both))
 
     def posterior(self, x: Tensor) -> Posterior:
-        """Return q(z|x) of the images x [B, C, H, W]; its parameters are float32 at least, also under autocast."""
+        """Return q(z|x) of the images x [B, C, H, W]; its parameters are float32 at least, also under autocast.
+
+        Raises:
+            ShapeError: The encoder's output does not fit the family.
+            TypeError: The images or the encoder's output are no tensor of floating-point numbers.
+        """
         return self.family(self._encode(x))
 
     def _encode(self, x: Tensor) -> Tensor:
-        parameters: Tensor = self.encoder(x)
+        self.decoder.in_own_type("x", x)
+        parameters = checks.floats("encoder", self.encoder(x), "its output is the parameters of the posterior")
         return parameters.float() if parameters.dtype.itemsize < 4 else parameters
 
     def _has_control(self) -> bool:
@@ -207,9 +219,13 @@ class VAE(nn.Module):
             generator: Source of the latent samples.
 
         Raises:
+            ShapeError: There is no image.
+            TypeError: x is no tensor of floating-point numbers.
             ValueError: alpha is not in [0, 1], or there is no guide to give a weight in a step that is not frozen.
         """
         check_weight(alpha)
+        batch_of(x)
+        checks.instance("state", state, dict, "initial_state() makes one")
         if self.guide is None and not frozen and (isinstance(alpha, Tensor) or alpha > 0):
             raise ValueError(f"alpha: expected 0 without a guide, got {alpha}; give the VAE a guide")
         pixels = x.flatten(1)
@@ -265,8 +281,11 @@ class VAE(nn.Module):
         alpha = 0 leaves the guide out.
 
         Raises:
+            ShapeError: There is no image.
+            TypeError: x is no tensor of floating-point numbers.
             ValueError: alpha is not in [0, 1], or there is no guide to give a weight.
         """
+        batch_of(x)
         step = self.training_step(
             x,
             state=self.estimator_state.get() or self.initial_state(x.device, self.images),
@@ -285,9 +304,10 @@ class VAE(nn.Module):
 
         Args:
             x: The images.
-            samples: Latent samples per image.
+            samples: Latent samples per image, at least 1.
             generator: Source of the latent samples.
         """
+        checks.whole("samples", samples)
         with evaluation_mode(self):
             q, objective = self.posterior(x), self.decoder.objective(x.flatten(1))
             if isinstance(objective, ExactObjective) and objective.is_exact(q):
@@ -301,6 +321,7 @@ class VAE(nn.Module):
 
     def generate(self, images: int, generator: torch.Generator | None = None) -> Tensor:
         """Return the mean of p(x|z) at samples z of the prior, [images, D]."""
+        checks.whole("images", images, 0)
         with evaluation_mode(self):
             prior = self.family.prior(images, self.decoder.latent_dim, self.decoder.no_images())
             return self.decoder.likelihood(prior.sample(1, generator)).mean[0]

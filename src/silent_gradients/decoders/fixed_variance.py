@@ -12,24 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from silent_gradients import checks
 from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, GaussianLikelihood
-from silent_gradients.posteriors.contract import Posterior, ShapeError
+from silent_gradients.posteriors.contract import NonFiniteError, Posterior, ShapeError
 
 INITIAL_WEIGHT_SCALE = 0.01
 """Standard deviation of the initial weights. At PyTorch's default the term sum_i Var(z_i) |w_i|^2 / (2 variance) is so
 large that discrete posteriors saturate at a constant code in the first epoch and never recover."""
 
 
-def check_variance(variance: float) -> None:
-    """Raise ValueError if a variance is not positive and finite."""
-    if not 0 < variance < math.inf:
-        raise ValueError(f"variance: expected a positive number, got {variance}")
-
-
 def check_mean(mean: Tensor | None, dimensions: int) -> None:
-    """Raise ShapeError if the mean of the data is not [D] or None."""
-    if mean is not None and mean.shape != (dimensions,):
+    """Raise an error if the mean of the data is not None or [D], finite."""
+    if mean is not None and checks.floats("mean", mean).shape != (dimensions,):
         raise ShapeError(f"mean: expected shape [{dimensions}], got {list(mean.shape)}")
+    if mean is not None and not mean.isfinite().all():
+        raise NonFiniteError("mean: expected finite numbers, got NaN or infinity")
 
 
 class FixedVarianceDecoder(Decoder):
@@ -60,11 +57,10 @@ class FixedVarianceDecoder(Decoder):
         small_weights: bool = True,
     ) -> None:
         super().__init__(latent_dim, dimensions)
-        check_variance(variance)
+        self.variance = checks.number("variance", variance, "a positive number")
         check_mean(mean, dimensions)
-        self.variance = variance
         # A buffer, so that it moves with the weights and a stack of models has one each; no part of the state.
-        self.register_buffer("precision", torch.tensor(1 / variance), persistent=False)
+        self.register_buffer("precision", torch.tensor(1 / self.variance), persistent=False)
         self.linear = nn.Linear(latent_dim, dimensions)
         if small_weights:
             nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_SCALE)
@@ -130,11 +126,11 @@ class PixelVarianceDecoder(Decoder):
 
     def __init__(self, latent_dim: int, dimensions: int, variance: float | Tensor, *, learned: bool) -> None:
         super().__init__(latent_dim, dimensions)
-        if isinstance(variance, Tensor) and variance.shape != (dimensions,):
+        if isinstance(variance, Tensor) and variance.ndim and variance.shape != (dimensions,):
             raise ShapeError(f"variance: expected a number or shape [{dimensions}], got {list(variance.shape)}")
+        for extreme in (variance.min(), variance.max()) if isinstance(variance, Tensor) else (variance,):
+            checks.number("variance", extreme, "a positive number")
         variances = torch.as_tensor(variance, dtype=torch.float32).expand(dimensions)
-        for extreme in (variances.min(), variances.max()):
-            check_variance(float(extreme))
         log_precision = -0.5 * variances.log()
         if learned:
             self.log_precision = nn.Parameter(log_precision)

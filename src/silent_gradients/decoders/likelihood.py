@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from silent_gradients import checks
 from silent_gradients.posteriors.contract import NonFiniteError, Posterior, ShapeError
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Context manager: no autocast, in which a closed form keeps two digits of a gradient."""
-    enabled = torch.is_autocast_enabled(device.type)
+    enabled = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
     return torch.autocast(device.type, enabled=False) if enabled else nullcontext()
 
 
@@ -46,6 +47,7 @@ def without_statistics(network: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
+@runtime_checkable
 class Objective(Protocol):
     """log p(x|z) of fixed images, in nats and summed over the D dimensions, as a function of z."""
 
@@ -115,6 +117,8 @@ class Standardization:
     largest_precision: float
 
     def __post_init__(self) -> None:
+        checks.floats("mean", self.mean)
+        checks.floats("scale", self.scale)
         if self.mean.ndim != 1 or self.mean.shape != self.scale.shape:
             raise ShapeError(
                 f"mean, scale: expected shape [D] for both, got {list(self.mean.shape)}, {list(self.scale.shape)}"
@@ -123,12 +127,12 @@ class Standardization:
             raise NonFiniteError("mean: expected finite numbers, got NaN or infinity")
         if not ((self.scale > 0) & self.scale.isfinite()).all():
             raise ValueError(f"scale: expected positive numbers, got {float(self.scale.min())} for the least")
-        if not 0 < self.largest_precision < math.inf:
-            raise ValueError(f"largest_precision: expected a positive number, got {self.largest_precision}")
+        checks.number("largest_precision", self.largest_precision, "a positive number")
 
     @classmethod
     def identity(cls, dimensions: int, largest_precision: float) -> Standardization:
         """Return the identity: outputs are in the units of the images."""
+        checks.whole("dimensions", dimensions)
         return cls(torch.zeros(dimensions), torch.ones(dimensions), largest_precision)
 
     @classmethod
@@ -142,24 +146,51 @@ class Standardization:
         Raises:
             ShapeError: There is no image.
             TypeError: The images are no floating-point numbers.
-            ValueError: The images are not divided by their number of levels.
+            ValueError: The images are not in [0, 1], or ``levels`` is not a whole number of 1 or more.
         """
-        if images.ndim < 2 or not images.numel():
-            raise ShapeError(f"images: expected shape [N, ...] with N of 1 or more, got {list(images.shape)}")
         check_images("images", images)
-        pixels, least = images.detach().flatten(1).float(), 1 / (levels * math.sqrt(12))
+        least = 1 / (checks.whole("levels", levels) * math.sqrt(12))
+        pixels = images.detach().flatten(1).float()
         return cls(pixels.mean(0), pixels.std(0, correction=0).clamp_min(least), 1.13 / least)
 
 
+def _whole(images: Tensor) -> bool:
+    """Return whether images [...] are whole numbers, such as grey levels."""
+    return bool(images.amax() > 1.5 and (images == images.round()).all())
+
+
 def check_images(argument: str, images: Tensor) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for images [...] that are whole numbers; waits for the device."""
-    if not images.is_floating_point():
-        raise TypeError(f"{argument}: expected floating-point numbers, got {images.dtype}; {_SCALED}")
-    if images.numel() and images.amax() > 1.5 and bool((images == images.round()).all()):
-        raise ValueError(f"{argument}: expected images in [0, 1], got whole numbers up to {images.amax():g}; {_SCALED}")
+    """Raise an error for what are no images [N, ...] in [0, 1]; waits for the device.
+
+    Single values may lie outside, as those of a quadrature over the dequantization noise do.
+
+    Raises:
+        ShapeError: There is no image.
+        TypeError: They are no floating-point numbers.
+        ValueError: Their mean is outside [0, 1] or NaN, or they are whole numbers.
+    """
+    checks.floats(argument, images, _SCALED)
+    if images.ndim < 2 or not images.numel():
+        raise ShapeError(f"{argument}: expected shape [N, ...] with N of 1 or more, got {list(images.shape)}")
+    if not 0 <= images.mean() <= 1 or _whole(images):
+        least, largest = images.aminmax()
+        raise ValueError(f"{argument}: expected images in [0, 1], got {least:g} to {largest:g}; {_SCALED}")
+
+
+def batch_of(x: Tensor) -> int:
+    """Return the number of images of a batch x [B, ...] of floating-point numbers, 1 or more.
+
+    Raises:
+        ShapeError: There is no image.
+        TypeError: x is no tensor of floating-point numbers.
+    """
+    if checks.floats("x", x, _SCALED).ndim < 2 or not len(x):
+        raise ShapeError(f"x: expected shape [B, ...] with B of 1 or more, got {list(x.shape)}")
+    return len(x)
 
 
 _SCALED = "divide grey levels by their number: (y + u) / levels with u uniform on [0, 1)"
+"""How to fix images that are whole numbers."""
 
 
 class Decoder(nn.Module, ABC):
@@ -168,11 +199,15 @@ class Decoder(nn.Module, ABC):
     Args:
         latent_dim: k.
         dimensions: D.
+
+    Raises:
+        ValueError: k or D is not a whole number of 1 or more.
     """
 
     def __init__(self, latent_dim: int, dimensions: int) -> None:
         super().__init__()
-        self.latent_dim, self.dimensions = latent_dim, dimensions
+        self.latent_dim = checks.whole("latent_dim", latent_dim)
+        self.dimensions = checks.whole("dimensions", dimensions)
 
     @abstractmethod
     def likelihood(self, z: Tensor) -> Likelihood:
@@ -204,10 +239,13 @@ class Decoder(nn.Module, ABC):
 
         Raises:
             TypeError: The values are no floating-point numbers, or float32 and float64 are mixed.
+            ValueError: They are on another device than the weights.
         """
-        if not values.is_floating_point():
-            raise TypeError(f"{argument}: expected floating-point numbers, got {values.dtype}; {_SCALED}")
-        own = next((weight.dtype for weight in self.parameters()), values.dtype)
+        checks.floats(argument, values, *[_SCALED] * (argument == "x"))
+        weight = next(self.parameters(), values)
+        if values.device != weight.device:
+            raise ValueError(f"{argument}: expected a tensor on {weight.device}, as the weights, got {values.device}")
+        own = weight.dtype
         if values.dtype == own:
             return values
         if values.dtype.itemsize < min(own.itemsize, 4):
@@ -224,7 +262,7 @@ class Decoder(nn.Module, ABC):
         return self.objective(x)
 
 
-def _traced(x: Tensor) -> bool:
+def traced(x: Tensor) -> bool:
     """Return whether a compiler or ``torch.func`` handles the tensor, whose values are then unknown."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
 
@@ -245,14 +283,14 @@ class SampledObjective:
 
     def __post_init__(self) -> None:
         """Raise ``ShapeError``, ``TypeError`` or ``ValueError`` for impossible arguments; see ``Decoder.objective``."""
+        checks.floats("x", self.x, _SCALED)
         if self.x.ndim != 2 or self.x.shape[1] != self.decoder.dimensions:
             raise ShapeError(f"x: expected shape [B, {self.decoder.dimensions}], got {list(self.x.shape)}")
         object.__setattr__(self, "x", self.decoder.in_own_type("x", self.x))
         # Cheap on the CPU; a GPU would be waited for. Small arrays may well be whole numbers.
-        if self.x.device.type == "cpu" and self.x.numel() >= 32 and not _traced(self.x):
-            check_images("x", self.x)
-        if not self.noise_variance >= 0:
-            raise ValueError(f"noise_variance: expected a number of 0 or more, got {self.noise_variance}")
+        if self.x.device.type == "cpu" and self.x.numel() >= 32 and not traced(self.x) and _whole(self.x):
+            raise ValueError(f"x: expected images in [0, 1], got whole numbers up to {self.x.amax():g}; {_SCALED}")
+        checks.number("noise_variance", self.noise_variance, "a number of 0 or more")
 
     def sampled(self, z: Tensor) -> Tensor:
         """Return log p(x|z) in nats at z [S, B, k], shape [S, B].
@@ -267,7 +305,8 @@ class SampledObjective:
         return self.decoder.likelihood(self.decoder.in_own_type("z", z)).log_prob(self.x, self.noise_variance)
 
     def check_posterior(self, q: Posterior) -> None:
-        """Raise ``ShapeError`` if q has another number of images or latent variables."""
+        """Raise ``ShapeError`` if q has other numbers of images or latent variables, ``TypeError`` if it is none."""
+        checks.instance("q", q, Posterior)
         expected, found = (len(self.x), self.decoder.latent_dim), (len(q.parameters), q.latent_dim)
         if found != expected:
             raise ShapeError(f"q: expected [B, k] = {list(expected)}, got {list(found)}")

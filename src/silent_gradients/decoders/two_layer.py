@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from silent_gradients import checks
 from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, PixelVarianceDecoder, small_linear
 from silent_gradients.decoders.likelihood import in_forward_mode
 from silent_gradients.posteriors.contract import Posterior
@@ -38,7 +39,7 @@ class TwoLayerDecoder(PixelVarianceDecoder):
 
     Raises:
         ShapeError: ``mean`` is not [D], or ``variance`` is neither a number nor [D].
-        ValueError: Unknown activation, or ``variance`` is not positive and finite.
+        ValueError: Unknown activation, ``variance`` is not positive and finite, or R not a whole number of 1 or more.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TwoLayerDecoder(PixelVarianceDecoder):
         learned_variance: bool = False,
     ) -> None:
         super().__init__(latent_dim, dimensions, variance, learned=learned_variance)
+        checks.whole("hidden", hidden)
         if activation not in get_args(Activation):
             raise ValueError(f"activation: expected one of {list(get_args(Activation))}, got {activation!r}")
         self.activation: Activation = activation

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple, TypeVar, get_type_hints
 import torch
 from torch import Tensor
 
+from silent_gradients import checks
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors.contract import Posterior
@@ -139,6 +140,9 @@ class Estimator(ABC):
         Raises:
             EstimatorError: The estimator does not support the posterior, the objective, the control or the state.
         """
+        for argument, given, kind in (("q", q, Posterior), ("objective", objective, Objective), ("state", state, dict)):
+            if not isinstance(given, kind):
+                raise EstimatorError(f"{argument}: expected an instance of {kind.__name__}, got {given!r}")
         self.check_supports(type(q))
         if self.needs_control and not isinstance(control, ExactObjective):
             raise EstimatorError(
@@ -146,6 +150,12 @@ class Estimator(ABC):
                 f"got {type(control).__name__}"
             )
         value, surrogate, state = self.estimate(q, objective, Given(state, generator, index, control))
+        batch = q.parameters.shape[:1]
+        if value.shape != batch or surrogate.shape != batch:
+            raise EstimatorError(
+                f"objective: expected values of shape [S, {len(q.parameters)}] at samples, got {list(value.shape)} "
+                f"in their mean"
+            )
         return Estimate(value.detach(), surrogate, state)
 
     @abstractmethod
@@ -174,22 +184,10 @@ class SampledEstimator(Estimator):
 
     def __post_init__(self) -> None:
         """Raise ``EstimatorError`` if an option has an impossible value."""
-        require_whole("samples", self.samples, self.least_samples)
+        checks.whole("samples", self.samples, self.least_samples, EstimatorError)
 
     def evaluations(self, latent_dim: int) -> int:
         return self.samples
-
-
-def require_whole(option: str, value: float, least: int = 1) -> None:
-    """Raise ``EstimatorError`` if an option is not a whole number of ``least`` or more."""
-    if not isinstance(value, int) or value < least:
-        raise EstimatorError(f"{option}: expected a whole number of {least} or more, got {value}")
-
-
-def require_decay(option: str, value: float) -> None:
-    """Raise ``EstimatorError`` if the decay of a running average is not in [0, 1)."""
-    if not 0 <= value < 1:
-        raise EstimatorError(f"{option}: expected a number in [0, 1), got {value}")
 
 
 E = TypeVar("E", bound="Estimator")
@@ -220,11 +218,13 @@ def create(name: str, options: Mapping[str, float] | None = None) -> Estimator:
 
     Raises:
         EstimatorError: Unknown name, unknown option, or an impossible value.
+        TypeError: ``options`` is no mapping.
     """
     if name not in REGISTRY:
         raise EstimatorError(f"estimator: expected one of {sorted(REGISTRY)}, got {name!r}")
     factory: Callable[..., Estimator] = REGISTRY[name]
-    options = options or {}
+    options = {} if options is None else options
+    checks.instance("options", options, Mapping)
     known = {field.name for field in dataclasses.fields(REGISTRY[name])}
     if unknown := sorted(set(options) - known):
         raise EstimatorError(f"estimator {name!r}: unknown options {unknown}; it has {sorted(known)}")
@@ -232,7 +232,7 @@ def create(name: str, options: Mapping[str, float] | None = None) -> Estimator:
     # Settings hold every option as a number: 2.0 samples are 2.
     return factory(
         **{
-            option: int(value) if types[option] is int and float(value).is_integer() else value
+            option: int(value) if types[option] is int and isinstance(value, float) and value.is_integer() else value
             for option, value in options.items()
         }
     )

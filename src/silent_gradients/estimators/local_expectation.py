@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from silent_gradients import checks
 from silent_gradients.decoders.likelihood import Objective
-from silent_gradients.estimators.contract import Estimate, Given, SampledEstimator, register, require_whole
+from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, register
 from silent_gradients.posteriors.contract import Posterior
 
 
@@ -33,7 +34,7 @@ class LocalExpectation(SampledEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_whole("bits_at_once", self.bits_at_once)
+        checks.whole("bits_at_once", self.bits_at_once, error=EstimatorError)
 
     def evaluations(self, latent_dim: int) -> int:
         return self.samples * (1 + latent_dim + -(-latent_dim // self.bits_at_once))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from silent_gradients import latent_noise
+from silent_gradients import checks, latent_noise
 from silent_gradients.decoders.likelihood import Objective
 from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, register
 from silent_gradients.latent_noise import NoiseSource
@@ -86,8 +86,7 @@ class GumbelSoftmax(Pathwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise EstimatorError(f"temperature: expected a positive number, got {self.temperature}")
+        checks.number("temperature", self.temperature, "a positive number", EstimatorError)
 
     def differentiable_samples(self, q: Posterior, generator: NoiseSource | None) -> Tensor:
         return relaxed_sample(q.parameters, self.samples, self.temperature, generator)

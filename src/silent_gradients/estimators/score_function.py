@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from silent_gradients.decoders.likelihood import Objective
-from silent_gradients.estimators import contract
+from silent_gradients import checks
+from silent_gradients.decoders.likelihood import Objective, traced
 from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, State, register
 from silent_gradients.posteriors.contract import Posterior
 
@@ -90,7 +90,7 @@ class Reinforce(ScoreFunction):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        contract.require_decay("decay", self.decay)
+        checks.number("decay", self.decay, "a number in [0, 1)", EstimatorError)
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         zero = torch.zeros((), device=device)
@@ -127,7 +127,7 @@ class ReinforcePerDatum(Reinforce):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        contract.require_decay("image_decay", self.image_decay)
+        checks.number("image_decay", self.image_decay, "a number in [0, 1)", EstimatorError)
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         return super().initial_state(device, images) | {
@@ -139,11 +139,18 @@ class ReinforcePerDatum(Reinforce):
         baseline, updated = super().baseline(observed, expected, index, state)
         if index is None:
             return baseline, updated
-        if index.shape != observed.shape[1:]:
-            raise EstimatorError(f"index: expected shape {list(observed.shape[1:])}, got {list(index.shape)}")
+        checks.instance("index", index, Tensor)
+        if index.shape != observed.shape[1:] or index.is_floating_point():
+            raise EstimatorError(
+                f"index: expected whole numbers, {list(observed.shape[1:])}, got {list(index.shape)} of {index.dtype}"
+            )
         averages, weights = self.entry(state, "image_average"), self.entry(state, "image_weight")
         if not len(averages):
             raise EstimatorError("images: 'reinforce-per-datum' with an index needs initial_state(device, images)")
+        if index.device.type == "cpu" and not traced(index):  # a GPU would be waited for
+            seen = index.unique()
+            if len(seen) < len(index) or not (seen[0] >= 0 and seen[-1] < len(averages)):
+                raise EstimatorError(f"index: expected different numbers below {len(averages)}, got {index.tolist()}")
         decay, average, weight = self.image_decay, averages[index], weights[index]
         baseline = torch.where(weight > 0, average / weight.clamp(min=1 - decay), baseline)
         average = decay * average + (1 - decay) * observed.mean(0).to(average.dtype)

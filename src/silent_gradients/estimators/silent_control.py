@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from silent_gradients import checks
 from silent_gradients.decoders.likelihood import ExactObjective, Objective
 from silent_gradients.decoders.tangent import DecoderObjective, TangentObjective
-from silent_gradients.estimators import contract
 from silent_gradients.estimators.contract import (
     Estimate,
     Estimator,
@@ -70,7 +70,7 @@ class SilentControl(SampledEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        contract.require_decay("control_decay", self.control_decay)
+        checks.number("control_decay", self.control_decay, "a number in [0, 1)", EstimatorError)
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         zero = torch.zeros((), device=device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from silent_gradients import checks
 from silent_gradients.decoders.likelihood import ExactObjective
 from silent_gradients.estimators.contract import REGISTRY, Estimator, State, create
 from silent_gradients.evaluation.mean_difference import mean_difference
@@ -88,8 +89,7 @@ def gradient_variance(
         EstimatorError: The estimator does not support the posterior, or lacks its state, control or closed form.
         ValueError: There are fewer than two draws, or no parameter of the encoder requires a gradient.
     """
-    if draws < 2:
-        raise ValueError(f"draws: expected 2 or more, got {draws}")
+    checks.whole("draws", draws, 2)
     return _measured(vae, estimator, x, state, draws, generator)[0]
 
 

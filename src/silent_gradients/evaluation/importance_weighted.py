@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from silent_gradients import checks
 from silent_gradients.decoders.likelihood import check_images
 from silent_gradients.evaluation.metrics import DECODED_PER_CHUNK, bits_per_dimension, evaluation_mode, finite_or_null
 from silent_gradients.vae import VAE
@@ -59,12 +60,13 @@ def importance_weighted(
         generator: Source of the samples.
 
     Raises:
+        ShapeError: There is no image.
         TypeError: The images are no floating-point numbers.
-        ValueError: ``samples`` is less than 1, or the images are not divided by their number of levels.
+        ValueError: The images are not in [0, 1], or ``levels`` or ``samples`` is not a whole number of 1 or more.
     """
     check_images("x", x)
-    if samples < 1:
-        raise ValueError(f"samples: expected 1 or more, got {samples}")
+    checks.whole("levels", levels)
+    checks.whole("samples", samples)
     bounds, effective = [], []
     with evaluation_mode(vae):
         for chunk in x.split(max(1, DECODED_PER_CHUNK // samples)):

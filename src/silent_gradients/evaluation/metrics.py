@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from silent_gradients import checks
 from silent_gradients.decoders.likelihood import ExactObjective, check_images
 from silent_gradients.posteriors.bits import Bernoulli
 from silent_gradients.vae import VAE
@@ -27,8 +28,11 @@ def bits_per_dimension(elbo: Any, dimensions: int, levels: int) -> Any:
     """Return bits per dimension of discrete data from an evidence lower bound in nats on x = (y + u) / levels.
 
     ``log2(levels) - elbo / (dimensions ln 2)``; with 256 levels the constant is 8 bits. Works on numbers and tensors.
+
+    Raises:
+        ValueError: ``dimensions`` or ``levels`` is not a whole number of 1 or more.
     """
-    return math.log2(levels) - elbo / (dimensions * math.log(2))
+    return math.log2(checks.whole("levels", levels)) - elbo / (checks.whole("dimensions", dimensions) * math.log(2))
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,13 @@ def evaluate(
         generator: Source of the latent samples.
 
     Raises:
+        ShapeError: There is no image.
         TypeError: The images are no floating-point numbers.
-        ValueError: The images are not divided by their number of levels.
+        ValueError: The images are not in [0, 1], or ``levels`` or ``samples`` is not a whole number of 1 or more.
     """
     check_images("x", x)
+    checks.whole("levels", levels)
+    checks.whole("samples", samples)
     dimensions = x[0].numel()
     collected: dict[str, list[Tensor]] = {}
 

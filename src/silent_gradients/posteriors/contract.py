@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from silent_gradients import checks
 from silent_gradients.latent_noise import NoiseSource
 
 
@@ -121,6 +122,7 @@ class Posterior(ABC):
 
     Raises:
         ShapeError: ``parameters`` is not a matrix, or its width is no multiple of ``parameters_per_latent``.
+        TypeError: ``parameters`` is no tensor of floating-point numbers.
     """
 
     name: ClassVar[str]
@@ -141,6 +143,7 @@ class Posterior(ABC):
     """Var[z], shape [B, k]."""
 
     def __init__(self, parameters: Tensor) -> None:
+        checks.floats("parameters", parameters)
         if parameters.ndim != 2 or parameters.shape[1] % self.parameters_per_latent:
             raise ShapeError(
                 f"parameters: expected shape [B, {self.parameters_per_latent} k] for a {self.name} posterior, "
@@ -300,9 +303,7 @@ class WithOption(Posterior):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        value = getattr(cls, cls.option, cls.least)
-        if not isinstance(value, int) or value < cls.least:
-            raise ValueError(f"{cls.option}: expected a whole number of {cls.least} or more, got {value}")
+        checks.whole(cls.option, getattr(cls, cls.option, cls.least), cls.least)
 
     @classmethod
     @functools.cache

@@ -209,7 +209,7 @@ def test_what_cannot_be_measured_is_refused(tiny):
     ):
         with pytest.raises(EstimatorError, match="vae: estimator 'reparameterization' does not support bernoulli"):
             measure()
-    with pytest.raises(ValueError, match="draws: expected 2 or more, got 1"):
+    with pytest.raises(ValueError, match="draws: expected a whole number of 2 or more, got 1"):
         gradient_variance(vae, vae.estimator, x, state, 1)
     nonlinear, x, _ = model(tiny, "learnable/reinforce")
     with pytest.raises(EstimatorError, match="control"):

@@ -188,7 +188,7 @@ def test_narrow_intervals_have_a_finite_bound():
 
 def test_the_number_of_samples_is_checked():
     vae, x = model(Bernoulli, FixedVarianceDecoder(2, D, 0.05), 2)
-    with pytest.raises(ValueError, match="samples: expected 1 or more, got 0"):
+    with pytest.raises(ValueError, match="samples: expected a whole number of 1 or more, got 0"):
         importance_weighted(vae, x, LEVELS, 0)
     for images, error in (((255 * x).round(), ValueError), ((255 * x).byte(), TypeError)):
         for measure in (importance_weighted, evaluate):

@@ -1,0 +1,280 @@
+"""Impossible arguments of public names: an error of a known type names the argument, its value and how to fix it."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from silent_gradients import (
+    VAE,
+    Bernoulli,
+    BernoulliDecoder,
+    ConvolutionalDecoder,
+    FactorAnalysisDecoder,
+    FixedVarianceDecoder,
+    Gaussian,
+    LinearPrecisionDecoder,
+    ShapeError,
+    SilentGuide,
+    SilentSchedule,
+    Standardization,
+    TwoLayerDecoder,
+    bits_per_dimension,
+    estimators,
+    evaluate,
+    gradient_variance,
+    importance_weighted,
+    scale_gradient,
+)
+from silent_gradients.estimators import EstimatorError
+from silent_gradients.posteriors import FAMILIES
+
+K, SHAPE, B = 3, (1, 2, 3), 5
+D = math.prod(SHAPE)
+HALF = torch.full((D,), 0.5)
+SCALE = Standardization(HALF, HALF, 100.0)
+X = torch.linspace(0, 0.9, B * D).view(B, *SHAPE)
+PIXELS, Q = X.flatten(1), Gaussian(torch.zeros(B, 2 * K))
+FLOATS, TENSOR = "expected floating-point numbers, got torch", "expected a tensor, got"
+WHOLE = "expected a whole number of 1 or more, got"
+LINEAR: Any = nn.Linear(K, D)
+WORDS: Any = ["samples"]
+TEXT: Any = "2"
+
+
+def encoder(outputs=2 * K):
+    return nn.Sequential(nn.Flatten(), nn.Linear(D, outputs))
+
+
+def fixed():
+    return FixedVarianceDecoder(K, D, 0.1)
+
+
+def model(estimator="silent", decoder=None, network=None, **options):
+    return VAE(network or encoder(), Gaussian, decoder or fixed(), estimators.create(estimator), **options)
+
+
+def estimate(name, q=Q, objective=None, state=None, **options):
+    made = estimators.create(name)
+    state = made.initial_state(torch.device("cpu"), 4) if state is None else state
+    return made(q, fixed().objective(PIXELS) if objective is None else objective, state=state, **options)
+
+
+class OfAnotherShape:
+    def sampled(self, z):
+        return z.sum((-1, -2))
+
+
+SIZES = {
+    "latent_dim": lambda number: FixedVarianceDecoder(number, D, 0.1),
+    "latent_dim, heads": lambda number: LinearPrecisionDecoder(number, SCALE),
+    "latent_dim, network": lambda number: ConvolutionalDecoder("plain", number, SHAPE, (2, 2, 2, 2, 2), SCALE),
+    "latent_dim, guide": lambda number: SilentGuide(number, X),
+    "dimensions": lambda number: BernoulliDecoder(K, number),
+    "dimensions, identity": lambda number: Standardization.identity(number, 1.0),
+    "dimensions, bits": lambda number: bits_per_dimension(-3.0, number, 17),
+    "hidden": lambda number: TwoLayerDecoder(K, D, number, "square", 0.1),
+    "levels": lambda number: bits_per_dimension(-3.0, D, number),
+    "levels, evaluate": lambda number: evaluate(model(), X, number),
+    "levels, scale": lambda number: Standardization.of(X, number),
+    "samples, elbo": lambda number: model().elbo(X, number),
+    "samples, evaluate": lambda number: evaluate(model(), X, 17, samples=number),
+    "samples, importance": lambda number: importance_weighted(model(), X, 17, number),
+    "cutoff_epoch": lambda number: SilentSchedule(cutoff_epoch=number),
+}
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "3", True])
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_are_whole_numbers(name, wrong):
+    with pytest.raises(ValueError, match=rf"{name.split(',')[0]}: {WHOLE} {wrong!r}"):
+        SIZES[name](wrong)
+
+
+POSITIVE = {
+    "variance": lambda number: FixedVarianceDecoder(K, D, number),
+    "variance, pixels": lambda number: FactorAnalysisDecoder(K, D, number),
+    "largest_precision": lambda number: Standardization(HALF, HALF, number),
+    "annealing_rate": lambda number: SilentSchedule(annealing_rate=number),
+    "temperature": lambda number: estimators.create("gumbel-softmax", {"temperature": number}),
+}
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, math.nan, math.inf, "0.1", None])
+@pytest.mark.parametrize("name", POSITIVE)
+def test_numbers_of_a_range(name, wrong):
+    with pytest.raises(ValueError, match=f"{name.split(',')[0]}: expected a positive number, got {wrong}"):
+        POSITIVE[name](wrong)
+
+
+@pytest.mark.parametrize("decoder", [FixedVarianceDecoder, FactorAnalysisDecoder])
+def test_a_variance_may_be_a_tensor_of_one_number(decoder):
+    objectives = [decoder(K, D, variance).objective(PIXELS) for variance in (torch.tensor(0.25), 0.25)]
+    for objective in objectives:
+        objective.decoder.load_state_dict(objectives[0].decoder.state_dict())
+    torch.testing.assert_close(*(objective.expectation(Q) for objective in objectives))
+
+
+TENSORS = {
+    "images": Standardization.of,
+    "images, guide": lambda x: SilentGuide(K, x),
+    "x": lambda x: fixed().objective(x),
+    "x, guide": lambda x: SilentGuide(K, X)(x, torch.zeros(B, K), torch.zeros(B, K), alpha=0),
+    "x, step": lambda x: model()(x),
+    "x, elbo": lambda x: model().elbo(x),
+    "x, reconstruct": lambda x: model().reconstruct(x),
+    "x, evaluate": lambda x: evaluate(model(), x, 17),
+    "x, importance": lambda x: importance_weighted(model(), x, 17, 2),
+    "mean": lambda x: FixedVarianceDecoder(K, D, 0.1, x),
+    "mean, bits": lambda x: BernoulliDecoder(K, D, x),
+    "scale": lambda x: Standardization(HALF, x, 1.0),
+    "z": lambda x: fixed().objective(PIXELS).sampled(x),
+    "moments": lambda x: SilentGuide(K, X)(X, x, torch.zeros(B, K), alpha=0.5),
+    "tensor": lambda x: scale_gradient(x, 0.5),
+    "encoder": lambda x: model(network=Constant(x))(X),
+    **{f"parameters, {name}": family for name, family in FAMILIES.items()},
+}
+
+
+class Constant(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, _x):
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [(torch.ones(1, B, K, dtype=torch.long), FLOATS), ([[0.5] * D] * B, f"{TENSOR} list")]
+)
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_hold_floating_point_numbers(name, wrong, message):
+    if name == "z" and message is not FLOATS:
+        pytest.skip("its shape is read first")
+    with pytest.raises(TypeError, match=f"{name.split(',')[0]}: {message}"):
+        TENSORS[name](wrong)
+
+
+IMAGES = {
+    "step": lambda x: model()(x),
+    "guided step": lambda x: model("reparameterization", guide=fixed())(x, 0.5),
+    "guide": lambda x: SilentGuide(K, X)(x, torch.zeros(0, K), torch.zeros(0, K), alpha=0.5),
+    "evaluate": lambda x: evaluate(model(), x, 17),
+    "importance": lambda x: importance_weighted(model(), x, 17, 2),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_there_is_an_image(name):
+    with pytest.raises(ShapeError, match=r"x: expected shape \[\w, \.\.\.\] with \w of 1 or more, got \[0, 1, 2, 3\]"):
+        IMAGES[name](X[:0])
+
+
+@pytest.mark.parametrize("wrong", [X - 0.5, 300 * X, X * math.nan])
+@pytest.mark.parametrize(
+    "call", [Standardization.of, lambda x: evaluate(model(), x, 17), lambda x: importance_weighted(model(), x, 17, 2)]
+)
+def test_bits_per_dimension_are_of_images_in_the_unit_interval(call, wrong):
+    with pytest.raises(ValueError, match=r"expected images in \[0, 1\], got .* to .*; divide grey levels"):
+        call(wrong)
+
+
+@pytest.mark.parametrize("guided", [SilentGuide(K, X), model("reparameterization", guide=fixed())])
+@pytest.mark.parametrize(
+    ("alpha", "message"),
+    [("a", "expected a weight"), (None, "expected a weight"), (torch.full((B,), 0.5), r"\[B, 1\], got shape \[5\]")],
+)
+def test_weights(guided, alpha, message):
+    moments = [torch.zeros(B, K)] * 2 if isinstance(guided, SilentGuide) else []
+    with pytest.raises(ValueError, match=f"alpha: .*{message}"):
+        guided(X, *moments, alpha=alpha)
+
+
+OTHERS = {
+    "another device": (
+        lambda: fixed().objective(PIXELS.to("meta")),
+        ValueError,
+        "x: expected a tensor on cpu, as the weights, got meta",
+    ),
+    "an image of another type": (
+        lambda: model()(X.double()),
+        TypeError,
+        "x: expected torch.float32, the type of the decoder's weights, got torch.float64",
+    ),
+    "no posterior": (lambda: fixed().objective(PIXELS).expectation(PIXELS), TypeError, "q: expected .* Posterior"),
+    "noise": (lambda: fixed().objective(PIXELS, "a"), ValueError, "noise_variance: expected a number of 0 or more"),
+    "NaN mean": (lambda: FixedVarianceDecoder(K, D, 0.1, HALF * math.nan), ValueError, "mean: expected finite"),
+    "no module": (lambda: model(network=lambda x: x), TypeError, "encoder: expected an instance of Module"),
+    "no decoder": (
+        lambda: model(decoder=nn.Linear(K, D)),
+        TypeError,
+        "decoder: expected an instance of Decoder.*FixedVarianceDecoder is one",
+    ),
+    "no guide": (lambda: model(guide=nn.Linear(K, D)), TypeError, "guide: expected an instance of Decoder"),
+    "a module as a guide": (
+        lambda: SilentGuide(K, decoder=LINEAR),
+        TypeError,
+        "decoder: expected an instance",
+    ),
+    "images": (lambda: model(images=-1), ValueError, "images: expected a whole number of 0 or more, got -1"),
+    "generated": (lambda: model().generate(-1), ValueError, "images: expected a whole number of 0 or more, got -1"),
+    "a seed": (
+        lambda: model("reparameterization")(X, generator=0),
+        TypeError,
+        "generator: expected a torch.Generator or None, got 0; seed one with manual_seed",
+    ),
+    "no state": (lambda: model().training_step(X, state=None), TypeError, "state: .*initial_state\\(\\) makes one"),
+    "options": (lambda: estimators.create("rloo", WORDS), TypeError, "options: expected an instance of Mapping"),
+    "an option in words": (lambda: estimators.create("rloo", {"samples": TEXT}), EstimatorError, "samples: .* got '2'"),
+    "a decay in words": (lambda: estimators.create("reinforce", {"decay": TEXT}), EstimatorError, "decay: .* got 2"),
+    "a tensor as q": (lambda: estimate("silent", PIXELS), EstimatorError, "q: expected an instance of Posterior"),
+    "a function": (lambda: estimate("rloo", objective=torch.sum), EstimatorError, "objective: expected an instance"),
+    "a state": (lambda: estimate("rloo", state=[1]), EstimatorError, "state: expected an instance of dict"),
+    "an objective of another shape": (
+        lambda: estimate("reparameterization", objective=OfAnotherShape()),
+        EstimatorError,
+        r"objective: expected values of shape \[S, 5\] at samples, got \[\] in their mean",
+    ),
+    "an index in words": (
+        lambda: estimate("reinforce-per-datum", index=[0]),
+        TypeError,
+        "index: expected an instance of Tensor",
+    ),
+    "an index of floats": (
+        lambda: estimate("reinforce-per-datum", index=torch.zeros(B)),
+        EstimatorError,
+        "index: expected whole numbers",
+    ),
+    "an index beyond the images": (
+        lambda: estimate("reinforce-per-datum", index=torch.arange(B)),
+        EstimatorError,
+        r"index: expected different numbers below 4, got \[0, 1, 2, 3, 4\]",
+    ),
+    "an image twice": (
+        lambda: estimate("reinforce-per-datum", index=torch.tensor([0, 1, 2, 3, 3])),
+        EstimatorError,
+        "index: expected different numbers",
+    ),
+    "draws": (
+        lambda: gradient_variance(model(), estimators.create("silent"), X, {}, 1),
+        ValueError,
+        "draws: expected a whole number of 2 or more, got 1",
+    ),
+    "a plateau": (lambda: SilentSchedule(plateau_epochs=TEXT), ValueError, "plateau_epochs: .* got 2"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_arguments(name):
+    call, error, message = OTHERS[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_shapes_of_tensors_without_values_are_known():
+    """On the device ``meta``, which has no autocast, an expectation has its shape."""
+    decoder, q = fixed().to("meta"), Bernoulli(torch.zeros(B, K, device="meta"))
+    assert decoder.objective(torch.zeros(B, D, device="meta")).expectation(q).shape == (B,)
