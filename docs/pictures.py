@@ -218,7 +218,9 @@ def effects(study: str, *names: str) -> Path:
         found = tables.effects(study, "gradients", name)
         found = found[found["method"] == tables.GUIDED[name.split("/")[2]]]
         for axes, kind in zip(column, ("norm", "cosine"), strict=True):
-            rows = found.melt("epoch", [each for each in found if each.startswith(kind)], "of", kind)
+            rows = found.melt(
+                "epoch", [each for each in found.columns.astype(str) if each.startswith(kind)], "of", kind
+            )
             rows["of"] = rows["of"].str.removeprefix(f"{kind} ").str.replace(" ", " and ").str.replace("kl", "KL")
             estimator = {"estimator": "median", "errorbar": ("pi", 50)}
             sns.lineplot(rows, x="epoch", y=kind, hue="of", style="of", markers=True, ax=axes, **estimator)

@@ -54,10 +54,12 @@ STUDIES = {
     "digits-ten-seeds": "digits.md",
     "digits-ladder-40": "ladder.md",
     "digits-ladder-160": "ladder.md",
+    "digits-ladder-640": "ladder.md",
     "mnist-beyond": "beyond.md",
     "digits-beyond": "beyond.md",
     "digits-exact": "../beyond-the-paper.md",
     "digits-equal-time": "../beyond-the-paper.md",
+    "digits-pixel-variances": "../beyond-the-paper.md",
 }
 """The page of docs/results/ that describes a study."""
 
@@ -345,7 +347,7 @@ def _gains(found: Comparison) -> list[str]:
     ]
 
 
-LADDERS = {"digits": ("digits-ladder-40", "digits-ladder-160")}
+LADDERS = {"digits": ("digits-ladder-40", "digits-ladder-160", "digits-ladder-640")}
 """Studies of growing length by data set."""
 GUIDED = {name: f"{name}+silent" for name in ("reparameterization", "gumbel-softmax", "reinforce")}
 PAIRS = [(guided, name) for name, guided in GUIDED.items()]
@@ -599,11 +601,12 @@ def parts(study: str, *names: str) -> None:
     """Print the guide's gain in bits/dim by class of pixels and by the KL divergence."""
     lines = []
     for name in names:
-        runs = effects(study, "pixels", name).set_index(["method", "seed"])
-        unguided = runs.loc[name.split("/")[2]]
-        gained = unguided - runs.loc[GUIDED[name.split("/")[2]]]
-        gained.insert(0, "all", gained.sum(axis=1))
-        lines.append([label(name), *(_gain(summarize(list(-gained[part]))) for part in gained)])
+        estimator = name.split("/")[2]
+        by_method = effects(study, "pixels", name).set_index("seed").groupby("method")
+        guided, unguided = (by_method.get_group(each).drop(columns="method") for each in (GUIDED[estimator], estimator))
+        first_minus_second = guided - unguided
+        first_minus_second.insert(0, "all", first_minus_second.sum(axis="columns"))
+        lines.append([label(name), *(_gain(summarize(list(part))) for _, part in first_minus_second.items())])
     header = ["estimator", "all", "constant pixels", "background", "strokes", "KL divergence"]
     table(header, lines)
 

@@ -144,7 +144,7 @@ def grid_table(points: Sequence[GridPoint], context: Context) -> Table:
                 "At the edge of": printed.named(row["edge"]) or NOTHING,
                 "BPD": Text(number(row["selection_bpd"]), row["name"]),
                 "Monte-Carlo error": printed.monte_carlo(row["monte_carlo_error"]),
-                "KL": Text(number(row["selection_kl"], 2), row["name"]),
+                "KL": number(row["selection_kl"], 2),
                 "Split": row["split"] or NOTHING,
                 "Seed": str(row["seed"]),
                 "Epochs": str(row["epochs"]),
