@@ -137,7 +137,6 @@ def _made_by(run: Record) -> Iterable[tuple[str, str]]:
     made = run.provenance
     speed, versions = made.get("images_per_second"), made.get("versions") or {}
     facts = {
-        "id": run.identity["id"],
         "sha256 of the result": run.identity["result_sha256"],
         "device": device(run),
         "seconds of training": f"{made['seconds']:.1f}",
