@@ -30,7 +30,7 @@ NOTICED = {
     "an estimator": (PATHWISE, "return q.rsample(self.samples, generator)", "return 2 * q.rsample(self.samples, None)"),
     "its base class": (PATHWISE, "Estimate(value, value, given.state)", "Estimate(value, 2 * value, given.state)"),
     "a constant of the optimizer": ("silent_study/training/optimizer.py", "EPSILON = 1e-8", "EPSILON = 1e-7"),
-    "a metric": ("silent_gradients/evaluation/metrics.py", "math.log2(levels)", "math.log(levels)"),
+    "a metric": ("silent_gradients/evaluation/metrics.py", "math.log2(checks.whole", "math.log(checks.whole"),
     "the reader of batches": ("silent_study/data/batches.py", "squares - total**2", "squares - total**3"),
     "the reader of arrays": ("silent_study/data/prepared.py", "self.train[: images - holdout]", "self.train[:images]"),
     "an import": ("silent_study/training/optimizer.py", "import torch\n", "import numpy as torch\n"),
