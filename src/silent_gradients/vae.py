@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from silent_gradients import checks
-from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counting_norms
+from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counting_norms, traced
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
@@ -228,6 +228,10 @@ class VAE(nn.Module):
         checks.instance("state", state, dict, "initial_state() makes one")
         if self.guide is None and not frozen and (isinstance(alpha, Tensor) or alpha > 0):
             raise ValueError(f"alpha: expected 0 without a guide, got {alpha}; give the VAE a guide")
+        # A GPU would be waited for.
+        known = None if index is None or index.device.type != "cpu" or traced(index) else index
+        if known is not None and len(known.unique()) < len(known):
+            raise EstimatorError(f"index: expected different numbers, got {known.tolist()}")
         pixels = x.flatten(1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             parameters = self._encode(x)

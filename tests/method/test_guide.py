@@ -106,7 +106,7 @@ def test_impossible_calls_are_named(arguments, message):
     ("arguments", "error", "message"),
     [
         ({"images": (255 * X).byte()}, TypeError, "images: expected floating-point numbers, got torch.uint8"),
-        ({"images": (255 * X).round()}, ValueError, r"images: expected images in \[0, 1\], got 0 to 2"),
+        ({"images": (255 * X).round()}, ValueError, r"images: expected images in \[0, 1\], got \d+ to 2\d\d;"),
         ({"images": X[:0]}, ShapeError, r"images: .*\[0, 1, 6, 6\]"),
         ({}, ValueError, "images: needed to standardise the guide by, got None"),
         ({"images": X, "family": "bernoulli"}, TypeError, "family: .*'bernoulli'; FAMILIES has them by name"),

@@ -133,7 +133,7 @@ def test_float32_is_float32_on_a_cpu_whatever_the_environment_sets(variable):
 from silent_study.jobs.lease import leased_device
 with leased_device():
     import torch
-    torch.nn.functional.conv2d(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 3, 3))
+    torch.nn.functional.conv2d(torch.ones(8, 3, 16, 16), torch.ones(8, 3, 3, 3))
 """
     environment = os.environ | {variable: "BF16", "ONEDNN_VERBOSE": "1", "SILENT_GRADIENTS_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

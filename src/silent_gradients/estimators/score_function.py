@@ -148,9 +148,9 @@ class ReinforcePerDatum(Reinforce):
         if not len(averages):
             raise EstimatorError("images: 'reinforce-per-datum' with an index needs initial_state(device, images)")
         if index.device.type == "cpu" and not traced(index):  # a GPU would be waited for
-            seen = index.unique()
-            if len(seen) < len(index) or not (seen[0] >= 0 and seen[-1] < len(averages)):
-                raise EstimatorError(f"index: expected different numbers below {len(averages)}, got {index.tolist()}")
+            least, largest = map(int, index.aminmax())
+            if least < 0 or largest >= len(averages):
+                raise EstimatorError(f"index: expected numbers below {len(averages)}, got {least} to {largest}")
         decay, average, weight = self.image_decay, averages[index], weights[index]
         baseline = torch.where(weight > 0, average / weight.clamp(min=1 - decay), baseline)
         average = decay * average + (1 - decay) * observed.mean(0).to(average.dtype)

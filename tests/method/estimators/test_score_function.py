@@ -150,7 +150,7 @@ def test_an_average_per_image_needs_to_know_how_many_there_are():
 @pytest.mark.parametrize("index", [torch.arange(B + 1), torch.arange(1), torch.zeros(B, 1, dtype=torch.long)])
 def test_an_index_of_another_shape_is_refused(index):
     estimator = create("reinforce-per-datum")
-    with pytest.raises(EstimatorError, match=rf"index: expected shape \[{B}\], got "):
+    with pytest.raises(EstimatorError, match=rf"index: expected whole numbers, \[{B}\], got "):
         estimator(Bernoulli(LOGITS), Shifted(), index=index, state=estimator.initial_state(CPU, 10))
 
 
