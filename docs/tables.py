@@ -51,7 +51,6 @@ STUDIES = {
     "colour-reduced-protocol-paper": "colour.md",
     "colour-reduced-cooldown": "colour.md",
     "digits": "digits.md",
-    "digits": "digits.md",
     "digits-ten-seeds": "digits.md",
     "digits-ladder-40": "ladder.md",
     "digits-ladder-160": "ladder.md",
