@@ -219,6 +219,7 @@ class VAE(nn.Module):
             generator: Source of the latent samples.
 
         Raises:
+            EstimatorError: The index names an image twice, or the estimator does not fit.
             ShapeError: There is no image.
             TypeError: x is no tensor of floating-point numbers.
             ValueError: alpha is not in [0, 1], or there is no guide to give a weight in a step that is not frozen.
