@@ -1,18 +1,22 @@
 """Every estimator is a method wherever it can be one, and the paper's are known without torch."""
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from silent_gradients.estimators import REGISTRY, create
+from silent_gradients.estimators import REGISTRY, EstimatorError, create
 from silent_gradients.estimators.contract import Estimate, Estimator, register
 from silent_gradients.posteriors import FAMILIES
-from silent_study.methods import METHODS, PAPER_ESTIMATORS, EstimatorTraits
+from silent_study.methods import METHODS, PAPER_ESTIMATORS, PAPER_OPTIONS, EstimatorTraits
 from silent_study.paper import PUBLISHED
 from silent_study.settings import EXPERIMENTS, Experiment, PosteriorFamily
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_every_experiment_is_declared():
@@ -110,17 +114,31 @@ def test_an_unknown_method_is_a_key_error():
         METHODS["fixed"]["reinforce+silent"]
 
 
-def test_planning_the_papers_methods_needs_no_torch(study):
+def test_planning_the_papers_methods_needs_no_torch():
     code = (
         "import sys\n"
         "from pathlib import Path\n"
         "from silent_study import params\n"
         "from silent_study.plan.plan import Plan\n"
-        f"plan = Plan(params.resolve({{'preset': 'study'}}, Path({str(study)!r})))\n"
-        "plan.packs('baselines', {})\n"
-        "assert 'torch' not in sys.modules\n"
+        "for preset in ('digits', 'mnist-short', 'mnist-reduced', 'mnist-fixed', 'colour-reduced', 'paper'):\n"
+        f"    plan = Plan(params.resolve({{'preset': preset}}, Path({str(ROOT / 'presets')!r})))\n"
+        "    plan.packs('baselines', {})\n"
+        "    assert 'torch' not in sys.modules, preset\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.5, 0.99, 1.0, 1.5, 2.0, math.inf, math.nan])
+def test_the_papers_estimators_accept_the_declared_values_of_their_options(value):
+    for traits in PAPER_ESTIMATORS:
+        for option in traits.options:
+            _, fits = PAPER_OPTIONS[option]
+            try:
+                create(traits.name, {option: value})
+            except EstimatorError:
+                assert not fits(value), (traits.name, option)
+            else:
+                assert fits(value), (traits.name, option)
 
 
 @pytest.mark.parametrize(

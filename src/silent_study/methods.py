@@ -7,7 +7,8 @@ estimators are declared here as well: planning and reporting them does not load 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -195,6 +196,13 @@ PAPER_ESTIMATORS = (
     EstimatorTraits("reinforce", ("gaussian", "bernoulli"), options={"samples": 1, "decay": 0.99}),
 )
 """The paper's estimators, known without torch."""
+
+PAPER_OPTIONS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    "samples": ("a whole number of 1 or more", lambda value: value >= 1 and value.is_integer()),
+    "temperature": ("a positive number", lambda value: 0 < value < math.inf),
+    "decay": ("a number in [0, 1)", lambda value: 0 <= value < 1),
+}
+"""The values of their options, in words and as a condition: those that the estimators themselves accept."""
 
 
 class Methods(Mapping[str, Method]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from silent_study.methods import METHODS, Method
+from silent_study.methods import METHODS, PAPER_OPTIONS, Method
 from silent_study.params.errors import check_keys, require_known
 from silent_study.params.overlay import sections
 from silent_study.params.schema import ExperimentParams, GridParams, Params, with_overrides
@@ -49,6 +49,12 @@ def check(params: Params) -> None:
 
 def _check_options(method: Method, section: ExperimentParams, where: str) -> None:
     if not set(section.estimator_options) & set(method.options):
+        return
+    if method.name in METHODS[method.experiment].papers:
+        for option, value in section.options_of(method).items():
+            expected, fits = PAPER_OPTIONS[option]
+            if not fits(value):
+                raise SettingsError(f"{where}: {option}: expected {expected}, got {value}")
         return
     # Imported here: the estimators load torch, which takes seconds.
     from silent_gradients.estimators import EstimatorError, create
