@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,8 @@ from silent_study.words import counted, duration
 
 if TYPE_CHECKING:
     import torch
+
+    from silent_study.jobs.pack import TrainingOptions
 
 SAVING = 20.0
 """Seconds of the limit that are kept for writing what goes back."""
@@ -90,79 +92,118 @@ def train_bundle(
         StoreError: The bundle cannot be used, see ``bundle.unpacked``, or ``out`` holds what another call gave back.
         OSError: A folder cannot be written to, or the disk is full.
     """
-    from silent_study.jobs.pack import TrainingOptions, run_pack
-    from silent_study.jobs.stopwatch import measured_pace
     from silent_study.training.loop import Interrupted
 
-    document, owner = unpacked(bundle, work), work / "out"
-    if any(out.glob(NAMES)) and not (owner.exists() and owner.read_text() == str(out)):
-        raise StoreError(f"{out}: holds what another call gave back; absorb that at home, and name another --out")
-    write_text_atomically(owner, str(out))
+    document = unpacked(bundle, work)
+    _claim(out, work / "out")
     plan, store = bundled_plan(document["settings"], work), RunStore(work / "store")
-    sources, execution, failures = plan.params.sources, plan.params.execution, list[str]()
     done = done_runs(plan, store).union(document["done"])
-    checkpoints = RunStore(work / BORROWED / device.type)
-    for name in checkpoints.names():
-        if not store.working_folder(name).exists():
-            store.working_folder(name).parent.mkdir(parents=True, exist_ok=True)
-            checkpoints.working_folder(name).rename(store.working_folder(name))
+    _put_checkpoints(RunStore(work / BORROWED / device.type), store)
     for name in plan.datasets():
-        dequantize(sources[name], work / "data" / name)
-    options = TrainingOptions.of(device, execution.steps, execution.stack, execution.checkpoint_seconds)
+        dequantize(plan.params.sources[name], work / "data" / name)
     give_back = partial(_give_back, store, document["brought"], out, device)
-
-    def run(packs: Iterable[PackSpec]) -> bool:
-        """Train packs; return False if a run failed."""
-        before = len(failures)
-        for pack in packs:
-            # The selection after a grid compares all of its members.
-            members = tuple(run for run in pack.members if pack.round in GRID_ROUNDS or run.name not in done)
-            if members:
-                data = work / "data" / pack.group.split("/")[0]
-                own = replace(pack, members=members)
-                try:
-                    write_json(plan.manifest(pack), run_pack(own, store, data, device, options, stop, evaluating))
-                except ExceptionGroup as error:
-                    print(error, file=sys.stderr)
-                    failures.append(str(error))
-                give_back()
-        return len(failures) == before
-
-    def train(group: str) -> None:
-        """Train the rounds of a group, up to the first one in which a run fails."""
-        # All seeds side by side: the first one alone, as a grid of one point, would take as long.
-        if (selections := plan.foreseen(group)) is not None and not run(plan.packs("seeds", selections, group)):
-            return
-        for round_ in plan.rounds(group):
-            selections = plan.selections(round_, group)
-            if not run(plan.packs(round_, selections, group)):
-                return
-            if round_ in GRID_ROUNDS:
-                found = select(plan, store, round_, group, selections)
-                write_json(plan.selection_file(round_, group, selections), found)
-
+    rounds = _Rounds(plan, store, done, device, stop, evaluating, give_back)
     try:
-        counts = open_cells(plan, store, done)
-        cells = {cell: counts[cell.name] for cell in plan.cells() if cell.name in counts}
-        pace = measured_pace(
-            [plan.first_run(cell) for cell in cells],
-            sources,
-            device,
-            MEASURED_ROUNDS,
-            1 if options.streams else options.stack,
-            captured=options.captured,
-            stop=stop,
-        )
-        print(forecast(plan, cells, pace, left()), flush=True)
+        print(rounds.forecast(left), flush=True)
         for group in plan.groups():
-            train(group)
+            rounds.train(group)
     except (Interrupted, KeyboardInterrupt):
         print("stopped before the time was up; the same command, or the next bundle, goes on", file=sys.stderr)
     finally:
         given, left_out = give_back()
         print(f"{counted(given, 'run')} finished, in {out}; at home: silent-gradients absorb FOLDER")
         print("".join(f"{line}\n" for line in left_out), end="")
-    return int(bool(failures))
+    return int(rounds.failed)
+
+
+def _claim(out: Path, owner: Path) -> None:
+    """Let the file ``owner`` name the folder for what goes back, in which nothing of another call may be."""
+    if any(out.glob(NAMES)) and not (owner.exists() and owner.read_text() == str(out)):
+        raise StoreError(f"{out}: holds what another call gave back; absorb that at home, and name another --out")
+    write_text_atomically(owner, str(out))
+
+
+def _put_checkpoints(brought: RunStore, store: RunStore) -> None:
+    """Move the checkpoints of a bundle to where training goes on from them."""
+    for name in brought.names():
+        working = store.working_folder(name)
+        if not working.exists():
+            working.parent.mkdir(parents=True, exist_ok=True)
+            brought.working_folder(name).rename(working)
+
+
+@dataclass
+class _Rounds:
+    """The rounds of a bundle in training; see ``train_bundle``."""
+
+    plan: Plan
+    store: RunStore
+    done: Set[str]  # names of the runs that need nothing more as selected ones
+    device: torch.device
+    stop: Callable[[], bool]
+    evaluating: Callable[[], AbstractContextManager[None]]
+    give_back: Callable[[], object]  # writes what goes back
+    failed: bool = False
+
+    @property
+    def options(self) -> TrainingOptions:
+        """How the runs are trained."""
+        from silent_study.jobs.pack import TrainingOptions
+
+        execution = self.plan.params.execution
+        return TrainingOptions.of(self.device, execution.steps, execution.stack, execution.checkpoint_seconds)
+
+    def forecast(self, left: Callable[[], float]) -> str:
+        """Measure a step of every cell with an open run, and return ``forecast`` of these cells."""
+        from silent_study.jobs.stopwatch import measured_pace
+
+        plan, options = self.plan, self.options
+        counts = open_cells(plan, self.store, self.done)
+        cells = {cell: counts[cell.name] for cell in plan.cells() if cell.name in counts}
+        pace = measured_pace(
+            [plan.first_run(cell) for cell in cells],
+            plan.params.sources,
+            self.device,
+            MEASURED_ROUNDS,
+            1 if options.streams else options.stack,
+            captured=options.captured,
+            stop=self.stop,
+        )
+        return forecast(plan, cells, pace, left())
+
+    def train(self, group: str) -> None:
+        """Train the rounds of a group, up to the first one in which a run fails."""
+        plan = self.plan
+        # All seeds side by side: the first one alone, as a grid of one point, would take as long.
+        if (foreseen := plan.foreseen(group)) is not None and not self._run(plan.packs("seeds", foreseen, group)):
+            return
+        for round_ in plan.rounds(group):
+            selections = plan.selections(round_, group)
+            if not self._run(plan.packs(round_, selections, group)):
+                return
+            if round_ in GRID_ROUNDS:
+                found = select(plan, self.store, round_, group, selections)
+                write_json(plan.selection_file(round_, group, selections), found)
+
+    def _run(self, packs: Iterable[PackSpec]) -> bool:
+        """Train packs; return False if a run failed."""
+        from silent_study.jobs.pack import run_pack
+
+        failed = False
+        for pack in packs:
+            # The selection after a grid compares all of its members.
+            members = tuple(run for run in pack.members if pack.round in GRID_ROUNDS or run.name not in self.done)
+            if not members:
+                continue
+            own, data = replace(pack, members=members), self.plan.results / "data" / pack.group.split("/")[0]
+            try:
+                trained = run_pack(own, self.store, data, self.device, self.options, self.stop, self.evaluating)
+                write_json(self.plan.manifest(pack), trained)
+            except ExceptionGroup as error:
+                print(error, file=sys.stderr)
+                failed = self.failed = True
+            self.give_back()
+        return not failed
 
 
 def _give_back(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from lzma import LZMAError
@@ -20,12 +20,12 @@ from typing import Any, cast
 from silent_study.data.prepare import PREPARED
 from silent_study.data.prepared import MANIFEST, TEST, TRAIN, open_arrays
 from silent_study.data.source import Source
-from silent_study.plan.plan import ROUNDS, Plan
-from silent_study.settings import NUMERICS_VERSION, EvaluationSettings
+from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
+from silent_study.settings import NUMERICS_VERSION, EvaluationSettings, RunSettings
 from silent_study.store.code import SOURCE, training_code
 from silent_study.store.files import atomic_file, named_errors, sha256_of, write_bytes_atomically
 from silent_study.store.manifests import seems_evaluated
-from silent_study.store.packs import PackSpec
+from silent_study.store.packs import PackSpec, Round
 from silent_study.store.provenance import REVISION, source_revision
 from silent_study.store.runs import EVALUATION, RECORD, RunStore, StoreError, as_json
 from silent_study.store.stale import check_code, stale_runs
@@ -182,18 +182,9 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
     """
     store = plan.store
     check_code(store, plan.all_known_packs())
-    possible = {
-        round_: {
-            run.name: run
-            for cell in plan.cells_of(round_)
-            for candidates in plan.possible_runs(cell, round_)
-            for run in candidates
-        }
-        for round_ in ROUNDS
-    }
-    grids = possible["baselines"] | possible["guided"]
+    grids, seeds = _possible_runs(plan, GRID_ROUNDS), _possible_runs(plan, ("seeds",))
     # Whatever is not known yet to be selected may be of other source code without an error.
-    asked = PackSpec("seeds", "", tuple((grids | possible["seeds"]).values()), plan.params.evaluation.resolved())
+    asked = PackSpec("seeds", "", tuple((grids | seeds).values()), plan.params.evaluation.resolved())
     stale = {each.run for each in stale_runs(store, [asked])}
     done = done_runs(plan, store) - stale
     cells = open_cells(plan, store, done)
@@ -203,22 +194,23 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
     datasets = sorted({group.partition("/")[0] for group in groups})
     for name in datasets:
         open_arrays(prepared / name, plan.params.sources[name].sha256)
+    settings = settings_document(plan)
+    settings["methods"] = {
+        experiment: {name: own for name, own in methods.items() if f"{name}/{experiment}" in groups}
+        for experiment, methods in settings["methods"].items()
+    }
     document: dict[str, Any] = {
         "numerics_version": NUMERICS_VERSION,
         "code": {run.estimator: training_code(run.estimator)["digest"] for run in map(plan.first_run, plan.cells())},
-        "settings": settings_document(plan),
+        "settings": settings,
         "done": sorted(done),
-    }
-    document["settings"]["methods"] = {
-        experiment: {name: own for name, own in methods.items() if f"{name}/{experiment}" in groups}
-        for experiment, methods in document["settings"]["methods"].items()
-    }
-    # Selections compare the runs of grids; what is not evaluated, or lacks its weights, is completed there.
-    document["brought"] = {
-        run.name: run_state(store, run.name)
-        for run in asked.members
-        if _group(run.name) in groups and store.is_finished(run.name) and run.name not in stale
-        if run.name in grids or run.name not in done
+        # Selections compare the runs of grids; what is not evaluated, or lacks its weights, is completed there.
+        "brought": {
+            run.name: run_state(store, run.name)
+            for run in asked.members
+            if _group(run.name) in groups and store.is_finished(run.name) and run.name not in stale
+            if run.name in grids or run.name not in done
+        },
     }
     with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", _PROGRAM)
@@ -232,19 +224,35 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
                 archive.write(prepared / name / each, f"data/{name}/{each}")
         for name in document["brought"]:
             _add(archive, store.folder(name), f"store/{name}", "*")
-        for device in DEVICES:
-            kept = RunStore(plan.results / BORROWED / device)
-            stale = {each.run for each in stale_runs(kept, [asked])}
-            for name in kept.names():
-                open_ = _group(name) in groups and name not in stale and not has_result(store, name)
-                if open_ and kept.has_checkpoint(name):
-                    working = kept.working_folder(name)
-                    _add(archive, working, working.relative_to(plan.results).as_posix(), "*")
+        for working in _borrowed_checkpoints(plan, asked, groups):
+            _add(archive, working, working.relative_to(plan.results).as_posix(), "*")
         sizes: dict[str, int] = {}
         for entry in archive.infolist():
             kind = entry.filename.partition("/")[0]
             sizes[kind] = sizes.get(kind, 0) + entry.compress_size
     return Bundled(sum(cells.values()), sizes)
+
+
+def _possible_runs(plan: Plan, rounds: Iterable[Round]) -> dict[str, RunSettings]:
+    """Return the runs of rounds by name, whatever is selected."""
+    return {
+        run.name: run
+        for round_ in rounds
+        for cell in plan.cells_of(round_)
+        for candidates in plan.possible_runs(cell, round_)
+        for run in candidates
+    }
+
+
+def _borrowed_checkpoints(plan: Plan, asked: PackSpec, groups: Container[str]) -> Iterator[Path]:
+    """Yield the folders of checkpoints that came back from borrowed machines and whose runs are open."""
+    for device in DEVICES:
+        kept = RunStore(plan.results / BORROWED / device)
+        stale = {each.run for each in stale_runs(kept, [asked])}
+        for name in kept.names():
+            open_ = _group(name) in groups and name not in stale and not has_result(plan.store, name)
+            if open_ and kept.has_checkpoint(name):
+                yield kept.working_folder(name)
 
 
 def _add(archive: zipfile.ZipFile, folder: Path, below: str, pattern: str) -> None:
