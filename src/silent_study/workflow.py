@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from silent_study import params
 from silent_study.data.prepare import PREPARED, outdated
@@ -66,6 +66,9 @@ def command_again(words: Sequence[str]) -> str:
     return shlex.join(["snakemake", *kept, *([] if names else ["--cores", "all", "--resources", "gpu=8"])])
 
 
+T = TypeVar("T")
+
+
 class Workflow:
     """Inputs, parameters and resources of the jobs of a study.
 
@@ -98,7 +101,7 @@ class Workflow:
         self.renewals = results / RENEWALS
         self._wait_for = wait_for
         self._store = self.plan.store
-        self._damaged: dict[tuple[str, int], bool] = {}
+        self._found: dict[tuple[Path, int], Any] = {}
         self._selection_files: dict[Path, Path] = {}
         self._pace = Pace.read(results / PACE, self.plan.params.sources)
         # Laid out once for all jobs of a round. An exception of a selection to come is not kept.
@@ -285,7 +288,8 @@ class Workflow:
         return self._selection_files.setdefault(usual, self.plan.selection_path(round_, group, selections))
 
     def _outdated(self, dataset: str) -> list[Path]:
-        return outdated(PREPARED / dataset, self.plan.params.sources[dataset])
+        folder = PREPARED / dataset
+        return self._once(folder, lambda: outdated(folder, self.plan.params.sources[dataset])) or []
 
     def _outdated_manifest(self, pack: PackSpec) -> Path | None:
         outdated = evaluated_otherwise(self._store, pack) or self._is_damaged(pack)
@@ -293,12 +297,17 @@ class Workflow:
 
     def _is_damaged(self, pack: PackSpec) -> bool:
         path = self.plan.manifest(pack)
-        if not path.exists():
-            return False
-        key = (pack.id, path.stat().st_mtime_ns)
-        if key not in self._damaged:
-            self._damaged[key] = is_damaged(self._store, pack, path)
-        return self._damaged[key]
+        return bool(self._once(path, lambda: is_damaged(self._store, pack, path)))
+
+    def _once(self, path: Path, check: Callable[[], T]) -> T | None:
+        """Return what a check of a file or folder finds, made once until a job replaces it or a file in it."""
+        try:
+            key = (path, path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return None
+        if key not in self._found:
+            self._found[key] = check()
+        return self._found[key]
 
     def _renewals(self, outdated_files: Iterable[Path | None]) -> list[str]:
         # A renewal must not exist already. One that a kill left is older than the file which was made after it, and the

@@ -94,6 +94,17 @@ def test_only_files_that_were_touched_since_are_read(tmp_path, monkeypatch):
     assert not files.is_unaltered(path, digest, since)
 
 
+@pytest.mark.parametrize("change", [Path.unlink, Path.touch, lambda path: path.rename(f"{path}2"), None])
+def test_a_folder_is_untouched_until_a_file_in_it_is_written_renamed_or_lost(tmp_path, change):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("whole")
+    since = max(map(files.touched, [tmp_path, *tmp_path.iterdir()]))
+    time.sleep(0.02)
+    if change is not None:
+        change(tmp_path / "b")
+    assert files.is_untouched(tmp_path, since) == (change is None)
+
+
 def test_sha256_matches_hashlib(tmp_path):
     path = tmp_path / "x"
     data = os.urandom(3_000_001)

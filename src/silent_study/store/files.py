@@ -111,7 +111,13 @@ def is_unaltered(path: Path, sha256: str, since: int = 0) -> bool:
     return path.is_file() and (touched(path) <= since or sha256_of(path) == sha256)
 
 
-def touched(path: Path) -> int:
+def is_untouched(folder: Path, since: int) -> bool:
+    """Return True if neither a folder nor anything in it was touched after ``since`` (ns): no file was lost either."""
+    with os.scandir(folder) as entries:
+        return max(map(touched, [folder, *entries])) <= since
+
+
+def touched(path: Path | os.DirEntry[str]) -> int:
     """Return when a file was last written, replaced or renamed, in ns: setting its time back does not hide that."""
     status = path.stat()
     return max(status.st_mtime_ns, status.st_ctime_ns)
