@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from silent_study.data.prepare import PREPARED, opened
+from silent_study.data.prepare import PREPARED, RAW, opened
 from silent_study.params import load
 from silent_study.plan.plan import Plan
 from silent_study.progress.status import StatusReader
@@ -73,7 +73,7 @@ def write_study(folder: Path, runs: int) -> None:
 def finish_first_round(folder: Path) -> None:
     """Prepare the data; write what trainings and selections of the first round leave, as far as planning reads it."""
     opened("digits", folder / PREPARED / "digits")
-    write(folder / "data" / "raw" / "digits.json", {})
+    write_json(folder / RAW / "digits.json", {})
     plan = Plan(load(folder / "params.yaml"), folder / "results")
     store = RunStore(plan.results / "store")
     for group in plan.groups():

@@ -21,7 +21,7 @@ from silent_study import params
 from silent_study.data.prepare import PREPARED, outdated
 from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN
 from silent_study.jobs.pace import PACE, Pace, expected_seconds, memory_megabytes, runtime_minutes
-from silent_study.params.overlay import with_nulls
+from silent_study.params.overlay import settings_over, with_nulls
 from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.report.gathered import is_intact, marker_of
 from silent_study.settings import RunSettings, SettingsError
@@ -72,9 +72,9 @@ T = TypeVar("T")
 class Workflow:
     """Inputs, parameters and resources of the jobs of a study.
 
-    ``config`` is the content of params.yaml with what ``snakemake --config`` sets over it. ``wait_for`` is called with
-    the wildcards of a selection (``round``, ``group``, ``id``); it raises while Snakemake has yet to make it
-    (``checkpoints.select.get``).
+    ``config`` is the content of params.yaml with what ``snakemake --configfile`` and ``--config`` set over it;
+    ``closer`` is what each of these sets, the closest last. ``wait_for`` is called with the wildcards of a selection
+    (``round``, ``group``, ``id``); it raises while Snakemake has yet to make it (``checkpoints.select.get``).
 
     Raises:
         SettingsError: The settings are invalid; every line of the message names params.yaml.
@@ -87,8 +87,13 @@ class Workflow:
         wait_for: Callable[..., object],
         presets: Path | None = None,
         results: Path = Path("results"),
+        closer: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         own = with_nulls(config)
+        for layer in map(with_nulls, closer):
+            # The values are in config already; the overrides of methods that they replace still are, too. A workflow
+            # of which this is a module may have settings of its own.
+            own = settings_over(own, {key: layer[key] for key in layer if key in own}, removing=False)
         # workflow/envs/jobs.post-deploy.sh installs this folder; Snakemake deploys before the first job.
         os.environ["SILENT_GRADIENTS_SOURCE"] = str(SOURCE.parent)
         try:
