@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.tiny import kill, python
 
 from silent_study.store import files
 
@@ -92,6 +93,31 @@ def test_only_files_that_were_touched_since_are_read(tmp_path, monkeypatch):
     assert not files.is_unaltered(path, digest, since)
     path.unlink()
     assert not files.is_unaltered(path, digest, since)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from silent_study.store import files
+with files.atomic_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print(file.name, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_stays(tmp_path):
+    path, other = tmp_path / "x[1].json", tmp_path / "y"
+    with python(WRITER, path) as (killed, left), python(WRITER, path) as (_, living), python(WRITER, other) as last:
+        kill(killed)
+        kill(last[0])
+        assert all(half.read_bytes() == b"half" for half in (left, living, last[1]))
+        files.write_text_atomically(path, "whole")
+        assert sorted(tmp_path.iterdir()) == sorted([path, living, last[1]])
+        files.remove_leftovers(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([path, living])
+    files.remove_leftovers(tmp_path / "none")
 
 
 @pytest.mark.parametrize("change", [Path.unlink, Path.touch, lambda path: path.rename(f"{path}2"), None])
