@@ -1,6 +1,7 @@
 """Atomic writes: whole or not there, and nothing left beside."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -118,6 +119,17 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_stays(tmp_path):
         files.remove_leftovers(tmp_path)
         assert sorted(tmp_path.iterdir()) == sorted([path, living])
     files.remove_leftovers(tmp_path / "none")
+
+
+def test_a_disk_without_locks_takes_files_and_keeps_leftovers(tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    left = tmp_path / ".x.a1b2c3d4.tmp"
+    left.touch()
+    files.write_text_atomically(tmp_path / "x", "whole")
+    assert (sorted(tmp_path.iterdir()), (tmp_path / "x").read_text()) == ([left, tmp_path / "x"], "whole")
 
 
 @pytest.mark.parametrize("change", [Path.unlink, Path.touch, lambda path: path.rename(f"{path}2"), None])
