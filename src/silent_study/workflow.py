@@ -26,7 +26,7 @@ from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.report.gathered import is_intact, marker_of
 from silent_study.settings import RunSettings, SettingsError
 from silent_study.store.code import SOURCE
-from silent_study.store.files import mend_times
+from silent_study.store.files import last_touched, mend_times, touched
 from silent_study.store.manifests import SNAKEMAKE_VARIABLE, evaluated_otherwise, is_damaged, seems_done
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.recorded import take_recorded
@@ -293,8 +293,8 @@ class Workflow:
         return self._selection_files.setdefault(usual, self.plan.selection_path(round_, group, selections))
 
     def _outdated(self, dataset: str) -> list[Path]:
-        folder = PREPARED / dataset
-        return self._once(folder, lambda: outdated(folder, self.plan.params.sources[dataset])) or []
+        folder, source = PREPARED / dataset, self.plan.params.sources[dataset]
+        return self._once(folder, last_touched, lambda: outdated(folder, source)) or []
 
     def _outdated_manifest(self, pack: PackSpec) -> Path | None:
         outdated = evaluated_otherwise(self._store, pack) or self._is_damaged(pack)
@@ -302,12 +302,12 @@ class Workflow:
 
     def _is_damaged(self, pack: PackSpec) -> bool:
         path = self.plan.manifest(pack)
-        return bool(self._once(path, lambda: is_damaged(self._store, pack, path)))
+        return bool(self._once(path, touched, lambda: is_damaged(self._store, pack, path)))
 
-    def _once(self, path: Path, check: Callable[[], T]) -> T | None:
-        """Return what a check of a file or folder finds, made once until a job replaces it or a file in it."""
+    def _once(self, path: Path, when: Callable[[Path], int], check: Callable[[], T]) -> T | None:
+        """Return what a check of a file or folder finds, made once until it is touched; None if it is missing."""
         try:
-            key = (path, path.stat().st_mtime_ns)
+            key = (path, when(path))
         except FileNotFoundError:
             return None
         if key not in self._found:

@@ -133,14 +133,14 @@ def test_a_disk_without_locks_takes_files_and_keeps_leftovers(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("change", [Path.unlink, Path.touch, lambda path: path.rename(f"{path}2"), None])
-def test_a_folder_is_untouched_until_a_file_in_it_is_written_renamed_or_lost(tmp_path, change):
+def test_a_folder_is_touched_when_a_file_in_it_is_written_renamed_or_lost(tmp_path, change):
     for name in ("a", "b"):
         (tmp_path / name).write_text("whole")
     since = max(map(files.touched, [tmp_path, *tmp_path.iterdir()]))
     time.sleep(0.02)
     if change is not None:
         change(tmp_path / "b")
-    assert files.is_untouched(tmp_path, since) == (change is None)
+    assert (files.last_touched(tmp_path) > since) == (change is not None)
 
 
 def test_sha256_matches_hashlib(tmp_path):

@@ -145,10 +145,10 @@ def is_unaltered(path: Path, sha256: str, since: int = 0) -> bool:
     return path.is_file() and (touched(path) <= since or sha256_of(path) == sha256)
 
 
-def is_untouched(folder: Path, since: int) -> bool:
-    """Return True if neither a folder nor anything in it was touched after ``since`` (ns): no file was lost either."""
+def last_touched(folder: Path) -> int:
+    """Return when a folder or anything in it was last touched, in ns; the loss of a file touches its folder."""
     with os.scandir(folder) as entries:
-        return max(map(touched, [folder, *entries])) <= since
+        return max(map(touched, [folder, *entries]))
 
 
 def touched(path: Path | os.DirEntry[str]) -> int:

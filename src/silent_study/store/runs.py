@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from silent_study.settings import NUMERICS_VERSION, RunSettings, SettingsError
 from silent_study.store.documents import Acceptance, Code, CurveEntry, Evaluation, Identity, Provenance, Result
-from silent_study.store.files import is_unaltered, is_untouched, sha256_of, write_text_atomically
+from silent_study.store.files import is_unaltered, last_touched, sha256_of, write_text_atomically
 from silent_study.store.locks import claimed, is_locked, locked
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ class RunStore:
         folder, identity = run.folder, run.identity
         if identity["id"] != run_id:
             raise StoreError(f"{name}: expected run {run_id}, found {identity['id']} in {folder}")
-        if is_untouched(folder, since):
+        if since and last_touched(folder) <= since:
             return run
         if identity != _identity(name, run_id, identity["files"], identity["replaces"]):
             raise StoreError(f"{folder / RECORD}: its entries contradict each other")
