@@ -3,7 +3,8 @@
     python benchmarks/planning.py [--runs 1000 2000 4000 8000 16000]
 
 Every study is of the digits: nine tenths of its runs are points of grids, the others seeds. At first nothing is done;
-then every run of the first round is in the store and its points are selected. Nothing is trained.
+then the data are prepared, every run of the first round is in the store and its points are selected. Nothing is
+trained.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from silent_study.data.prepare import PREPARED, RAW, opened
 from silent_study.params import load
 from silent_study.plan.plan import Plan
 from silent_study.progress.status import StatusReader
@@ -69,7 +71,9 @@ def write_study(folder: Path, runs: int) -> None:
 
 
 def finish_first_round(folder: Path) -> None:
-    """Write what the trainings and selections of the first round leave, as far as planning reads it."""
+    """Prepare the data; write what trainings and selections of the first round leave, as far as planning reads it."""
+    opened("digits", folder / PREPARED / "digits")
+    write_json(folder / RAW / "digits.json", {})
     plan = Plan(load(folder / "params.yaml"), folder / "results")
     store = RunStore(plan.results / "store")
     for group in plan.groups():

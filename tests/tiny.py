@@ -6,8 +6,10 @@ import json
 import math
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,6 +232,24 @@ def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+@contextmanager
+def python(program: str, *arguments: Any, folder: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Run a program of Python, which prints a path and is killed when the block ends at the latest."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process and wait for its end."""
+    process.kill()
+    process.wait()
 
 
 def terminate_in_training(command: list[str], working: Path) -> str:

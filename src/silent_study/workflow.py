@@ -15,18 +15,18 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from silent_study import params
 from silent_study.data.prepare import PREPARED, outdated
 from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN
 from silent_study.jobs.pace import PACE, Pace, expected_seconds, memory_megabytes, runtime_minutes
-from silent_study.params.overlay import with_nulls
+from silent_study.params.overlay import settings_over, with_nulls
 from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.report.gathered import is_intact, marker_of
 from silent_study.settings import RunSettings, SettingsError
 from silent_study.store.code import SOURCE
-from silent_study.store.files import mend_times
+from silent_study.store.files import last_touched, mend_times, touched
 from silent_study.store.manifests import SNAKEMAKE_VARIABLE, evaluated_otherwise, is_damaged, seems_done
 from silent_study.store.packs import PackSpec, Round
 from silent_study.store.recorded import take_recorded
@@ -66,12 +66,15 @@ def command_again(words: Sequence[str]) -> str:
     return shlex.join(["snakemake", *kept, *([] if names else ["--cores", "all", "--resources", "gpu=8"])])
 
 
+T = TypeVar("T")
+
+
 class Workflow:
     """Inputs, parameters and resources of the jobs of a study.
 
-    ``config`` is the content of params.yaml with what ``snakemake --config`` sets over it. ``wait_for`` is called with
-    the wildcards of a selection (``round``, ``group``, ``id``); it raises while Snakemake has yet to make it
-    (``checkpoints.select.get``).
+    ``config`` is the content of params.yaml with what ``snakemake --configfile`` and ``--config`` set over it;
+    ``closer`` is what each of these sets, the closest last. ``wait_for`` is called with the wildcards of a selection
+    (``round``, ``group``, ``id``); it raises while Snakemake has yet to make it (``checkpoints.select.get``).
 
     Raises:
         SettingsError: The settings are invalid; every line of the message names params.yaml.
@@ -84,8 +87,13 @@ class Workflow:
         wait_for: Callable[..., object],
         presets: Path | None = None,
         results: Path = Path("results"),
+        closer: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         own = with_nulls(config)
+        for layer in map(with_nulls, closer):
+            # The values are in config already; the overrides of methods that they replace still are, too. A workflow
+            # of which this is a module may have settings of its own.
+            own = settings_over(own, {key: layer[key] for key in layer if key in own}, removing=False)
         # workflow/envs/jobs.post-deploy.sh installs this folder; Snakemake deploys before the first job.
         os.environ["SILENT_GRADIENTS_SOURCE"] = str(SOURCE.parent)
         try:
@@ -98,7 +106,7 @@ class Workflow:
         self.renewals = results / RENEWALS
         self._wait_for = wait_for
         self._store = self.plan.store
-        self._damaged: dict[tuple[str, int], bool] = {}
+        self._found: dict[tuple[Path, int], Any] = {}
         self._selection_files: dict[Path, Path] = {}
         self._pace = Pace.read(results / PACE, self.plan.params.sources)
         # Laid out once for all jobs of a round. An exception of a selection to come is not kept.
@@ -285,7 +293,8 @@ class Workflow:
         return self._selection_files.setdefault(usual, self.plan.selection_path(round_, group, selections))
 
     def _outdated(self, dataset: str) -> list[Path]:
-        return outdated(PREPARED / dataset, self.plan.params.sources[dataset])
+        folder, source = PREPARED / dataset, self.plan.params.sources[dataset]
+        return self._once(folder, last_touched, lambda: outdated(folder, source)) or []
 
     def _outdated_manifest(self, pack: PackSpec) -> Path | None:
         outdated = evaluated_otherwise(self._store, pack) or self._is_damaged(pack)
@@ -293,12 +302,17 @@ class Workflow:
 
     def _is_damaged(self, pack: PackSpec) -> bool:
         path = self.plan.manifest(pack)
-        if not path.exists():
-            return False
-        key = (pack.id, path.stat().st_mtime_ns)
-        if key not in self._damaged:
-            self._damaged[key] = is_damaged(self._store, pack, path)
-        return self._damaged[key]
+        return bool(self._once(path, touched, lambda: is_damaged(self._store, pack, path)))
+
+    def _once(self, path: Path, when: Callable[[Path], int], check: Callable[[], T]) -> T | None:
+        """Return what a check of a file or folder finds, made once until it is touched; None if it is missing."""
+        try:
+            key = (path, when(path))
+        except FileNotFoundError:
+            return None
+        if key not in self._found:
+            self._found[key] = check()
+        return self._found[key]
 
     def _renewals(self, outdated_files: Iterable[Path | None]) -> list[str]:
         # A renewal must not exist already. One that a kill left is older than the file which was made after it, and the

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from tests.data.conftest import PIXELS
-from tests.tiny import damage
+from tests.tiny import damage, kill, python
 
+from silent_study.cli import main
 from silent_study.data.errors import DataError
 from silent_study.data.prepare import dequantize, outdated, prepare
 from silent_study.data.prepared import EVALUATION_NOISE_SEED, PreparedData, evaluation_noise
@@ -19,6 +20,28 @@ from silent_study.data.sources import SOURCES
 from silent_study.settings import digest
 from silent_study.store.code import reading_code
 from silent_study.store.files import sha256_of
+
+STALLED = """
+import time
+from silent_study.cli import main
+from silent_study.data import prepare
+def write(file, *_):
+    print(file.name, flush=True)
+    time.sleep(600)
+prepare._write = write
+main(["prepare", "digits"])
+"""
+
+
+def test_the_same_command_removes_what_a_killed_one_left(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/prepared/digits")
+    with python(STALLED, folder=tmp_path) as (stalled, _):
+        assert main(["prepare", "digits"]) == 0  # meanwhile, in another process
+        assert len(list(folder.glob(".*"))) == 2
+        kill(stalled)
+        assert main(["prepare", "digits"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "test.npy", "train.npy"]
 
 
 def test_prepare_writes_the_arrays_and_says_what_they_are(tiny, tmp_path):

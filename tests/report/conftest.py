@@ -1,7 +1,7 @@
 """Synthetic runs in the store's format: the report is tested without training anything."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ def write_run(
     limit: dict[str, Any] | None = None,
     gradient_variance: Iterable[dict[str, Any]] | None = None,
     revision: str = "aaaaaaaaaaaaaaaa",
+    made: Mapping[str, Any] | None = None,
     name: str | None = None,
     **changes: Any,
 ) -> Path:
@@ -147,6 +148,7 @@ def write_run(
             "seconds": 36.0,
             "images_per_second": 1234.5,
             "started": f"2026-01-0{seed + 1}T00:00:00+00:00",
+            **(made or {}),
         },
         "record": record | {"id": identity, "name": name},
     }

@@ -1,5 +1,7 @@
 """What became of a cell."""
 
+import pytest
+
 CELL = "digits/fixed/reinforce"
 
 
@@ -23,6 +25,23 @@ def test_a_status_names_everything_that_limits_the_numbers(study):
         == "diverged (2 of 3, epochs 5, 17); not flattened (1 of 3); source code differs, accepted as equal"
     )
     assert [run.seed for run in found.evaluated] == [2]
+
+
+@pytest.mark.parametrize(
+    ("made", "status"),
+    [
+        ({}, "complete"),
+        ({"versions": {"torch": "2.16.0"}}, "versions of torch differ"),
+        ({"device": "cuda"}, "processors differ"),
+        ({"hardware": "a synthetic processor, AVX2"}, "processors differ"),
+        ({"float32": {"products": "tf32"}}, "precisions of float32 differ"),
+        ({"seconds": 40.0, "source": {"revision": "b" * 16, "modified": True}}, "complete"),
+    ],
+)
+def test_a_status_names_what_made_the_runs_of_one_mean_unlike(study, made, status):
+    for seed in range(3):
+        study.add(CELL, seed=seed, made=made if seed == 1 else None)
+    assert [cell.status for cell in study.cells] == [status]
 
 
 def test_a_run_that_says_next_to_nothing_of_an_image_has_collapsed(study):

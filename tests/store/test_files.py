@@ -1,6 +1,7 @@
 """Atomic writes: whole or not there, and nothing left beside."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.tiny import kill, python
 
 from silent_study.store import files
 
@@ -92,6 +94,53 @@ def test_only_files_that_were_touched_since_are_read(tmp_path, monkeypatch):
     assert not files.is_unaltered(path, digest, since)
     path.unlink()
     assert not files.is_unaltered(path, digest, since)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from silent_study.store import files
+with files.atomic_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print(file.name, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_stays(tmp_path):
+    path, other = tmp_path / "x[1].json", tmp_path / "y"
+    with python(WRITER, path) as (killed, left), python(WRITER, path) as (_, living), python(WRITER, other) as last:
+        kill(killed)
+        kill(last[0])
+        assert all(half.read_bytes() == b"half" for half in (left, living, last[1]))
+        files.write_text_atomically(path, "whole")
+        assert sorted(tmp_path.iterdir()) == sorted([path, living, last[1]])
+        files.remove_leftovers(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([path, living])
+    files.remove_leftovers(tmp_path / "none")
+
+
+def test_a_disk_without_locks_takes_files_and_keeps_leftovers(tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    left = tmp_path / ".x.a1b2c3d4.tmp"
+    left.touch()
+    files.write_text_atomically(tmp_path / "x", "whole")
+    assert (sorted(tmp_path.iterdir()), (tmp_path / "x").read_text()) == ([left, tmp_path / "x"], "whole")
+
+
+@pytest.mark.parametrize("change", [Path.unlink, Path.touch, lambda path: path.rename(f"{path}2"), None])
+def test_a_folder_is_touched_when_a_file_in_it_is_written_renamed_or_lost(tmp_path, change):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("whole")
+    since = max(map(files.touched, [tmp_path, *tmp_path.iterdir()]))
+    time.sleep(0.02)
+    if change is not None:
+        change(tmp_path / "b")
+    assert (files.last_touched(tmp_path) > since) == (change is not None)
 
 
 def test_sha256_matches_hashlib(tmp_path):

@@ -1,11 +1,16 @@
 from silent_study.jobs.stopping import exit_on_signals, stop_jobs_on_signals
+from silent_study.params.overlay import read_yaml
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS
 from silent_study.workflow import Workflow, prepare_start
 
 exit_on_signals()
 
 # Every decision of the rules is a method of this object, and none of them writes.
-study = Workflow(config, lambda **wildcards: checkpoints.select.get(**wildcards))
+study = Workflow(
+    config,
+    lambda **wildcards: checkpoints.select.get(**wildcards),
+    closer=[*map(read_yaml, workflow.overwrite_configfiles), workflow.config_settings.config],
+)
 
 # Minutes: more than any training takes. Trainings wait for data and selections.
 FIRST = 1_000_000

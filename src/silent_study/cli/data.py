@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from silent_study.cli.parsing import add_verb, given_mirror, given_path, own_settings, positive_number, whole_number
 from silent_study.settings import Protocol
+from silent_study.store.files import remove_leftovers
 from silent_study.store.runs import write_json
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from silent_study.data.prepare import prepare
 
     folder = _prepared_folder(options)
+    remove_leftovers(folder)  # also where nothing is written, since another process has prepared it meanwhile
     counts = prepare(_source(options), folder, _mirror(options), options.raw)["counts"]
     print(f"{options.dataset}: {counts['train']} training and {counts['test']} test images in {folder}")
     return 0

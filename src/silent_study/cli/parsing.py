@@ -167,17 +167,15 @@ def study_folder() -> Path:
 
 def own_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings over the preset: params.yaml or ``--settings``, ``--configfile`` and ``--config`` over it."""
-    from silent_study.params.overlay import laid_over, read_config, read_yaml
+    from silent_study.params.overlay import read_config, read_yaml, settings_over
 
     if options.settings is not None:
         own = read_json_object(options.settings, "--settings")
     else:
         path = Path("params.yaml")
         own = read_yaml(path) if path.exists() or not (options.config or options.configfile) else {}
-    for file in options.configfile:
-        own = laid_over(own, read_yaml(file), removing=False)
-    for word in options.config:
-        own = laid_over(own, read_config(word), removing=False)
+    for closer in (*map(read_yaml, options.configfile), *map(read_config, options.config)):
+        own = settings_over(own, closer, removing=False)
     return own
 
 

@@ -168,8 +168,7 @@ def runtime_minutes(pack: PackSpec, pace: Pace | None, time_limit: float | None)
 
 def memory_megabytes(pack: PackSpec, pace: Pace | None) -> int:
     """Return the MiB of memory that a scheduler should grant a pack; see ``runtime_minutes``."""
-    known = {} if pace is None else pace.megabytes
-    needed = [known.get(architecture(run)) for run in pack.members]
+    needed = [None if pace is None else pace.megabytes.get(architecture(run)) for run in pack.members]
     if any(megabytes is None for megabytes in needed):
         return DEFAULT_MEGABYTES
     # A quarter more, and 512 MiB for the last evaluation, which is not measured.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,9 +13,9 @@ from typing import BinaryIO
 
 from silent_study.jobs.bundle import BORROWED, DAMAGED, DEVICES, has_result
 from silent_study.plan.plan import Plan
-from silent_study.store.files import atomic_file, write_bytes_atomically
+from silent_study.store.files import atomic_file, remove_leftovers, write_bytes_atomically
 from silent_study.store.manifests import seems_evaluated
-from silent_study.store.recorded import take_run
+from silent_study.store.recorded import take_run, taking
 from silent_study.store.runs import CHECKPOINTS, CODE, EVALUATION, WEIGHTS, RunStore, StoreError
 
 PARTS, PART_BYTES = 8, 16 * 2**20
@@ -95,8 +94,7 @@ def write_parts(store: RunStore, finished: Sequence[str], out: Path, device: str
         device: Kind of device, ``cpu`` or ``cuda``.
     """
     left_out = {"results": 0, "weights": 0, "checkpoints": 0}
-    for leftover in out.glob(".runs-*"):  # of a write that a kill cut short
-        leftover.unlink()
+    remove_leftovers(out)
     with ExitStack() as written:
         parts = _Parts(out, written)
         heavy: dict[str, dict[str, Path]] = {}
@@ -224,8 +222,8 @@ def _take_checkpoint(root: Path, name: str, run_id: str, pieces: _Pieces) -> boo
 
     working = RunStore(root).working_folder(name)
     working.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".taken-") as beside:
-        folder = Path(beside) / "run"
+    with taking(RunStore(root), name) as place:
+        folder = place / "run"
         _extract(name, pieces, folder)
         try:
             state = checkpoint.read(folder / CHECKPOINTS[0])

@@ -19,9 +19,9 @@ from silent_study.params.overlay import (
     check_names,
     dotted,
     known_datasets,
-    over_preset,
     read_yaml,
     sections,
+    settings_over,
     substituted,
 )
 from silent_study.params.schema import DataParams, OwnImagesParams, Params, source_in
@@ -108,4 +108,4 @@ def mirror_of(own: Mapping[str, Any], presets: Path) -> str | None:
 def _over_its_preset(own: Mapping[str, Any], presets: Path) -> dict[str, Any]:
     """Lay settings over their preset; without a preset of that name, as for one data set, they stand alone."""
     preset = presets / f"{own.get('preset')}.yaml"
-    return over_preset(read_yaml(preset), own) if preset.is_file() else dict(own)
+    return settings_over(read_yaml(preset), own) if preset.is_file() else dict(own)

@@ -145,20 +145,20 @@ def sections(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[st
                 yield experiment, dataset, section
 
 
-def over_preset(preset: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay own settings over a preset, where they also replace the preset's ``overrides`` of methods, key by key."""
-    merged: dict[str, Any] = laid_over(preset, own)
+def settings_over(below: Mapping[str, Any], own: Mapping[str, Any], *, removing: bool = True) -> dict[str, Any]:
+    """Lay settings over others, as ``laid_over``; they also replace the ``overrides`` of methods there, key by key."""
+    merged: dict[str, Any] = laid_over(below, own, removing=removing)
     for experiment, dataset, above in sections(own):
-        below, set_here = at(preset, "experiments", experiment, dataset, "overrides"), above.get("overrides", {})
-        if isinstance(below, Mapping) and isinstance(set_here, Mapping):
+        overrides, set_here = at(below, "experiments", experiment, dataset, "overrides"), above.get("overrides", {})
+        if isinstance(overrides, Mapping) and isinstance(set_here, Mapping):
             methods = above.get("methods")
             kept = {
                 method: _without(values, above)
-                for method, values in below.items()
-                # The preset's overrides of methods that are not listed would be of none.
+                for method, values in overrides.items()
+                # Overrides of methods that are not listed any more would be of none.
                 if not isinstance(methods, list) or method in methods or method in set_here
             }
-            merged["experiments"][experiment][dataset]["overrides"] = laid_over(kept, set_here)
+            merged["experiments"][experiment][dataset]["overrides"] = laid_over(kept, set_here, removing=removing)
     return merged
 
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import chain, count, groupby, pairwise, product
+from itertools import accumulate, chain, count, groupby, pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -401,16 +401,16 @@ class Plan:
         parts = [family[start : start + longest] for family in families for start in range(0, len(family), longest)]
         workers = -(-execution.workers * len(runs) // max(1, total))
         packs = max(-(-len(runs) // longest), min(workers, len(parts)))
+        ends = [0, *accumulate(map(len, parts))]
         while True:
-            bounds = [round(len(parts) * position / packs) for position in range(packs + 1)] if packs else []
-            cut = [tuple(chain.from_iterable(parts[start:stop])) for start, stop in pairwise(bounds)]
-            if all(len(pack) <= longest for pack in cut):
-                return cut
+            bounds = [ends[round(len(parts) * position / packs)] for position in range(packs + 1)] if packs else []
+            if all(stop - start <= longest for start, stop in pairwise(bounds)):
+                return [tuple(runs[start:stop]) for start, stop in pairwise(bounds)]
             packs += 1
 
     def manifest(self, pack: PackSpec) -> Path:
         """Return the path of a pack's manifest, which carries the id of the pack."""
-        return self.results / "packs" / pack.round / pack.group / f"{pack.id}.json"
+        return self.results / f"packs/{pack.round}/{pack.group}/{pack.id}.json"
 
     def selection_id(self, round_: Round, group: str, selections: Selections) -> str:
         """Return twelve hexadecimal digits that change with the packs selected from and the rule of selection."""

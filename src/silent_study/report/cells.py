@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,15 @@ from silent_study.settings import EXPERIMENTS
 
 COLLAPSED_KL = 5.0
 """Nats per image: a posterior that is closer to the prior has collapsed."""
+
+
+_MADE_ALIKE: Mapping[str, Callable[[Record], object]] = {
+    "source code differs, accepted as equal": lambda run: run.code["digest"],
+    "versions of torch differ": lambda run: (run.provenance.get("versions") or {}).get("torch"),
+    "processors differ": lambda run: device(run),
+    "precisions of float32 differ": lambda run: str(run.provenance.get("float32")),
+}
+"""What the runs of a cell have in common, and what its status says where they do not: their mean mixes numbers."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,7 @@ class Cell:
         ]
         if total < self.planned_seeds:
             parts.append(f"{total} of {self.planned_seeds} seeds run")
-        if len({run.code["digest"] for run in self.runs}) > 1:
-            parts.append("source code differs, accepted as equal")
+        parts += [words for words, of in _MADE_ALIKE.items() if len({of(run) for run in self.runs}) > 1]
         return "; ".join(parts) or "complete"
 
     def values(self, metric: str) -> dict[int, float]:

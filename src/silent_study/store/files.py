@@ -6,6 +6,7 @@ Every error of the disk names its file: the system leaves the name out where wri
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -13,8 +14,11 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
+
+from silent_study.store.locks import claimed
 
 
 @contextmanager
@@ -42,7 +46,8 @@ def atomic_file(path: Path, *, size: int | None = None, lasting: bool = True) ->
     """Open a file that replaces ``path`` when the block ends: readers see the old file or the new one, never a part.
 
     Missing parent folders are made. The new file keeps the mode of the one it replaces, or gets the usual one of the
-    process's umask. If the block raises, the old file is untouched and nothing is left beside it.
+    process's umask. If the block raises, the old file is untouched and nothing is left beside it; what a killed process
+    left of the same file is removed.
 
     Args:
         path: The file.
@@ -58,12 +63,10 @@ def atomic_file(path: Path, *, size: int | None = None, lasting: bool = True) ->
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    with named_errors(path, size):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
-        temporary = Path(name)
+    remove_leftovers(path.parent, path.name)
+    with named_errors(path, size), _locked_beside(path) as temporary:
         try:
             # By name, not by descriptor: a caller may read the file back before it is renamed.
-            os.close(descriptor)
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -76,6 +79,37 @@ def atomic_file(path: Path, *, size: int | None = None, lasting: bool = True) ->
             raise
         if lasting:
             _sync_folder(path.parent)
+
+
+@contextmanager
+def _locked_beside(path: Path) -> Iterator[Path]:
+    """Make a file beside another one, locked for ``remove_leftovers`` until the block ends."""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+        try:
+            with suppress(OSError):  # a disk without file locks, on which nothing is taken for a leftover
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if Path(name).exists():  # not taken for a leftover before it was locked
+                yield Path(name)
+                return
+        finally:
+            os.close(descriptor)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left of files that they were writing with ``atomic_file``.
+
+    The file of a living process stays: it is locked. So does one of another user, or on a disk without file locks.
+
+    Args:
+        folder: The folder, which may be missing.
+        name: Name of the file that was to be written; by default, any.
+    """
+    known = "*" if name == "*" else escape(name[:100])
+    for path in folder.glob(f".{known}.{'?' * 8}.tmp"):
+        with suppress(OSError), claimed(path) as dead:
+            if dead:
+                path.unlink(missing_ok=True)
 
 
 def write_bytes_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
@@ -111,7 +145,13 @@ def is_unaltered(path: Path, sha256: str, since: int = 0) -> bool:
     return path.is_file() and (touched(path) <= since or sha256_of(path) == sha256)
 
 
-def touched(path: Path) -> int:
+def last_touched(folder: Path) -> int:
+    """Return when a folder or anything in it was last touched, in ns; the loss of a file touches its folder."""
+    with os.scandir(folder) as entries:
+        return max(map(touched, [folder, *entries]))
+
+
+def touched(path: Path | os.DirEntry[str]) -> int:
     """Return when a file was last written, replaced or renamed, in ns: setting its time back does not hide that."""
     status = path.stat()
     return max(status.st_mtime_ns, status.st_ctime_ns)

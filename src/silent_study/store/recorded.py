@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from silent_study.store.locks import claimed
@@ -101,22 +101,41 @@ def take_run(store: RunStore, name: str, run_id: str, copy: Callable[[Path], Non
     """
     final = store.folder(name)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with claimed(store.lock_file(name)) as free:
+    with taking(store, name) as folder:
+        taken = RunStore(folder)
+        taken.folder(name).mkdir(parents=True)
+        copy(taken.folder(name))
+        run = taken.verified(name, run_id)
+        if not is_trained_now(store, run):
+            raise StoreError(f"{name}: other source code trained it")
+        if not is_evaluated_now(store, run):
+            remove_evaluation(run.folder)
+        check_evaluation(run)
+        if store.is_finished(name):
+            if not run.answers_to(store.unverified(name).digest):
+                raise StoreError(f"{name}: the store has another result of it")
+            shutil.rmtree(final)
+        run.folder.rename(final)
+        shutil.rmtree(store.working_folder(name), ignore_errors=True)
+
+
+@contextmanager
+def taking(store: RunStore, name: str) -> Iterator[Path]:
+    """Hold the lock of a run inside the block and yield a new folder in the store, which is removed at the end.
+
+    What a killed process left of the run's folder is removed before.
+
+    Raises:
+        StoreError: Another process holds the lock.
+    """
+    lock = store.lock_file(name)
+    with claimed(lock) as free:
         if not free:
             raise StoreError(f"{name}: another process is training it")
-        with tempfile.TemporaryDirectory(dir=store.root, prefix=".taken-", suffix=UNFINISHED) as folder:
-            beside = RunStore(Path(folder))
-            beside.folder(name).mkdir(parents=True)
-            copy(beside.folder(name))
-            run = beside.verified(name, run_id)
-            if not is_trained_now(store, run):
-                raise StoreError(f"{name}: other source code trained it")
-            if not is_evaluated_now(store, run):
-                remove_evaluation(run.folder)
-            check_evaluation(run)
-            if store.is_finished(name):
-                if not run.answers_to(store.unverified(name).digest):
-                    raise StoreError(f"{name}: the store has another result of it")
-                shutil.rmtree(final)
-            run.folder.rename(final)
-        shutil.rmtree(store.working_folder(name), ignore_errors=True)
+        folder = store.root / f".taken-{lock.name}{UNFINISHED}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
