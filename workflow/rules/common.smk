@@ -1,3 +1,5 @@
+import gc
+
 from silent_study.jobs.stopping import exit_on_signals, stop_jobs_on_signals
 from silent_study.params.overlay import read_yaml
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS
@@ -11,6 +13,8 @@ study = Workflow(
     lambda **wildcards: checkpoints.select.get(**wildcards),
     closer=[*map(read_yaml, workflow.overwrite_configfiles), workflow.config_settings.config],
 )
+# The plan lasts as long as Snakemake: no collection of garbage needs to visit its thousands of runs.
+gc.freeze()
 
 # Minutes: more than any training takes. Trainings wait for data and selections.
 FIRST = 1_000_000
