@@ -14,7 +14,7 @@ class Job:
     """A job that Snakemake has started."""
 
     rule: str
-    wildcards: tuple[str, ...]  # values
+    wildcards: tuple[str, ...]  # values, without ids
     outputs: tuple[Path, ...]
     started: float  # in seconds since the Unix epoch
     log: Path | None = None
