@@ -28,9 +28,9 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Round and group of a pack, else the rule with its wildcards or, without them, its first output."""
+        """Round and group of a pack, else the rule with its wildcards."""
         if self.manifest is None:
-            return " ".join([self.rule, *(self.wildcards or map(str, self.outputs[:1]))])
+            return " ".join([self.rule, *self.wildcards])
         round_, *group = self.manifest.parts[self.manifest.parts.index("packs") + 1 : -1]
         return f"{round_} {'/'.join(group)}"
 
