@@ -104,8 +104,8 @@ class TerminalDisplay(PlainDisplay):
             name, line = Text(job.name, style="cyan"), without_run_names(job.newest_line)
             if found := _NEWS.match(line):
                 place, run, epoch, bound, left = found.groups(default="")
-                run = Text(run, no_wrap=True, overflow="ellipsis")
-                training.add_row(name, place, run, epoch.replace(" of ", "/"), bound, Text(left, style="dim"))
+                news, at = Text(run, no_wrap=True, overflow="ellipsis"), epoch.replace(" of ", "/")
+                training.add_row(name, place, news, at, bound, Text(left, style="dim"))
             else:
                 passed = Text(duration(now - job.started), style="dim")
                 others.add_row(name, passed, Text(line, no_wrap=True, overflow="ellipsis"))
