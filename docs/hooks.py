@@ -21,6 +21,8 @@ from mkdocs.structure.pages import Page
 _OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Documents of the top folder and their pages."""
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+_SIGNS = {"●": "good", "◐": "partly", "✗": "bad", "○": "open", "≠": "open"}
+"""Classes of a table's fields by the sign of their verdict (docs/results/gallery.md)."""
 _FONT = "STIXTwoMath-Regular.ttf"
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&amp;": "&"}
 
@@ -65,9 +67,16 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Convert formulas to MathML, which browsers draw without scripts."""
+    """Convert formulas to MathML, which browsers draw without scripts, and colour the verdicts of tables."""
     del page, config, files
+    html = re.sub(r"<td>([^<]*\d ([●◐✗○≠])†?</td>)", lambda cell: f'<td class="{_SIGNS[cell[2]]}">{cell[1]}', html)
     return _FORMULA.sub(_mathml, html)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name the theme's search dialog for screen readers."""
+    del page, config
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
 
 
 def _mathml(match: re.Match[str]) -> str:
@@ -76,7 +85,10 @@ def _mathml(match: re.Match[str]) -> str:
         source = source.replace(entity, letter)
     # The converter takes these two for operators and sets them with an operator's spaces.
     source = source.replace(r"\lvert", r"\left\vert").replace(r"\rvert", r"\right\vert")
-    return convert(source.strip(), display="block" if match[1] == "div" else "inline")
+    if match[1] == "span":
+        return convert(source.strip(), display="inline")
+    # The keyboard scrolls a wide formula.
+    return convert(source.strip(), display="block").replace("<math ", '<math tabindex="0" ', 1)
 
 
 def _from_top(text: str) -> str:

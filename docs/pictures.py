@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from docs import tables
-from silent_study.report.drawings import GREY, WIDTHS
+from silent_study.report.claims import VERDICTS
+from silent_study.report.drawings import WIDTHS
 from silent_study.report.forest import BLUE, RED, row
 
 FIGURES = tables.ROOT / "docs" / "figures"
 WIDTH = WIDTHS[""]
-COLOURS = {"undecided": GREY, "one seed": GREY, "contradicted": RED, "not comparable": RED}
 
 
 def _theme() -> None:
@@ -89,7 +89,7 @@ def forest(name: str, *experiments: str, studies: str = "") -> Path:
         for height, (study, dataset) in enumerate(rows):
             if claim := found.get((study, dataset, *panel)):
                 verdict = tables.verdict(study, claim).partition(";")[0].partition(":")[0]
-                row(axes, height, tables.compare_claim(study, claim), COLOURS.get(verdict, BLUE))
+                row(axes, height, tables.compare_claim(study, claim), VERDICTS.get(verdict, "open"))
         axes.grid(axis="y", alpha=0.4)
     for axes in every.flat[len(panels) :]:
         axes.axis("off")
@@ -102,19 +102,21 @@ def forest(name: str, *experiments: str, studies: str = "") -> Path:
 def summary() -> Path:
     """Draw the rows of ``tables.SUMMARY``, within 0.1 bits/dim on a linear axis and on a logarithmic one beyond."""
     _theme()
-    figure, axes = plt.subplots(figsize=(WIDTH, 3))
+    # Narrow, so that its letters can be read on a phone.
+    figure, axes = plt.subplots(figsize=(4.4, 4.2))
     axes.set_xscale("symlog", linthresh=0.1)
     axes.set_xlim(-1.0, 0.5)
     axes.axvline(0.0, color="black", linewidth=0.8)
-    names = []
+    above: Any = {"size": 7, "va": "center", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.5}}
     for height, place in enumerate(tables.SUMMARY):
         claim, compared, _ = tables.summarized(place)
-        row(axes, height, compared, COLOURS.get(tables.verdict(place[0], claim), BLUE))
-        names.append(f"{tables.ordering(place[0], claim, metric=False)}, {tables.SETS[claim.dataset]}")
-    axes.set_yticks(range(len(names)), names)
+        row(axes, height, compared, VERDICTS.get(tables.verdict(place[0], claim), "open"))
+        name = f"{tables.ordering(place[0], claim, metric=False)}, {tables.SETS[claim.dataset]}"
+        axes.text(0.01, height - 0.62, name, transform=axes.get_yaxis_transform(), **above)
+    axes.set_yticks([])
     axes.set_xticks(ticks := [-0.5, -0.1, -0.05, 0, 0.05, 0.1, 0.5], [f"{tick:g}".replace("-", "−") for tick in ticks])
     axes.minorticks_off()
-    axes.invert_yaxis()
+    axes.set_ylim(len(tables.SUMMARY) - 0.6, -1)
     axes.set_xlabel("first minus second, bits/dim (diamond = published)")
     figure.tight_layout()
     return _save(figure, "forest-summary.svg")

@@ -512,17 +512,14 @@ def reruns() -> None:
     table(header, [[*words, ", ".join(names)] for words, names in keys.items()])
 
 
-def modules(*packages: str) -> None:
-    """Print the modules of packages as a tree, each with the first line of its docstring; a folder has its own."""
+def folders(*packages: str) -> None:
+    """Print the folders of packages as a tree, each with the first line of its docstring."""
     print("\n```text")
     for package in packages:
-        # A folder's own modules stand before the folders in it.
-        for path in sorted((SOURCE / package).rglob("*.py"), key=lambda path: (path.parent.parts, path.name)):
+        for path in sorted((SOURCE / package).rglob("__init__.py")):
             first, *_ = (ast.get_docstring(ast.parse(path.read_text())) or "").replace("``", "").splitlines()
-            inside = path.relative_to(SOURCE)
-            own, depth = (inside.name, 1) if path.name != "__init__.py" else (f"{inside.parent.name}/", 0)
-            name = "    " * (len(inside.parts) - 2 + depth) + own
-            print(f"{name:<35} {first}")
+            inside = path.relative_to(SOURCE).parent
+            print(f"{'    ' * (len(inside.parts) - 1)}{inside.name + '/':<{24 - 4 * (len(inside.parts) - 1)}} {first}")
     print("```\n")
 
 

@@ -1,5 +1,6 @@
 """Displays: a live view on a terminal, lines elsewhere."""
 
+import re
 import sys
 import threading
 import time
@@ -13,6 +14,9 @@ from .progress import Progress
 if TYPE_CHECKING:
     from rich.console import Group
 
+
+# A line about a run in training: its place in the pack, method and seed, epoch, perhaps bits/dim, time left.
+_NEWS = re.compile(r"\[([\d/]+)\] (.*): epoch (\d+ of \d+)(?:, ([\d.]+) bits/dim)?.*, about (.* left)")
 
 HEARTBEAT_SECONDS = 20.0
 """Seconds between lines about the running jobs if the output is not a terminal."""
@@ -92,20 +96,26 @@ class TerminalDisplay(PlainDisplay):
             return Group()
         now = time.time()
         # A job is a line however narrow the window is: lines that wrap are not erased.
-        jobs = Table.grid(padding=(0, 2))
-        for no_wrap in (True, True, False):  # rich narrows the last column alone
-            jobs.add_column(no_wrap=no_wrap)
+        training, others = Table.grid(padding=(0, 2, 0, 0)), Table.grid(padding=(0, 2, 0, 0))
+        for table, wraps in ((training, (False, False, True, False, False, False)), (others, (False, False, True))):
+            for wrap in wraps:  # rich narrows such a column alone
+                table.add_column(no_wrap=not wrap)
         for job in list(self._progress.running.values()):
-            passed = Text(duration(now - job.started), style="dim")
-            news = Text(without_run_names(job.newest_line), no_wrap=True, overflow="ellipsis")
-            jobs.add_row(Text(job.name, style="cyan"), passed, news)
+            name, line = Text(job.name, style="cyan"), without_run_names(job.newest_line)
+            if found := _NEWS.match(line):
+                place, run, epoch, bound, left = found.groups(default="")
+                news, at = Text(run, no_wrap=True, overflow="ellipsis"), epoch.replace(" of ", "/")
+                training.add_row(name, place, news, at, bound, Text(left, style="dim"))
+            else:
+                passed = Text(duration(now - job.started), style="dim")
+                others.add_row(name, passed, Text(line, no_wrap=True, overflow="ellipsis"))
         parts = [f"{self._progress.done}/{self._progress.total} jobs"]
         if self._progress.failed:
             parts.append(f"{len(self._progress.failed)} failed")
         bar = Table.grid(padding=(0, 1))
         summary = ", ".join([*parts, times(self._progress, now)])
-        bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=30), summary)
-        return Group(jobs, bar)
+        bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=16), summary)
+        return Group(training, others, bar)
 
 
 def times(progress: Progress, now: float) -> str:

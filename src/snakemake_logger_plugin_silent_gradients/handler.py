@@ -86,6 +86,7 @@ class LogHandler(LogHandlerBase):
         self._finished: list[str] = []
         self._result = ""  # of the study, in a line
         self._ended = ""
+        self._last = ""  # message, of those without an event; Snakemake repeats some
 
     def emit(self, record: LogRecord) -> None:
         """Show a message, or update the progress."""
@@ -136,7 +137,9 @@ class LogHandler(LogHandlerBase):
             self._display.write(text, "bold red")
         elif event not in _OMITTED_EVENTS and self._own_filter.filter(record):
             text = self._own_formatter.format(record)
-            if text and text != "None" and not (record.levelno == logging.INFO and text.startswith(_OMITTED)):
+            shown = text not in ("", "None", self._last)
+            self._last = text
+            if shown and not (record.levelno == logging.INFO and text.startswith(_OMITTED)):
                 self._display.write(text, "yellow" if record.levelno == logging.WARNING else "")
 
     def _complaint(self, record: Any) -> str | None:
@@ -220,7 +223,7 @@ class LogHandler(LogHandlerBase):
 def _job(record: Any) -> Job:
     return Job(
         rule=record.rule_name,
-        wildcards=tuple(map(str, getattr(record, "wildcards", {}).values())),
+        wildcards=tuple(str(value) for name, value in getattr(record, "wildcards", {}).items() if name != "id"),
         outputs=tuple(map(Path, record.output)),
         started=time.time(),
         log=next(map(Path, getattr(record, "log", None) or ()), None),

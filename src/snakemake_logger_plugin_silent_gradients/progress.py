@@ -14,7 +14,7 @@ class Job:
     """A job that Snakemake has started."""
 
     rule: str
-    wildcards: tuple[str, ...]  # values
+    wildcards: tuple[str, ...]  # values, without ids
     outputs: tuple[Path, ...]
     started: float  # in seconds since the Unix epoch
     log: Path | None = None
@@ -28,9 +28,9 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Round and group of a pack, else the rule with its wildcards or, without them, its first output."""
+        """Round and group of a pack, else the rule with its wildcards."""
         if self.manifest is None:
-            return " ".join([self.rule, *(self.wildcards or map(str, self.outputs[:1]))])
+            return " ".join([self.rule, *self.wildcards])
         round_, *group = self.manifest.parts[self.manifest.parts.index("packs") + 1 : -1]
         return f"{round_} {'/'.join(group)}"
 

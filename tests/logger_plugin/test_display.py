@@ -51,3 +51,35 @@ def test_colours_are_for_those_who_want_them(monkeypatch, colour, variables, sho
     TerminalDisplay(colour=colour).write("FAILED", "red")
     assert "FAILED" in stream.getvalue()
     assert ("\x1b[31m" in stream.getvalue()) == shown
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_job_is_a_line_with_its_numbers(tmp_path, width):
+    from rich.console import Console
+
+    run = "digits/learnable/gumbel-softmax+silent/lr=0.003,anneal=0.1,seed=100-a17fa449bfe5"
+    progress = Progress(started=time.time(), done=4, total=10)
+    lines = (
+        f"[2/3] {run}: epoch 12 of 20, 3.1189 bits/dim, 106 images/s, about 1 min 27 s left",
+        f"[4/4] {run}: epoch 2 of 20, 385 images/s, about 54 s left",
+        "waiting for GPU 0, held by process 4711 in /home/somebody/silent-gradients since an hour",
+    )
+    for number, line in enumerate(lines):
+        log = tmp_path / f"{number}.log"
+        log.write_text(f"{line}\n")
+        outputs = (Path("results/packs/baselines/digits/learnable/ab.json"),)
+        progress.start(number, Job("train_pack", (), outputs, time.time(), log))
+    display = TerminalDisplay(colour=False)
+    display._progress = progress
+    console = Console(width=width, file=io.StringIO())
+    console.print(display._render())
+    shown = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in shown)
+    assert sum("baselines" in line for line in shown) == len(lines)
+    if width >= 80:
+        first, second, third, bar = map(str.split, shown)
+        assert first[:3] == ["baselines", "digits/learnable", "2/3"]
+        assert first[-7:] == ["12/20", "3.1189", "1", "min", "27", "s", "left"]
+        assert second[-4:] == ["2/20", "54", "s", "left"]
+        assert " ".join(third[4:]).startswith("waiting for GPU 0, held by process 4711")
+        assert "4/10" in bar

@@ -98,7 +98,7 @@ def test_the_literal_command_runs_everything_and_then_nothing(workflow):
         first.stderr,
         re.MULTILINE,
     )
-    assert re.search(r"^\[\d/3\] report results/report\.html, \d\.\d s", first.stderr, re.MULTILINE)
+    assert re.search(r"^\[\d/3\] report, \d\.\d s", first.stderr, re.MULTILINE)
     assert re.search(r"^3 of 3 jobs done, in \d\.\d s$", first.stderr, re.MULTILINE)
     assert len(first.stderr.splitlines()) < 10
     second = snakemake(workflow, *LITERAL)
@@ -110,7 +110,7 @@ def test_a_failed_job_shows_the_end_of_its_log(workflow):
     (workflow / "report.sh").write_text("for i in $(seq 50); do echo line $i; done; exit 3\n")
     run = snakemake(workflow, *LITERAL)
     assert run.returncode == 1
-    assert "FAILED report results/report.html (rule report" in run.stderr
+    assert "FAILED report (rule report" in run.stderr
     assert "  log: logs/report.log, last 20 of 50 lines:" in run.stderr
     assert [line for line in run.stderr.splitlines() if line.startswith("    line ")] == [
         f"    line {i}" for i in range(31, 51)
@@ -129,7 +129,7 @@ def test_a_job_that_was_stopped_has_not_failed(workflow):
     (workflow / "report.sh").write_text("echo 'stopped; the same command goes on from the checkpoint'; exit 130\n")
     run = snakemake(workflow, *LITERAL)
     assert run.returncode == 1
-    assert "stopped report results/report.html; the same command goes on" in run.stderr
+    assert "stopped report; the same command goes on" in run.stderr
     assert re.search(r"^1 of 3 jobs done, 1 stopped", run.stderr, re.MULTILINE)
     assert not re.search("FAILED|Error|exit status", run.stderr)
 

@@ -86,7 +86,7 @@ def test_a_job_that_was_never_told_of():
     ("rule", "wildcards", "outputs", "name"),
     [
         ("prepare", ("digits",), ("data/x",), "prepare digits"),
-        ("report", (), ("results/report.html", "b"), "report results/report.html"),
+        ("report", (), ("results/report.html", "b"), "report"),
         ("all", (), (), "all"),
         ("train_pack", ("x",), ("results/packs/seeds/a/b/c/0-1.json",), "seeds a/b/c"),
     ],

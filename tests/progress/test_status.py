@@ -159,6 +159,8 @@ def test_every_state_is_told(plan):
     # Nothing is stopped: no column for it.
     assert "stopped" not in text
     assert max(map(len, shown(found, width=80).splitlines())) <= 80
+    # A narrow window cuts names.
+    assert re.search(r"… +2/6 +1 +1 +3 +3\.2500", shown(found, width=55))
 
 
 def test_hours_by_hand(plan):

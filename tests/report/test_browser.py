@@ -69,7 +69,7 @@ class Browser:
 
     def texts(self, selector: str) -> list[str]:
         """What these elements show."""
-        return self.run(SHOWN + ".map((element) => element.innerText.trim())", selector)
+        return self.run(SHOWN + ".map((element) => (element.innerText ?? element.textContent).trim())", selector)
 
     def element(self, selector: str) -> Any:
         return self.driver.find_element("css selector", selector)
@@ -281,8 +281,7 @@ def test_a_cells_and_a_runs_chart_have_their_lines_alone(browser, whole):
     browser.open("#digits/fixed/reinforce")
     assert browser.wait(".cell[open] .drawn svg")
     assert len(browser.shown(".cell[open] > .live .mark-line path[stroke]")) == 2  # it and what it is compared with
-    (legend,) = browser.texts(".cell[open] > .live .role-legend")
-    assert sorted(legend.splitlines()) == ["REINFORCE", "Silent (Bernoulli)"]
+    assert sorted(browser.texts(".cell[open] > .live .role-legend-label text")) == ["REINFORCE", "Silent (Bernoulli)"]
 
 
 def test_rows_are_filtered_by_every_word(browser):

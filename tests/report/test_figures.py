@@ -16,7 +16,7 @@ from scipy import stats
 from silent_study.methods import METHODS
 from silent_study.report import figures
 from silent_study.report.drawings import INK, MORE, PALETTE
-from silent_study.report.forest import forest
+from silent_study.report.forest import BLUE, MARKS, RED, forest
 from silent_study.report.pictures import strips
 from silent_study.report.statistics import CONFIDENCE
 
@@ -149,9 +149,13 @@ def test_the_colour_blind_can_tell_the_colours_apart(kind):
         space = {"name": "sRGB1+CVD", "cvd_type": kind, "severity": 100}
         return np.clip(cspace_convert(rgb, space, "sRGB1"), 0, 1) if kind else rgb
 
-    for palette, least in ((PALETTE, 30), (PALETTE + MORE, 12)):
+    verdicts = [mark["color"] for mark in MARKS.values()]
+    for palette, least in ((PALETTE, 30), (PALETTE + MORE, 12), (verdicts, 25)):
         pairs = combinations(map(seen, palette), 2)
         assert min(deltaE(*pair, input_space="sRGB1", uniform_space="CIELab") for pair in pairs) > least
+    good, bad = (cspace_convert(seen(colour), "sRGB1", "CIELab")[0] for colour in (BLUE, RED))
+    assert bad - good > 6
+    assert len({(mark["marker"], mark.get("markerfacecolor")) for mark in MARKS.values()}) == len(MARKS)
 
 
 def test_the_users_matplotlibrc_changes_no_byte(study, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ rule gather:
             "results/snakemake-report/{id}/report.html",
             caption="../report/page.rst",
             category="Report",
-            labels={"what": "the page of the study"},
+            labels={"what": "the whole report"},
         ),
         report(
             directory("results/snakemake-report/{id}/tables"),

@@ -68,16 +68,16 @@ def _running(runs: Sequence[RunStatus]) -> Table:
     for run in runs:
         quiet = run.silent_for is not None and run.silent_for > QUIET_SECONDS
         table.add_row(
-            Text(without_run_names(run.name), style="yellow" if quiet else "cyan"),
+            _cut(without_run_names(run.name), "yellow" if quiet else "cyan"),
             f"{run.epoch}/{run.epochs}",
             "-" if run.bpd is None else f"{run.bpd:.4f}",
             "-" if run.images_per_second is None else f"{run.images_per_second:,.0f}",
             "-" if run.seconds_left is None else duration(run.seconds_left),
             "not yet" if run.checkpoint_age is None else f"{duration(run.checkpoint_age)} ago",
-            Text(point_in(run.name), no_wrap=True, overflow="ellipsis", style="dim"),
+            _cut(point_in(run.name), "dim"),
         )
         if quiet and run.silent_for is not None:
-            table.add_row(Text(f"  no progress written for {duration(run.silent_for)}", style="yellow"))
+            table.add_row(_cut(f"  no progress written for {duration(run.silent_for)}", "yellow"))
     return table
 
 
@@ -88,15 +88,15 @@ def _cells(status: Status, every_cell: bool) -> Table:
         groups.setdefault(f"{round_} {cell.rpartition('/')[0]}", {})[cell.rpartition("/")[2]] = runs
     for group, cells in groups.items():
         everything = [run for runs in cells.values() for run in runs]
-        rows.append((Text(group, style="bold"), *_numbers(everything)))
+        rows.append((_cut(group, "bold"), *_numbers(everything)))
         ended = sum(run.ended for run in everything)
         if every_cell or any(run.state in ("running", "stopped") for run in everything) or 0 < ended < len(everything):
-            rows += [(f"  {cell}", *_numbers(runs)) for cell, runs in cells.items()]
+            rows += [(_cut(f"  {cell}"), *_numbers(runs)) for cell, runs in cells.items()]
     more: Counter[str] = Counter()
     for (round_, cell), runs_at_most in status.to_come.items():
         more[f"{round_} {cell.rpartition('/')[0]}"] += runs_at_most
     for group, runs_at_most in more.items():
-        rows.append((Text(group, style="bold"), "", "", "", "", f"<= {runs_at_most}", ""))
+        rows.append((_cut(group, "bold"), "", "", "", "", f"<= {runs_at_most}", ""))
     headings = ("", "done", "diverged", "running", "stopped", "planned", "best bits/dim")
     used = [column for column in range(len(headings)) if any(row[column] for row in rows)] or [0]
     table = _table(*(headings[column] for column in used))
@@ -115,9 +115,13 @@ def _numbers(runs: Sequence[RunStatus]) -> Iterator[str | Text]:
     yield f"{min(bounds):.4f}" if bounds else ""
 
 
+def _cut(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
 def _table(first: str, *others: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(first, no_wrap=True)
+    table.add_column(first)  # rich narrows columns that may wrap before those of numbers
     for heading in others:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

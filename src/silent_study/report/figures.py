@@ -236,8 +236,8 @@ def _gradient_variance(cells: Sequence[Cell], context: Context, name: str, title
     yield drawing(
         name,
         title,
-        "Variance of the encoder's gradient under resampling of the code by epoch, logarithmic; each point is the mean "
-        f"over seeds.{note}",
+        "Variance of the encoder's gradient over draws of the latent variables, by epoch, logarithmic; each point is "
+        f"the mean over seeds.{note}",
         lambda width: _spec(_faceted(chart, "reduction:N", 2, width)),
         drawn,
     )

@@ -17,19 +17,33 @@ from silent_study.report.drawings import GREY, INK, Drawing, drawing, matplotlib
 from silent_study.report.orderings import labels
 from silent_study.report.printed import group_name, interval, number
 
-BLUE, RED = "#1f6fb4", "#c8322f"
-_COLOURS = {"good": BLUE, "bad": RED, "open": GREY}
+BLUE, RED = "#1d66ae", "#e96b48"
+MARKS: dict[str, dict[str, Any]] = {
+    "good": {"color": BLUE, "marker": "o"},
+    "bad": {"color": RED, "marker": "X"},
+    "open": {"color": GREY, "marker": "o", "markerfacecolor": "none"},
+}
+"""Colour and marker of a mean by the kind of its verdict, a value of ``VERDICTS``."""
 # Bits/dim within which the axis is linear.
 _LINEAR = 0.1
 
 
-def row(axes: Axes, height: float, found: Comparison, colour: str, ink: str = "black") -> None:
-    """Draw a comparison: the pairs as ticks, the mean with its interval, the published difference as a diamond."""
+def row(axes: Axes, height: float, found: Comparison, kind: str, ink: str = "black") -> None:
+    """Draw a comparison: the pairs as ticks, the mean with its interval, the published difference as a diamond.
+
+    Args:
+        axes: Where.
+        height: Of the row.
+        found: The comparison.
+        kind: Of its verdict, a key of ``MARKS``.
+        ink: Colour of the diamond.
+    """
+    colour = MARKS[kind]["color"]
     difference, values = found.difference, list(found.differences.values())
     low, high = axes.get_xlim()
     axes.plot(values, [height - 0.3] * len(values), "|", color=colour, alpha=0.8, markersize=5)
     if low <= difference.mean <= high:
-        axes.plot([difference.mean], [height], "o", color=colour, markersize=5)
+        axes.plot([difference.mean], [height], markersize=6 if kind == "bad" else 5, **MARKS[kind])
     else:
         axes.plot([low], [height], "<", color=colour, markersize=6, clip_on=False)
     if not math.isnan(difference.low):
@@ -99,7 +113,7 @@ def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
     axes.axvline(0.0, color=INK, linewidth=0.8)
     beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center", "size": 7}
     for height, claim in zip(heights, found, strict=True):
-        row(axes, height, claim, _COLOURS[VERDICTS[claim.verdict]], INK)
+        row(axes, height, claim, VERDICTS[claim.verdict], INK)
         if wide:
             axes.text(1.01, height, _text(claim), **beside)
         if height - 1 not in heights:

@@ -18,9 +18,9 @@ from silent_study.settings import EXPERIMENTS
 
 _UNITS = "BPD in bits/dim, KL in nats per image. Means over seeds with 95% Student intervals."
 _ABOUT_GRADIENT_VARIANCE = (
-    "Variance of the gradient with respect to the encoder's parameters when only the code is drawn again, summed over "
-    "parameters, of the reconstruction loss in nats; mean over seeds. Batch mean: gradient of the loss averaged over "
-    "the images. Per-image mean: each image's own variance, then averaged."
+    "Variance over draws of the latent variables of the reconstruction loss's gradient with respect to the encoder's "
+    "parameters, in nats, summed over parameters; mean over seeds. Batch mean: gradient of the loss averaged over the "
+    "images. Per-image mean: each image's own variance, then averaged."
 )
 _ABOUT_PCA = (
     "the best linear decoder and encoder for Gaussian latents (probabilistic PCA with the same "
@@ -29,14 +29,14 @@ _ABOUT_PCA = (
 _ABOUT_FACTOR_ANALYSIS = (
     "factor analysis, a linear mean and a variance per pixel, the same for every image, with the same latent "
     "dimension; fitted to the training images and valued on the report split. A linear decoder whose variance depends "
-    "on a continuous code contains it, and should come out no worse; a convolutional one, or one with binary codes, "
-    "need not."
+    "on Gaussian latent variables contains it, and should be no worse; a convolutional one, or one with binary latent "
+    "variables, need not."
 )
 _ABOUT_OWN = {
     "log-linear": "Beyond the paper: a linear decoder whose precision is the exponential of a linear function of the "
-    "code. Its expectation is exact for both posteriors.",
-    "two-layer": "Beyond the paper: a nonlinear decoder, linear in the code and in squares or cosines of linear "
-    "functions of it. Its expectation is exact as well.",
+    "latent variables. Its expectation is exact for both posteriors.",
+    "two-layer": "Beyond the paper: a nonlinear decoder, linear in the latent variables and in squares or cosines of "
+    "linear functions of them. Its expectation is exact as well.",
 }
 _ABOUT_MSE = (
     "MSE is summed over the D pixels on the [0, 1) scale (times 1000 / D: mean per pixel in thousandths). The paper "
