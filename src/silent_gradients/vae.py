@@ -182,7 +182,12 @@ class VAE(nn.Module):
         return self.family(self.parameters_of(x))
 
     def parameters_of(self, x: Tensor) -> Tensor:
-        """Return the posterior's parameters, [B, p k], from the encoder's output; see ``posterior``."""
+        """Return the posterior's parameters, [B, p k], from the encoder's output.
+
+        Raises:
+            ShapeError: There is no image, or the images do not fit the decoder.
+            TypeError: The images or the encoder's output are no tensor of floating-point numbers.
+        """
         batch_of(x)
         self.decoder.in_own_type("x", x)
         if x.shape[1:].numel() != self.decoder.dimensions:

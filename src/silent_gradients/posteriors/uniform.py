@@ -14,7 +14,7 @@ from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors.contract import Posterior, TiltedMoments, log_modulus, sigmoid
 from silent_gradients.posteriors.tilting import tilted_intervals
 
-_PLACE_SCALE, _WIDTH_SCALE = 8.0, 0.001
+_PLACE_SCALE, _WIDTH_SCALE = 4.0, 0.003
 """Parameters per unit of an encoder's output."""
 _INITIAL_WIDTH = -1.0
 """Logit of the width for an encoder's output of 0."""
