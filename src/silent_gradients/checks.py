@@ -44,7 +44,7 @@ def whole(argument: str, value: object, least: int = 1, error: type[ValueError] 
 def sizes(argument: str, values: Any, count: int) -> None:
     """Raise ``ValueError`` for what is no sequence of ``count`` whole numbers of 1 or more."""
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
-        raise ValueError(f"{argument}: expected {count} whole numbers, got {values!r}")
+        raise ValueError(f"{argument}: expected a tuple of whole numbers of length {count}, got {values!r}")
     for value in values:
         whole(argument, value)
 

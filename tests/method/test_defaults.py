@@ -35,8 +35,8 @@ KINDS = {
     "linear-precision": lambda: LinearPrecisionDecoder(K, SCALE),
     "log-linear-precision": lambda: LogLinearPrecisionDecoder(K, SCALE),
     "positive-precision": lambda: PositivePrecisionDecoder(K, SCALE),
-    "square": lambda: TwoLayerDecoder(K, 64, 16, "square", VARIANCE, SCALE.mean),
-    "cosine": lambda: TwoLayerDecoder(K, 64, 16, "cosine", VARIANCE, SCALE.mean),
+    "square": lambda: TwoLayerDecoder(K, 64, 8, "square", VARIANCE, SCALE.mean),
+    "cosine": lambda: TwoLayerDecoder(K, 64, 8, "cosine", VARIANCE, SCALE.mean),
     "convolutional": lambda: ConvolutionalDecoder("plain", K, (1, 8, 8), (8, 8, 8, 8, 8), SCALE),
 }
 
