@@ -6,6 +6,7 @@ The names below are the public ones and follow semantic versioning; everything e
 from importlib.metadata import PackageNotFoundError, version
 
 from silent_gradients import estimators, latent_noise
+from silent_gradients.checks import NonFiniteError, ShapeError
 from silent_gradients.decoders.bernoulli import BernoulliDecoder, BernoulliLikelihood
 from silent_gradients.decoders.convolutional import ConvolutionalDecoder
 from silent_gradients.decoders.fixed_variance import FactorAnalysisDecoder, FixedVarianceDecoder
@@ -34,7 +35,7 @@ from silent_gradients.guide import SilentGuide
 from silent_gradients.posteriors import FAMILIES
 from silent_gradients.posteriors.bits import Bernoulli, Binomial, Sign
 from silent_gradients.posteriors.categorical import Categorical
-from silent_gradients.posteriors.contract import JointCumulants, NonFiniteError, Posterior, ShapeError, TiltedMoments
+from silent_gradients.posteriors.contract import JointCumulants, Posterior, TiltedMoments
 from silent_gradients.posteriors.gaussian import Gaussian
 from silent_gradients.posteriors.laplace import Laplace
 from silent_gradients.posteriors.poisson import Poisson

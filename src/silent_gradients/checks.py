@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-Range = Literal["a positive number", "a number of 0 or more", "a number in [0, 1)", "a weight in [0, 1]"]
 
-_RANGES = {
+class ShapeError(ValueError):
+    """A tensor has another shape than expected."""
+
+
+class NonFiniteError(ValueError):
+    """A tensor holds NaN or infinity."""
+
+
+Range = Literal[
+    "a finite number", "a positive number", "a number of 0 or more", "a number in [0, 1)", "a weight in [0, 1]"
+]
+
+_RANGES: dict[Range, Callable[[float], bool]] = {
+    "a finite number": math.isfinite,
     "a positive number": lambda value: 0 < value < math.inf,
     "a number of 0 or more": lambda value: 0 <= value < math.inf,
     "a number in [0, 1)": lambda value: 0 <= value < 1,
@@ -23,6 +39,14 @@ def whole(argument: str, value: object, least: int = 1, error: type[ValueError] 
     if type(value) is bool or not isinstance(value, Integral) or value < least:
         raise error(f"{argument}: expected a whole number of {least} or more, got {value!r}")
     return int(value)
+
+
+def sizes(argument: str, values: Any, count: int) -> None:
+    """Raise ``ValueError`` for what is no sequence of ``count`` whole numbers of 1 or more."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
+        raise ValueError(f"{argument}: expected a tuple of whole numbers of length {count}, got {values!r}")
+    for value in values:
+        whole(argument, value)
 
 
 def number(argument: str, value: object, expected: Range, error: type[ValueError] = ValueError) -> float:
@@ -43,7 +67,56 @@ def floats(argument: str, value: Any, fix: str = "convert them with .float()") -
     return value
 
 
+def shaped(argument: str, value: Any, *shape: int | str, device: torch.device | None = None) -> Tensor:
+    """Return a tensor of floating-point numbers of a shape, in which a name is any size.
+
+    Raises:
+        ShapeError: It has another shape.
+        TypeError: It is no tensor of floating-point numbers.
+        ValueError: It is on another device than ``device``, if that is not None.
+    """
+    found = floats(argument, value).shape
+    if len(found) != len(shape) or any(
+        not isinstance(size, str) and size != own for size, own in zip(shape, found, strict=True)
+    ):
+        raise ShapeError(f"{argument}: expected shape [{', '.join(map(str, shape))}], got {list(found)}")
+    if device is not None and value.device != device:
+        raise ValueError(f"{argument}: expected a tensor on {device}, got {value.device}; move it with .to")
+    return value
+
+
 def instance(argument: str, value: object, kind: type, hint: str = "") -> None:
     """Raise ``TypeError``, with a hint on how to make one, for what is no instance of a class."""
     if not isinstance(value, kind):
         raise TypeError(f"{argument}: expected an instance of {kind.__name__}, got {value!r}{hint and f'; {hint}'}")
+
+
+Check = Callable[[Any, Any], Any]
+"""Function of an instance and an argument of its method; it returns the argument to use, or raises an error."""
+
+
+def guard(kind: type, contract: type, checks: Mapping[str, Check]) -> None:
+    """Make the methods of a contract that a class defines itself check their arguments, by name, before they run.
+
+    A contract's ``__init_subclass__`` that calls this guards the methods of every subclass.
+    """
+    for name in vars(kind).keys() & vars(contract).keys():
+        method = vars(kind)[name]
+        if kind is not contract and method is vars(contract)[name]:
+            continue
+        function = method.__func__ if isinstance(method, classmethod) else method
+        if inspect.isfunction(function) and checks.keys() & inspect.signature(function).parameters.keys():
+            guarded = _guarded(function, checks)
+            setattr(kind, name, guarded if function is method else classmethod(guarded))
+
+
+def _guarded(method: Callable[..., Any], checks: Mapping[str, Check]) -> Callable[..., Any]:
+    _, *names = inspect.signature(method).parameters
+
+    @functools.wraps(method)
+    def guarded(own: Any, *given: Any, **named: Any) -> Any:
+        arguments = dict(zip(names, given, strict=False)) | named
+        checked = {name: checks[name](own, value) if name in checks else value for name, value in arguments.items()}
+        return method(own, *given[len(names) :], **checked)
+
+    return guarded

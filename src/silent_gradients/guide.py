@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from silent_gradients import checks
+from silent_gradients.checks import ShapeError
 from silent_gradients.decoders.likelihood import Decoder, ExactObjective, Standardization, batch_of
 from silent_gradients.decoders.linear_precision import LinearPrecisionDecoder
-from silent_gradients.posteriors.contract import Posterior, ShapeError, check_family
+from silent_gradients.posteriors.contract import Posterior, check_family
 from silent_gradients.posteriors.gaussian import Gaussian
 from silent_gradients.schedules import check_weight, scale_gradient
 

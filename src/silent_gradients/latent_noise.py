@@ -13,12 +13,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from silent_gradients import checks
+
+Law = Literal["normal", "uniform"]
+
 
 @dataclass(frozen=True)
 class Request:
     """A request for noise: N(0, 1), or uniform on [0, 1)."""
 
-    law: Literal["normal", "uniform"]
+    law: Law
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -75,12 +79,12 @@ def normal(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> 
         like: Tensor [...] whose type and device the noise gets.
         source: Source of the noise; None for PyTorch's own generator.
     """
-    return _noise(Request("normal", shape, like.dtype), like.device, source)
+    return _noise("normal", shape, like, source)
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> Tensor:
     """Return uniform noise on [0, 1), a tensor [*shape]; see ``normal``."""
-    return _noise(Request("uniform", shape, like.dtype), like.device, source)
+    return _noise("uniform", shape, like, source)
 
 
 def poisson(rate: Tensor, source: NoiseSource | None) -> Tensor:
@@ -91,10 +95,13 @@ def poisson(rate: Tensor, source: NoiseSource | None) -> Tensor:
     """
     if source is not None and not isinstance(source, torch.Generator):
         raise ValueError(f"noise: Poisson samples need a generator, got {type(source).__name__}")
-    return torch.poisson(rate, generator=source)
+    return torch.poisson(checks.floats("rate", rate), generator=source)
 
 
-def _noise(request: Request, device: torch.device, source: NoiseSource | None) -> Tensor:
+def _noise(law: Law, shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> Tensor:
+    request, device = Request(law, shape, checks.floats("like", like).dtype), like.device
+    for size in shape:
+        checks.whole("shape", size, 0)
     if source is None or isinstance(source, torch.Generator):
         return request.draw(source, device)
     if not isinstance(source, RecordedNoise | PreparedNoise):

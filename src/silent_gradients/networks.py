@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from silent_gradients import checks
+
 Precision = Literal["float32", "tf32", "bfloat16"]
 """Type that a network computes in while it trains."""
 Shape = tuple[int, int, int]
@@ -88,12 +90,12 @@ ARCHITECTURES = {
 
 def _checked(architecture: str, part: str, shape: Shape, channels: Sequence[int]) -> Architecture:
     """Return the architecture of that name if the channels of its encoder or decoder and the image size fit it."""
+    checks.sizes("shape", shape, 3)
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture: expected one of {sorted(ARCHITECTURES)}, got {architecture!r}")
     known = ARCHITECTURES[architecture]
     number = known.encoder_channels if part == "encoder" else known.decoder_channels
-    if len(channels) != number:
-        raise ValueError(f"{part}_channels: a {architecture} {part} has {number}, got {list(channels)}")
+    checks.sizes(f"{part}_channels", channels, number)
     if known.size is not None and shape[1:] != known.size:
         needed, found = ("x".join(map(str, size)) for size in (known.size, shape[1:]))
         raise ValueError(f"shape: a {architecture} {part} needs {needed} images, got {found}; use the plain one")
@@ -115,6 +117,7 @@ def encoder(
     Raises:
         ValueError: Unknown architecture, or the number of channels or the image size does not fit it.
     """
+    checks.whole("outputs", outputs)
     layers, pixels = _checked(architecture, "encoder", shape, channels).encoder(shape, channels)
     last = nn.Linear(channels[-1] * pixels, outputs)
     if small_last_layer:
@@ -142,6 +145,7 @@ def decoder(
 
 
 def _start_small(layer: nn.Module, scale: float) -> None:
+    checks.number("last_layer_scale", scale, "a number of 0 or more")
     with torch.no_grad():
         layer.get_parameter("weight").mul_(scale)
         layer.get_parameter("bias").zero_()

@@ -13,6 +13,7 @@ def scale_gradient(tensor: Tensor, factor: float | Tensor) -> Tensor:
     """Return ``tensor`` [...] with the same value (bit for bit) and ``factor`` times its gradient."""
     constant = checks.floats("tensor", tensor).detach()
     if not isinstance(factor, Tensor):  # at 0 no backward pass is needed, at 1 no operation
+        checks.number("factor", factor, "a finite number")
         if factor == 1.0:
             return tensor
         if factor == 0.0:
@@ -56,10 +57,12 @@ class SilentSchedule:
 
     def weight(self, epochs_done: float) -> float:
         """Return alpha after ``epochs_done`` epochs (a fraction inside an epoch), in [0, 1]."""
+        checks.number("epochs_done", epochs_done, "a number of 0 or more")
         if self.only:
             return 1.0
         return min(1.0, max(0.0, 1.0 - self.annealing_rate * (epochs_done - self.plateau_epochs)))
 
     def frozen(self, epochs_done: float) -> bool:
         """Return whether the encoder is frozen after ``epochs_done`` epochs."""
+        checks.number("epochs_done", epochs_done, "a number of 0 or more")
         return self.cutoff_epoch is not None and epochs_done >= self.cutoff_epoch

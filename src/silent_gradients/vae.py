@@ -15,18 +15,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from silent_gradients import checks
+from silent_gradients.checks import ShapeError
 from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counting_norms, traced
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import Posterior, ShapeError, check_family
+from silent_gradients.posteriors.contract import Posterior, check_family
 from silent_gradients.schedules import check_weight
 from silent_gradients.schedules import scale_gradient as scale_gradient
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Context manager: evaluation mode without gradients; every module's own mode is restored afterwards."""
+def evaluation_mode(model: VAE) -> Iterator[None]:
+    """Context manager: evaluation mode without gradients; every module's own mode is restored afterwards.
+
+    Raises:
+        TypeError: It is no VAE.
+    """
+    checks.instance("vae", model, VAE)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -162,6 +168,7 @@ class VAE(nn.Module):
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
         """Return the state of both estimators before the first step; see ``Estimator.initial_state``."""
+        checks.whole("images", images, 0)
         both = (self.estimator, self.guide_estimator)
         return _joined(*({} if used is None else used.initial_state(device, images) for used in both))
 
@@ -169,15 +176,24 @@ class VAE(nn.Module):
         """Return q(z|x) of the images x [B, C, H, W]; its parameters are float32 at least, also under autocast.
 
         Raises:
-            ShapeError: The encoder's output does not fit the family.
+            ShapeError: There is no image, the images do not fit the decoder, or the encoder's output the family.
             TypeError: The images or the encoder's output are no tensor of floating-point numbers.
         """
-        return self.family(self._encode(x))
+        return self.family(self.parameters_of(x))
 
-    def _encode(self, x: Tensor) -> Tensor:
+    def parameters_of(self, x: Tensor) -> Tensor:
+        """Return the posterior's parameters, [B, p k], from the encoder's output.
+
+        Raises:
+            ShapeError: There is no image, or the images do not fit the decoder.
+            TypeError: The images or the encoder's output are no tensor of floating-point numbers.
+        """
+        batch_of(x)
         self.decoder.in_own_type("x", x)
-        parameters = checks.floats("encoder", self.encoder(x), "its output is the parameters of the posterior")
-        return parameters.float() if parameters.dtype.itemsize < 4 else parameters
+        if x.shape[1:].numel() != self.decoder.dimensions:
+            raise ShapeError(f"x: expected {self.decoder.dimensions} numbers for each image, got {list(x.shape)}")
+        output = checks.floats("encoder", self.encoder(x), "its output is the parameters of the posterior")
+        return self.family.parameters_from(output.float() if output.dtype.itemsize < 4 else output)
 
     def _has_control(self) -> bool:
         pixels = self.decoder.no_images()
@@ -225,17 +241,18 @@ class VAE(nn.Module):
             ValueError: alpha is not in [0, 1], or there is no guide to give a weight in a step that is not frozen.
         """
         check_weight(alpha)
-        batch_of(x)
         checks.instance("state", state, dict, "initial_state() makes one")
         if self.guide is None and not frozen and (isinstance(alpha, Tensor) or alpha > 0):
             raise ValueError(f"alpha: expected 0 without a guide, got {alpha}; give the VAE a guide")
+        if index is not None:
+            checks.instance("index", index, Tensor)
         # A GPU would be waited for.
         known = None if index is None or index.device.type != "cpu" or traced(index) else index
         if known is not None and len(known.unique()) < len(known):
             raise EstimatorError(f"index: expected different numbers, got {known.tolist()}")
-        pixels = x.flatten(1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            parameters = self._encode(x)
+            parameters = self.parameters_of(x)
+        pixels = x.flatten(1)
         q = self.family(parameters)
         kl = q.kl_divergence()
         objective = self.decoder.objective(pixels)

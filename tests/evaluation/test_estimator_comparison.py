@@ -9,6 +9,7 @@ from rich.console import Console
 from tests.tiny import CPU
 
 from silent_gradients.estimators import create
+from silent_gradients.evaluation import gradient_variance
 from silent_gradients.evaluation.gradient_variance import assess, reference_gradient, settled_state
 from silent_study.cli import main
 from silent_study.cli.tables import comparison_table
@@ -97,7 +98,8 @@ def test_estimators_that_were_not_trained_with_are_settled_first(tiny, store):
     assert found.points[1].reference == "reparameterization"
 
 
-def test_all_estimators_that_serve_are_compared(tiny, store):
+def test_all_estimators_that_serve_are_compared(tiny, store, monkeypatch):
+    monkeypatch.setattr(gradient_variance, "SETTLING_STEPS", 2)
     fixed = {point.estimator for point in compare(folder_of(store, tiny, "fixed/reinforce"), tiny, None).points}
     # A decoder with a known expectation is its own control.
     assert {"silent", "reinforce", "disarm", "gumbel-softmax", "rloo", "reinforce-silent-baseline"} <= fixed

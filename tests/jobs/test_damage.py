@@ -25,29 +25,36 @@ sys.exit(main())
 NUMBERS = ("curve.jsonl", "result.json", "settings.json")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pack(tiny):
     return pack_of(tiny.settings("learnable/reinforce+silent", epochs=40, evaluate_every=20, snapshot_epochs=(40,)))
 
 
-@pytest.fixture
-def train(tiny, monkeypatch, pack, cpu_command):
-    """The command that trains the pack into a store, by its folder."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(cli.__file__).parents[2]))
+@pytest.fixture(scope="module")
+def train(tiny, pack, tmp_path_factory):
+    """The command that trains the pack into a store, by its folder, on the CPU alone."""
+    leases = f"SILENT_GRADIENTS_LEASES={tmp_path_factory.mktemp('leases')}"
+    cpu = [
+        "env",
+        f"PYTHONPATH={Path(cli.__file__).parents[2]}",
+        leases,
+        "SILENT_GRADIENTS_DEVICES=",
+        "CUDA_VISIBLE_DEVICES=",
+    ]
     options = ["--checkpoint-seconds=0.000001"]
-    return lambda store: [sys.executable, "-c", PROGRAM, *train_arguments(tiny, pack, store), *options]
+    return lambda store: [*cpu, sys.executable, "-c", PROGRAM, *train_arguments(tiny, pack, store), *options]
 
 
-@pytest.fixture
-def undisturbed(train, tmp_path, pack):
-    store = tmp_path / "undisturbed"
+@pytest.fixture(scope="module")
+def undisturbed(train, tmp_path_factory, pack):
+    """The run's folder of a training that nothing disturbs."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
     subprocess.run(train(store), check=True, capture_output=True)
-    return numbers(store, pack)
+    return store / pack.members[0].name
 
 
-def numbers(store, pack):
-    (settings,) = pack.members
-    return {name: (store / settings.name / name).read_bytes() for name in NUMBERS}
+def numbers(folder):
+    return {name: (folder / name).read_bytes() for name in NUMBERS}
 
 
 def stopped(train, store, pack):
@@ -57,18 +64,16 @@ def stopped(train, store, pack):
     return working
 
 
-@pytest.mark.parametrize("damaged", [(checkpoint.CURRENT,), (checkpoint.CURRENT, checkpoint.PREVIOUS)])
-def test_an_altered_checkpoint_is_named_and_passed_over(train, tmp_path, pack, undisturbed, damaged):
-    store = tmp_path / "altered"
-    working = stopped(train, store, pack)
-    for name in damaged:
-        damage(working / name)
-
-    again = subprocess.run(train(store), check=True, capture_output=True, text=True)
-
-    for name in damaged:
-        assert f"{working / name}: damaged" in again.stderr
-    assert numbers(store, pack) == undisturbed
+def test_an_altered_checkpoint_is_named_and_passed_over(train, tmp_path, pack, undisturbed):
+    working = stopped(train, tmp_path / "one", pack)
+    damage(working / checkpoint.CURRENT)
+    shutil.copytree(tmp_path / "one", tmp_path / "both")
+    damage(tmp_path / "both" / working.relative_to(tmp_path / "one") / checkpoint.PREVIOUS)
+    for store, damaged in (("one", [checkpoint.CURRENT]), ("both", [checkpoint.CURRENT, checkpoint.PREVIOUS])):
+        again = subprocess.run(train(tmp_path / store), check=True, capture_output=True, text=True)
+        for name in damaged:
+            assert f"{tmp_path / store / working.relative_to(tmp_path / 'one') / name}: damaged" in again.stderr
+        assert numbers(tmp_path / store / pack.members[0].name) == numbers(undisturbed)
 
 
 def _may_mount():
@@ -84,7 +89,7 @@ def _may_mount():
 def test_a_full_disk_loses_no_checkpoint(train, tmp_path, pack, undisturbed, file):
     """A file system of its own without room for one of the larger files, which is then made larger."""
     saved = (stopped(train, tmp_path / "measured", pack) / checkpoint.CURRENT).stat().st_size
-    weights = (tmp_path / "undisturbed" / pack.members[0].name / "weights.pt").stat().st_size
+    weights = (undisturbed / "weights.pt").stat().st_size
     # In the first case, what else a run writes is less than the rest; in the last one it is ten pages.
     room = {checkpoint.CURRENT: saved * 7 // 4, "snapshot-40.pt": weights, "weights.pt": weights + 8 * 4096}[file]
     store = tmp_path / "full"
@@ -113,7 +118,7 @@ cp -r "$STORE" "$STORE-after"
     kept, succeeded, _ = second.partition("second: 0\n")
     assert [Path(left).name for left in kept.split()] == [checkpoint.PREVIOUS] * (file == checkpoint.CURRENT)
     assert succeeded
-    assert numbers(Path(f"{store}-after"), pack) == undisturbed
+    assert numbers(Path(f"{store}-after") / pack.members[0].name) == numbers(undisturbed)
 
 
 SHIM = """
@@ -146,7 +151,7 @@ def on_a_disk_without(tmp_path, monkeypatch):
 def test_a_disk_that_cannot_sync_folders_will_do(train, tmp_path, pack, undisturbed, on_a_disk_without):
     store = tmp_path / "no-fsync"
     subprocess.run(train(store), check=True, env=on_a_disk_without("fsync"))
-    assert numbers(store, pack) == undisturbed
+    assert numbers(store / pack.members[0].name) == numbers(undisturbed)
 
 
 def test_a_disk_without_locks_is_named_with_what_to_do(train, tmp_path, on_a_disk_without):

@@ -169,9 +169,9 @@ def test_checkpoints_that_take_long_are_rare(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: seconds)
     monkeypatch.setattr(Trainer, "save", passes(1.0, None))
     monkeypatch.setattr(Trainer, "compute", passes(0.1, Trainer.compute))
-    settings = tiny.settings("fixed/silent-gaussian", epochs=600, evaluate_every=600, snapshot_epochs=())
+    settings = tiny.settings("fixed/silent-gaussian", epochs=300, evaluate_every=300, snapshot_epochs=())
     train(tiny, settings, tmp_path, checkpoint_seconds=5.0)
-    assert saved == pytest.approx([6.1, 107.2, 208.3], abs=0.2)
+    assert saved == pytest.approx([6.1, 107.2], abs=0.2)
     assert len(saved) <= 0.01 * (seconds - len(saved)) + 1
 
 

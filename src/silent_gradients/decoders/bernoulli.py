@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from silent_gradients import checks
 from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, check_mean
 from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder
 from silent_gradients.posteriors.contract import Posterior
@@ -54,6 +55,7 @@ class BernoulliLikelihood(NamedTuple):
 
     def log_prob(self, x: Tensor, noise_variance: float = 0.0) -> Tensor:
         """Return log p(x|z) in nats of x [B, D] in [0, 1], summed over D, [S, B]; there is no noise to average over."""
+        checks.shaped("x", x, *self.logits.shape[1:])
         return (x * F.logsigmoid(self.logits) + (1 - x) * F.logsigmoid(-self.logits)).sum(-1)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from silent_gradients import networks
-from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, Standardization
-from silent_gradients.posteriors.contract import ShapeError
+from silent_gradients import checks, networks
+from silent_gradients.checks import ShapeError
+from silent_gradients.decoders.likelihood import Decoder, GaussianLikelihood, Standardization, dimensions_of
 
 
 class ConvolutionalDecoder(Decoder):
@@ -47,7 +47,8 @@ class ConvolutionalDecoder(Decoder):
         small_last_layer: bool = True,
         last_layer_scale: float = networks.DECODER_LAST_LAYER_SCALE,
     ) -> None:
-        super().__init__(latent_dim, len(standardization.mean))
+        checks.sizes("shape", shape, 3)
+        super().__init__(latent_dim, dimensions_of(standardization))
         if self.dimensions != math.prod(shape):
             raise ShapeError(f"standardization: expected D = {math.prod(shape)}, got {self.dimensions}")
         self.network = networks.decoder(

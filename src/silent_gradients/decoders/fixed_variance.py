@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from silent_gradients import checks
+from silent_gradients.checks import NonFiniteError, ShapeError
 from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, GaussianLikelihood
-from silent_gradients.posteriors.contract import NonFiniteError, Posterior, ShapeError
+from silent_gradients.posteriors.contract import Posterior
 
 INITIAL_WEIGHT_SCALE = 0.01
 """Standard deviation of the initial weights. At PyTorch's default the term sum_i Var(z_i) |w_i|^2 / (2 variance) is so
@@ -23,9 +24,7 @@ large that discrete posteriors saturate at a constant code in the first epoch an
 
 def check_mean(mean: Tensor | None, dimensions: int) -> None:
     """Raise an error if the mean of the data is not None or [D], finite."""
-    if mean is not None and checks.floats("mean", mean).shape != (dimensions,):
-        raise ShapeError(f"mean: expected shape [{dimensions}], got {list(mean.shape)}")
-    if mean is not None and not mean.isfinite().all():
+    if mean is not None and not checks.shaped("mean", mean, dimensions).isfinite().all():
         raise NonFiniteError("mean: expected finite numbers, got NaN or infinity")
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from silent_gradients import checks
-from silent_gradients.posteriors.contract import NonFiniteError, Posterior, ShapeError
+from silent_gradients.checks import NonFiniteError, ShapeError
+from silent_gradients.posteriors.contract import Posterior
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -92,6 +93,7 @@ class GaussianLikelihood(NamedTuple):
 
     def log_prob(self, x: Tensor, noise_variance: float = 0.0) -> Tensor:
         """Return log p(x|z) in nats of x [B, D], summed over D, [S, B]; see ``Decoder.objective`` for the noise."""
+        checks.shaped("x", x, *self.mean.shape[1:])
         weighted = ((x - self.mean).square() + noise_variance) * self.precision_squared
         return (self.log_precision - 0.5 * weighted).sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
 
@@ -154,6 +156,12 @@ class Standardization:
         return cls(pixels.mean(0), pixels.std(0, correction=0).clamp_min(least), 1.13 / least)
 
 
+def dimensions_of(standardization: Standardization) -> int:
+    """Return D; raise ``TypeError`` for what is no standardization."""
+    checks.instance("standardization", standardization, Standardization, "Standardization.of(images) makes one")
+    return len(standardization.mean)
+
+
 def _whole(images: Tensor) -> bool:
     """Return whether images [...] are whole numbers, such as grey levels."""
     return bool(images.amax() > 1.5 and (images == images.round()).all())
@@ -170,6 +178,8 @@ def check_images(argument: str, images: Tensor) -> None:
         ValueError: Their mean is outside [0, 1] or NaN, or they are whole numbers.
     """
     checks.floats(argument, images, _SCALED)
+    if images.is_meta:
+        raise ValueError(f"{argument}: expected images with values, got a tensor on meta")
     if images.ndim < 2 or not images.numel():
         raise ShapeError(f"{argument}: expected shape [N, ...] with N of 1 or more, got {list(images.shape)}")
     if not 0 <= images.mean() <= 1 or _whole(images):
@@ -203,6 +213,10 @@ class Decoder(nn.Module, ABC):
     Raises:
         ValueError: k or D is not a whole number of 1 or more.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        checks.guard(cls, Decoder, _ARGUMENTS)
 
     def __init__(self, latent_dim: int, dimensions: int) -> None:
         super().__init__()
@@ -262,6 +276,22 @@ class Decoder(nn.Module, ABC):
         return self.objective(x)
 
 
+def _fitting_samples(decoder: Decoder, z: Tensor) -> Tensor:
+    return decoder.in_own_type("z", checks.shaped("z", z, "S", "B", decoder.latent_dim))
+
+
+def _fitting_posterior(decoder: Decoder, q: Posterior) -> Posterior:
+    checks.instance("q", q, Posterior)
+    if q.latent_dim != decoder.latent_dim:
+        raise ShapeError(f"q: expected one of {decoder.latent_dim} latent variables, got {q.latent_dim}")
+    return q
+
+
+_ARGUMENTS: dict[str, checks.Check] = {"z": _fitting_samples, "q": _fitting_posterior}
+"""Checks of the arguments of every decoder's methods; the objective checks x."""
+checks.guard(Decoder, Decoder, _ARGUMENTS)
+
+
 def traced(x: Tensor) -> bool:
     """Return whether a compiler or ``torch.func`` handles the tensor, whose values are then unknown."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
@@ -284,8 +314,7 @@ class SampledObjective:
     def __post_init__(self) -> None:
         """Raise ``ShapeError``, ``TypeError`` or ``ValueError`` for impossible arguments; see ``Decoder.objective``."""
         checks.floats("x", self.x, _SCALED)
-        if self.x.ndim != 2 or self.x.shape[1] != self.decoder.dimensions:
-            raise ShapeError(f"x: expected shape [B, {self.decoder.dimensions}], got {list(self.x.shape)}")
+        checks.shaped("x", self.x, "B", self.decoder.dimensions)
         object.__setattr__(self, "x", self.decoder.in_own_type("x", self.x))
         # Cheap on the CPU; a GPU would be waited for. Small arrays may well be whole numbers.
         if self.x.device.type == "cpu" and self.x.numel() >= 32 and not traced(self.x) and _whole(self.x):
@@ -299,10 +328,8 @@ class SampledObjective:
             ShapeError: z has another shape.
             TypeError: z is not of the weights' type.
         """
-        batch, latent_dim = len(self.x), self.decoder.latent_dim
-        if z.ndim != 3 or z.shape[1:] != (batch, latent_dim):
-            raise ShapeError(f"z: expected shape [S, {batch}, {latent_dim}], got {list(z.shape)}")
-        return self.decoder.likelihood(self.decoder.in_own_type("z", z)).log_prob(self.x, self.noise_variance)
+        checks.shaped("z", z, "S", len(self.x), self.decoder.latent_dim)
+        return self.decoder.likelihood(z).log_prob(self.x, self.noise_variance)
 
     def check_posterior(self, q: Posterior) -> None:
         """Raise ``ShapeError`` if q has other numbers of images or latent variables, ``TypeError`` if it is none."""

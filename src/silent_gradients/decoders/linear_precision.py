@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from silent_gradients.decoders import log_terms
 from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE
-from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, GaussianLikelihood, Standardization
+from silent_gradients.decoders.likelihood import (
+    ClosedFormObjective,
+    Decoder,
+    GaussianLikelihood,
+    Standardization,
+    dimensions_of,
+)
 from silent_gradients.decoders.weighted_error import weighted_error
 from silent_gradients.posteriors.contract import Posterior
 
@@ -43,8 +49,7 @@ class LinearHeadsDecoder(Decoder, ABC):
     def __init__(
         self, latent_dim: int, standardization: Standardization, *, initial_precision_bias: float, small_weights: bool
     ) -> None:
-        dimensions = len(standardization.mean)
-        super().__init__(latent_dim, dimensions)
+        super().__init__(latent_dim, dimensions := dimensions_of(standardization))
         self.register_buffer("mean", standardization.mean.clone())
         self.register_buffer("scale", standardization.scale.clone())
         self.mean_head = nn.Linear(latent_dim, dimensions)

@@ -202,8 +202,10 @@ def register(estimator: type[E]) -> type[E]:
     A class of the same name, module and place takes the place of the one before, as in a notebook's cell run again.
 
     Raises:
-        EstimatorError: The registry has another estimator of that name.
+        EstimatorError: It is no estimator, or the registry has another one of that name.
     """
+    if not isinstance(estimator, type) or not issubclass(estimator, Estimator):
+        raise EstimatorError(f"estimator: expected a subclass of Estimator, got {estimator!r}")
     known = REGISTRY.get(estimator.name, estimator)
     if (known.__module__, known.__qualname__) != (estimator.__module__, estimator.__qualname__):
         raise EstimatorError(

@@ -106,7 +106,7 @@ def reference_gradient(vae: VAE, x: Tensor, draws: int, generator: NoiseSource |
         generator: Source of the latent samples.
     """
     with evaluation_mode(vae), torch.enable_grad():
-        parameters = vae.encoder(x)
+        parameters = vae.parameters_of(x)
         objective = vae.decoder.objective(x.flatten(1))
         if isinstance(objective, ExactObjective) and objective.is_exact(vae.family(parameters)):
             name, draws = "silent", 1
@@ -123,13 +123,13 @@ def settled_state(vae: VAE, estimator: Estimator, x: Tensor, generator: NoiseSou
     Raises:
         EstimatorError: The estimator does not support the posterior, or lacks its control.
     """
-    estimator.check_supports(vae.family, "vae")
-    state = estimator.initial_state(x.device, len(x))
-    if not state:
-        return state
     # With gradients: the coefficients of control variates are fitted to them.
     with evaluation_mode(vae), torch.enable_grad():
-        q, objective = vae.family(vae.encoder(x).detach()), vae.decoder.objective(x.flatten(1))
+        estimator.check_supports(vae.family, "vae")
+        q, objective = vae.family(vae.parameters_of(x).detach()), vae.decoder.objective(x.flatten(1))
+        state = estimator.initial_state(x.device, len(x))
+        if not state:
+            return state
         control = vae.control(x.flatten(1), q) if estimator.needs_control else None
         index = torch.arange(len(x), device=x.device)
         for _ in range(SETTLING_STEPS):
@@ -220,9 +220,10 @@ def _measured(
     The product is linear: applied to the deviations from the mean it gives the gradients' deviations, and only the sum
     of their squares has to be kept.
     """
-    estimator.check_supports(vae.family, "vae")
+    checks.instance("estimator", estimator, Estimator, "estimators.create makes one")
     with evaluation_mode(vae), torch.enable_grad():
-        parameters = vae.encoder(x)
+        estimator.check_supports(vae.family, "vae")
+        parameters = vae.parameters_of(x)
         cotangents = _cotangents(vae, estimator, x, parameters, state, draws, generator, index)
         # The first draw is subtracted before the mean, so that equal draws deviate by 0, not by rounding.
         deviations = cotangents - cotangents[0]

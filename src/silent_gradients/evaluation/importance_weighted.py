@@ -73,7 +73,7 @@ def importance_weighted(
             pixels = chunk.flatten(1)
             # In float64, at the sample before it is rounded for the decoder: the density of a narrow posterior at the
             # rounded sample is far off, or 0 beyond an end of the support.
-            q = vae.family(vae.encoder(chunk).double())
+            q = vae.family(vae.parameters_of(chunk).double())
             total = torch.full((len(chunk),), -math.inf, dtype=torch.float64, device=x.device)
             squares = total
             for start in range(0, samples, DECODED_PER_CHUNK):

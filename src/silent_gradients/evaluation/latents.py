@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from silent_gradients import checks
 from silent_gradients.evaluation.metrics import ACTIVE_UNIT_VARIANCE
 from silent_gradients.posteriors.categorical import Categorical
 from silent_gradients.vae import VAE, evaluation_mode
@@ -48,8 +49,11 @@ def traversals(vae: VAE, x: Tensor, units: int, steps: int, generator: torch.Gen
         The images; without an active unit none, U = 0.
 
     Raises:
-        ShapeError: The encoder's output does not fit the family.
+        ShapeError: There is no image, or the encoder's output does not fit the family.
+        ValueError: ``units`` or ``steps`` is not a whole number of 1 or more.
     """
+    checks.whole("units", units)
+    checks.whole("steps", steps)
     with evaluation_mode(vae):
         q, family = vae.posterior(x), vae.family
         width = family.classes if issubclass(family, Categorical) else 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from silent_gradients import checks
 from silent_gradients.evaluation.metrics import bits_per_dimension
 
 Levels = NDArray[np.uint8]
@@ -66,7 +67,7 @@ def pca_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_
         variance: Variance s of the likelihood, on the scale of x.
 
     Raises:
-        ValueError: The variance is not positive, or the latent dimension is negative.
+        ValueError: The variance is not positive, the latent dimension is negative, or the images are no grey levels.
     """
     return LinearModel.with_variance(Moments.of(images_fit, levels), latent_dim, variance).limit(
         Moments.of(images_evaluated, levels)
@@ -113,7 +114,18 @@ class Moments:
 
     @classmethod
     def of(cls, images: Levels, levels: int) -> Moments:
-        """Return the moments of images, uint8 ``[N, ...]``, with the dequantization noise integrated out."""
+        """Return the moments of images, uint8 ``[N, ...]``, with the dequantization noise integrated out.
+
+        Raises:
+            ValueError: There is no image, or they are no whole numbers below ``levels``, a whole number of 1 or more.
+        """
+        if not isinstance(images, np.ndarray) or images.dtype.kind not in "ui" or images.ndim < 2 or not images.size:
+            raise ValueError(
+                f"images: expected a NumPy array of whole grey levels [N, ...], got {type(images).__name__} of shape "
+                f"{list(np.shape(images))}; (x * levels).astype(np.uint8) makes one of images in [0, 1)"
+            )
+        if images.max() >= checks.whole("levels", levels):
+            raise ValueError(f"images: expected grey levels below {levels}, got {images.max()}")
         pixels = images.reshape(len(images), -1)
         count, dimensions = pixels.shape
         total, products = np.zeros(dimensions), np.zeros((dimensions, dimensions))
@@ -135,8 +147,8 @@ class Moments:
             ValueError: k is negative or leaves no direction to average over.
         """
         dimensions = len(self.mean)
-        if not 0 <= latent_dim < dimensions:
-            raise ValueError(f"expected 0 <= k < {dimensions}, found {latent_dim}")
+        if checks.whole("latent_dim", latent_dim, 0) >= dimensions:
+            raise ValueError(f"latent_dim: expected less than {dimensions}, got {latent_dim}")
         return float(np.linalg.eigvalsh(self.covariance)[: dimensions - latent_dim].mean())
 
 
@@ -169,9 +181,8 @@ class LinearModel:
         Raises:
             ValueError: The variance is not positive, or the latent dimension is negative.
         """
-        if not variance > 0 or latent_dim < 0:
-            raise ValueError(f"expected a positive variance and k >= 0, found {variance} and {latent_dim}")
-        return cls._best(fitted, np.full(len(fitted.mean), float(variance)), latent_dim)
+        variance = checks.number("variance", variance, "a positive number")
+        return cls._best(fitted, np.full(len(fitted.mean), variance), checks.whole("latent_dim", latent_dim, 0))
 
     @classmethod
     def with_learnt_variances(cls, fitted: Moments, latent_dim: int) -> LinearModel:
@@ -180,8 +191,7 @@ class LinearModel:
         Raises:
             ValueError: The latent dimension is negative.
         """
-        if latent_dim < 0:
-            raise ValueError(f"expected k >= 0, found {latent_dim}")
+        checks.whole("latent_dim", latent_dim, 0)
         # A model is as large as the covariance: only the last one is kept.
         return deque(cls.factor_analyses(fitted, latent_dim), maxlen=1).pop()
 
@@ -199,8 +209,14 @@ class LinearModel:
         return float(np.log(self.noise).sum() + (np.log(self.eigenvalues) + 1).sum() + unexplained)
 
     def limit(self, evaluated: Moments) -> Limit:
-        """Return the metrics of the model on other images, or on the fitted ones."""
+        """Return the metrics of the model on other images, or on the fitted ones.
+
+        Raises:
+            ValueError: The images have another number of pixels.
+        """
         noise, directions, eigenvalues = self.noise, self.directions, self.eigenvalues
+        if evaluated.mean.shape != self.mean.shape:
+            raise ValueError(f"images_evaluated: expected {len(self.mean)} pixels, got {len(evaluated.mean)}")
         shift = evaluated.mean - self.mean
         scatter = (evaluated.covariance + np.outer(shift, shift)) / np.sqrt(np.outer(noise, noise))
         projected = scatter @ directions

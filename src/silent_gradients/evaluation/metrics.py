@@ -30,8 +30,11 @@ def bits_per_dimension(elbo: Any, dimensions: int, levels: int) -> Any:
     ``log2(levels) - elbo / (dimensions ln 2)``; with 256 levels the constant is 8 bits. Works on numbers and tensors.
 
     Raises:
+        TypeError: ``elbo`` is neither a number nor an array of them.
         ValueError: ``dimensions`` or ``levels`` is not a whole number of 1 or more.
     """
+    if isinstance(elbo, str) or not hasattr(elbo, "__truediv__"):
+        raise TypeError(f"elbo: expected numbers, got {elbo!r}")
     return math.log2(checks.whole("levels", levels)) - elbo / (checks.whole("dimensions", dimensions) * math.log(2))
 
 

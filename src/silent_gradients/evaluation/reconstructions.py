@@ -31,5 +31,5 @@ def reconstruct(
     pictures = {"originals": x, "means": likelihood.mean[0].clamp(0, 1).view_as(x)}
     if with_deviation:
         assert isinstance(likelihood, GaussianLikelihood), "bits have no standard deviation"
-        pictures["standard_deviations"] = (-likelihood.log_precision[0]).exp().view_as(x)
+        pictures["standard_deviations"] = (-likelihood.log_precision.expand_as(likelihood.mean)[0]).exp().view_as(x)
     return {name: picture.cpu().numpy().astype(np.float32) for name, picture in pictures.items()}

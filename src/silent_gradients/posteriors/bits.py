@@ -70,7 +70,7 @@ class Bernoulli(Posterior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         # Not z l - softplus(l), whose gradient z - p has no digits where p rounds to z.
-        return (self._checked(z) * F.logsigmoid(self.logits) + (1 - z) * F.logsigmoid(-self.logits)).sum(-1)
+        return (z * F.logsigmoid(self.logits) + (1 - z) * F.logsigmoid(-self.logits)).sum(-1)
 
 
 class BitSum(Posterior):
@@ -122,7 +122,7 @@ class BitSum(Posterior):
             return self.offset + self.step * (uniform < p).to(p.dtype).sum(0)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        ones = (self._checked(z) - self.offset) / self.step
+        ones = (z - self.offset) / self.step
         ways = math.lgamma(self.trials + 1) - (ones + 1).lgamma() - (self.trials - ones + 1).lgamma()
         return self.trials * self.bits.log_prob(ones / self.trials) + ways.sum(-1)
 

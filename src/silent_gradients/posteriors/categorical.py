@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from silent_gradients import latent_noise
+from silent_gradients.checks import ShapeError
 from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors.contract import (
     JointCumulants,
-    ShapeError,
     TiltedMoments,
     WithOption,
     families_of,
@@ -150,7 +150,7 @@ class Categorical(WithOption):
             return (chosen == torch.arange(self.classes, device=logits.device)).to(logits.dtype).flatten(2)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return (self._checked(z) * self.log_probabilities.flatten(1)).sum(-1)
+        return (z * self.log_probabilities.flatten(1)).sum(-1)
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:

@@ -19,15 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from silent_gradients import checks
+from silent_gradients.checks import NonFiniteError, ShapeError
 from silent_gradients.latent_noise import NoiseSource
-
-
-class ShapeError(ValueError):
-    """A tensor has another shape than expected."""
-
-
-class NonFiniteError(ValueError):
-    """A tensor holds NaN or infinity."""
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -142,6 +135,10 @@ class Posterior(ABC):
     variance: Tensor
     """Var[z], shape [B, k]."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        checks.guard(cls, Posterior, _ARGUMENTS)
+
     def __init__(self, parameters: Tensor) -> None:
         checks.floats("parameters", parameters)
         if parameters.ndim != 2 or parameters.shape[1] % self.parameters_per_latent:
@@ -162,11 +159,6 @@ class Posterior(ABC):
             raise NonFiniteError(
                 f"parameters: expected finite numbers, got {wrong} of {self.parameters.numel()} NaN or infinite"
             )
-
-    def _checked(self, z: Tensor) -> Tensor:
-        if z.ndim != 3 or z.shape[1:] != self.mean.shape:
-            raise ShapeError(f"z: expected shape [S, {len(self.parameters)}, {self.latent_dim}], got {list(z.shape)}")
-        return z
 
     @property
     @abstractmethod
@@ -194,6 +186,11 @@ class Posterior(ABC):
         Raises:
             ShapeError: z has another shape.
         """
+
+    @classmethod
+    def parameters_from(cls, output: Tensor) -> Tensor:
+        """Return the parameters for an encoder's output, both [B, p k]: the output, unless a family trains badly so."""
+        return output
 
     @classmethod
     def prior(cls, images: int, latent_dim: int, like: Tensor) -> Self:
@@ -275,6 +272,32 @@ class Posterior(ABC):
     def has_tilted_moments(cls) -> bool:
         """Return whether the family has ``tilted_moments``."""
         return cls.tilted_moments is not Posterior.tilted_moments
+
+
+def _weights(argument: str, rows: str) -> checks.Check:
+    """Return the check of a matrix of weights [``rows``, k] in the parameters' type."""
+
+    def check(q: Posterior, weight: object) -> Tensor:
+        own = q.parameters
+        found = checks.shaped(argument, weight, rows, q.latent_dim, device=own.device)
+        if found.dtype != own.dtype:
+            raise TypeError(f"{argument}: expected {own.dtype}, the parameters' type, got {found.dtype}; convert it")
+        return found
+
+    return check
+
+
+_ARGUMENTS: dict[str, checks.Check] = {
+    "samples": lambda _, samples: checks.whole("samples", samples),
+    "z": lambda q, z: checks.shaped("z", z, "S", len(q.parameters), q.latent_dim, device=q.parameters.device),
+    "images": lambda _, images: checks.whole("images", images, 0),
+    "latent_dim": lambda _, latent_dim: checks.whole("latent_dim", latent_dim),
+    "like": lambda _, like: checks.floats("like", like),
+    **{name: _weights(name, "D") for name in ("weight", "weight_m", "weight_s", "exponent")},
+    "frequency": _weights("frequency", "N"),
+}
+"""Checks of the arguments of every family's methods."""
+checks.guard(Posterior, Posterior, _ARGUMENTS)
 
 
 def log_modulus(real: Tensor, imaginary: Tensor) -> Tensor:

@@ -58,5 +58,5 @@ class Laplace(Posterior):
         return mean - self.log_scale.exp() * centred.sign() * tail.log()
 
     def log_prob(self, z: Tensor) -> Tensor:
-        distance = (self._checked(z) - self.mean).abs() * (-self.log_scale).exp()
+        distance = (z - self.mean).abs() * (-self.log_scale).exp()
         return -(distance + self.log_scale + math.log(2)).sum(-1)

@@ -51,4 +51,4 @@ class Poisson(Posterior):
             return latent_noise.poisson(self.mean.expand(samples, -1, -1), generator)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return (self._checked(z) * self.log_rate - self.mean - (z + 1).lgamma()).sum(-1)
+        return (z * self.log_rate - self.mean - (z + 1).lgamma()).sum(-1)

@@ -14,6 +14,11 @@ from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors.contract import Posterior, TiltedMoments, log_modulus, sigmoid
 from silent_gradients.posteriors.tilting import tilted_intervals
 
+_PLACE_SCALE, _WIDTH_SCALE = 4.0, 0.003
+"""Parameters per unit of an encoder's output."""
+_INITIAL_WIDTH = -1.0
+"""Logit of the width for an encoder's output of 0."""
+
 
 class Uniform(Posterior):
     """Uniform on [low, low + width] inside [0, 1], where the prior is uniform; ``parameters`` [B, 2k].
@@ -33,6 +38,16 @@ class Uniform(Posterior):
         self.width, self.log_width = sigmoid(size), F.logsigmoid(size)
         self.low = sigmoid(place) * sigmoid(-size)
         self.mean, self.variance = self.low + 0.5 * self.width, self.width.square() / 12
+
+    @classmethod
+    def parameters_from(cls, output: Tensor) -> Tensor:
+        """Return the parameters for an encoder's output: places move faster, and widths more slowly, than it does.
+
+        The prior is a local optimum: a width w costs -log w, of first order in 1 - w, and lets the mean gain at second
+        order. Widths that move as fast as decoders learn end there.
+        """
+        place, size = output.chunk(2, dim=1)
+        return torch.cat([_PLACE_SCALE * place, _WIDTH_SCALE * size + _INITIAL_WIDTH], dim=1)
 
     @property
     def third_cumulant(self) -> Tensor:
@@ -59,7 +74,7 @@ class Uniform(Posterior):
         return self.low + self.width * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        inside = (self._checked(z) >= self.low) & (z <= self.low + self.width)
+        inside = (z >= self.low) & (z <= self.low + self.width)
         return torch.where(inside, -self.log_width, -math.inf).sum(-1)
 
     @classmethod
@@ -68,5 +83,5 @@ class Uniform(Posterior):
         return cls(like.new_full((images, 2 * latent_dim), 40.0))
 
     def prior_log_prob(self, z: Tensor) -> Tensor:
-        inside = ((self._checked(z) >= 0) & (z <= 1)).all(-1)
+        inside = ((z >= 0) & (z <= 1)).all(-1)
         return torch.zeros_like(z[..., 0]).masked_fill(~inside, -math.inf)

@@ -56,19 +56,6 @@ def test_identity_standardization():
     assert identity.largest_precision == 900.0
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 4), (3, 5, 1), (2, 3, 5)])
-def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(ShapeError, match=r"x: expected shape \[B, 5\], got "):
-        Quadratic(5, 5).objective(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("shape", [(3, 5), (1, 3, 4), (1, 1, 5), (1, 4, 5), (2, 1, 3, 5)])
-def test_samples_of_another_shape_are_refused(shape):
-    """Also those that would be broadcast."""
-    with pytest.raises(ShapeError, match=r"z: expected shape \[S, 3, 5\], got "):
-        Quadratic(5, 5).objective(torch.zeros(3, 5)).sampled(torch.zeros(shape))
-
-
 @pytest.mark.parametrize(
     ("mean", "scale", "largest", "message"),
     [

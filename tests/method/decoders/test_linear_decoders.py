@@ -201,7 +201,7 @@ def test_initial_precision_is_that_of_the_data(name):
 
 
 def test_a_fixed_variance_is_as_accurate_as_the_type_that_the_decoder_has_last():
-    decoder, z = FixedVarianceDecoder(2, D, 0.07), torch.zeros(1, 2)
+    decoder, z = FixedVarianceDecoder(2, D, 0.07), torch.zeros(1, 1, 2)
     for dtype in (torch.bfloat16, torch.float64, torch.float32, torch.float64):
         found = decoder.to(dtype).likelihood(z.to(dtype))
         np.testing.assert_allclose(found.precision_squared.item(), 1 / 0.07, rtol=torch.finfo(dtype).eps)

@@ -153,16 +153,15 @@ def cases(*, only_unbiased=False):
     found = []
     for name, options in VARIANTS:
         for family in served(name):
-            for problem in PROBLEMS:
-                if REGISTRY[name].exact:
-                    if options or problem == "smooth" or (family, problem) in WITHOUT:
-                        continue
-                    if only_unbiased and family not in EXACT[problem]:
-                        continue
-                elif family not in get_args(PosteriorFamily) and problem not in ("smooth", "fixed-variance"):
-                    continue  # what is left tells of the problem, not of the family
-                if only_unbiased and not REGISTRY[name].unbiased:
-                    continue
+            exact, of_the_paper = REGISTRY[name].exact, family in get_args(PosteriorFamily)
+            if exact:
+                problems = [p for p in PROBLEMS if p != "smooth" and (family, p) not in WITHOUT]
+                problems = [p for p in problems if family in EXACT[p]] if only_unbiased else problems
+            elif only_unbiased and of_the_paper and not options:
+                problems = list(PROBLEMS)
+            else:  # what others tell is of the problem, not of the family or the number of samples
+                problems = ["smooth"] if options else ["smooth", "fixed-variance"]
+            for problem in problems if REGISTRY[name].unbiased or not only_unbiased else []:
                 label = "-".join([name, *(f"{k}={v}" for k, v in options.items()), family, problem])
                 found.append(pytest.param(name, options, family, problem, id=label))
     return found

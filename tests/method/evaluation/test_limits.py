@@ -155,16 +155,16 @@ def test_a_pixel_that_never_changes_costs_its_dequantization_noise_alone():
 
 
 def test_impossible_arguments_are_refused():
-    with pytest.raises(ValueError, match="positive variance"):
+    with pytest.raises(ValueError, match="variance: expected a positive number"):
         pca_limit(FIT, FIT, LEVELS, 2, 0.0)
-    with pytest.raises(ValueError, match="k >= 0"):
+    with pytest.raises(ValueError, match="latent_dim: expected a whole number of 0 or more"):
         pca_limit(FIT, FIT, LEVELS, -1, 0.1)
-    with pytest.raises(ValueError, match="positive variance"):
+    with pytest.raises(ValueError, match="variance: expected a positive number"):
         pca_limit(FIT, FIT, LEVELS, 2, float("nan"))
-    with pytest.raises(ValueError, match="k >= 0"):
+    with pytest.raises(ValueError, match="latent_dim: expected a whole number of 0 or more"):
         factor_analysis_limit(FIT, FIT, LEVELS, -1)
     for latent_dim in (-1, D):
-        with pytest.raises(ValueError, match="0 <= k < 6"):
+        with pytest.raises(ValueError, match="latent_dim: expected"):
             Moments.of(FIT, LEVELS).optimal_variance(latent_dim)
 
 

@@ -215,14 +215,6 @@ def test_wrong_shapes_are_refused(family, shape):
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-@pytest.mark.parametrize("shape", [(B, 2), (1, 1, 2), (1, B, 1), (1, B, 7), (2, 1, B, 2)])
-def test_samples_of_another_shape_have_no_density(name, shape):
-    parameters = torch.zeros(B, 6 * FAMILIES[name].parameters_per_latent)
-    with pytest.raises(ShapeError, match=rf"z: expected shape \[S, {B}, 6\], got "):
-        FAMILIES[name](parameters).log_prob(torch.zeros(shape))
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_that_are_no_numbers(name):
     parameters = PARAMETERS[name].clone()
     FAMILIES[name](parameters).check_finite()
