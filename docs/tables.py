@@ -512,14 +512,17 @@ def reruns() -> None:
     table(header, [[*words, ", ".join(names)] for words, names in keys.items()])
 
 
-def folders(*packages: str) -> None:
-    """Print the folders of packages as a tree, each with the first line of its docstring."""
+def modules(*packages: str) -> None:
+    """Print the modules of packages as a tree, each with the first line of its docstring; a folder has its own."""
     print("\n```text")
     for package in packages:
-        for path in sorted((SOURCE / package).rglob("__init__.py")):
+        # A folder's own modules stand before the folders in it.
+        for path in sorted((SOURCE / package).rglob("*.py"), key=lambda path: (path.parent.parts, path.name)):
             first, *_ = (ast.get_docstring(ast.parse(path.read_text())) or "").replace("``", "").splitlines()
-            inside = path.relative_to(SOURCE).parent
-            print(f"{'    ' * (len(inside.parts) - 1)}{inside.name + '/':<{24 - 4 * (len(inside.parts) - 1)}} {first}")
+            inside = path.relative_to(SOURCE)
+            own, depth = (inside.name, 1) if path.name != "__init__.py" else (f"{inside.parent.name}/", 0)
+            name = "    " * (len(inside.parts) - 2 + depth) + own
+            print(f"{name:<35} {first}")
     print("```\n")
 
 
