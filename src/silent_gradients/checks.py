@@ -113,10 +113,14 @@ def guard(kind: type, contract: type, checks: Mapping[str, Check]) -> None:
 def _guarded(method: Callable[..., Any], checks: Mapping[str, Check]) -> Callable[..., Any]:
     _, *names = inspect.signature(method).parameters
 
+    def checked(own: Any, name: str, value: Any) -> Any:
+        return checks[name](own, value) if name in checks else value
+
     @functools.wraps(method)
     def guarded(own: Any, *given: Any, **named: Any) -> Any:
-        arguments = dict(zip(names, given, strict=False)) | named
-        checked = {name: checks[name](own, value) if name in checks else value for name, value in arguments.items()}
-        return method(own, *given[len(names) :], **checked)
+        positional = [checked(own, name, value) for name, value in zip(names, given, strict=False)]
+        keywords = {name: checked(own, name, value) for name, value in named.items()}
+        # Python itself refuses an argument that is given twice, or too many.
+        return method(own, *positional, *given[len(names) :], **keywords)
 
     return guarded

@@ -418,3 +418,11 @@ def test_shapes_of_tensors_without_values_are_known():
     """On the device ``meta``, which has no autocast, an expectation has its shape."""
     decoder, q = fixed().to("meta"), Bernoulli(torch.zeros(B, K, device="meta"))
     assert decoder.objective(torch.zeros(B, D, device="meta")).expectation(q).shape == (B,)
+
+
+def test_an_argument_given_twice_is_refused_as_by_any_function():
+    q = Gaussian(torch.zeros(2, 6))
+    with pytest.raises(TypeError, match="multiple values"):
+        q.sample(1, samples=2)  # type: ignore[misc]
+    with pytest.raises(TypeError, match="positional arguments"):
+        q.sample(1, None, None)  # type: ignore[call-arg]
