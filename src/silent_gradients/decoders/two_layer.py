@@ -8,7 +8,7 @@ enough cosines approximate every continuous function (Rahimi and Recht 2007).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -165,21 +165,21 @@ class _Values(NamedTuple):
     functions: tuple[Tensor, ...]
 
 
-_Kernel = Callable[["_Block", Tensor, Tensor], _Values]
-"""Function of a block and of factors p_r [I, B, M, 1] and p_s [I, B, 1, N]."""
+_Kernel = Callable[[Tensor, Tensor | None, Tensor, Tensor], _Values]
+"""Function of covariances and of h_r + h_s, [B, M, N], and of factors p_r [I, B, M, 1] and p_s [I, B, 1, N]."""
 
 
-def _square_kernel(block: _Block, left: Tensor, right: Tensor) -> _Values:
+def _square_kernel(covariance: Tensor, _halves: Tensor | None, left: Tensor, right: Tensor) -> _Values:
     """Return a quarter of Cov(y_r, y_s) = 2 C^2 + 4 a_r a_s C for a normal z."""
-    covariance, a = block.covariance, (left[0], right[0])
+    a = left[0], right[0]
     value = torch.addcmul(0.5 * covariance, *a) * covariance
     return _Values(value, torch.addcmul(covariance, *a), (covariance,))
 
 
-def _cosine_kernel(block: _Block, left: Tensor, right: Tensor) -> _Values:
+def _cosine_kernel(covariance: Tensor, halves: Tensor | None, left: Tensor, right: Tensor) -> _Values:
     """Return 2 E y_r y_s = 2 e^(-h_r - h_s) (cos a_r cos a_s cosh C + sin a_r sin a_s sinh C), no exponent positive."""
-    assert block.halves is not None
-    plus, minus = (block.covariance - block.halves).exp(), torch.add(block.covariance, block.halves).neg_().exp()
+    assert halves is not None
+    plus, minus = (covariance - halves).exp(), torch.add(covariance, halves).neg_().exp()
     even, odd = plus + minus, plus - minus
     cosines, sines = left * right
     value, slope = (torch.addcmul(cosines * one, sines, other) for one, other in ((even, odd), (odd, even)))
@@ -187,73 +187,87 @@ def _cosine_kernel(block: _Block, left: Tensor, right: Tensor) -> _Values:
 
 
 KEPT_BYTES = 2**26
-"""Covariances of a model up to about this size are kept for the gradient; larger ones are computed again."""
+"""Derivatives of a model up to about this size are kept for the gradient; larger ones are computed again."""
 
 
-def _pair_sums(*arguments: Any) -> Tensor:
+def _pair_sums(kernel: _Kernel, *tensors: Tensor | None) -> Tensor:
     """Return the sums of ``_PairSums``, in forward mode without its backward pass."""
     sums: Callable[..., tuple[Tensor, ...]] = _PairSums.forward if in_forward_mode() else _PairSums.apply
-    return sums(*arguments)[0]
+    return sums(kernel, torch.is_grad_enabled(), *tensors)[0]
 
 
 class _PairSums(torch.autograd.Function):
     """sum_rs G_rs sum_i p_ir p_is F_i(C_rs, h_r + h_s), [B], for C = V diag(v) V' and a symmetric G.
 
     F is proportional to e^(-h_r - h_s), or h is None. The pairs with r <= s are processed a block at a time: beside
-    kept covariances, which are further results, memory is that of a block.
+    kept derivatives, which are further results, memory is that of a block.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.kernel, *tensors = inputs
+        ctx.kernel, _, *tensors = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *output[1:])
 
     @staticmethod
     def forward(
-        kernel: _Kernel, variance: Tensor, weight: Tensor, gram: Tensor, factors: Tensor, half: Tensor | None
+        kernel: _Kernel,
+        keep: bool,
+        variance: Tensor,
+        weight: Tensor,
+        gram: Tensor,
+        factors: Tensor,
+        half: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        total, kept = torch.zeros_like(variance[:, 0]), []
-        keep = len(weight) ** 2 * total.nbytes <= 2 * KEPT_BYTES
-        for block in _blocks(variance, weight, gram, half):
-            value = kernel(block, *block.parts(factors)).value
-            total = total + value.flatten(1) @ block.counted.flatten()
-            kept += [block.covariance] if keep else []
+        total, kept = torch.zeros_like(variance[:, 0]), list[Tensor]()
+        keep = keep and len(weight) ** 2 * total.nbytes <= KEPT_BYTES
+        for block in _blocks(variance, weight, gram):
+            values = block.values(kernel, variance, weight, factors, half)
+            total = total + values.value.flatten(1) @ block.counted.flatten()
+            kept += block.derivatives(values, factors) if keep else ()
         return total, *kept
 
     @staticmethod
     def backward(ctx: Any, by_total: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         variance, weight, gram, factors, half, *kept = ctx.saved_tensors
         if by_total is None:
-            return (None,) * 6
+            return (None,) * 7
         # What is kept has no derivative, and so none of second order.
         kept = [] if torch.is_grad_enabled() else kept
-        scaled, scale = variance * by_total[:, None], by_total[:, None, None]
-        by_variance, by_weight, by_factors = (torch.zeros_like(each) for each in (variance, weight, factors))
-        by_gram = []
-        for block in _blocks(variance, weight, gram, half, kept):
-            left, right = block.parts(factors)
-            value, slope, functions = ctx.kernel(block, left, right)
-            before, after = (block.rows.start, len(weight) - block.rows.stop), (block.rows.start, 0)
+        scaled, by_variance = variance * by_total[:, None], torch.zeros_like(variance)
+        by_weight, by_factors, by_gram = [], [], []
+        for number, block in enumerate(_blocks(variance, weight, gram)):
+            value, by_covariance, by_left, by_right = kept[4 * number : 4 * number + 4] or block.derivatives(
+                block.values(ctx.kernel, variance, weight, factors, half), factors
+            )
             by_counted = (by_total @ value.flatten(1)).view_as(block.counted)
-            by_gram.append(F.pad(by_counted * block.times, after))
-            counted = [function * block.counted for function in functions]
-            by_left = torch.stack([(each @ p.mT) for each, p in zip(counted, right, strict=True)]) * scale
-            by_right = torch.stack([(each.mT @ p) for each, p in zip(counted, left, strict=True)]) * scale
-            by_factors = by_factors + F.pad(by_left.squeeze(3), before) + F.pad(by_right.squeeze(3), after)
+            by_gram.append(F.pad(by_counted * block.times, (block.rows.start, 0)))
+            by_factors.append((by_left, by_right))
             # Derivatives by C of each image, and by v_j V_rj
-            by_covariance, rows = slope * block.counted, weight[block.rows]
+            rows = weight[block.rows]
             by_scaled = by_covariance @ weight[block.columns]
             by_variance = by_variance + (by_scaled * rows).sum(1)
-            by_rows = (by_scaled * scaled[:, None]).sum(0)
             pairs, weighted = by_covariance.flatten(0, 1), scaled[:, None] * rows
             by_columns = pairs.mT @ weighted.reshape(-1, weight.shape[1])  # not flatten: torch's older vmap lacks it
-            by_weight = by_weight + F.pad(by_rows, (0, 0, *before)) + F.pad(by_columns, (0, 0, *after))
-        by_half = None if half is None else -(factors * by_factors).sum(0)
-        return None, by_variance * by_total[:, None], by_weight, torch.cat(by_gram), by_factors, by_half
+            by_weight.append(((by_scaled * scaled[:, None]).sum(0), by_columns))
+        by_factor = _joined(by_factors, 2) * by_total[:, None]
+        by_half = None if half is None else -(factors * by_factor).sum(0)
+        by_scales = by_variance * by_total[:, None], _joined(by_weight, 0), torch.cat(by_gram)
+        return None, None, *by_scales, by_factor, by_half
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]], dim: int) -> Tensor:
+    """Return the sum, [..., R, ...], of what each block adds to its rows and to the columns from there on."""
+    finished: list[Tensor] = []
+    rest: Tensor | int = 0
+    for rows, columns in parts:
+        size = rows.shape[dim]
+        own, rest = (columns + rest).split([size, columns.shape[dim] - size], dim)
+        finished.append(own + rows)
+    return torch.cat(finished, dim)
 
 
 class _Block(NamedTuple):
@@ -263,23 +277,30 @@ class _Block(NamedTuple):
     columns: slice
     times: Tensor  # [N], how often a pair counts: twice if its reverse is in no block
     counted: Tensor  # [M, N], G times that
-    covariance: Tensor  # [B, M, N]
-    halves: Tensor | None  # [B, M, N], h_r + h_s
 
-    def parts(self, factors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return factors [I, B, R] of the rows, [I, B, M, 1], and of the columns, [I, B, 1, N]."""
-        return factors[..., self.rows, None], factors[..., None, self.columns]
+    def values(
+        self, kernel: _Kernel, variance: Tensor, weight: Tensor, factors: Tensor, half: Tensor | None
+    ) -> _Values:
+        """Return what the pairs add up."""
+        covariance = F.linear(variance[:, None] * weight[self.rows], weight[self.columns])
+        halves = None if half is None else half[:, self.rows, None] + half[:, None, self.columns]
+        return kernel(covariance, halves, factors[..., self.rows, None], factors[..., None, self.columns])
+
+    def derivatives(self, values: _Values, factors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the value and the derivatives of the counted sum by C and by the factors of rows and of columns."""
+        left, right = factors[..., self.rows], factors[..., self.columns]
+        counted = [function * self.counted for function in values.functions]
+        # Vectors as rows: a product with one made a column by [..., None] is eight times as slow.
+        by_left = torch.stack([(each @ p[:, None].mT).squeeze(2) for each, p in zip(counted, right, strict=True)])
+        by_right = torch.stack([(p[:, None] @ each).squeeze(1) for each, p in zip(counted, left, strict=True)])
+        return values.value, values.slope * self.counted, by_left, by_right
 
 
-def _blocks(
-    variance: Tensor, weight: Tensor, gram: Tensor, half: Tensor | None, kept: Sequence[Tensor] = ()
-) -> Iterator[_Block]:
+def _blocks(variance: Tensor, weight: Tensor, gram: Tensor) -> Iterator[_Block]:
     hidden = len(weight)
     size = chunk_size(variance, len(variance) * hidden)
-    for number, start in enumerate(range(0, hidden, size)):
+    for start in range(0, hidden, size):
         rows, columns = slice(start, min(start + size, hidden)), slice(start, None)
-        times = (torch.arange(start, hidden, device=weight.device) >= rows.stop).to(weight.dtype) + 1
-        scaled = None if kept else variance[:, None] * weight[rows]
-        covariance = kept[number] if scaled is None else F.linear(scaled, weight[columns])
-        halves = None if half is None else half[:, rows, None] + half[:, None, columns]
-        yield _Block(rows, columns, times, gram[rows, columns] * times, covariance, halves)
+        times = weight.new_full((hidden - start,), 2.0)
+        times[: rows.stop - start] = 1.0
+        yield _Block(rows, columns, times, gram[rows, columns] * times)
