@@ -298,7 +298,8 @@ class _Block(NamedTuple):
 
 def _blocks(variance: Tensor, weight: Tensor, gram: Tensor) -> Iterator[_Block]:
     hidden = len(weight)
-    size = chunk_size(variance, len(variance) * hidden)
+    # Half of a block's first M columns is computed for nothing.
+    size = min(chunk_size(variance, len(variance) * hidden), max(16, hidden // 8))
     for start in range(0, hidden, size):
         rows, columns = slice(start, min(start + size, hidden)), slice(start, None)
         times = weight.new_full((hidden - start,), 2.0)
