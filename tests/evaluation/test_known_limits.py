@@ -70,12 +70,12 @@ def test_what_is_kept_is_computed_once(tiny, splits, tmp_path, monkeypatch):
     assert kept_factor_analysis(other, tmp_path / "nowhere", tmp_path) == expected
     with pytest.raises(DataError, match="nowhere"):
         kept_factor_analysis(tiny.settings(latent_dim=2), tmp_path / "nowhere", tmp_path)
-    (file,) = (tmp_path / "limits").iterdir()
+    (file,) = (tmp_path / "kept" / "limits").iterdir()
     document = json.loads(file.read_text())
     for altered in (json.dumps(document | {"bpd": 0.0}), "[]", "no JSON"):
         file.write_text(altered)
         assert kept_factor_analysis(run, tiny.folder, tmp_path) == expected
-    assert list((tmp_path / "limits").iterdir()) == [file]
+    assert list((tmp_path / "kept" / "limits").iterdir()) == [file]
 
 
 @pytest.fixture

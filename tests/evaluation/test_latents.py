@@ -27,7 +27,7 @@ def test_images_are_kept_as_eight_bits(tiny, tmp_path, cell):
     again = kept_latents(run, tmp_path / "nowhere", tmp_path)
     for name, array in found.items():
         np.testing.assert_array_equal(again[name], array)
-    (file,) = (tmp_path / "latents").iterdir()
+    (file,) = (tmp_path / "kept" / "latents").iterdir()
     content = file.read_bytes()
     for place in range(0, len(content), 37):
         file.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])

@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any
 from silent_study.data.prepared import PreparedData, Splits
 from silent_study.settings import RunSettings, SettingsError
 from silent_study.store.code import LIMITS, kept_code
-from silent_study.store.kept import kept
+from silent_study.store.kept import KEPT, kept
 
 if TYPE_CHECKING:
     from silent_gradients.evaluation.limits import Limit
-
-KEPT = "limits"
-"""Folder in the results with the report's limits."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +103,6 @@ def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[st
         # A change of the code computes it again.
         "source": kept_code(LIMITS)["digest"],
     }
-    path = results / KEPT / f"{run.data.name}-{run.data.protocol}-k={run.latent_dim}.json"
+    path = results / KEPT / "limits" / f"{run.data.name}-{run.data.protocol}-k={run.latent_dim}.json"
     limit: dict[str, Any] = json.loads(kept(path, made_from, compute))
     return limit

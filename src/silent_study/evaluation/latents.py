@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 
 from silent_study.store.code import LATENTS, kept_code
-from silent_study.store.kept import kept
+from silent_study.store.kept import KEPT, kept
 from silent_study.store.runs import WEIGHTS, StoredRun, open_run
-
-KEPT = "latents"
-"""Folder in the results with the arrays."""
 
 SAMPLES, UNITS, STEPS = 10, 6, 7
 """Samples of the prior, most units that are moved and most values of each."""
@@ -40,7 +37,7 @@ def kept_latents(run: StoredRun, data: Path, results: Path) -> dict[str, np.ndar
     if not run.has_weights:
         return None
     made_from = {"weights": run.identity["files"][WEIGHTS], "source": kept_code(LATENTS)["digest"]}
-    content = kept(results / KEPT / f"{run.identity['id']}.npz", made_from, lambda: _computed(run, data))
+    content = kept(results / KEPT / "latents" / f"{run.identity['id']}.npz", made_from, lambda: _computed(run, data))
     with np.load(io.BytesIO(content)) as arrays:
         return dict(arrays)
 

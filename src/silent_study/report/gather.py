@@ -28,6 +28,7 @@ from silent_study.report.orderings import orderings
 from silent_study.report.printed import Table, latex, markdown
 from silent_study.settings import EXPERIMENTS
 from silent_study.store.files import write_bytes_atomically
+from silent_study.store.kept import KEPT
 from silent_study.store.manifests import verified_runs
 from silent_study.store.provenance import source_revision
 from silent_study.store.runs import as_json
@@ -105,7 +106,7 @@ def gather(
     if shown:
         shutil.rmtree(out / SHOWN, ignore_errors=True)
     # Declared as outputs, so that they have to exist even if a plan has nothing to draw.
-    for folder in ("tables", "figures", "curves", *([f"{shown}/tables", f"{shown}/figures"] if shown else [])):
+    for folder in ("tables", "figures", "curves", KEPT, *([f"{shown}/tables", f"{shown}/figures"] if shown else [])):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_bytes_atomically(out / name, content)

@@ -9,6 +9,9 @@ from pathlib import Path
 from silent_study.settings import digest
 from silent_study.store.files import write_bytes_atomically
 
+KEPT = "kept"
+"""Folder in the results with what the report computed of runs and data."""
+
 
 def kept(path: Path, made_from: object, compute: Callable[[], bytes]) -> bytes:
     """Return the content of a kept file; compute and keep it if it is missing, damaged or made from something else.
