@@ -62,7 +62,7 @@ def test_dvc_contacts_nobody_unasked(finished):
 
 @pytest.mark.slow
 def test_every_run_is_on_record_with_what_a_report_can_ask_for(recorded):
-    metrics = {"record.json", "settings.json", "curve.jsonl", "result.json", "provenance.json"}
+    metrics = {"record.json", "settings.json", "curve.jsonl", "result.json", "provenance.json", "code.json"}
     whole = metrics | {"weights.pt", "snapshot-2.pt", "evaluation.json", "reconstructions.npz"}
     selected = {
         recorded.run_folder(cell, learning_rate=chosen["point"]["learning_rate"], seed=seed)
