@@ -15,7 +15,7 @@ from pathlib import Path
 
 from measuring import preset_plan
 
-from silent_study.jobs.pace import epochs_by_phase, expected_seconds
+from silent_study.jobs.pace import Pace, epochs_by_phase
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Selections
 
 COSTS = {"guided": 1.3, "plain": 1.0, "frozen": 0.5}
@@ -37,7 +37,7 @@ def main() -> None:
     for pack in (pack for round_ in ROUNDS for pack in plan.packs(round_, selections)):
         for run in (run for run in pack.members if run.id not in counted):
             counted.add(run.id)
-            epoch = expected_seconds(run, None, plan.params.sources) / run.epochs
+            epoch = Pace(sources=plan.params.sources).expected(run) / run.epochs
             seconds = {phase: epoch * COSTS[phase] * epochs for phase, epochs in epochs_by_phase(run).items()}
             whole[run.data.name] += sum(seconds.values())
             if pack.trunks[run.name] != run:

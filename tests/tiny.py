@@ -19,7 +19,10 @@ import torch
 
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import (
+    EVALUATION_NOISE_SEED,
+    MANIFEST,
     NOISE,
+    NOISE_MANIFEST,
     TEST,
     TRAIN,
     Description,
@@ -28,7 +31,6 @@ from silent_study.data.prepared import (
     arrays_digest,
     evaluation_noise,
     write_manifest,
-    write_noise_manifest,
 )
 from silent_study.jobs.pack import TrainingOptions, run_pack
 from silent_study.methods import METHODS
@@ -91,10 +93,11 @@ class TinyStudy:
             "counts": {"train": train, "test": test},
             "sha256": sha256,
         }
-        write_manifest(folder, description, sha256)
+        write_manifest(folder / MANIFEST, **description, arrays_sha256=sha256)
         (noise,) = evaluation_noise((test, *shape))
         np.save(folder / NOISE, noise)
-        write_noise_manifest(folder, "tiny", noise.shape)
+        seed = EVALUATION_NOISE_SEED
+        write_manifest(folder / NOISE_MANIFEST, name="tiny", seed=seed, shape=list(noise.shape))
         return cls(folder, architecture)
 
     @property

@@ -14,17 +14,18 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from silent_study import params
 from silent_study.data.prepare import PREPARED, outdated
 from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN
-from silent_study.jobs.pace import PACE, Pace, expected_seconds, memory_megabytes, runtime_minutes
+from silent_study.jobs.pace import PACE, Pace
 from silent_study.params.overlay import settings_over, with_nulls
 from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.report.gathered import is_intact, marker_of
-from silent_study.settings import RunSettings, SettingsError
+from silent_study.settings import SettingsError
 from silent_study.store.code import SOURCE
 from silent_study.store.files import last_touched, mend_times, touched
 from silent_study.store.manifests import SNAKEMAKE_VARIABLE, evaluated_otherwise, is_damaged, seems_done
@@ -37,7 +38,6 @@ from silent_study.words import counted, did_you_mean
 RENEWALS = ".renewals"
 """Name of the folder of the renewals below the results."""
 
-
 LIMITED_RETRIES = 24
 """Times that a training which stops at ``execution.time_limit`` is continued by the same call of Snakemake."""
 
@@ -47,11 +47,7 @@ KEPT_OPTIONS = MACHINE_OPTIONS | LONG_OPTIONS | {"--snakefile", "-s"}
 
 
 def command_again(words: Sequence[str]) -> str:
-    """Return a command line of Snakemake for other targets: the same machine, profiles and settings.
-
-    Args:
-        words: A command line of Snakemake, without the program.
-    """
+    """Return Snakemake's command line for other targets: the same machine, profiles and settings as in ``words``."""
     kept, names, left = [], set[str](), 0
     for word in words:
         if word == "--":
@@ -149,16 +145,11 @@ class Workflow:
         ]
 
     def pack(self, wildcards: Any) -> PackSpec:
-        """Return the pack that the path of a manifest names.
-
-        Raises:
-            StoreError: The settings have no such pack.
-        """
-        found = self.packs(wildcards.round, wildcards.group).get(wildcards.id)
+        """Return the pack that the path of a manifest names; raises ``StoreError`` if the settings have none."""
+        round_, group = wildcards.round, wildcards.group
+        found = self.packs(round_, group).get(wildcards.id)
         if found is None:
-            raise StoreError(
-                f"params.yaml: has no pack {wildcards.id} in the {wildcards.round} round of {wildcards.group}"
-            )
+            raise StoreError(f"params.yaml: has no pack {wildcards.id} in the {round_} round of {group}")
         return found
 
     def pack_renewals(self, wildcards: Any) -> list[str]:
@@ -189,27 +180,24 @@ class Workflow:
 
         Long jobs, and those that much waits for, come first, so that no device waits for one at the end.
         """
-        own = sum(map(self._expected, self.pack(wildcards).members))
+        own = sum(map(self._pace.expected, self.pack(wildcards).members))
         return math.ceil((own + self._later(wildcards.round, wildcards.group)) / 60)
 
     def runtime(self, wildcards: Any) -> int:
         """Return the minutes that a scheduler grants a pack's job."""
-        return runtime_minutes(self.pack(wildcards), self._pace, self.execution.time_limit)
+        limit = self.execution.time_limit
+        return self._pace.granted_minutes(self.pack(wildcards)) if limit is None else math.ceil(limit)
 
     def memory(self, wildcards: Any) -> int:
         """Return the megabytes that a scheduler grants a pack's job."""
-        return memory_megabytes(self.pack(wildcards), self._pace)
+        return self._pace.granted_megabytes(self.pack(wildcards))
 
     def selections_before(self, wildcards: Any) -> list[str]:
         """Return the selections by which the members of a pack were chosen."""
         return self._selection_paths(wildcards.round, wildcards.group)
 
     def cell(self, wildcards: Any) -> list[str]:
-        """Return the manifests that a cell needs: those of its group's grids, and of its own runs with every seed.
-
-        Raises:
-            StoreError: The settings have no such cell.
-        """
+        """Return the manifests that a cell needs: those of its group's grids, and of its own runs with every seed."""
         group = f"{wildcards.dataset}/{wildcards.experiment}"
         cell, known = f"{group}/{wildcards.method}", [each.name for each in self.plan.cells()]
         if cell not in known:
@@ -232,10 +220,9 @@ class Workflow:
         A selection that exists does not wait: its path carries the ids of the packs, so that it stays right. Snakemake
         9.27 may lose the jobs after a checkpoint whose output exists and is to be made again.
         """
-        manifests = self.manifests(wildcards.round, wildcards.group)
-        selected = self._selection_path(
-            wildcards.round, wildcards.group, self.selections(wildcards.round, wildcards.group)
-        )
+        round_, group = wildcards.round, wildcards.group
+        manifests = self.manifests(round_, group)
+        selected = self._selection_path(round_, group, self.selections(round_, group))
         return [path for path in manifests if Path(path).exists()] if selected.exists() else manifests
 
     def lacks_runs(self) -> bool:
@@ -252,9 +239,6 @@ class Workflow:
         marker = self._marker()
         return [] if is_intact(marker, self.plan.results) else self._renewals([marker])
 
-    def _expected(self, run: RunSettings) -> float:
-        return expected_seconds(run, self._pace, self.plan.params.sources)
-
     def _seconds_later(self, round_: Round, group: str) -> float:
         """Return the seconds of the longest packs of a group's later rounds."""
         rounds, seconds = self.plan.rounds(group), 0.0
@@ -262,14 +246,12 @@ class Workflow:
             to_come = [each for cell in self.plan.cells_of(later, group) for each in self.plan.to_come(cell, later)]
             runs = sum(each.count for each in to_come)
             members = min(self.execution.runs_per_pack, -(-runs // self.execution.workers))
-            seconds += members * max(self._expected(run) for each in to_come for run in each.candidates)
+            seconds += members * max(self._pace.expected(run) for each in to_come for run in each.candidates)
         return seconds
 
     def _marker(self) -> Path:
-        found = {
-            name: chosen for group in self.plan.groups() for name, chosen in self.selections("seeds", group).items()
-        }
-        return marker_of(self.plan, found)
+        chosen = [self.selections("seeds", group).items() for group in self.plan.groups()]
+        return marker_of(self.plan, dict(chain.from_iterable(chosen)))
 
     def _packs(self, round_: Round, group: str) -> dict[str, PackSpec]:
         return {pack.id: pack for pack in self.plan.packs(round_, self.selections(round_, group), group)}
@@ -297,8 +279,7 @@ class Workflow:
         return self._once(folder, last_touched, lambda: outdated(folder, source)) or []
 
     def _outdated_manifest(self, pack: PackSpec) -> Path | None:
-        outdated = evaluated_otherwise(self._store, pack) or self._is_damaged(pack)
-        return self.plan.manifest(pack) if outdated else None
+        return self.plan.manifest(pack) if evaluated_otherwise(self._store, pack) or self._is_damaged(pack) else None
 
     def _is_damaged(self, pack: PackSpec) -> bool:
         path = self.plan.manifest(pack)

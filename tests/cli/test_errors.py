@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from silent_study.cli import failures, main
-from silent_study.data import prepare
+from silent_study.data import prepared
 from silent_study.data.errors import DataError
 from silent_study.settings import SettingsError
 from silent_study.store.runs import StoreError
@@ -136,7 +136,7 @@ def test_ctrl_c_is_a_line(here, fails, capsys):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_to_any_verb_leaves_no_part_of_a_file(here, monkeypatch, capsys, number):
-    monkeypatch.setattr(prepare, "evaluation_noise", lambda _shape: os.kill(os.getpid(), number))
+    monkeypatch.setattr(prepared, "evaluation_noise", lambda _shape: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     assert main(["dequantize", "digits"]) == 128 + number
     assert capsys.readouterr().err == "stopped: silent-gradients dequantize was interrupted\n"

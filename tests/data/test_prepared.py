@@ -36,7 +36,8 @@ def folder(tmp_path):
     manifest |= {"files": {file: sha256_of(path / file) for file in ("train.npy", "test.npy")}}
     (path / "manifest.json").write_text(json.dumps(sealed(manifest)))
     np.save(path / "noise.npy", NOISE)
-    noise = {"name": "tiny", "seed": 3, "shape": [3, 1, 2, 3], "sha256": sha256_of(path / "noise.npy"), "reader": "0"}
+    noise = {"name": "tiny", "seed": 3, "shape": [3, 1, 2, 3], "reader": "0"}
+    noise |= {"files": {"noise.npy": sha256_of(path / "noise.npy")}}
     (path / "noise.json").write_text(json.dumps(sealed(noise)))
     return path
 
@@ -99,7 +100,7 @@ def test_a_sealed_manifest_of_other_arrays_is_refused(folder, file):
 def test_the_noise_of_another_data_set_is_refused(folder):
     np.save(folder / "noise.npy", NOISE.reshape(3, 2, 1, 3))
     manifest = {"name": "other", "seed": 3, "shape": [3, 2, 1, 3]}
-    manifest |= {"sha256": sha256_of(folder / "noise.npy"), "reader": "0"}
+    manifest |= {"files": {"noise.npy": sha256_of(folder / "noise.npy")}, "reader": "0"}
     (folder / "noise.json").write_text(json.dumps(sealed(manifest)))
     with pytest.raises(DataError, match="expected the noise of tiny, found that of other"):
         PreparedData.open(folder)

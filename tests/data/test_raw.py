@@ -363,7 +363,7 @@ def test_a_disk_that_fills_up_during_a_download_is_told(tmp_path, server, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(HTTPDownloader, "__call__", fill)
-    with pytest.raises(DataError, match=r"raw: its disk is full .*; free some, then the same command goes on"):
+    with pytest.raises(OSError, match=r"No space left on device \(\d+ bytes free\): .*/raw'"):
         obtain("set", [form(server.address + "/{}")], tmp_path / "raw")
 
 

@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.jobs.test_bare_container import BLOCKED
 from tests.tiny import CPU, SMALL, TinyStudy, damage, never, pack_of, write_study
@@ -39,7 +38,6 @@ from silent_study.store.runs import (
     write_json,
 )
 from silent_study.training import checkpoint
-from silent_study.training.build import build_vae
 from silent_study.training.loop import Interrupted
 
 BARE = f"""
@@ -132,7 +130,7 @@ def test_a_bundle_that_was_cut_short_goes_on_and_is_absorbed(home, tmp_path, tra
     command = [sys.executable, "-c", BARE, "rest.zip", "--time-limit=3000", f"--out={tmp_path / 'rest'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr
-    assert "digits/learnable/reparameterization+silent: about" in done.stdout
+    assert "digits/learnable/reparameterization+silent: 2 runs at most, about" in done.stdout
     assert main(["absorb", str(tmp_path / "rest")]) == 0
 
     # The runs are those of an undisturbed training.
@@ -454,14 +452,10 @@ def test_only_open_cells_are_measured_and_no_longer_than_there_is_time(home, tmp
     ]
 
 
-def test_a_forecast_compares_the_size_of_what_goes_back_with_the_room(monkeypatch, home):
-    monkeypatch.setattr("silent_study.jobs.borrowed.PART_BYTES", 2_000)
+def test_a_forecast_says_where_no_run_ends_in_time(home):
     plan = plan_here()
     cell = plan.cells()[0]
-    run = plan.first_run(cell)
-    pace = stopwatch.measured_pace([run], plan.params.sources, CPU, 1)
-    said = forecast(plan, {cell: 9}, pace, float("inf"))
-    weights = sum(value.nbytes for value in build_vae(run, np.ones(64), np.ones(64)).state_dict().values())
-    assert f"{8 * 2_000 // weights} or {8 * 2_000 // (4 * weights)} go back" in said
-    assert "find no room" in said
-    assert "find no room" not in forecast(plan, {cell: 1}, pace, float("inf"))
+    pace = stopwatch.measured_pace([plan.first_run(cell)], plan.params.sources, CPU, 1)
+    assert f"{cell.name}: 9 runs at most, about " in forecast(plan, {cell: 9}, pace, float("inf"))
+    assert "no run ends in that time" not in forecast(plan, {cell: 1}, pace, 1e9)
+    assert "no run ends in that time" in forecast(plan, {cell: 1}, pace, 1e-9)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from silent_study.jobs import lease as lease_module
-from silent_study.jobs.lease import Lease, LeaseError, acquire, leased_device
+from silent_study.jobs.lease import LeaseError, acquire, leased_device
 
 pytestmark = pytest.mark.usefixtures("machine")
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("machine")
 HOLDER = """
 import os, sys
 from silent_study.jobs.lease import acquire
-lease = acquire(threads={threads})
+lease = acquire()
 print(lease.device, lease.name, "CVD=" + os.environ.get("CUDA_VISIBLE_DEVICES", "unset"), flush=True)
 sys.stdin.read()
 """
@@ -31,9 +31,9 @@ sys.stdin.read()
 def start():
     holders: list[subprocess.Popen[str]] = []
 
-    def start(threads: int = 1, **environment: str) -> subprocess.Popen[str]:
+    def start(**environment: str) -> subprocess.Popen[str]:
         holder = subprocess.Popen(
-            [sys.executable, "-c", HOLDER.format(threads=threads)],
+            [sys.executable, "-c", HOLDER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -218,17 +218,16 @@ def test_without_a_driver_a_named_device_or_the_cpu_is_used(
     assert capsys.readouterr().err == (message and f"nvidia-smi is there but fails, {message}")
 
 
-@pytest.mark.parametrize(("cores", "threads", "slots"), [(8, 1, 8), (8, 3, 2), (2, 8, 1), (4, 2, 2)])
-def test_shares_the_cores_out_in_slots(monkeypatch, cores, threads, slots):
+def test_shares_the_cores_out(monkeypatch):
     assert 1 <= lease_module._usable_cores() <= (os.cpu_count() or 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(lease_module, "_usable_cores", lambda: cores)
+    monkeypatch.setattr(lease_module, "_usable_cores", lambda: 3)
 
-    leases = [acquire(threads) for _ in range(slots)]
-    assert [lease.name for lease in leases] == [f"cpu-{i}" for i in range(slots)]
+    leases = [acquire() for _ in range(3)]
+    assert [lease.name for lease in leases] == ["cpu-0", "cpu-1", "cpu-2"]
 
     monkeypatch.setattr(time, "sleep", lambda _: leases[0].release())
-    with acquire(threads) as next_lease:
+    with acquire() as next_lease:
         assert next_lease.name == "cpu-0"
     for lease in leases:
         lease.release()
@@ -293,7 +292,3 @@ def test_a_lease_can_be_released_twice():
     lease = acquire()
     lease.release()
     lease.release()
-
-    assert repr(Lease("cuda", "3")) == "Lease('cuda', '3')"
-    with pytest.raises(ValueError, match="threads must be at least 1"):
-        acquire(0)

@@ -24,10 +24,8 @@ from silent_study.jobs.pace import (
     Steps,
     architecture,
     epochs_by_phase,
-    memory_megabytes,
-    runtime_minutes,
 )
-from silent_study.jobs.stopwatch import Stopwatch, measure, measured_pace
+from silent_study.jobs.stopwatch import measured_pace
 from silent_study.params import resolve
 from silent_study.plan.plan import Plan
 from silent_study.progress.overview import overview
@@ -143,24 +141,23 @@ def test_a_scheduler_grants_half_again(plan):
     (run, *_) = first(plan, "digits/fixed/reinforce")
     grid, seeds = PackSpec("baselines", run.cell, (run,), None), PackSpec("seeds", run.cell, (run,), ASKED)
     pace = pace_of([run])
-    assert runtime_minutes(grid, pace, None) == math.ceil(1.5 * pace.training(run) / 60) + 5
-    assert runtime_minutes(seeds, pace, None) > runtime_minutes(grid, pace, None)
-    assert runtime_minutes(grid, None, None) == runtime_minutes(grid, pace_of([]), None) == DEFAULT_MINUTES
-    assert runtime_minutes(grid, pace, 7.5) == 8
+    assert pace.granted_minutes(grid) == math.ceil(1.5 * pace.training(run) / 60) + 5
+    assert pace.granted_minutes(seeds) > pace.granted_minutes(grid)
+    assert Pace().granted_minutes(grid) == DEFAULT_MINUTES
 
 
 def test_a_scheduler_grants_the_memory_of_the_largest_and_more(plan):
     runs = [first(plan, name)[0] for name in ("digits/fixed/reinforce", "digits/learnable/reinforce")]
     pack = PackSpec("baselines", "digits", tuple(runs), None)
     pace = dataclasses.replace(pace_of(runs), megabytes={architecture(runs[0]): 800.0, architecture(runs[1]): 2000.0})
-    assert memory_megabytes(pack, pace) == 2500 + 512
-    assert memory_megabytes(pack, pace_of(runs[:1])) == memory_megabytes(pack, None) == DEFAULT_MEGABYTES
+    assert pace.granted_megabytes(pack) == 2500 + 512
+    assert pace_of(runs[:1]).granted_megabytes(pack) == Pace().granted_megabytes(pack) == DEFAULT_MEGABYTES
 
 
 def test_a_pace_is_read_back(plan, tmp_path):
     (run, *_) = first(plan, "digits/fixed/reinforce")
     path = tmp_path / PACE
-    assert Pace.read(path) is None
+    assert Pace.read(path) == Pace()
     path.write_text(pace_of([run]).to_json())
     assert Pace.read(path) == pace_of([run])
     document = json.loads(path.read_text())
@@ -191,9 +188,9 @@ def test_the_overview_tells_hours_once_they_are_known(plan):
 
 @pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("cell", ["fixed/silent-gaussian", "learnable/reinforce", "learnable/gumbel-softmax+silent"])
-def test_steps_of_every_phase_are_timed(tiny, tmp_path, cell, stack):
+def test_steps_of_every_phase_are_timed(tiny, cell, stack):
     settings = tiny.settings(cell)
-    (times,) = measure([Stopwatch(settings, tiny.load(settings), tmp_path, CPU, stack)], rounds=2)
+    (times,) = measured_pace([settings], {"tiny": source_of(tiny)}, CPU, 2, stack).steps.values()
     assert all(value > 0 for value in (times.guided, times.plain, times.frozen, times.evaluated))
     assert (times.guided == times.plain) == (settings.silent is None)
 

@@ -17,7 +17,7 @@ from silent_study import cli
 from silent_study.cli.exits import TIME_LIMIT
 from silent_study.data.errors import DataError
 from silent_study.jobs import pack as pack_module
-from silent_study.jobs.pack import EpochReport, TrainingOptions
+from silent_study.jobs.pack import TrainingOptions, epoch_report
 from silent_study.jobs.stopping import StopSignal, TimeLimit
 from silent_study.settings import EvaluationSettings
 from silent_study.store.files import sha256_of
@@ -541,7 +541,7 @@ def test_a_run_tells_its_epoch_every_now_and_then(tiny, tmp_path, monkeypatch, c
     settings = tiny.settings(epochs=9)
     trainer = tiny.trainer(settings, tmp_path)
     monkeypatch.setattr("silent_study.jobs.pack.time.monotonic", lambda: next(clock))
-    report = EpochReport("[1/2] run")
+    report = epoch_report("[1/2] run")
     report(trainer)  # as it begins
     for trainer.epoch, bound in enumerate([3.5, None, 3.25], 1):
         trainer.curve.append({"epoch": trainer.epoch, "selection_bpd": bound})

@@ -115,10 +115,21 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_stays(tmp_path):
         kill(last[0])
         assert all(half.read_bytes() == b"half" for half in (left, living, last[1]))
         files.write_text_atomically(path, "whole")
-        assert sorted(tmp_path.iterdir()) == sorted([path, living, last[1]])
-        files.remove_leftovers(tmp_path)
         assert sorted(tmp_path.iterdir()) == sorted([path, living])
     files.remove_leftovers(tmp_path / "none")
+
+
+def test_a_folder_is_listed_for_leftovers_at_the_first_of_its_writes_alone(tmp_path, monkeypatch):
+    listed, glob = [], Path.glob
+
+    def counted(folder, pattern):
+        listed.append(folder)
+        return glob(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", counted)
+    for name in ("x", "y", "x"):
+        files.write_text_atomically(tmp_path / name, name)
+    assert listed == [tmp_path]
 
 
 def test_a_disk_without_locks_takes_files_and_keeps_leftovers(tmp_path, monkeypatch):

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 from tests.store.test_runs import write_files
-from tests.tiny import kill, python
 
 from silent_study.store.code import training_code
-from silent_study.store.recorded import take_recorded, taking
-from silent_study.store.runs import CODE, RunStore, StoreError, write_json
+from silent_study.store.recorded import take_recorded
+from silent_study.store.runs import CODE, RunStore, write_json
 
 STAGE = "stages: {train: {cmd: 'true', outs: [{results/store: {persist: true}}]}}\n"
 
@@ -31,29 +30,6 @@ def repository(tmp_path, monkeypatch):
     run("dvc", "init", "--quiet")
     Path("dvc.yaml").write_text(STAGE)
     return run
-
-
-TAKER = """
-import sys, time
-from pathlib import Path
-from silent_study.store.recorded import taking
-from silent_study.store.runs import RunStore
-with taking(RunStore(Path(sys.argv[1])), "a/b/c/run") as folder:
-    (folder / "half").touch()
-    print(folder, flush=True)
-    time.sleep(600)
-"""
-
-
-def test_what_a_killed_process_left_of_a_run_that_it_took_is_removed(tmp_path):
-    with python(TAKER, tmp_path) as (process, left):
-        with pytest.raises(StoreError, match="another process"), taking(RunStore(tmp_path), "a/b/c/run"):
-            pass
-        kill(process)
-        assert (left / "half").exists()
-        with taking(RunStore(tmp_path), "a/b/c/run") as folder:
-            assert list(folder.iterdir()) == []
-    assert [path.name for path in tmp_path.iterdir()] == [".locks"]
 
 
 @pytest.mark.parametrize("name", ["branch", "tag", "annotated tag"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.tiny import kill, python
 
 from silent_study.settings import NUMERICS_VERSION
 from silent_study.store import runs as module
@@ -229,7 +230,7 @@ def test_a_run_of_other_numerics_is_another_run(store, settings, run, monkeypatc
     assert find(store, dataclasses.replace(settings)) is None
 
 
-def killed(*_):
+def interrupted(*_):
     raise KeyboardInterrupt
 
 
@@ -238,7 +239,7 @@ def test_killed_between_sealing_and_renaming(store, settings, run, monkeypatch, 
     """The new run is complete, and takes the place of the old one, half removed or not."""
     write_files(store, settings, bpd=2.5)
     with monkeypatch.context() as patch:
-        patch.setattr(*where, killed)
+        patch.setattr(*where, interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.seal(settings, replaces=run)
     if where[0] is shutil:
@@ -277,7 +278,7 @@ def test_dropped_weights_are_dropped_and_the_rest_stays(store, settings, run):
 def test_killed_while_dropping_weights(store, settings, run, monkeypatch):
     """The record goes first: what lies about afterwards is not part of the run."""
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", killed)
+        patch.setattr(Path, "unlink", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.drop_weights(run)
     assert not find(store, settings).has_weights
@@ -330,22 +331,41 @@ def test_a_run_is_removed_finished_or_not_but_not_in_training(store, settings, r
         assert list(store.folder(settings.cell).iterdir()) == []
 
 
+TAKER = """
+import sys, time
+from pathlib import Path
+from silent_study.store.runs import RunStore
+with RunStore(Path(sys.argv[1])).aside(sys.argv[2]) as folder:
+    (folder / "a" / "b" / "c" / "half").mkdir(parents=True)
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+REMOVER = """
+import shutil, sys, time
+from pathlib import Path
+from silent_study.store import runs
+def half_removed(folder, **options):
+    if folder.exists():
+        next(folder.rglob("curve.jsonl")).unlink()
+        print(folder, flush=True)
+        time.sleep(600)
+runs.shutil.rmtree = half_removed
+runs.RunStore(Path(sys.argv[1])).remove(sys.argv[2])
+"""
+
+
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_removal_that_was_cut_short_leaves_no_run(store, settings, run, finished, monkeypatch):
-    """Neither one that passes for finished nor one that is resumed."""
+def test_a_removal_that_was_killed_leaves_no_run_and_the_next_one_nothing(store, settings, run, finished):
+    """Neither a run that passes for finished nor one that is resumed; what a living process is removing stays."""
     if not finished:
         run.folder.rename(store.working_folder(settings.name))  # as if killed between sealing and renaming
-
-    def half_removed(folder):
-        (Path(folder) / "curve.jsonl").unlink()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", half_removed)
-        with pytest.raises(KeyboardInterrupt):
-            store.remove(settings.name)
-    assert find(store, settings) is None
-    assert not store.working_folder(settings.name).exists()
-    (left,) = store.names()
-    assert store.remove(left)
-    assert store.names() == []
+    with python(REMOVER, store.root, settings.name) as (killed, left), python(TAKER, store.root, "a/b/c/d") as (_, at):
+        assert not store.remove(settings.name)
+        kill(killed)
+        assert find(store, settings) is None
+        assert store.names() == []
+        assert any(left.iterdir())
+        store.remove_leftovers()
+        assert sorted(store.root.rglob("*.partial")) == [at]
+    assert store.remove("a/b/c/d")
+    assert list(store.root.rglob("*.partial")) == []

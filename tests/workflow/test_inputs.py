@@ -214,8 +214,11 @@ def test_a_marker_is_renewed_where_it_is_damaged(study):
 
 
 def test_a_training_that_stops_at_a_time_limit_is_continued():
-    limited = Workflow({"preset": "small", "execution": {"time_limit": 5}}, lambda **_: None)
+    limited = Workflow({"preset": "small", "execution": {"time_limit": 7.5}}, lambda **_: None)
     assert limited.retries == LIMITED_RETRIES > 2
+    (group, *_) = limited.plan.groups()
+    (number, *_) = limited.packs("baselines", group)
+    assert limited.runtime(SimpleNamespace(round="baselines", group=group, id=number)) == 8
     assert Workflow({"preset": "small"}, lambda **_: None).retries is None
 
 

@@ -60,12 +60,9 @@ def _expected(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return _of_file(error)
-    if (
-        isinstance(error, ModuleNotFoundError)
-        and error.name
-        and not error.name.startswith(("silent_gradients", "silent_study"))
-    ):
-        return f"the package {error.name} is not installed; pip install 'silent-gradients[workflow]'"
+    lacking = error.name if isinstance(error, ModuleNotFoundError) else None
+    if lacking and not lacking.startswith(("silent_gradients", "silent_study")):
+        return f"the package {lacking} is not installed; pip install 'silent-gradients[workflow]'"
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         summary = str(error).partition("\n")[0].partition(". ")[0] or "no memory left"

@@ -46,25 +46,14 @@ class OneLineParser(argparse.ArgumentParser):
         self.error(f"unrecognized arguments: {' '.join(words)}{next(filter(None, meant), '')}")
 
     def add_option(
-        self,
-        name: str,
-        kind: Callable[[str], Any],
-        metavar: str,
-        text: str,
-        default: Any = None,
-        *,
-        required: bool = False,
+        self, name: str, kind: Callable[[str], Any], metavar: str, text: str, default: Any = None, **more: Any
     ) -> None:
         """Add an option with one value of a kind, which reads it; the help is ``text`` and the default."""
         shown = text if default is None else f"{text} (default: %(default)s)"
-        self.add_argument(name, type=kind, metavar=metavar, help=shown, default=default, required=required)
+        self.add_argument(name, type=kind, metavar=metavar, help=shown, default=default, **more)
 
     def add_config(self, *, several: bool = True) -> None:
-        """Add the options that change the settings.
-
-        Args:
-            several: Accept several words after one ``--config``; not for verbs with words of their own to follow.
-        """
+        """Add the options that change the settings; ``several`` words after ``--config`` would take any to follow."""
         many: dict[str, Any] = {"action": "extend", "nargs": "+"} if several else {"action": "append"}
         text = "settings laid over params.yaml as by Snakemake's --config, or a JSON object of settings"
         self.add_argument("--config", default=[], metavar="KEY=VALUE", help=text, **many)
@@ -80,9 +69,8 @@ class OneLineParser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = list(map(str, action.choices))
-            raise argparse.ArgumentError(
-                action, f"{value!r} is none of {', '.join(known)}{did_you_mean(str(value), known)}"
-            )
+            meant = did_you_mean(str(value), known)
+            raise argparse.ArgumentError(action, f"{value!r} is none of {', '.join(known)}{meant}")
 
 
 def as_examples(lines: Sequence[str]) -> str:
@@ -91,14 +79,11 @@ def as_examples(lines: Sequence[str]) -> str:
 
 
 def add_verb(verbs: Verbs, run: Callable[[argparse.Namespace], int], *, in_study: bool = True) -> OneLineParser:
-    """Add a verb with the name and the help of the function that runs it.
+    """Add a verb with the name and the help of the function that runs it, ``_<verb>``, and returns an exit code.
 
-    Args:
-        verbs: The parsers to add it to.
-        run: Function ``_<verb>`` that returns an exit code. The paragraphs of its docstring are the summary in the
-            list of verbs, an optional description for the top of the verb's help (default: the summary), and examples,
-            one command a line.
-        in_study: Run in the folder of the study, also when called below it.
+    The paragraphs of its docstring are the summary in the list of verbs, an optional description for the top of the
+    verb's help (default: the summary), and examples, one command a line. The verb is run in the folder of the study,
+    also when called below it, or, without ``in_study``, in the current one.
     """
     text = "\n".join(line.strip() for line in (run.__doc__ or "").strip().splitlines())
     summary, *description, examples = text.split("\n\n")

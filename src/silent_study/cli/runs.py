@@ -99,6 +99,7 @@ def _train(options: argparse.Namespace) -> int:
     from silent_study.store.manifests import manifest_if_done
 
     pack, store = _read_pack(options.pack), RunStore(options.store)
+    store.remove_leftovers()
     with store.locked(pack.lock):
         check_code(store, [pack])
         done = manifest_if_done(store, pack)
@@ -129,16 +130,10 @@ def _train_on(device: torch.device, pack: PackSpec, options: argparse.Namespace)
 
     signalled = StopSignal()
     limit = TimeLimit(math.inf if options.time_limit is None else 60 * options.time_limit)
+    how = TrainingOptions.of(device, options.steps, options.stack, options.checkpoint_seconds, options.tensorboard)
+    store, stop = RunStore(options.store), lambda: signalled() or limit()
     try:
-        manifest = run_pack(
-            pack,
-            RunStore(options.store),
-            options.data,
-            device,
-            TrainingOptions.of(device, options.steps, options.stack, options.checkpoint_seconds, options.tensorboard),
-            lambda: signalled() or limit(),
-            signalled.at_once,
-        )
+        manifest = run_pack(pack, store, options.data, device, how, stop, signalled.at_once)
     except (Interrupted, KeyboardInterrupt) as reason:
         goes_on = "the same command goes on from the checkpoint"
         if isinstance(reason, Interrupted) and signalled.number is None:
@@ -164,15 +159,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     with leased_device() as device:
         from silent_study.evaluation.runs import evaluate_again
 
-        found = evaluate_again(
-            options.run_folder,
-            options.data,
-            options.split,
-            options.samples,
-            options.importance_samples,
-            device,
-            options.epoch,
-        )
+        asked = (options.split, options.samples, options.importance_samples)
+        found = evaluate_again(options.run_folder, options.data, *asked, device, options.epoch)
     from rich.console import Console
 
     from silent_study.cli.tables import evaluation_table
@@ -194,15 +182,9 @@ def _variance(options: argparse.Namespace) -> int:
     with leased_device() as device:
         from silent_study.evaluation.estimator_comparison import compare_estimators
 
-        found = compare_estimators(
-            options.run_folder,
-            options.data,
-            None if options.estimators is None else options.estimators.split(","),
-            draws=options.draws,
-            reference_draws=options.reference_draws,
-            images=options.images,
-            device=device,
-        )
+        names = None if options.estimators is None else options.estimators.split(",")
+        numbers = {"draws": options.draws, "reference_draws": options.reference_draws, "images": options.images}
+        found = compare_estimators(options.run_folder, options.data, names, **numbers, device=device)
     from rich.console import Console
 
     from silent_study.cli.tables import comparison_table

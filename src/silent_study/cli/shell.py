@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from silent_study.cli.parsing import add_verb, given_path
 
@@ -34,25 +33,6 @@ def _completion(options: argparse.Namespace) -> int:
     return 0
 
 
-_VISIBLE = """\
-_silent_gradients_visible() {
-  local word
-  while IFS= read -r word; do
-    [[ ${word##*/} == .* && ${2##*/} != .* ]] || printf '%s\\n' "$word"
-  done < <("$1" "$2")
-}
-_silent_gradients_files() { _silent_gradients_visible _shtab_compgen_files "$1"; }
-_silent_gradients_dirs() { _silent_gradients_visible _shtab_compgen_dirs "$1"; }
-"""
-"""For bash, which unlike other shells offers hidden files without a typed dot."""
-
-
-def _visible(complete: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove hidden files from one of shtab's completions."""
-    named = complete["bash"].replace("_shtab_compgen_", "_silent_gradients_")
-    return {**complete, "bash": named, "preamble": {"bash": _VISIBLE}}
-
-
 def _annotated(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Annotate the parser with the completions of data sets, folders and files."""
     import shtab
@@ -67,5 +47,5 @@ def _annotated(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
             action.choices = sorted(SOURCES)
         elif action.type is given_path:
             folder = action.metavar == "FOLDER" or action.dest.endswith("folder")
-            action.complete = _visible(shtab.DIRECTORY if folder else shtab.FILE)  # type: ignore[attr-defined]
+            action.complete = shtab.DIRECTORY if folder else shtab.FILE  # type: ignore[attr-defined]
     return parser

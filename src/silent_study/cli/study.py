@@ -10,14 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from silent_study.cli.parsing import (
-    add_verb,
-    given_path,
-    load_plan,
-    own_settings,
-    positive_number,
-    whole_number,
-)
+from silent_study.cli.parsing import add_verb, given_path, load_plan, own_settings, positive_number, whole_number
 from silent_study.jobs.lease import leased_device
 from silent_study.settings import SettingsError
 from silent_study.store.packs import Round
@@ -29,6 +22,7 @@ if TYPE_CHECKING:
     from silent_study.cli.parsing import Verbs
 
 WATCH_SECONDS = 2.0
+ALL = "snakemake --cores all --resources gpu=8 all"
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -80,9 +74,7 @@ def add_verbs(verbs: Verbs) -> None:
     report = add_verb(verbs, _report)
     report.add_study()
     report.add_argument("--open", action="store_true", help="open it in a browser")
-    report.add_argument(
-        "--against", metavar="REVISION", help="write a page of differences to the metrics of a revision"
-    )
+    report.add_option("--against", str, "REVISION", "write a page of differences to the metrics of a revision")
 
     prune = add_verb(verbs, _prune)
     prune.add_argument("--delete", action="store_true", help="remove them; without it, nothing is removed")
@@ -177,18 +169,13 @@ def _pace(options: argparse.Namespace) -> int:
         from silent_study.store.files import write_text_atomically
 
         execution = plan.params.execution
-        pace = measured_pace(
-            runs,
-            plan.params.sources,
-            device,
-            options.rounds,
-            # How much runs on streams slow each other is not measured; one at a time is the upper bound.
-            1 if execution.steps == "streams" else execution.stack,
-            captured=execution.steps != "eager" and device.type == "cuda",
-        )
-    write_text_atomically(options.results / PACE, pace.to_json())
-    kinds = f"{len(pace.steps)} {'kind' if len(pace.steps) == 1 else 'kinds'} of steps"
-    print(f"{pace.hardware}: {kinds} in {options.results / PACE}; see: silent-gradients plan")
+        # How much runs on streams slow each other is not measured; one at a time is the upper bound.
+        stack = 1 if execution.steps == "streams" else execution.stack
+        captured = execution.steps != "eager" and device.type == "cuda"
+        pace = measured_pace(runs, plan.params.sources, device, options.rounds, stack, captured=captured)
+    path = options.results / PACE
+    write_text_atomically(path, pace.to_json())
+    print(f"{pace.hardware}: {counted(len(pace.steps), 'kind')} of steps in {path}; see: silent-gradients plan")
     return 0
 
 
@@ -199,22 +186,21 @@ def _select(options: argparse.Namespace) -> int:
     """
     from silent_study.plan.selection import select
 
-    plan = load_plan(options)
+    plan, round_, group = load_plan(options), options.round, options.group
     check_code(plan.store, plan.all_known_packs())
-    if options.round not in plan.rounds(options.group):
-        with_round = [group for group in plan.groups() if options.round in plan.rounds(group)]
-        raise SettingsError(f"{options.group}: no group with a round {options.round}; known: {', '.join(with_round)}")
-    selections = plan.selections(options.round, options.group)
-    document = select(plan, plan.store, options.round, options.group, selections)
-    path = plan.selection_path(options.round, options.group, selections)
-    for file in {path, plan.selection_file(options.round, options.group, selections)}:  # a damaged one is repaired
+    if round_ not in plan.rounds(group):
+        with_round = [each for each in plan.groups() if round_ in plan.rounds(each)]
+        raise SettingsError(f"{group}: no group with a round {round_}; known: {', '.join(with_round)}")
+    selections = plan.selections(round_, group)
+    document = select(plan, plan.store, round_, group, selections)
+    path = plan.selection_path(round_, group, selections)
+    for file in {path, plan.selection_file(round_, group, selections)}:  # a damaged one is repaired
         write_json(file, document)
     for cell, chosen in document["cells"].items():
         point = ", ".join(f"{axis} {'null' if value is None else value}" for axis, value in chosen["point"].items())
         tried, bpd = chosen["configurations"], chosen["bpd"]
-        print(
-            f"{cell}: {point}; {f'all {tried} diverged' if bpd is None else f'{bpd:.4f} bits/dim, the best of {tried}'}"
-        )
+        found = f"all {tried} diverged" if bpd is None else f"{bpd:.4f} bits/dim, the best of {tried}"
+        print(f"{cell}: {point}; {found}")
     print(f"selection: {path}")
     return 0
 
@@ -229,14 +215,12 @@ def _bundle(options: argparse.Namespace) -> int:
     silent-gradients bundle
     silent-gradients bundle --configfile studies/mnist-learnable-200-epochs.yaml -o mnist.zip
     """
-    from silent_study.jobs.bundle import LARGE, write_bundle
+    from silent_study.jobs.bundle import write_bundle
 
     written = write_bundle(load_plan(options), options.output)
     size = options.output.stat().st_size
     kinds = ", ".join(f"{kind} {bytes_ / 2**20:.1f}" for kind, bytes_ in written.sizes.items() if bytes_ >= 2**17)
     print(f"{options.output}: {counted(written.runs, 'run')} at most, {size / 2**20:.1f} MiB ({kinds})")
-    if size > LARGE:
-        print(f"warning: above {LARGE / 2**20:g} MiB, too large for some lenders", file=sys.stderr)
     print(f"there: python {options.output.name} --time-limit 600 --out runs; back here: silent-gradients absorb runs")
     return 0
 
@@ -318,14 +302,12 @@ def _report(options: argparse.Namespace) -> int:
 
     plan, page = load_plan(options), options.results / "report.html"
     if not page.is_file():
-        raise StoreError(f"{page}: not written yet; run: snakemake --cores all --resources gpu=8 all")
+        raise StoreError(f"{page}: not written yet; run: {ALL}")
     print(f"report: {page}")
     if stale := stale_message(stale_runs(plan.store, plan.all_known_packs())):
         print(stale)
     if not is_current(plan):
-        print(
-            "it is not up to date with the settings, source and runs; run: snakemake --cores all --resources gpu=8 all"
-        )
+        print(f"it is not up to date with the settings, source and runs; run: {ALL}")
     if options.against:
         from silent_study.report.against import write_against
 

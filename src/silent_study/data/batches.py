@@ -72,11 +72,7 @@ class DeviceBatches:
         return len(self.images)
 
     def number_of_batches(self, batch_size: int) -> int:
-        """Return the number of full batches of an epoch; fewer images than ``batch_size`` are one batch.
-
-        Raises:
-            ValueError: ``batch_size`` is below 1.
-        """
+        """Return the number of full batches of an epoch; fewer images than ``batch_size`` (1 or more) are one batch."""
         if batch_size < 1:
             raise ValueError(f"expected a batch size of at least 1, found {batch_size}")
         return len(self) // min(batch_size, len(self))

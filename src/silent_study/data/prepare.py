@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from silent_study.data.errors import DataError, enough_space
-from silent_study.data.prepared import (
-    EVALUATION_NOISE_SEED,
-    MANIFEST,
-    NOISE,
-    NOISE_MANIFEST,
-    TEST,
-    TRAIN,
-    Images,
-    Manifest,
-    NoiseManifest,
-    PreparedData,
-    arrays_digest,
-    evaluation_noise,
-    manifest_of,
-    noise_manifest_of,
-    open_arrays,
-    open_noise,
-    write_manifest,
-    write_noise_manifest,
-)
+from silent_study.data import prepared
+from silent_study.data.errors import DataError, require_space
 from silent_study.data.raw import Obtained, Split, obtain
 from silent_study.data.source import Source
 from silent_study.data.sources import source_named
@@ -43,16 +24,12 @@ PREPARED = Path("data/prepared")  # each prepared data set has a folder of its n
 
 
 def download(data: str | Source, raw: Path = RAW, mirror: str | None = None) -> Obtained:
-    """Find or download a data set's raw files and verify them; see ``raw.obtain``.
-
-    Raises:
-        DataError: The data set is unknown, or its raw files cannot be obtained or are altered.
-    """
+    """Find or download a data set's raw files and verify them; see ``raw.obtain``."""
     source = _source(data)
     return obtain(source.name, source.forms, raw, mirror, source.hint)
 
 
-def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> Manifest:
+def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> prepared.Manifest:
     """Write ``train.npy``, ``test.npy`` (uint8 ``[N, C, H, W]``) and, last, ``manifest.json`` into a folder.
 
     A folder that holds this version of the data set undamaged, by this code, is left as it is. Missing raw files are
@@ -61,64 +38,66 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
 
     Raises:
         DataError: The data set is unknown, could not be obtained, or differs from its source's description; or the
-            disk is full.
-        OSError: The folder cannot be written to.
+            disk has too little space left.
+        OSError: The folder cannot be written to, or the disk is full.
     """
     source = _source(data)
     description = source.description
     for note in source.notes:
         print(f"{source.name}: {note}", file=sys.stderr, flush=True)
     with suppress(DataError):  # absent, damaged or of another version: it is prepared anew
-        present = open_arrays(folder, source.sha256)[2]
+        present = prepared.open_arrays(folder, source.sha256)[2]
         if description.items() <= present.items() and present["reader"] == reading_code()["digest"]:
             return present
 
     obtained = download(source, raw, mirror)
-    size = (source.train + source.test) * math.prod(source.shape)
-    with enough_space(folder, size), atomic_file(folder / TRAIN) as train, atomic_file(folder / TEST) as test:
+    require_space(folder, (source.train + source.test) * math.prod(source.shape))
+    with atomic_file(folder / prepared.TRAIN) as train, atomic_file(folder / prepared.TEST) as test:
         _write(train, source, "train", obtained.form.read(obtained.root, "train"))
         _write(test, source, "test", obtained.form.read(obtained.root, "test"))
         # Before the files get their names, so that a file of such a name is always verified.
         arrays = (np.load(file.name, mmap_mode="r") for file in (train, test))
-        found = arrays_digest(source.name, source.levels, *arrays)
+        found = prepared.arrays_digest(source.name, source.levels, *arrays)
         if source.arrays_sha256 not in (None, found):
             raise DataError(
                 f"{source.name}: expected arrays with sha256 {source.arrays_sha256}, found {found}; the raw data are "
                 f"not those of this source: {source.remedy}"
             )
-    return write_manifest(folder, description, found)
+    return prepared.write_manifest(folder / prepared.MANIFEST, **description, arrays_sha256=found)
 
 
-def dequantize(data: str | Source, folder: Path) -> NoiseManifest:
+def dequantize(data: str | Source, folder: Path) -> prepared.NoiseManifest:
     """Write ``noise.npy``, the dequantization noise of every evaluation, and then ``noise.json`` into a folder.
 
     Undamaged files of this noise, by this code, are left as they are. The data set need not be prepared yet. Training
     draws fresh noise for each batch instead.
 
     Raises:
-        DataError: The data set is unknown, or the disk is full.
-        OSError: The folder cannot be written to.
+        DataError: The data set is unknown, or the disk has too little space left.
+        OSError: The folder cannot be written to, or the disk is full.
     """
     source = _source(data)
     shape = (source.test, *source.shape)
     with suppress(DataError):  # absent or damaged: it is written anew
-        _, noise = open_noise(folder)
-        expected = (source.name, EVALUATION_NOISE_SEED, list(shape), reading_code()["digest"])
+        _, noise = prepared.open_noise(folder)
+        expected = (source.name, prepared.EVALUATION_NOISE_SEED, list(shape), reading_code()["digest"])
         if (noise["name"], noise["seed"], noise["shape"], noise["reader"]) == expected:
             return noise
-    with enough_space(folder, 4 * math.prod(shape)), atomic_file(folder / NOISE) as file:
+    require_space(folder, 4 * math.prod(shape))
+    with atomic_file(folder / prepared.NOISE) as file:
         _write_header(file, np.dtype("<f4"), shape)
-        for piece in evaluation_noise(shape):
+        for piece in prepared.evaluation_noise(shape):
             file.write(piece.astype("<f4", copy=False).data)
-    return write_noise_manifest(folder, source.name, shape)
+    entries = {"name": source.name, "seed": prepared.EVALUATION_NOISE_SEED, "shape": list(shape)}
+    return prepared.write_manifest(folder / prepared.NOISE_MANIFEST, **entries)
 
 
-def opened(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> PreparedData:
+def opened(data: str | Source, folder: Path, mirror: str | None = None, raw: Path = RAW) -> prepared.PreparedData:
     """Open a prepared data set, which is made first where it is missing, damaged or of other data."""
     source = _source(data)
     prepare(source, folder, mirror, raw)
     dequantize(source, folder)
-    return PreparedData.open(folder, source.sha256)
+    return prepared.PreparedData.open(folder, source.sha256)
 
 
 def outdated(folder: Path, source: Source) -> list[Path]:
@@ -126,20 +105,18 @@ def outdated(folder: Path, source: Source) -> list[Path]:
 
     Arrays are read only if they were touched after their manifest. Files that are missing are not looked for.
     """
-    shape = [source.test, *source.shape]
-    asked: list[tuple[str, list[str], dict[str, Any], Callable[[], Mapping[str, Any]], Callable[[], object]]] = [
-        (MANIFEST, [TRAIN, TEST], dict(source.description), lambda: manifest_of(folder), lambda: open_arrays(folder)),
-        (NOISE_MANIFEST, [NOISE], {"shape": shape}, lambda: noise_manifest_of(folder), lambda: open_noise(folder)),
-    ]
-    reader, found = {"reader": reading_code()["digest"]}, []
-    for name, arrays, expected, read, verify in asked:
-        manifest, files = folder / name, [folder / array for array in arrays]
+    shape, found = [source.test, *source.shape], []
+    asked = {prepared.MANIFEST: dict(source.description), prepared.NOISE_MANIFEST: {"shape": shape}}
+    opens = {prepared.MANIFEST: prepared.open_arrays, prepared.NOISE_MANIFEST: prepared.open_noise}
+    for name, expected in asked.items():
+        manifest, arrays = folder / name, [folder / array for array in prepared.ARRAYS[name]]
         if not manifest.exists():
             continue
         try:
-            if all(path.exists() for path in files) and max(map(touched, files)) > touched(manifest):
-                verify()
-            if not (expected | reader).items() <= read().items():
+            if all(path.exists() for path in arrays) and max(map(touched, arrays)) > touched(manifest):
+                opens[name](folder)
+            expected |= {"reader": reading_code()["digest"]}
+            if not expected.items() <= prepared.read_manifest(manifest).items():
                 found.append(manifest)
         except DataError:
             found.append(manifest)
@@ -150,7 +127,7 @@ def _source(data: str | Source) -> Source:
     return source_named(data) if isinstance(data, str) else data
 
 
-def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[Images]) -> None:
+def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[prepared.Images]) -> None:
     """Write a split as an npy file, piece by piece.
 
     A memory map would end the process on a full disk instead of raising an error.

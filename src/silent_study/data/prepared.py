@@ -31,8 +31,8 @@ NOISE, NOISE_MANIFEST = "noise.npy", "noise.json"
 EVALUATION_NOISE_SEED = 20_260_101
 """Seed of the evaluation noise, the same for all runs, so that two bounds differ by their models alone."""
 
-_WRITTEN = {"prepare": (TRAIN, TEST), "dequantize": (NOISE,)}
-"""The arrays that a verb writes beside its manifest."""
+ARRAYS = {MANIFEST: (TRAIN, TEST), NOISE_MANIFEST: (NOISE,)}
+"""The arrays beside a manifest."""
 
 
 class Description(TypedDict):
@@ -48,23 +48,27 @@ class Description(TypedDict):
 
 
 class Manifest(Description):
-    """``manifest.json``: the arrays' digest, the SHA-256 of each file by name, the digest of all other entries."""
+    """``manifest.json``."""
 
     arrays_sha256: str
-    files: dict[str, str]
+    files: dict[str, str]  # SHA-256 by name of the arrays
     reader: str  # digest of the code that prepared it, see ``store.code.reading_code``
-    seal: str
+    seal: str  # digest of all other entries
 
 
 class NoiseManifest(TypedDict):
-    """``noise.json``: ``shape`` is ``[M, C, H, W]``, ``sha256`` the file's; other entries as in ``Manifest``."""
+    """``noise.json``: ``shape`` is ``[M, C, H, W]``; other entries as in ``Manifest``."""
 
     name: str
     seed: int
     shape: list[int]
-    sha256: str
+    files: dict[str, str]
     reader: str
     seal: str
+
+
+_VERBS: dict[str, tuple[str, type]] = {MANIFEST: ("prepare", Manifest), NOISE_MANIFEST: ("dequantize", NoiseManifest)}
+"""The verb that writes a manifest, and the type of its content."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +93,7 @@ class PreparedData:
     def open(cls, folder: Path, expected_sha256: str | None = None) -> PreparedData:
         """Verify every file of a folder that ``prepare`` and ``dequantize`` wrote, and map the arrays.
 
-        ``expected_sha256`` is the digest in the caller's settings; ``None`` accepts any.
-
-        Raises:
-            DataError: A file is missing, truncated or altered, or the digest is not the expected one.
+        Raises ``DataError`` if a file is missing or altered, or of another digest than ``expected_sha256``, if given.
         """
         train, test, manifest = open_arrays(folder, expected_sha256)
         noise, found = open_noise(folder)
@@ -195,31 +196,22 @@ def evaluation_noise(
 def open_arrays(folder: Path, expected_sha256: str | None = None) -> tuple[Images, Images, Manifest]:
     """Return the verified training and test images of a folder and its manifest; see ``PreparedData.open``."""
     manifest = manifest_of(folder, expected_sha256)
-    remedy = _remedy("prepare", manifest["name"])
-    train, test = (_open_array(folder / file, manifest["files"].get(file), remedy) for file in (TRAIN, TEST))
     counts, shape = manifest["counts"], manifest["shape"]
-    if [list(train.shape), list(test.shape)] != [[counts["train"], *shape], [counts["test"], *shape]]:
-        raise DataError(f"{folder / MANIFEST}: it describes other arrays than those beside it; {remedy}")
+    shapes = [[counts["train"], *shape], [counts["test"], *shape]]
+    train, test = _open_beside(folder / MANIFEST, manifest, shapes)
     return train, test, manifest
 
 
 def open_noise(folder: Path) -> tuple[Noise, NoiseManifest]:
     """Return the verified evaluation noise of a folder and its manifest; see ``PreparedData.open``."""
-    manifest = noise_manifest_of(folder)
-    remedy = _remedy("dequantize", manifest["name"])
-    noise = _open_array(folder / NOISE, manifest["sha256"], remedy)
-    if list(noise.shape) != manifest["shape"]:
-        raise DataError(f"{folder / NOISE_MANIFEST}: it describes other noise than that beside it; {remedy}")
+    manifest: NoiseManifest = read_manifest(folder / NOISE_MANIFEST)
+    (noise,) = _open_beside(folder / NOISE_MANIFEST, manifest, [manifest["shape"]])
     return noise, manifest
 
 
 def manifest_of(folder: Path, expected_sha256: str | None = None) -> Manifest:
-    """Read the manifest of a prepared data set without its arrays; ``expected_sha256`` as of ``PreparedData.open``.
-
-    Raises:
-        DataError: It is missing or altered, or of another data set.
-    """
-    manifest: Manifest = _read_manifest(folder / MANIFEST, set(Manifest.__annotations__), "prepare")
+    """Read the manifest of a prepared data set without its arrays; for the arguments see ``PreparedData.open``."""
+    manifest: Manifest = read_manifest(folder / MANIFEST)
     if expected_sha256 not in (None, manifest["sha256"]):
         raise DataError(
             f"{folder}: expected {manifest['name']} with sha256 {expected_sha256}, found {manifest['sha256']}; "
@@ -228,26 +220,11 @@ def manifest_of(folder: Path, expected_sha256: str | None = None) -> Manifest:
     return manifest
 
 
-def noise_manifest_of(folder: Path) -> NoiseManifest:
-    """Read the manifest of the evaluation noise; see ``manifest_of``."""
-    manifest: NoiseManifest = _read_manifest(folder / NOISE_MANIFEST, set(NoiseManifest.__annotations__), "dequantize")
-    return manifest
-
-
-def write_manifest(folder: Path, description: Description, arrays_sha256: str) -> Manifest:
-    """Write ``manifest.json`` for the arrays in a folder; ``arrays_sha256`` is their ``arrays_digest``."""
-    files = {file: sha256_of(folder / file) for file in (TRAIN, TEST)}
-    made = {"arrays_sha256": arrays_sha256, "files": files, "reader": reading_code()["digest"]}
-    manifest: Any = sealed({**description, **made})
-    write_json(folder / MANIFEST, manifest)
-    return manifest
-
-
-def write_noise_manifest(folder: Path, name: str, shape: tuple[int, ...]) -> NoiseManifest:
-    """Write ``noise.json`` for the evaluation noise ``[M, C, H, W]`` in a folder."""
-    made = {"sha256": sha256_of(folder / NOISE), "reader": reading_code()["digest"]}
-    manifest: Any = sealed({"name": name, "seed": EVALUATION_NOISE_SEED, "shape": list(shape), **made})
-    write_json(folder / NOISE_MANIFEST, manifest)
+def write_manifest(path: Path, **entries: Any) -> Any:
+    """Write a manifest with some entries, the digests of the arrays beside it, that of the code, and the seal."""
+    files = {file: sha256_of(path.with_name(file)) for file in ARRAYS[path.name]}
+    manifest = sealed({**entries, "files": files, "reader": reading_code()["digest"]})
+    write_json(path, manifest)
     return manifest
 
 
@@ -256,19 +233,29 @@ def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {**entries, "seal": digest(dict(entries))}
 
 
-def _open_array(path: Path, expected: str | None, remedy: str) -> Any:
-    if not path.is_file():
-        raise DataError(f"{path}: expected an array, found none; {remedy}")
-    if (found := sha256_of(path)) != expected:
-        raise DataError(f"{path}: expected sha256 {expected}, found {found}; {remedy}")
-    return np.load(path, mmap_mode="r")
+def _open_beside(manifest_path: Path, manifest: Mapping[str, Any], shapes: list[list[int]]) -> list[Any]:
+    """Return the verified arrays beside a manifest, which have these shapes."""
+    remedy, arrays = _remedy(_VERBS[manifest_path.name][0], manifest["name"]), []
+    for file in ARRAYS[manifest_path.name]:
+        path, expected = manifest_path.with_name(file), manifest["files"].get(file)
+        if not path.is_file():
+            raise DataError(f"{path}: expected an array, found none; {remedy}")
+        if (found := sha256_of(path)) != expected:
+            raise DataError(f"{path}: expected sha256 {expected}, found {found}; {remedy}")
+        arrays.append(np.load(path, mmap_mode="r"))
+    if [list(array.shape) for array in arrays] != shapes:
+        raise DataError(f"{manifest_path}: it describes other arrays than those beside it; {remedy}")
+    return arrays
 
 
-def _read_manifest(path: Path, expected: set[str], verb: str) -> Any:
+def read_manifest(path: Path) -> Any:
+    """Read a manifest without its arrays; raises ``DataError`` if it is missing or altered."""
+    verb, kind = _VERBS[path.name]
+    expected = set(kind.__annotations__)
     # The manifest that holds the data set's name cannot be read; by convention the folder bears that name.
     remedy = _remedy(verb, path.parent.name)
     if not path.is_file():
-        if not any((path.parent / file).exists() for file in _WRITTEN[verb]):
+        if not any(path.with_name(file).exists() for file in ARRAYS[path.name]):
             remedy = _remedy(verb, path.parent.name, "first")
         raise DataError(f"{path}: expected the manifest of a prepared data set, found none; {remedy}")
     try:

@@ -20,9 +20,9 @@ from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
-from silent_study.data.errors import DataError, enough_space
+from silent_study.data.errors import DataError
 from silent_study.data.prepared import Images
-from silent_study.store.files import atomic_file
+from silent_study.store.files import atomic_file, named_errors
 
 Split = Literal["train", "test"]
 Read = Callable[[Path, Split], Iterator[Images]]
@@ -94,7 +94,8 @@ def obtain(
         hint: Returns a remark on a folder without the files, e.g. which data set it holds instead.
 
     Raises:
-        DataError: A file is missing, altered, or cannot be downloaded; or the disk is full.
+        DataError: A file is missing, altered, or cannot be downloaded.
+        OSError: The folder cannot be written to, or the disk is full.
     """
     places, base = _places(folder, mirror)
     for place in places:
@@ -102,7 +103,7 @@ def obtain(
             if not _missing(form, place):
                 return _verified(form, place)
     problems = [_absent(form, place) for form in forms for place in places]
-    with enough_space(folder):
+    with named_errors(folder):
         for form in forms:
             try:
                 return _fetch(name, form, places, base)
@@ -138,18 +139,16 @@ def _absent(form: Form, place: Path) -> str:
 
 def _elsewhere(forms: Sequence[Form], place: Path) -> list[str]:
     """Return where files of the forms lie that are not at their paths: up to two folders above or below."""
-    above = place.resolve().parents[:2]
     found = []
     for path in dict.fromkeys(file.path for form in forms for file in (*form.files, *form.archives)):
-        name = PurePosixPath(path).name
-        if not (place / path).exists():
-            below = [
-                file for tail in (path, name) for depth in range(3) for file in place.glob(f"{'*/' * depth}{tail}")
-            ]
-            for file in [file for file in (*(folder / path for folder in above), *below) if file.is_file()][:1]:
-                root = file.as_posix().removesuffix(f"/{path}")
-                mirror = f"; {root} may be the mirror" if root != file.as_posix() else ""
-                found.append(f"{file}: expected at {place / path}{mirror}")
+        above = [folder / path for folder in place.resolve().parents[:2]]
+        tails = (path, PurePosixPath(path).name)
+        below = [file for tail in tails for depth in range(3) for file in place.glob(f"{'*/' * depth}{tail}")]
+        file = next((file for file in (*above, *below) if file.is_file()), None)
+        if file is not None and not (place / path).exists():
+            root = file.as_posix().removesuffix(f"/{path}")
+            mirror = f"; {root} may be the mirror" if root != file.as_posix() else ""
+            found.append(f"{file}: expected at {place / path}{mirror}")
     return found
 
 
@@ -166,11 +165,7 @@ def _verified(form: Form, place: Path) -> Obtained:
 
 
 def verify(path: Path, digest: str | None, origin: str | None = None) -> None:
-    """Compare a file with its digest (``RawFile.digest``); ``origin`` names it in the message instead of its path.
-
-    Raises:
-        DigestError: They differ.
-    """
+    """Raise ``DigestError`` if a file has another ``RawFile.digest``; ``origin`` names it instead of its path."""
     if digest is None:
         return
     kind, _, expected = digest.partition(":")
@@ -180,11 +175,9 @@ def verify(path: Path, digest: str | None, origin: str | None = None) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
     if found != expected:
+        wrong = f"{origin or path}: expected {kind} {expected}, found {found}: it is damaged, or of another version of "
         remedy = "" if origin else "; remove or replace it, then the same command goes on"
-        raise DigestError(
-            f"{origin or path}: expected {kind} {expected}, found {found}: it is damaged, or of another version of the "
-            f"data set{remedy}"
-        )
+        raise DigestError(f"{wrong}the data set{remedy}")
 
 
 def npz_digest(path: Path) -> str:
@@ -298,10 +291,8 @@ def _unpack(archive: Path, wanted: Sequence[RawFile], folder: Path) -> None:
             with source, atomic_file(targets[name]) as target:
                 shutil.copyfileobj(source, target, _PIECE)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(
-            f"{archive}: expected an archive that can be unpacked, but {error}; remove it, then the same command "
-            "goes on"
-        ) from error
+        wrong = f"{archive}: expected an archive that can be unpacked, but {error}"
+        raise DataError(f"{wrong}; remove it, then the same command goes on") from error
 
 
 def _members(archive: Path, names: set[str]) -> Iterator[tuple[str, IO[bytes]]]:

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from silent_study.data.errors import DataError
 from silent_study.data.prepare import dequantize
 from silent_study.jobs.bundle import BORROWED, bundled_plan, done_runs, open_cells, run_state, unpacked
 from silent_study.jobs.lease import LeaseError, leased_device
 from silent_study.jobs.pace import Pace
-from silent_study.jobs.returned import NAMES, PART_BYTES, PARTS, write_parts
+from silent_study.jobs.returned import NAMES, write_parts
 from silent_study.jobs.stopping import StopSignal, TimeLimit
 from silent_study.plan.plan import GRID_ROUNDS, Cell, Plan
 from silent_study.plan.selection import select
-from silent_study.settings import RunSettings
 from silent_study.store.files import write_text_atomically
 from silent_study.store.packs import PackSpec
 from silent_study.store.runs import RunStore, StoreError, write_json
@@ -30,8 +26,6 @@ from silent_study.words import counted, duration
 
 if TYPE_CHECKING:
     import torch
-
-    from silent_study.jobs.pack import TrainingOptions
 
 SAVING = 20.0
 """Seconds of the limit that are kept for writing what goes back."""
@@ -76,44 +70,63 @@ def train_bundle(
 ) -> int:
     """Train what a bundle holds, round by round as the workflow does, until ``stop`` returns True.
 
-    Args:
-        bundle: File of ``silent-gradients bundle``.
-        out: Folder for what goes back, written after every pack.
-        work: Folder for runs in training; the same call goes on there.
-        device: Device that trains.
-        stop: As of ``run_pack``.
-        evaluating: As of ``run_pack``.
-        left: Returns the seconds until ``stop`` returns True.
+    ``out`` is the folder for what goes back, written after every pack, ``work`` that of runs in training, in which the
+    same call goes on. ``stop`` and ``evaluating`` are as of ``run_pack``; ``left`` returns the seconds until the stop.
 
     Returns:
         0, or 1 if a run failed.
 
     Raises:
         StoreError: The bundle cannot be used, see ``bundle.unpacked``, or ``out`` holds what another call gave back.
-        OSError: A folder cannot be written to, or the disk is full.
     """
+    from silent_study.jobs.pack import TrainingOptions, run_pack
+    from silent_study.jobs.stopwatch import measured_pace
     from silent_study.training.loop import Interrupted
 
     document = unpacked(bundle, work)
     _claim(out, work / "out")
     plan, store = bundled_plan(document["settings"], work), RunStore(work / "store")
-    done = done_runs(plan, store).union(document["done"])
+    done = done_runs(plan, store).union(document["done"])  # need nothing more as selected ones
     _put_checkpoints(RunStore(work / BORROWED / device.type), store)
     for name in plan.datasets():
         dequantize(plan.params.sources[name], work / "data" / name)
-    give_back = partial(_give_back, store, document["brought"], out, device)
-    rounds = _Rounds(plan, store, done, device, stop, evaluating, give_back)
+    execution = plan.params.execution
+    options = TrainingOptions.of(device, execution.steps, execution.stack, execution.checkpoint_seconds)
+    failed: list[PackSpec] = []
+
+    def train(packs: Iterable[PackSpec]) -> bool:
+        """Train packs; return False if a run failed."""
+        before = len(failed)
+        for pack in packs:
+            # The selection after a grid compares all of its members.
+            members = tuple(run for run in pack.members if pack.round in GRID_ROUNDS or run.name not in done)
+            if not members:
+                continue
+            own, data = replace(pack, members=members), work / "data" / pack.group.split("/")[0]
+            try:
+                write_json(plan.manifest(pack), run_pack(own, store, data, device, options, stop, evaluating))
+            except ExceptionGroup as error:
+                print(error, file=sys.stderr)
+                failed.append(pack)
+            _give_back(store, document["brought"], out, device)
+        return len(failed) == before
+
     try:
-        print(rounds.forecast(left), flush=True)
+        counts = open_cells(plan, store, done)
+        cells = {cell: counts[cell.name] for cell in plan.cells() if cell.name in counts}
+        runs, stack = [plan.first_run(cell) for cell in cells], 1 if options.streams else options.stack
+        captured = options.captured
+        pace = measured_pace(runs, plan.params.sources, device, MEASURED_ROUNDS, stack, captured=captured, stop=stop)
+        print(forecast(plan, cells, pace, left()), flush=True)
         for group in plan.groups():
-            rounds.train(group)
+            _train_rounds(plan, store, group, train)
     except (Interrupted, KeyboardInterrupt):
         print("stopped before the time was up; the same command, or the next bundle, goes on", file=sys.stderr)
     finally:
-        given, left_out = give_back()
+        given, left_out = _give_back(store, document["brought"], out, device)
         print(f"{counted(given, 'run')} finished, in {out}; at home: silent-gradients absorb FOLDER")
         print("".join(f"{line}\n" for line in left_out), end="")
-    return int(rounds.failed)
+    return int(bool(failed))
 
 
 def _claim(out: Path, owner: Path) -> None:
@@ -132,78 +145,18 @@ def _put_checkpoints(brought: RunStore, store: RunStore) -> None:
             brought.working_folder(name).rename(working)
 
 
-@dataclass
-class _Rounds:
-    """The rounds of a bundle in training; see ``train_bundle``."""
-
-    plan: Plan
-    store: RunStore
-    done: Set[str]  # names of the runs that need nothing more as selected ones
-    device: torch.device
-    stop: Callable[[], bool]
-    evaluating: Callable[[], AbstractContextManager[None]]
-    give_back: Callable[[], object]  # writes what goes back
-    failed: bool = False
-
-    @property
-    def options(self) -> TrainingOptions:
-        """How the runs are trained."""
-        from silent_study.jobs.pack import TrainingOptions
-
-        execution = self.plan.params.execution
-        return TrainingOptions.of(self.device, execution.steps, execution.stack, execution.checkpoint_seconds)
-
-    def forecast(self, left: Callable[[], float]) -> str:
-        """Measure a step of every cell with an open run, and return ``forecast`` of these cells."""
-        from silent_study.jobs.stopwatch import measured_pace
-
-        plan, options = self.plan, self.options
-        counts = open_cells(plan, self.store, self.done)
-        cells = {cell: counts[cell.name] for cell in plan.cells() if cell.name in counts}
-        pace = measured_pace(
-            [plan.first_run(cell) for cell in cells],
-            plan.params.sources,
-            self.device,
-            MEASURED_ROUNDS,
-            1 if options.streams else options.stack,
-            captured=options.captured,
-            stop=self.stop,
-        )
-        return forecast(plan, cells, pace, left())
-
-    def train(self, group: str) -> None:
-        """Train the rounds of a group, up to the first one in which a run fails."""
-        plan = self.plan
-        # All seeds side by side: the first one alone, as a grid of one point, would take as long.
-        if (foreseen := plan.foreseen(group)) is not None and not self._run(plan.packs("seeds", foreseen, group)):
+def _train_rounds(plan: Plan, store: RunStore, group: str, train: Callable[[Iterable[PackSpec]], bool]) -> None:
+    """Train the rounds of a group, up to the first one in which a run fails."""
+    # All seeds side by side: the first one alone, as a grid of one point, would take as long.
+    if (foreseen := plan.foreseen(group)) is not None and not train(plan.packs("seeds", foreseen, group)):
+        return
+    for round_ in plan.rounds(group):
+        selections = plan.selections(round_, group)
+        if not train(plan.packs(round_, selections, group)):
             return
-        for round_ in plan.rounds(group):
-            selections = plan.selections(round_, group)
-            if not self._run(plan.packs(round_, selections, group)):
-                return
-            if round_ in GRID_ROUNDS:
-                found = select(plan, self.store, round_, group, selections)
-                write_json(plan.selection_file(round_, group, selections), found)
-
-    def _run(self, packs: Iterable[PackSpec]) -> bool:
-        """Train packs; return False if a run failed."""
-        from silent_study.jobs.pack import run_pack
-
-        failed = False
-        for pack in packs:
-            # The selection after a grid compares all of its members.
-            members = tuple(run for run in pack.members if pack.round in GRID_ROUNDS or run.name not in self.done)
-            if not members:
-                continue
-            own, data = replace(pack, members=members), self.plan.results / "data" / pack.group.split("/")[0]
-            try:
-                trained = run_pack(own, self.store, data, self.device, self.options, self.stop, self.evaluating)
-                write_json(self.plan.manifest(pack), trained)
-            except ExceptionGroup as error:
-                print(error, file=sys.stderr)
-                failed = self.failed = True
-            self.give_back()
-        return not failed
+        if round_ in GRID_ROUNDS:
+            found = select(plan, store, round_, group, selections)
+            write_json(plan.selection_file(round_, group, selections), found)
 
 
 def _give_back(
@@ -218,44 +171,18 @@ def _give_back(
 
 
 def forecast(plan: Plan, cells: Mapping[Cell, int], pace: Pace, seconds: float) -> str:
-    """Return how long the open runs of each cell take at a measured pace, and what of it fits into time and room.
-
-    Args:
-        plan: The plan.
-        cells: Number of open runs of every cell with one.
-        pace: Measurements of the device.
-        seconds: The time left.
-    """
+    """Return how long the open runs of each cell, as many as ``cells`` has, take at a pace in the ``seconds`` left."""
     lines = [f"{pace.hardware}: {duration(seconds)} left" if seconds < float("inf") else pace.hardware]
-    shortest, needed, room = float("inf"), 0, PARTS * PART_BYTES
+    shortest = float("inf")
     for cell, count in cells.items():
-        run = plan.first_run(cell)
-        training = pace.training(run)
+        training = pace.training(plan.first_run(cell))
         assert training is not None, "every kind of step was measured"
         together = min(pace.stack, len(plan.params.seeds))
         shortest = min(shortest, training * together)
-        weights, checkpoint = _sizes(run)
-        needed += count * weights
         lines.append(
-            f"{cell.name}: about {duration(training)} a run, {duration(training * together)} for {together}; "
-            f"weights {weights / 2**20:.1f} MiB, a checkpoint {checkpoint / 2**20:.1f} MiB: "
-            f"{room // weights} or {room // checkpoint} go back"
+            f"{cell.name}: {counted(count, 'run')} at most, about {duration(training)} each, "
+            f"{duration(training * together)} for {together}"
         )
     if shortest > seconds:
         lines.append("no run ends in that time: only checkpoints go back, from which the next bundle goes on")
-    if needed > room:
-        lines.append(
-            f"{room / 2**20:.0f} MiB go back, the weights of all runs take {needed / 2**20:.0f}: "
-            "a selected run whose weights find no room is trained again by the next bundle"
-        )
     return "\n".join(lines)
-
-
-def _sizes(run: RunSettings) -> tuple[int, int]:
-    """Return about how many bytes a run's weights (or a snapshot) take, and a checkpoint with its snapshots."""
-    from silent_study.training.build import build_vae
-
-    scale = np.ones(run.data.dimensions)
-    weights = sum(value.nbytes for value in build_vae(run, scale, scale).state_dict().values())
-    # The optimizers keep two averages of every weight.
-    return weights, (3 + len(run.snapshot_epochs)) * weights

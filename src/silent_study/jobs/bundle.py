@@ -9,23 +9,23 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
 from itertools import product
 from lzma import LZMAError
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from silent_study.data.prepare import PREPARED
 from silent_study.data.prepared import MANIFEST, TEST, TRAIN, open_arrays
 from silent_study.data.source import Source
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
-from silent_study.settings import NUMERICS_VERSION, EvaluationSettings, RunSettings
+from silent_study.settings import NUMERICS_VERSION, EvaluationSettings
 from silent_study.store.code import SOURCE, training_code
 from silent_study.store.files import atomic_file, named_errors, sha256_of, write_bytes_atomically
 from silent_study.store.manifests import seems_evaluated
-from silent_study.store.packs import PackSpec, Round
+from silent_study.store.packs import PackSpec
 from silent_study.store.provenance import REVISION, source_revision
 from silent_study.store.runs import EVALUATION, RECORD, RunStore, StoreError, as_json
 from silent_study.store.stale import check_code, stale_runs
@@ -38,10 +38,9 @@ DEVICES = ("cpu", "cuda")
 """Kinds of device."""
 DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, RuntimeError, ValueError)
 """Errors that a damaged zip file raises where it is read, besides OSError."""
-LARGE = 64 * 2**20
-"""Bytes above which ``silent-gradients bundle`` warns."""
 
 _COPIED = ("preset", "protocol", "seeds", "grid_seed")
+_OF_SOURCE = ("name", "title", "version", "levels", "shape", "train", "test", "holdout")
 _PROGRAM = '''"""Train this bundle: python FILE --time-limit SECONDS --out FOLDER."""
 import sys, tempfile, zipfile
 with tempfile.TemporaryDirectory() as folder:
@@ -53,16 +52,10 @@ with tempfile.TemporaryDirectory() as folder:
 '''
 
 
-class _Values(SimpleNamespace):
-    """Settings by name that iterate over pairs, as pydantic's models do."""
-
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        return iter(vars(self).items())
-
-
 def _values(document: Any) -> Any:
+    """Return JSON data with values as attributes, as pydantic's models have them."""
     if isinstance(document, dict):
-        return _Values(**{key: _values(value) for key, value in document.items()})
+        return SimpleNamespace(**{key: _values(value) for key, value in document.items()})
     return tuple(map(_values, document)) if isinstance(document, list) else document
 
 
@@ -82,8 +75,7 @@ def settings_document(plan: Plan) -> dict[str, Any]:
         },
         "sections": sections,
         "sources": {
-            name: {**source.description, "counts": None, "train": source.train, "test": source.test}
-            | {"holdout": source.holdout}
+            name: {key: getattr(source, key) for key in _OF_SOURCE} | {"arrays_sha256": source.sha256}
             for name, source in params.sources.items()
         },
         "evaluation": vars(params.evaluation.resolved()),
@@ -100,13 +92,7 @@ def bundled_plan(document: Mapping[str, Any], results: Path) -> Plan:
         sections[name] = _values({key: value for key, value in own.items() if key != "estimator_options"})
         sections[name].options_of = lambda _method, options=options: dict(options)
     sources = {
-        name: Source(
-            **{key: own[key] for key in ("name", "title", "version", "levels", "train", "test", "holdout")},
-            shape=tuple(own["shape"]),
-            arrays_sha256=own["sha256"],
-            forms=(),
-        )
-        for name, own in document["sources"].items()
+        name: Source(**own | {"shape": tuple(own["shape"])}, forms=()) for name, own in document["sources"].items()
     }
     params = SimpleNamespace(
         **{name: document[name] for name in _COPIED},
@@ -122,8 +108,7 @@ def bundled_plan(document: Mapping[str, Any], results: Path) -> Plan:
     return Plan(cast("Any", params), results)
 
 
-@dataclass(frozen=True)
-class Bundled:
+class Bundled(NamedTuple):
     """What ``write_bundle`` wrote."""
 
     runs: int  # to be trained, at most
@@ -139,19 +124,19 @@ def done_runs(plan: Plan, store: RunStore) -> set[str]:
 
 def open_cells(plan: Plan, store: RunStore, done: Container[str]) -> dict[str, int]:
     """Return the number of open runs, at most, of every cell with one; ``done`` are the selected ones that are not."""
-    names: dict[str, set[str]] = {}
-    to_come: dict[str, int] = {}
+    names, to_come = dict[str, str](), Counter[str]()  # cells by run; runs by cell
     for round_, group in product(ROUNDS, plan.groups()):
         packs, foreseen = plan.known_packs(round_, group), plan.foreseen(group)
         if packs is None and foreseen is not None:
             packs = plan.packs(round_, foreseen, group)
         for run in (run for pack in packs or () for run in pack.members):
             if not (run.name in done if round_ == "seeds" else store.is_finished(run.name)):
-                names.setdefault(run.cell, set()).add(run.name)
+                names[run.name] = run.cell
         for cell in plan.cells_of(round_, group) if packs is None else ():
-            for each in plan.to_come(cell, round_):
-                to_come[cell.name] = to_come.get(cell.name, 0) + (0 if each.repeated else each.count)
-    return {cell: len(names.get(cell, ())) + to_come.get(cell, 0) for cell in names.keys() | to_come.keys()}
+            to_come[cell.name] += sum(each.count for each in plan.to_come(cell, round_) if not each.repeated)
+    counts = Counter(names.values())
+    counts.update(to_come)  # a cell with 0 may have a run to be evaluated
+    return counts
 
 
 def run_state(store: RunStore, name: str) -> list[str]:
@@ -161,7 +146,7 @@ def run_state(store: RunStore, name: str) -> list[str]:
 
 def has_result(store: RunStore, name: str) -> bool:
     """Return True if a run is finished and has its weights, unless it diverged."""
-    return store.is_finished(name) and ((run := store.unverified(name)).has_weights or run.diverged)
+    return store.is_finished(name) and store.unverified(name).is_whole
 
 
 def _group(name: str) -> str:
@@ -169,20 +154,10 @@ def _group(name: str) -> str:
 
 
 def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
-    """Write the open runs of a plan into a zip file.
-
-    Args:
-        plan: The plan, whose results hold the runs that are done.
-        path: File to write.
-        prepared: Folder of the prepared data sets.
-
-    Raises:
-        StoreError: No run is open, or other source code made a run of the plan.
-        DataError: A prepared data set is missing or altered.
-    """
+    """Write the runs of a plan that its results lack into a zip file, with the ``prepared`` data."""
     store = plan.store
     check_code(store, plan.all_known_packs())
-    grids, seeds = _possible_runs(plan, GRID_ROUNDS), _possible_runs(plan, ("seeds",))
+    grids, seeds = plan.all_possible(GRID_ROUNDS, plan.cells()), plan.all_possible(("seeds",), plan.cells())
     # Whatever is not known yet to be selected may be of other source code without an error.
     asked = PackSpec("seeds", "", tuple((grids | seeds).values()), plan.params.evaluation.resolved())
     stale = {each.run for each in stale_runs(store, [asked])}
@@ -226,22 +201,10 @@ def write_bundle(plan: Plan, path: Path, prepared: Path = PREPARED) -> Bundled:
             _add(archive, store.folder(name), f"store/{name}", "*")
         for working in _borrowed_checkpoints(plan, asked, groups):
             _add(archive, working, working.relative_to(plan.results).as_posix(), "*")
-        sizes: dict[str, int] = {}
+        sizes = Counter[str]()
         for entry in archive.infolist():
-            kind = entry.filename.partition("/")[0]
-            sizes[kind] = sizes.get(kind, 0) + entry.compress_size
+            sizes[entry.filename.partition("/")[0]] += entry.compress_size
     return Bundled(sum(cells.values()), sizes)
-
-
-def _possible_runs(plan: Plan, rounds: Iterable[Round]) -> dict[str, RunSettings]:
-    """Return the runs of rounds by name, whatever is selected."""
-    return {
-        run.name: run
-        for round_ in rounds
-        for cell in plan.cells_of(round_)
-        for candidates in plan.possible_runs(cell, round_)
-        for run in candidates
-    }
 
 
 def _borrowed_checkpoints(plan: Plan, asked: PackSpec, groups: Container[str]) -> Iterator[Path]:
@@ -264,9 +227,7 @@ def _add(archive: zipfile.ZipFile, folder: Path, below: str, pattern: str) -> No
 def unpacked(bundle: Path, work: Path) -> dict[str, Any]:
     """Return the document of a bundle, whose data and runs are unpacked into a folder unless that was done before.
 
-    Raises:
-        StoreError: The file is no bundle or is damaged, other source code runs here, or the folder is another bundle's.
-        OSError: The folder cannot be written to, or the disk is full.
+    Raises ``StoreError`` for no bundle, a damaged one, one of other source code, or the folder of another one.
     """
     try:
         with zipfile.ZipFile(bundle) as archive:

@@ -18,6 +18,8 @@ out among its own processes, with lock files of its own. A container needs no su
 lease there costs nothing.
 """
 
+from __future__ import annotations
+
 import os
 import random
 import re
@@ -26,6 +28,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -54,73 +57,45 @@ class LeaseError(RuntimeError):
     """No device can be leased; the message names the file or the variable and how to fix it."""
 
 
+@dataclass
 class Lease(AbstractContextManager["Lease"]):
-    """A device that this process may use until `release`, or until it ends.
+    """A device that this process may use until `release`, or until it ends."""
 
-    Attributes:
-        device: "cuda" or "cpu", as torch names it. A leased GPU is the only one in sight, thus "cuda:0".
-        name: the GPU's UUID or "cpu-<slot>"; under a batch system as the job names its only device, or "cpu".
-    """
-
-    def __init__(self, device: Literal["cuda", "cpu"], name: str, descriptor: int | None = None) -> None:
-        self.device = device
-        self.name = name
-        self._descriptor = descriptor
+    device: Literal["cuda", "cpu"]  # as torch names it; a leased GPU is the only one in sight, thus "cuda:0"
+    name: str  # the GPU's UUID or "cpu-<slot>"; under a batch system as the job names its only device, or "cpu"
+    descriptor: int | None = None  # holds the lock
 
     def release(self) -> None:
         """Let another process have the device; the second call does nothing. CUDA_VISIBLE_DEVICES stays as it is."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def __repr__(self) -> str:
-        return f"Lease({self.device!r}, {self.name!r})"
 
-
-def acquire(threads: int = 1) -> Lease:
+def acquire() -> Lease:
     """Wait for a free device and keep it for this process.
 
     To be called before CUDA is initialised, best before torch is imported, since it sets CUDA_VISIBLE_DEVICES. Where
-    there is no GPU, the machine's usable cores are shared out in slots of ``threads`` cores, so that eight jobs on two
-    cores take turns instead of slowing each other down.
+    there is no GPU, the machine's usable cores are shared out, so that eight jobs on two cores take turns instead of
+    slowing each other down. The lease is to be kept for as long as the device is used.
 
-    Args:
-        threads: CPU threads that the process will use; counts only where there is no GPU.
-
-    Returns:
-        The lease; keep it for as long as the device is used.
-
-    Raises:
-        LeaseError: the lock files cannot be made or opened, or a device in the environment does not exist.
-        ValueError: ``threads`` is less than one.
+    Raises ``LeaseError`` if the lock files cannot be made or opened, or a device in the environment does not exist.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
     devices, job = _devices(), _batch_job()
     if job is not None and len(devices) < 2:
         return Lease("cuda", devices[0]) if devices else Lease("cpu", "cpu")
-
-    folder = _lock_folder(job)
-    if devices:
-        name, descriptor = _lock_one(devices, folder, what="GPU")
-        os.environ["CUDA_VISIBLE_DEVICES"] = name
-        return Lease("cuda", name, descriptor)
-    slots = [f"cpu-{index}" for index in range(max(1, _usable_cores() // threads))]
-    name, descriptor = _lock_one(slots, folder, what="CPU slot")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    return Lease("cpu", name, descriptor)
+    slots = [f"cpu-{index}" for index in range(_usable_cores())]
+    name, descriptor = _lock_one(devices or slots, _lock_folder(job), "GPU" if devices else "CPU slot")
+    os.environ["CUDA_VISIBLE_DEVICES"] = name if devices else ""
+    return Lease("cuda" if devices else "cpu", name, descriptor)
 
 
 @contextmanager
-def leased_device() -> Iterator["torch.device"]:
-    """Wait for a device and yield it, with torch set up for it.
-
-    Raises:
-        LeaseError: As ``acquire``, or torch cannot use the GPU.
-    """
+def leased_device() -> Iterator[torch.device]:
+    """Wait for a device and yield it, with torch set up for it; raises ``LeaseError`` if there is none to be used."""
     began = time.monotonic()
     with acquire() as lease:
         # The display of the workflow reads this line of the log.
@@ -152,10 +127,9 @@ def _devices() -> list[str]:
     if visible is None:
         return [uuid for gpu in _ask_nvidia_smi("no GPU is used") for uuid in gpu]
     names = _read_list(visible)
-    if _variable() != "CUDA_VISIBLE_DEVICES":
-        return names
     # A batch system's indexes are relative to its job.
-    if _batch_job() is not None or not any(name.isdigit() for name in names):
+    relative = _variable() != "CUDA_VISIBLE_DEVICES" or _batch_job() is not None
+    if relative or not any(name.isdigit() for name in names):
         return names
     # CUDA takes the index of a divided GPU for its first part.
     by_index = {str(index): gpu[0] for index, gpu in enumerate(_ask_nvidia_smi("indexes are not translated to UUIDs"))}
@@ -167,11 +141,7 @@ def _devices() -> list[str]:
 
 
 def _read_list(text: str) -> list[str]:
-    """Read a list of devices as CUDA does: it ends at the first name that can be no device.
-
-    Raises:
-        LeaseError: the list begins with a name that neither is a device nor stands for none.
-    """
+    """Read a list of devices as CUDA does: it ends at the first name that can be no device."""
     names: list[str] = []
     for name in (part.strip() for part in text.split(",")):
         if not re.match(r"\d+$|GPU-|MIG-", name):
@@ -246,7 +216,7 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def _lock_one(devices: Sequence[str], folder: Path, *, what: str) -> tuple[str, int]:
+def _lock_one(devices: Sequence[str], folder: Path, kind: str) -> tuple[str, int]:
     """Wait until one of the devices can be locked; return it with the descriptor that holds the lock.
 
     The lock file holds the number of the process that locked it last.
@@ -267,7 +237,7 @@ def _lock_one(devices: Sequence[str], folder: Path, *, what: str) -> tuple[str, 
                 return device, descriptor
         if not announced:
             held = ", ".join(f"{device} (process {path.read_text()})" for device, path in locks.items())
-            print(f"waiting for a {what}; in use: {held} (locks in {folder})", file=sys.stderr, flush=True)
+            print(f"waiting for a {kind}; in use: {held} (locks in {folder})", file=sys.stderr, flush=True)
             announced = True
         # Jitter, lest processes that began together go on trying together.
         time.sleep(_POLL_SECONDS * random.uniform(0.5, 1.5))

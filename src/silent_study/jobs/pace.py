@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ DEFAULT_MEGABYTES = 8192
 PIXELS_PER_SECOND = 2e7
 """Order of magnitude of training with the paper's networks on a GPU."""
 
+_PLAIN = ("device", "hardware", "torch", "stack", "megabytes")
+"""Entries of the file that are kept as they are."""
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -39,10 +42,9 @@ class Steps:
 
 
 def epochs_by_phase(settings: RunSettings) -> dict[str, int]:
-    """Return the numbers of epochs of a run that are ``guided``, ``plain`` and ``frozen``.
+    """Return the numbers of epochs of a run that begin ``guided``, ``plain`` and ``frozen``.
 
-    The first step of an epoch decides. The counts are those of ``silent_gradients.SilentSchedule``, which a plan does
-    not import: it loads torch.
+    The counts are those of ``silent_gradients.SilentSchedule``, which a plan does not import: it loads torch.
     """
     silent, epochs = settings.silent, settings.epochs
     if silent is None or silent.role == "control":
@@ -70,40 +72,38 @@ def architecture(settings: RunSettings) -> str:
 
 @dataclass(frozen=True)
 class Pace:
-    """The measurements of a device."""
+    """The measurements of a device; by default nothing is measured."""
 
-    device: str  # ``cpu`` or ``cuda``
-    hardware: str  # name of the device
-    torch: str  # version
-    stack: int  # runs in the measured stacks; times are divided by it
-    steps: Mapping[str, Steps]  # by architecture
-    megabytes: Mapping[str, float]  # peak memory in MiB of a process that trains such a stack, by architecture
+    device: str = ""  # ``cpu`` or ``cuda``
+    hardware: str = ""  # name of the device
+    torch: str = ""  # version
+    stack: int = 1  # runs in the measured stacks; times are divided by it
+    steps: Mapping[str, Steps] = field(default_factory=dict)  # by architecture
+    megabytes: Mapping[str, float] = field(default_factory=dict)  # peak memory of a process in MiB, by architecture
     sources: Mapping[str, Source] = field(default_factory=lambda: SOURCES)  # of the plan; not measured
 
     @classmethod
-    def read(cls, path: Path, sources: Mapping[str, Source] = SOURCES) -> Pace | None:
-        """Read the file that ``silent-gradients pace`` wrote; None if it is missing.
-
-        Raises:
-            StoreError: The file has another content.
-        """
-        if not path.exists():
-            return None
+    def read(cls, path: Path, sources: Mapping[str, Source] = SOURCES) -> Pace:
+        """Read the file, which may be missing; raises ``StoreError`` if it has another content."""
 
         def pace(document: Any) -> Pace:
             steps = {key: Steps(**times) for key, times in document["steps"].items()}
-            return cls(**{**document, "steps": steps}, sources=sources)
+            return cls(**{key: document[key] for key in _PLAIN}, steps=steps, sources=sources)
 
-        return read_as(path, pace, "no measured pace", "measure again: silent-gradients pace")
+        remedy = "measure again: silent-gradients pace"
+        return read_as(path, pace, "no measured pace", remedy) if path.exists() else cls(sources=sources)
 
     def to_json(self) -> str:
         """Return the content of the file."""
-        measured = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "sources"}
-        return as_json({**measured, "steps": {key: asdict(times) for key, times in self.steps.items()}})
+        steps = {key: asdict(times) for key, times in self.steps.items()}
+        return as_json({key: getattr(self, key) for key in _PLAIN} | {"steps": steps})
+
+    def _times(self, settings: RunSettings) -> Steps | None:
+        return self.steps.get(architecture(settings)) if self.steps else None
 
     def training(self, settings: RunSettings) -> float | None:
         """Return the seconds of a run's training and its evaluations on the selection split; None if not measured."""
-        times = self.steps.get(architecture(settings))
+        times = self._times(settings)
         if times is None:
             return None
         train, selection, _ = self._images(settings)
@@ -114,7 +114,7 @@ class Pace:
 
     def evaluation(self, settings: RunSettings, asked: EvaluationSettings) -> float | None:
         """Return the seconds of the evaluation of a selected run; None if not measured."""
-        times = self.steps.get(architecture(settings))
+        times = self._times(settings)
         if times is None:
             return None
         *_, report = self._images(settings)
@@ -134,42 +134,29 @@ class Pace:
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
+    def expected(self, run: RunSettings) -> float:
+        """Return the seconds of a run's training, measured or estimated by its pixels, to compare runs."""
+        source, measured = self.sources[run.data.name], self.training(run)
+        estimated = run.epochs * source.train * math.prod(source.shape) / PIXELS_PER_SECOND
+        return estimated if measured is None else measured
+
+    def granted_minutes(self, pack: PackSpec) -> int:
+        """Return the minutes that a scheduler should grant a pack."""
+        seconds = self.pack(pack)
+        # Half as much more, since the device may be shared; 5 minutes for the start of the process.
+        return DEFAULT_MINUTES if seconds is None else math.ceil(1.5 * seconds / 60) + 5
+
+    def granted_megabytes(self, pack: PackSpec) -> int:
+        """Return the MiB of memory that a scheduler should grant a pack."""
+        kinds = {architecture(run) for run in pack.members} if self.megabytes else set[str]()
+        if not kinds or not kinds <= self.megabytes.keys():
+            return DEFAULT_MEGABYTES
+        # A quarter more, and 512 MiB for the last evaluation, which is not measured.
+        return math.ceil(1.25 * max(self.megabytes[kind] for kind in kinds)) + 512
+
     def _images(self, settings: RunSettings) -> tuple[int, int, int]:
         """Return the numbers of images that train, select and report."""
         source, data = self.sources[settings.data.name], settings.data
         if data.protocol == "paper":
             return source.train, source.test, source.test
         return source.train - data.holdout, data.holdout, source.test
-
-
-def expected_seconds(run: RunSettings, pace: Pace | None, sources: Mapping[str, Source]) -> float:
-    """Return the seconds of a run's training, measured or estimated by the pixels that it reads, to compare runs."""
-    measured = None if pace is None else pace.training(run)
-    if measured is not None:
-        return measured
-    source = sources[run.data.name]
-    return run.epochs * source.train * math.prod(source.shape) / PIXELS_PER_SECOND
-
-
-def runtime_minutes(pack: PackSpec, pace: Pace | None, time_limit: float | None) -> int:
-    """Return the minutes that a scheduler should grant a pack.
-
-    Args:
-        pack: The pack.
-        pace: Measurements of the device; None without.
-        time_limit: Minutes after which the job stops by itself.
-    """
-    if time_limit is not None:
-        return math.ceil(time_limit)
-    seconds = None if pace is None else pace.pack(pack)
-    # Half as much more, since the device may be shared; 5 minutes for the start of the process.
-    return DEFAULT_MINUTES if seconds is None else math.ceil(1.5 * seconds / 60) + 5
-
-
-def memory_megabytes(pack: PackSpec, pace: Pace | None) -> int:
-    """Return the MiB of memory that a scheduler should grant a pack; see ``runtime_minutes``."""
-    needed = [None if pace is None else pace.megabytes.get(architecture(run)) for run in pack.members]
-    if any(megabytes is None for megabytes in needed):
-        return DEFAULT_MEGABYTES
-    # A quarter more, and 512 MiB for the last evaluation, which is not measured.
-    return math.ceil(1.25 * max(megabytes for megabytes in needed if megabytes is not None)) + 512

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,12 +63,7 @@ class TrainingOptions:
 
     @classmethod
     def of(
-        cls,
-        device: torch.device,
-        steps: str,
-        stack: int,
-        checkpoint_seconds: float,
-        tensorboard: Path | None = None,
+        cls, device: torch.device, steps: str, stack: int, checkpoint_seconds: float, tensorboard: Path | None = None
     ) -> TrainingOptions:
         """Return the options on a device for the settings ``execution.steps`` and ``execution.stack``."""
         on_gpu, streams = device.type == "cuda", steps == "streams"
@@ -165,33 +160,28 @@ class _Job:
         try:
             return self._train_group(group)
         except Exception as error:  # noqa: BLE001 - raised once the others are trained
-            self._raise_if_common(error)
-            if len(group) == 1:
-                self._fail(group[0], error)
-                return []
-            print(f"{len(group)} runs failed together ({error}); training each by itself", file=sys.stderr)
-        return [run for settings in group for run in self._train_isolated([settings])]
+            self._fail(group, error)
+        return [run for settings in group for run in self._train_isolated([settings])] if len(group) > 1 else []
 
-    @staticmethod
-    def _raise_if_common(error: Exception) -> None:
-        """Raise an error that would meet the other runs, too: a request to stop, a full disk."""
+    def _fail(self, group: Sequence[RunSettings], error: Exception) -> None:
+        """Keep the error of a run; raise one that would meet the other runs, too: a request to stop, a full disk."""
         if isinstance(error, Interrupted) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise error
-
-    def _fail(self, settings: RunSettings, error: Exception) -> None:
+        if len(group) > 1:
+            print(f"{len(group)} runs failed together ({error}); training each by itself", file=sys.stderr)
+            return
         traceback.clear_frames(error.__traceback__)  # which hold the run's tensors
-        error.add_note(settings.name)
-        self.failures[settings.name] = error
-        print(f"FAILED {settings.name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        name = group[0].name
+        error.add_note(name)
+        self.failures[name] = error
+        print(f"FAILED {name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     def raise_failures(self) -> None:
         """Raise the errors of the members that failed, if there are any."""
         if self.failures:
-            total, names = len(self.spec.members), ", ".join(self.failures)
-            raise ExceptionGroup(
-                f"{len(self.failures)} of {counted(total, 'run')} failed: {names}; all others are done and kept",
-                list(self.failures.values()),
-            )
+            failed = f"{len(self.failures)} of {counted(len(self.spec.members), 'run')} failed"
+            message = f"{failed}: {', '.join(self.failures)}; all others are done and kept"
+            raise ExceptionGroup(message, list(self.failures.values()))
 
     def _train_group(self, group: Sequence[RunSettings]) -> list[StoredRun]:
         """Train the runs of a group side by side, but those that the store has; return all."""
@@ -220,7 +210,7 @@ class _Job:
 
     def _trainer(self, settings: RunSettings, held: ExitStack) -> Trainer:
         title = f"[{self._number(settings)}/{len(self.spec.members)}] {settings.name}"
-        reports: list[Callable[[Trainer], None]] = [EpochReport(title), self._fork]
+        reports: list[Callable[[Trainer], None]] = [epoch_report(title), self._fork]
         if self.curve_events is not None and self.options.tensorboard is not None:
             reports.append(events := self.curve_events(self.options.tensorboard / settings.name))
             held.callback(events.close)
@@ -260,33 +250,29 @@ class _Job:
                 with self.evaluating():
                     evaluate_selected(OpenRun(run, settings, self.prepared, self.data, self.device), evaluation)
             except Exception as error:  # noqa: BLE001 - raised once the others are evaluated
-                self._raise_if_common(error)
-                self._fail(settings, error)
+                self._fail([settings], error)
 
 
-class EpochReport:
-    """Prints the progress of a run in lines that begin with ``title``, at most every ``REPORT_SECONDS``."""
+def epoch_report(title: str) -> Callable[[Trainer], None]:
+    """Return a function that prints the progress of a run after ``title``, at most every ``REPORT_SECONDS``."""
+    last = time.monotonic()
 
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.last = time.monotonic()
-
-    def __call__(self, trainer: Trainer) -> None:
-        """Print a line if the last one is old enough."""
+    def report(trainer: Trainer) -> None:
+        nonlocal last
         now = time.monotonic()
-        if trainer.curve and now - self.last >= REPORT_SECONDS:
-            self.last = now
-            print(f"{self.title}: {', '.join(self._parts(trainer))}", flush=True)
-
-    def _parts(self, trainer: Trainer) -> Iterator[str]:
-        yield f"epoch {trainer.epoch} of {trainer.settings.epochs}"
+        if not trainer.curve or now - last < REPORT_SECONDS:
+            return
+        last = now
+        parts = [f"epoch {trainer.epoch} of {trainer.settings.epochs}"]
         bounds = [entry["selection_bpd"] for entry in trainer.curve if entry["selection_bpd"] is not None]
         if bounds:
-            yield f"{bounds[-1]:.4f} bits/dim"
+            parts.append(f"{bounds[-1]:.4f} bits/dim")
         speed, left = trainer.speed.images_per_second, trainer.seconds_left
         if speed is not None and left is not None:
-            yield f"{speed:,.0f} images/s"
-            yield f"about {duration(left)} left"
+            parts += [f"{speed:,.0f} images/s", f"about {duration(left)} left"]
+        print(f"{title}: {', '.join(parts)}", flush=True)
+
+    return report
 
 
 def _stored(store: RunStore, settings: RunSettings) -> StoredRun | None:

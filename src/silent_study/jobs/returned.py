@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 from silent_study.jobs.bundle import BORROWED, DAMAGED, DEVICES, has_result
 from silent_study.plan.plan import Plan
-from silent_study.store.files import atomic_file, remove_leftovers, write_bytes_atomically
+from silent_study.store.files import atomic_file, write_bytes_atomically
 from silent_study.store.manifests import seems_evaluated
-from silent_study.store.recorded import take_run, taking
+from silent_study.store.recorded import take_run
 from silent_study.store.runs import CHECKPOINTS, CODE, EVALUATION, WEIGHTS, RunStore, StoreError
 
 PARTS, PART_BYTES = 8, 16 * 2**20
@@ -37,8 +37,7 @@ class _Parts:
     written: ExitStack  # replaces the former files when it ends
     number: int = 0  # of the present file
     left: int = 0  # bytes
-    file: BinaryIO | None = None
-    archive: zipfile.ZipFile | None = None
+    present: tuple[BinaryIO, zipfile.ZipFile] | None = None
 
     def place(self, folder: str, files: Mapping[str, Path]) -> bool:
         """Write the files of a folder; return False, and write none, if there is no room for all of them."""
@@ -68,33 +67,29 @@ class _Parts:
         return True
 
     def _write(self, part: int, entry: str, content: bytes, kind: int) -> None:
-        if self.file is None or self.archive is None or part > self.number:
-            if self.file is not None and self.archive is not None:
-                self.archive.close()
-                self.file.flush()  # a full disk is an error before any file is replaced
+        if self.present is None or part > self.number:
+            if self.present is not None:
+                file, archive = self.present
+                archive.close()
+                file.flush()  # a full disk is an error before any file is replaced
             self.number, self.left = part, PART_BYTES - 128
             path = self.out / NAMES.replace("*", str(part))
-            self.file = self.written.enter_context(atomic_file(path, lasting=False))
-            self.archive = self.written.enter_context(zipfile.ZipFile(self.file, "w"))
-        before = self.file.tell()
-        self.archive.writestr(entry, content, kind)
-        self.left -= self.file.tell() - before + len(entry) + 46
+            file = self.written.enter_context(atomic_file(path, lasting=False))
+            self.present = file, self.written.enter_context(zipfile.ZipFile(file, "w"))
+        file, archive = self.present
+        before = file.tell()
+        archive.writestr(entry, content, kind)
+        self.left -= file.tell() - before + len(entry) + 46
 
 
 def write_parts(store: RunStore, finished: Sequence[str], out: Path, device: str) -> list[str]:
     """Write the runs that a borrowed machine trained into at most ``PARTS`` files; return a line per kind left out.
 
-    In this order, as far as there is room: results and curves; weights; checkpoints of unfinished runs, with the
-    snapshots that they need. Former files are replaced when all new ones are written.
-
-    Args:
-        store: The runs there.
-        finished: Names of the runs.
-        out: Folder of the parts.
-        device: Kind of device, ``cpu`` or ``cuda``.
+    In this order, as far as there is room: results and curves of the ``finished`` runs, by name; their weights;
+    checkpoints of unfinished runs on a kind of ``device``, with the snapshots that they need. Former files are replaced
+    when all new ones are written.
     """
     left_out = {"results": 0, "weights": 0, "checkpoints": 0}
-    remove_leftovers(out)
     with ExitStack() as written:
         parts = _Parts(out, written)
         heavy: dict[str, dict[str, Path]] = {}
@@ -139,12 +134,11 @@ _Pieces = Mapping[str, Sequence[tuple[Path, str]]]
 def absorb(plan: Plan, folder: Path) -> Absorbed:
     """Bring the runs that a borrowed machine gave back into the store of a plan, each one verified.
 
-    A run whose weights found no room is taken without them, as a point of a grid is.
-
-    Raises:
-        StoreError: The folder has no file of such a machine.
+    A run whose weights found no room is taken without them, as a point of a grid is. Raises ``StoreError`` for a folder
+    without a file of such a machine.
     """
     store, found = plan.store, Absorbed()
+    store.remove_leftovers()
     given: dict[tuple[str, str], dict[tuple[str, int], dict[int, tuple[Path, str]]]] = {}
     for path in sorted(folder.glob(NAMES)):
         try:
@@ -222,8 +216,8 @@ def _take_checkpoint(root: Path, name: str, run_id: str, pieces: _Pieces) -> boo
 
     working = RunStore(root).working_folder(name)
     working.parent.mkdir(parents=True, exist_ok=True)
-    with taking(RunStore(root), name) as place:
-        folder = place / "run"
+    with RunStore(root).aside(name) as aside:
+        folder = aside / "run"
         _extract(name, pieces, folder)
         try:
             state = checkpoint.read(folder / CHECKPOINTS[0])
@@ -243,11 +237,11 @@ def _extract(name: str, pieces: _Pieces, folder: Path) -> None:
     """Write the files of a run into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for file, own in pieces.items():
-        content = b""
+        content = []
         for path, entry in own:
             try:
                 with zipfile.ZipFile(path) as archive:
-                    content += archive.read(entry)
+                    content.append(archive.read(entry))
             except (OSError, *DAMAGED) as error:
                 raise StoreError(f"{name}: damaged in {path} ({error})") from error
-        write_bytes_atomically(folder / file, content)
+        write_bytes_atomically(folder / file, b"".join(content))

@@ -29,14 +29,10 @@ def _requests() -> Iterator[signal.Signals]:
 
 
 class StopSignal:
-    """Turns signals into a request to stop at the next checkpoint; SIGINT after such a request stops at once.
-
-    Attributes:
-        number: Number of the signal that came; None before one does.
-    """
+    """Turns signals into a request to stop at the next checkpoint; SIGINT after such a request stops at once."""
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.number: int | None = None  # of the signal that came
         self._nothing_to_save = False
         for number in (*_requests(), FORWARDED):
             signal.signal(number, self._handle)
@@ -134,9 +130,7 @@ def _running_jobs() -> list[Any]:
 class TimeLimit:
     """Requests a stop while there is still time to do once more whatever has taken longest between two calls.
 
-    Args:
-        seconds: The limit, counted from now.
-        clock: Returns the time in seconds.
+    The limit of so many seconds is counted from now.
     """
 
     RESERVE = 10.0

@@ -6,8 +6,8 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,14 @@ WARM_UP = 5
 
 
 class Stopwatch:
-    """Times one method's steps in each phase of a training, and its evaluation.
-
-    The steps are those of jobs, in stacks and as CUDA graphs. The time of a stack's step is divided by its runs.
+    """Times one method's steps in each phase of a training, as jobs make them, and its evaluation.
 
     Args:
         settings: A run of the method; its epochs, learning rates and schedule do not matter.
         data: Its data, on the device.
         folder: Folder for the trainers' files.
         device: Device that is measured.
-        stack: Runs in a stack.
+        stack: Runs in a stack, by which the time of its step is divided.
         captured: Capture steps as CUDA graphs.
     """
 
@@ -72,7 +70,7 @@ class Stopwatch:
         for name, phase in phases.items():
             self._set_mode(phase.frozen)
             self.steps[name] = stepper.step_of(phase, self.trainers)
-        self.seconds: dict[str, list[float]] = {"guided": [], "plain": [], "frozen": [], "evaluated": []}
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def _set_mode(self, frozen: bool) -> None:
         for trainer in self.trainers:
@@ -86,17 +84,14 @@ class Stopwatch:
         alpha = torch.full((len(self.trainers),), 0.5, device=self.device)
         for name, step in self.steps.items():
             self._set_mode(frozen=name == "frozen")
-            self._time(name, partial(step.compute, index, alpha))
-            self.seconds[name][-1] /= len(self.trainers)
+            start = self._now()
+            step.compute(index, alpha)
+            self.seconds[name].append((self._now() - start) / len(self.trainers))
         images, samples = self.data.selection[:EVALUATED_IMAGES], settings.evaluation_samples
         latent, levels = generator(0, "evaluation", self.device), settings.data.levels
-        self._time("evaluated", partial(evaluate, first.vae, images, levels, "", samples, latent))
-        self.seconds["evaluated"][-1] /= len(images) * samples
-
-    def _time(self, what: str, work: Callable[[], object]) -> None:
         start = self._now()
-        work()
-        self.seconds[what].append(self._now() - start)
+        evaluate(first.vae, images, levels, "", samples, latent)
+        self.seconds["evaluated"].append((self._now() - start) / (len(images) * samples))
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -105,18 +100,8 @@ class Stopwatch:
 
     def medians(self) -> Steps:
         """Return median seconds; without a guide, guided steps count as plain ones."""
-        medians = {what: statistics.median(times[WARM_UP:]) for what, times in self.seconds.items() if times}
+        medians = {what: statistics.median(times[WARM_UP:]) for what, times in self.seconds.items()}
         return Steps(**{"guided": medians["plain"], **medians})
-
-
-def measure(stopwatches: Sequence[Stopwatch], rounds: int, stop: Callable[[], bool] = lambda: False) -> list[Steps]:
-    """Run all stopwatches in turns, so that a busy machine slows all methods alike, and return their medians."""
-    for _ in range(WARM_UP + rounds):
-        if stop():
-            raise Interrupted
-        for stopwatch in stopwatches:
-            stopwatch.round()
-    return [stopwatch.medians() for stopwatch in stopwatches]
 
 
 def stand_in(settings: RunSettings, source: Source, device: torch.device) -> tuple[RunData, float]:
@@ -146,13 +131,10 @@ def measured_pace(
     captured: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Pace:
-    """Measure every kind of step that some runs make, so many rounds each; runs of one data set take turns.
+    """Measure every kind of step that some runs make, so many rounds each.
 
     No data set needs to be there: random images of the shapes of ``sources``, by name, take as long. For the other
-    arguments see ``Stopwatch``.
-
-    Raises:
-        Interrupted: ``stop``, called before every kind and every round, returned True.
+    arguments see ``Stopwatch``. Raises ``Interrupted`` if ``stop``, called before every kind and round, returns True.
     """
     kinds = {architecture(run): run for run in runs}
     found: dict[str, Steps] = {}
@@ -162,14 +144,20 @@ def measured_pace(
             own = {kind: run for kind, run in kinds.items() if run.data.name == name}
             largest = max(own.values(), key=lambda run: run.batch_size)
             data, fewer = stand_in(largest, sources[name], device)
-            without, stopwatches = resident_megabytes() + fewer, []
+            without, stopwatches = resident_megabytes() + fewer, dict[str, Stopwatch]()
             for kind, run in own.items():
                 if stop():
                     raise Interrupted
                 before = resident_megabytes()
                 reset_peak()
-                stopwatches.append(Stopwatch(run, data, Path(folder) / kind, device, stack, captured=captured))
-                stopwatches[-1].round()
+                stopwatches[kind] = Stopwatch(run, data, Path(folder) / kind, device, stack, captured=captured)
+                stopwatches[kind].round()
                 megabytes[kind] = without + max(0.0, peak_megabytes() - before)
-            found |= dict(zip(own, measure(stopwatches, rounds, stop), strict=True))
+            # In turns, so that a busy machine slows all kinds alike.
+            for _ in range(WARM_UP + rounds):
+                if stop():
+                    raise Interrupted
+                for stopwatch in stopwatches.values():
+                    stopwatch.round()
+            found |= {kind: stopwatch.medians() for kind, stopwatch in stopwatches.items()}
     return Pace(device.type, hardware_of(device), torch.__version__, stack, found, megabytes, sources)

@@ -39,20 +39,12 @@ def presets_folder(folder: Path = Path()) -> Path:
 
 
 def load(path: Path = Path("params.yaml"), presets: Path | None = None) -> Params:
-    """Read params.yaml and its preset, by default from ``presets_folder``.
-
-    Raises:
-        SettingsError: As ``resolve``; or the file is missing or is not YAML.
-    """
+    """Read params.yaml, then ``resolve`` it with the preset that it names, by default of ``presets_folder``."""
     return resolve(read_yaml(path), presets or presets_folder(path.parent))
 
 
 def resolve(own: Mapping[str, Any], presets: Path) -> Params:
-    """Lay ``own`` (the content of params.yaml) over its preset and validate the result.
-
-    Raises:
-        SettingsError: A key is unknown or mistyped, or a value is impossible.
-    """
+    """Lay ``own``, the content of params.yaml, over its preset and validate it; raises ``SettingsError``."""
     check_all_keys(own)
     name, available = own.get("preset"), sorted(path.stem for path in presets.glob("*.yaml"))
     if name not in available:
@@ -79,12 +71,7 @@ def overrides_in_force(own: Mapping[str, Any], presets: Path) -> dict[str, Any]:
 
 
 def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
-    """Return a data set that ``own`` may define, without validating the values of the other settings.
-
-    Raises:
-        SettingsError: A key is unknown, the data set's entry is invalid, or its images cannot be read.
-        DataError: There is no such data set.
-    """
+    """Return a data set that ``own`` may define, without validating the values of the other settings."""
     check_all_keys(own)
     document = _over_its_preset(own, presets)
     known = known_datasets(document)
@@ -95,11 +82,7 @@ def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
 
 
 def mirror_of(own: Mapping[str, Any], presets: Path) -> str | None:
-    """Return the mirror of raw files (``data.mirror``), without validating the values of the other settings.
-
-    Raises:
-        SettingsError: A key is unknown, or the mirror is neither a path nor an address.
-    """
+    """Return the mirror of raw files (``data.mirror``), without validating the values of the other settings."""
     check_all_keys(own)
     mirror = at(_over_its_preset(own, presets), "data", "mirror")
     return validated(DataParams, {"mirror": mirror}, "data").mirror

@@ -31,9 +31,8 @@ def check(params: Params) -> None:
             where = f"experiments.{experiment}.{dataset}"
             source = params.sources[dataset]
             if section.holdout is not None and section.holdout >= source.train:
-                raise SettingsError(
-                    f"{where}.holdout: {section.holdout} leaves none of the {source.train} training images to train on"
-                )
+                left = f"leaves none of the {source.train} training images to train on"
+                raise SettingsError(f"{where}.holdout: {section.holdout} {left}")
             _check_methods(experiment, section, where)
             _check_network(section, source.shape, where, f"data.sets.{dataset}" if dataset in params.data.sets else "")
             for name in section.methods:
@@ -42,9 +41,8 @@ def check(params: Params) -> None:
                 linear = method.guide != "none" and own.guide == "linear"
                 _check_options(method, own, f"{where}.estimator_options ({name})")
                 if own.log_term == "exact" and linear and method.posterior != "gaussian":
-                    raise SettingsError(
-                        f"{where} ({name}): log_term 'exact' needs a gaussian posterior; use 'auto' or 'central-limit'"
-                    )
+                    fix = "use 'auto' or 'central-limit'"
+                    raise SettingsError(f"{where} ({name}): log_term 'exact' needs a gaussian posterior; {fix}")
 
 
 def _check_options(method: Method, section: ExperimentParams, where: str) -> None:
@@ -70,10 +68,8 @@ def _check_methods(experiment: str, section: ExperimentParams, where: str) -> No
     for method in section.methods:
         # The other experiments are searched only for an unknown method: listing all methods loads torch.
         if method not in known and (elsewhere := [other for other, methods in METHODS.items() if method in methods]):
-            raise SettingsError(
-                f"{where}.methods: {method!r} is no method of {experiment}, but of {' and '.join(elsewhere)}; known "
-                f"here: {', '.join(known)}"
-            )
+            wrong = f"{method!r} is no method of {experiment}, but of {' and '.join(elsewhere)}"
+            raise SettingsError(f"{where}.methods: {wrong}; known here: {', '.join(known)}")
         require_known("method", method, known, f"{where}.methods")
         baseline = known[method].baseline
         if baseline is not None and baseline not in section.methods:
@@ -85,11 +81,10 @@ def _check_methods(experiment: str, section: ExperimentParams, where: str) -> No
         if method not in section.methods:
             meant = did_you_mean(method, section.methods)
             raise SettingsError(f"{where}.overrides: {method!r} is not among the methods{meant}")
+        axes = known[method].axes
         for axis in override.get("grid") or {}:
-            if axis in GridParams.model_fields and axis not in known[method].axes:
-                raise SettingsError(
-                    f"{here}.grid.{axis}: no axis of this method; it has {', '.join(known[method].axes)}"
-                )
+            if axis in GridParams.model_fields and axis not in axes:
+                raise SettingsError(f"{here}.grid.{axis}: no axis of this method; it has {', '.join(axes)}")
         for option in override.get("estimator_options") or {}:
             require_known("option", option, known[method].options, f"{here}.estimator_options")
     every_option = {option: None for method in section.methods for option in known[method].options}
@@ -104,10 +99,9 @@ def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where
     traits = ARCHITECTURES[network.architecture]
     found = (len(network.encoder_channels), len(network.decoder_channels))
     if found != (traits.encoder_channels, traits.decoder_channels):
-        raise SettingsError(
-            f"{where}.network: a {network.architecture} network has {traits.encoder_channels} encoder and "
-            f"{traits.decoder_channels} decoder channels, got {found[0]} and {found[1]}"
-        )
+        has = f"{traits.encoder_channels} encoder and {traits.decoder_channels} decoder channels"
+        got = f"got {found[0]} and {found[1]}"
+        raise SettingsError(f"{where}.network: a {network.architecture} network has {has}, {got}")
     if traits.image_size not in (None, shape[1:]):
         height, width = traits.image_size
         any_size = next(name for name, other in ARCHITECTURES.items() if other.image_size is None)
@@ -126,8 +120,7 @@ def _check_epochs(section: ExperimentParams, where: str) -> None:
         "kl_warmup_epochs": [section.kl_warmup_epochs] if section.kl_warmup_epochs > last else [],
         "grid.cutoff_epoch": [epoch for epoch in section.grid.cutoff_epoch if epoch is not None and epoch > last],
     }
-    found = [f"{key} {', '.join(map(str, epochs))}" for key, epochs in late.items() if epochs]
-    if found:
+    if found := [f"{key} {', '.join(map(str, epochs))}" for key, epochs in late.items() if epochs]:
         be, them = ("are", "them") if len(found) > 1 else ("is", "it")
         null = " (null: no cut-off)" if late["grid.cutoff_epoch"] else ""
         raise SettingsError(

@@ -74,15 +74,12 @@ class _StrictLoader(yaml.SafeLoader):
         node = super().compose_scalar_node(anchor)
         if node.style is None:  # not in quotes
             line = node.start_mark.line + 1
+            read = f"YAML reads {node.value} in line {line}"
             if _BASE_60.fullmatch(node.value):
-                raise _RefusedError(
-                    f"YAML reads {node.value} in line {line} as a number in base 60; put it in quotes: '{node.value}'"
-                )
+                raise _RefusedError(f"{read} as a number in base 60; put it in quotes: '{node.value}'")
             if _LEADING_ZERO.fullmatch(node.value):
-                raise _RefusedError(
-                    f"YAML reads {node.value} in line {line} as an octal number; write it without the leading zero, or "
-                    f"as a text in quotes: '{node.value}'"
-                )
+                fix = f"write it without the leading zero, or as a text in quotes: '{node.value}'"
+                raise _RefusedError(f"{read} as an octal number; {fix}")
         return node
 
 
@@ -95,11 +92,7 @@ def _place(error: yaml.YAMLError) -> str:
 
 
 def read_config(word: str) -> dict[str, Any]:
-    """Read one word after ``--config``: ``KEY=VALUE`` as Snakemake reads it, or a JSON object.
-
-    Raises:
-        SettingsError: The word is neither.
-    """
+    """Read a word after ``--config``, ``KEY=VALUE`` as Snakemake or a JSON object; else raise ``SettingsError``."""
     if word.lstrip().startswith("{"):
         return read_json_object(word, "--config")
     entry = _CONFIG.fullmatch(word)
@@ -129,11 +122,13 @@ def laid_over(below: Any, above: Any, *, removing: bool = True) -> Any:
     """
     if not isinstance(below, Mapping) or not isinstance(above, Mapping):
         return above
-    removed = {
-        key for key, value in above.items() if removing and value is None and isinstance(below.get(key), Mapping)
-    }
-    merged = {**below, **{key: laid_over(below.get(key), value, removing=removing) for key, value in above.items()}}
-    return {key: value for key, value in merged.items() if key not in removed}
+    merged = dict(below)
+    for key, value in above.items():
+        if removing and value is None and isinstance(below.get(key), Mapping):
+            del merged[key]
+        else:
+            merged[key] = laid_over(below.get(key), value, removing=removing)
+    return merged
 
 
 def sections(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -210,14 +205,10 @@ def known_datasets(document: Mapping[str, Any]) -> list[str]:
     own = list(sets) if isinstance(sets, Mapping) else []
     for name in own:
         if name in SOURCES:
-            raise SettingsError(
-                f"data.sets.{name}: a data set of that name comes with the package; choose another name"
-            )
+            raise SettingsError(f"data.sets.{name}: a data set of that name comes with the package; choose another")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise SettingsError(
-                f"data.sets: {name!r} cannot be the name of a data set, which has at most 40 small letters, digits and "
-                "underscores and begins with a letter"
-            )
+            rule = "has at most 40 small letters, digits and underscores and begins with a letter"
+            raise SettingsError(f"data.sets: {name!r} cannot be the name of a data set, which {rule}")
     return [*SOURCES, *own]
 
 

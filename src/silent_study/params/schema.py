@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from silent_study import settings
 from silent_study.data.errors import DataError
 from silent_study.data.prepare import PREPARED, RAW
 from silent_study.data.source import Source
@@ -29,19 +30,6 @@ from silent_study.data.sources.own import OwnImages, own_source
 from silent_study.methods import Method
 from silent_study.params.errors import TRUTH_VALUE, validated
 from silent_study.params.overlay import laid_over
-from silent_study.settings import (
-    Activation,
-    Architecture,
-    EvaluationSettings,
-    Experiment,
-    GuideDecoder,
-    Initialization,
-    LogTerm,
-    PixelVariances,
-    Precision,
-    Protocol,
-    SettingsError,
-)
 
 _DURATION = re.compile(r"(\d+):([0-5]\d):([0-5]\d)")
 
@@ -103,7 +91,7 @@ class GridParams(_Strict):
 class NetworkParams(_Strict):
     """Sizes of the networks of Tables 5 and 6 (plain) or 7 and 8 (strided)."""
 
-    architecture: Architecture = Field(description="plain accepts images of every size, strided only 32x32.")
+    architecture: settings.Architecture = Field(description="plain accepts images of every size, strided only 32x32.")
     encoder_channels: list[PositiveInt] = Field(description="Three (plain) or four (strided).")
     decoder_channels: list[PositiveInt] = Field(
         description="Five (plain) or four (strided); unused where the decoder is exact."
@@ -119,13 +107,14 @@ class ExperimentParams(_Strict):
     batch_size: PositiveInt = Field(description="Images per step; incomplete batches are dropped.")
     latent_dim: PositiveInt = Field(description="Number k of latent variables.")
     network: NetworkParams = Field(description="Sizes of the networks.")
-    initialization: Initialization = Field("standardized", description="Initial weights; torch: PyTorch's.")
-    precision: Precision = Field(
-        "float32",
-        description="Arithmetic of the networks in training; all else is float32.",
+    initialization: settings.Initialization = Field("standardized", description="Initial weights; torch: PyTorch's.")
+    precision: settings.Precision = Field(
+        "float32", description="Arithmetic of the networks in training; all else is float32."
     )
-    guide: GuideDecoder = Field("linear", description="Form of the guide; the paper's is linear.")
-    log_term: LogTerm = Field("taylor-square", description="E log|s| of a linear guide; taylor-square is the paper's.")
+    guide: settings.GuideDecoder = Field("linear", description="Form of the guide; the paper's is linear.")
+    log_term: settings.LogTerm = Field(
+        "taylor-square", description="E log|s| of a linear guide; taylor-square is the paper's."
+    )
     plateau_epochs: float = Field(0.0, ge=0, description="Epochs before annealing.")
     estimator_options: dict[str, float] = Field(
         {}, description="Options such as samples: 2, for the estimators that have them."
@@ -135,9 +124,9 @@ class ExperimentParams(_Strict):
     last_layer_scale: PositiveFloat = Field(
         0.1, description="Factor on the nonlinear decoder's initial last layer (standardized)."
     )
-    activation: Activation = Field("square", description="Activation of a two-layer decoder.")
+    activation: settings.Activation = Field("square", description="Activation of a two-layer decoder.")
     hidden_units: PositiveInt = Field(64, description="Hidden units of a two-layer decoder or quadratic guide.")
-    pixel_variances: PixelVariances = Field(
+    pixel_variances: settings.PixelVariances = Field(
         "fixed", description="Variance of a two-layer decoder: the grid's, or learned per pixel."
     )
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Betas of AdamW.")
@@ -168,9 +157,9 @@ class EvaluationParams(_Strict):
         0, ge=0, description="Latent samples per image of the importance-weighted bound; 0 is none."
     )
 
-    def resolved(self) -> EvaluationSettings:
+    def resolved(self) -> settings.EvaluationSettings:
         """Convert to the settings that the training process reads."""
-        return EvaluationSettings(**self.model_dump())
+        return settings.EvaluationSettings(**self.model_dump())
 
 
 class ExecutionParams(_Strict):
@@ -183,13 +172,11 @@ class ExecutionParams(_Strict):
     runs_per_pack: Annotated[int, Field(ge=1, le=64)] = Field(8, description="Most runs that one job trains.")
     workers: PositiveInt = Field(8, description="Minimum number of jobs that each round of an experiment is cut into.")
     packs: Literal["group", "cell"] = Field(
-        "group",
-        description="Runs of one job: of a data set and experiment (`group`), or of one method (`cell`).",
+        "group", description="Runs of one job: of a data set and experiment (`group`), or of one method (`cell`)."
     )
     checkpoint_seconds: PositiveFloat = Field(30.0, description="Minimum wall time between checkpoints.")
     stack: Annotated[int, Field(ge=1, le=64)] = Field(
-        1,
-        description="Maximum number of runs trained side by side: stacked runs of a cell, or on streams.",
+        1, description="Maximum number of runs trained side by side: stacked runs of a cell, or on streams."
     )
     steps: Literal["graph", "streams", "eager"] = Field(
         "graph",
@@ -197,8 +184,7 @@ class ExecutionParams(_Strict):
     )
     tensorboard: PathText | None = Field(None, description="Folder for TensorBoard events of the curves.")
     time_limit: Minutes | None = Field(
-        None,
-        description="Minutes, or a text 'h:mm:ss', before which a job stops at a checkpoint.",
+        None, description="Minutes, or a text 'h:mm:ss', before which a job stops at a checkpoint."
     )
 
 
@@ -208,10 +194,7 @@ class OwnImagesParams(_Strict):
     path: str = Field(min_length=1, description="A folder of images, or an npz or npy file of uint8 arrays.")
     title: str | None = Field(None, description="Name in tables and figures; null is the name of the set.")
     test: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Fraction of test images; null: 0.1, or the images' own split.",
+        None, gt=0, lt=1, description="Fraction of test images; null: 0.1, or the images' own split."
     )
     seed: Seed = Field(0, description="Seed of the order of the images, and so of the split.")
     levels: int = Field(256, ge=2, le=256, description="Number of grey levels; pixels are 0 to levels - 1.")
@@ -237,12 +220,12 @@ class Params(_Strict):
     """The whole of params.yaml over its preset."""
 
     preset: str = Field(description="Name of a file in presets/.")
-    protocol: Protocol = Field(
+    protocol: settings.Protocol = Field(
         "holdout", description="Images to select on: held-out training images, or the test images (paper)."
     )
     seeds: list[Seed] = Field(min_length=1, description="Seeds of the selected points.")
     grid_seed: Seed | None = Field(None, description="Seed of the grid; null is the first of `seeds`.")
-    experiments: dict[Experiment, dict[str, ExperimentParams]] = Field(
+    experiments: dict[settings.Experiment, dict[str, ExperimentParams]] = Field(
         description="fixed, learnable, log-linear and two-layer; in each, a section per data set."
     )
     evaluation: EvaluationParams = Field(EvaluationParams(), description="How selected runs are evaluated.")
@@ -251,11 +234,7 @@ class Params(_Strict):
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        """The data sets of the experiments by name.
-
-        Raises:
-            SettingsError: Own images are not there, cannot be read, or are none that a model can be trained on.
-        """
+        """The data sets of the experiments by name; raises ``SettingsError`` if own images make none."""
         names = {dataset for datasets in self.experiments.values() for dataset in datasets}
         return {name: source_in(name, self.data.sets) for name in sorted(names)}
 
@@ -263,7 +242,7 @@ class Params(_Strict):
         """Return the settings of one data set of own images as JSON for ``source_of``."""
         return json.dumps({"data": {"sets": {name: self.data.sets[name].model_dump(mode="json")}}}, sort_keys=True)
 
-    def for_method(self, experiment: Experiment, dataset: str, method: str) -> ExperimentParams:
+    def for_method(self, experiment: settings.Experiment, dataset: str, method: str) -> ExperimentParams:
         """Return an experiment's settings with the overrides of a method."""
         section = self.experiments[experiment][dataset]
         return with_overrides(section, method, f"experiments.{experiment}.{dataset}")
@@ -276,7 +255,7 @@ def source_in(name: str, sets: Mapping[str, OwnImagesParams]) -> Source:
     try:
         return own_source(name, sets[name].resolved(), RAW, PREPARED / name)
     except DataError as error:
-        raise SettingsError(str(error)) from None
+        raise settings.SettingsError(str(error)) from None
 
 
 def with_overrides(section: ExperimentParams, method: str, where: str) -> ExperimentParams:
@@ -285,9 +264,9 @@ def with_overrides(section: ExperimentParams, method: str, where: str) -> Experi
     if not override:
         return section
     if forbidden := sorted({"methods", "overrides", "network", "latent_dim", "holdout", "shared_axes"} & set(override)):
-        raise SettingsError(f"{where}.overrides.{method}: {forbidden} hold for all methods and cannot differ")
+        raise settings.SettingsError(f"{where}.overrides.{method}: {forbidden} hold for all methods and cannot differ")
     grid = override.get("grid")
     if isinstance(grid, Mapping) and (differing := sorted(set(section.shared_axes) & set(grid))):
-        raise SettingsError(f"{where}.overrides.{method}.grid: {differing} are shared_axes and cannot differ")
+        raise settings.SettingsError(f"{where}.overrides.{method}.grid: {differing} are shared_axes and cannot differ")
     merged = laid_over(section.model_dump(), override)
     return validated(ExperimentParams, merged, f"{where}.overrides.{method}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import accumulate, chain, count, groupby, pairwise, product
@@ -74,11 +74,6 @@ class Cell:
         return f"{self.group}/{self.method.name}"
 
     @property
-    def axes(self) -> tuple[str, ...]:
-        """Axes of its grid."""
-        return self.method.axes
-
-    @property
     def group(self) -> str:
         """``data set/experiment``, which all runs of a pack share."""
         return f"{self.dataset}/{self.experiment}"
@@ -96,12 +91,12 @@ class Training:
     count: int = 1
 
 
-class Plan:
-    """The runs, packs and selections that validated settings lead to, with their paths in a folder of results.
+def _combinations(grid: Mapping[str, Sequence[Any]], axes: Sequence[str]) -> list[Point]:
+    return [dict(zip(axes, values, strict=True)) for values in product(*(grid[axis] for axis in axes))]
 
-    Raises:
-        StoreError: The results are a file, or a link to nothing.
-    """
+
+class Plan:
+    """The runs, packs and selections that validated settings lead to, with their paths in a folder of results."""
 
     def __init__(self, params: Params, results: Path = Path("results")) -> None:
         if (results.exists() or results.is_symlink()) and not results.is_dir():
@@ -176,56 +171,50 @@ class Plan:
 
     def points(self, cell: Cell, selections: Selections) -> list[Point]:
         """Return the points of a cell's grid, which for an annealed cell depends on the selection of its baseline."""
-        grid = self._section(cell).grid
         fixed: Point = {}
         if cell.method.baseline is not None:
             baseline = Cell(cell.dataset, METHODS[cell.experiment][cell.method.baseline])
             chosen = self._selected(selections, baseline)["point"]
             fixed = {"learning_rate": chosen["learning_rate"]}
-        names = cell.axes
-        return [
-            fixed | dict(zip(names, values, strict=True))
-            for values in product(*(getattr(grid, name) for name in names))
-        ]
+        return [fixed | point for point in _combinations(vars(self._section(cell).grid), cell.method.axes)]
 
     def possible_runs(self, cell: Cell, round_: Round) -> list[list[RunSettings]]:
-        """Return the runs that a round may need of a cell, before anything is selected.
+        """Return, for each run that a round may need of a cell, the runs that it may be, depending on the selection.
 
-        There are fewer where every point of a cell diverges.
-
-        Returns:
-            For each run of the round, the runs that it may be, depending on the selection.
+        A round needs fewer where every point of a cell diverges.
         """
-        section = self._section(cell)
         # An annealed cell trains at one of the learning rates of its baseline.
-        axes = cell.axes if "learning_rate" in cell.axes else ("learning_rate", *cell.axes)
-        points = [dict(zip(axes, values, strict=True)) for values in product(*(getattr(section.grid, a) for a in axes))]
+        axes = list(dict.fromkeys(["learning_rate", *cell.method.axes]))
+        points = _combinations(vars(self._section(cell).grid), axes)
         if round_ == "seeds":
             return [[self.run(cell, point, seed) for point in points] for seed in self.params.seeds]
         by_point: dict[tuple[Any, ...], list[RunSettings]] = {}
         for point in points:
-            key = tuple(point[axis] for axis in cell.axes)
+            key = tuple(point[axis] for axis in cell.method.axes)
             by_point.setdefault(key, []).append(self.run(cell, point, self.grid_seed))
         return list(by_point.values())
+
+    def all_possible(self, rounds: Iterable[Round], cells: Container[Cell]) -> dict[str, RunSettings]:
+        """Return all ``possible_runs`` of some cells in some rounds, by name."""
+        return {
+            run.name: run
+            for round_ in rounds
+            for cell in self.cells_of(round_)
+            if cell in cells
+            for candidates in self.possible_runs(cell, round_)
+            for run in candidates
+        }
 
     def ids_of(self, names: Iterable[str]) -> dict[str, str]:
         """Return ids by name: those of the given names that a round may ask for."""
         asked = set(names)
         cells = {name.rpartition("/")[0] for name in asked}
-        return {
-            run.name: run.id
-            for cell in self._cells
-            if cell.name in cells
-            for round_ in ROUNDS
-            if cell in self.cells_of(round_, cell.group)
-            for candidates in self.possible_runs(cell, round_)
-            for run in candidates
-            if run.name in asked
-        }
+        possible = self.all_possible(ROUNDS, [cell for cell in self._cells if cell.name in cells])
+        return {name: run.id for name, run in possible.items() if name in asked}
 
     def first_run(self, cell: Cell) -> RunSettings:
         """Return the run of the first value of every axis; the steps of all runs of a cell take the same time."""
-        grid = dict(self._section(cell).grid)
+        grid = vars(self._section(cell).grid)
         return self.run(cell, {axis: values[0] for axis, values in grid.items()}, self.grid_seed)
 
     def run(self, cell: Cell, point: Point, seed: int) -> RunSettings:
@@ -302,11 +291,7 @@ class Plan:
         return list(runs.values())
 
     def packs(self, round_: Round, selections: Selections, group: str | None = None) -> list[PackSpec]:
-        """Return the packs of a round, of all groups or of one.
-
-        Raises:
-            SelectionMissingError: ``selections`` lacks what this round depends on.
-        """
+        """Return the packs of a round, of all groups or one; raises ``SelectionMissingError`` without a selection."""
         return [
             pack
             for name in (self.groups() if group is None else [group])
@@ -316,7 +301,8 @@ class Plan:
     def _packs_of(self, round_: Round, group: str, selections: Selections) -> list[PackSpec]:
         """Make the packs of a group's round once for all callers: a study may have thousands of runs."""
         cells = self.cells_of(round_, group)
-        chosen = {} if round_ == "baselines" else {name: selections.get(name) for name in self._names_in(group)}
+        names = [cell.name for cell in self._cells if cell.group == group] if round_ != "baselines" else []
+        chosen = {name: selections.get(name) for name in names}
         key = (round_, group, json.dumps(chosen, sort_keys=True))
         if key not in self._packs:
             parts = [self._runs_of(cell, round_, selections) for cell in cells]
@@ -332,9 +318,6 @@ class Plan:
                 for members in self._cut(runs, total)
             ]
         return self._packs[key]
-
-    def _names_in(self, group: str) -> list[str]:
-        return [cell.name for cell in self._cells if cell.group == group]
 
     def known_packs(self, round_: Round, group: str) -> list[PackSpec] | None:
         """Return the packs of a group's round; None while a selection that it depends on is missing."""
@@ -363,21 +346,18 @@ class Plan:
 
     def to_come(self, cell: Cell, round_: Round) -> Iterator[Training]:
         """Yield the runs that a round may need of a cell, before anything is selected, without making each of them."""
-        grid = {axis: list(dict.fromkeys(values)) for axis, values in self._section(cell).grid}
+        grid = {axis: list(dict.fromkeys(values)) for axis, values in vars(self._section(cell).grid).items()}
         first = {axis: values[0] for axis, values in grid.items()}
         # The time of a run depends on these axes alone.
-        axes = [axis for axis in ("annealing_rate", "cutoff_epoch") if axis in cell.axes]
-        runs = [
-            self.run(cell, first | dict(zip(axes, values, strict=True)), self.grid_seed)
-            for values in product(*(grid[axis] for axis in axes))
-        ]
+        axes = [axis for axis in ("annealing_rate", "cutoff_epoch") if axis in cell.method.axes]
+        runs = [self.run(cell, first | point, self.grid_seed) for point in _combinations(grid, axes)]
         if round_ == "seeds":
             again = self.params.seeds.count(self.grid_seed)
             for count, repeated in ((again, True), (len(self.params.seeds) - again, False)):
                 if count:
                     yield Training(round_, cell.name, runs, known=False, repeated=repeated, count=count)
         else:
-            count = math.prod(len(grid[axis]) for axis in cell.axes if axis not in axes)
+            count = math.prod(len(grid[axis]) for axis in cell.method.axes if axis not in axes)
             for run in runs:
                 yield Training(round_, cell.name, [run], known=False, repeated=False, count=count)
 
@@ -433,11 +413,7 @@ class Plan:
         return next(path for path in paths if not path.exists() or self._read(path, round_, group) is not None)
 
     def selected(self, round_: Round, group: str, selections: Selections) -> Selections:
-        """Read the selection of a group's grid round; ``selections`` are those of the rounds before.
-
-        Raises:
-            SelectionMissingError: It has not been made yet, or its file is damaged.
-        """
+        """Read a selection, given those before it; raises ``SelectionMissingError`` if it is missing or damaged."""
         path = self.selection_path(round_, group, selections)
         found = self._read(path, round_, group)
         if found is None:
@@ -445,11 +421,7 @@ class Plan:
         return found["cells"]
 
     def selections(self, upto: Round, group: str | None = None) -> dict[str, Mapping[str, Any]]:
-        """Read the selections that a round depends on, of all groups or of one.
-
-        Raises:
-            SelectionMissingError: One of them has not been made yet.
-        """
+        """Read the selections that a round depends on, of all groups or of one; raises as ``selected``."""
         found: dict[str, Mapping[str, Any]] = {}
         for name in self.groups() if group is None else [group]:
             for round_ in self.rounds_before(upto, name):
@@ -480,7 +452,7 @@ class Plan:
         try:
             selection: Selection = read_json(path)
             chosen = [(cell, selection["cells"][cell.name]) for cell in self.cells_of(round_, group)]
-            whole = all(each["status"] and {*cell.axes} <= each["point"].keys() for cell, each in chosen)
+            whole = all(each["status"] and {*cell.method.axes} <= each["point"].keys() for cell, each in chosen)
         except (StoreError, KeyError, TypeError, AttributeError):
             return None
         return selection if whole else None

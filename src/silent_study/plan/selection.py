@@ -15,7 +15,7 @@ from silent_study.store.runs import RunStore, StoredRun, StoreError
 
 
 @dataclass(frozen=True)
-class TriedPoint:
+class _Tried:
     """A grid point of a cell and its run."""
 
     cell: Cell
@@ -26,28 +26,21 @@ class TriedPoint:
 def check_selections(plan: Plan, runs: Mapping[str, StoredRun]) -> None:
     """Compare every selection of a plan with what its rule selects of the verified runs, by name.
 
-    A selection from runs some of which were trained again since is not compared: they may have rounded differently.
-
-    Raises:
-        StoreError: A selection differs, as after an edit by hand; the message names the cells and points.
+    Raises ``StoreError`` if one differs, as after an edit by hand. A selection from runs some of which were trained
+    again since is not compared: they may have rounded differently.
     """
     for group in plan.groups():
         found: dict[str, Mapping[str, Any]] = {}
         for round_ in plan.rounds_before("seeds", group):
             stated, expected = plan.selected(round_, group, found), _chosen(plan, runs, round_, group, found)
             members = [run for pack in plan.packs(round_, found, group) for run in pack.members]
-            if any(runs[run.name].identity["replaces"] for run in members):
-                found |= stated
-                continue
-            wrong = [cell for cell in expected if stated.get(cell) != expected[cell]]
-            if wrong or len(stated) != len(expected):
-                path = plan.selection_path(round_, group, found)
-                points = [
-                    f"{cell}: {stated.get(cell, {}).get('point')}, not {expected[cell]['point']}" for cell in wrong
-                ]
+            replaced = any(runs[run.name].identity["replaces"] for run in members)
+            if stated != expected and not replaced:
+                wrong = {name: cell["point"] for name, cell in expected.items() if stated.get(name) != cell}
+                points = [f"{name}: {stated.get(name, {}).get('point')}, not {point}" for name, point in wrong.items()]
                 raise StoreError(
-                    f"{path}: not what the runs of the grid lead to ({'; '.join(points) or 'other cells'}); delete it: "
-                    "the workflow makes it again"
+                    f"{plan.selection_path(round_, group, found)}: not what the runs of the grid lead to "
+                    f"({'; '.join(points) or 'other cells'}); delete it: the workflow makes it again"
                 )
             found |= stated
 
@@ -56,10 +49,8 @@ def select(plan: Plan, store: RunStore, round_: Round, group: str, selections: S
     """Select each cell's point of least final bits/dim in a group; ties go to the point that the settings list first.
 
     An axis that the group's methods share is selected first: the value under which the fewest methods diverge and,
-    among equals, the sum over the methods of each one's least bits/dim is least.
-
-    Returns:
-        The selection; a cell without a finished run has the status ``diverged`` and its first point.
+    among equals, the sum over the methods of each one's least bits/dim is least. A cell without a finished run has the
+    status ``diverged`` and its first point.
     """
     packs = plan.packs(round_, selections, group)
     runs = {run.name: run for members in verified_runs(store, packs, plan.manifest) for run in members}
@@ -71,7 +62,7 @@ def _chosen(
     plan: Plan, runs_by_name: Mapping[str, StoredRun], round_: Round, group: str, selections: Selections
 ) -> dict[str, Selected]:
     tried = [
-        TriedPoint(cell, point, runs_by_name[plan.run(cell, point, plan.grid_seed).name])
+        _Tried(cell, point, runs_by_name[plan.run(cell, point, plan.grid_seed).name])
         for cell in plan.cells_of(round_, group)
         for point in plan.points(cell, selections)
     ]
@@ -79,7 +70,7 @@ def _chosen(
     cells: dict[str, Selected] = {}
     for cell in plan.cells_of(round_, group):
         own = [each for each in tried if each.cell == cell]
-        allowed = [each for each in own if _agrees(each.point, shared)]
+        allowed = [each for each in own if all(each.point.get(axis, value) == value for axis, value in shared.items())]
         best = min(allowed, key=lambda each: each.run.final_bpd)
         runs = {each.run.name: each.run for each in own}
         cells[cell.name] = {
@@ -93,17 +84,13 @@ def _chosen(
     return cells
 
 
-def _agrees(point: Point, shared: Mapping[str, Any]) -> bool:
-    return all(point[axis] == value for axis, value in shared.items() if axis in point)
-
-
-def _select_shared(shared_axes: Iterable[str], tried: Sequence[TriedPoint]) -> dict[str, Any]:
+def _select_shared(shared_axes: Iterable[str], tried: Sequence[_Tried]) -> dict[str, Any]:
     """Return the selected value of each shared axis that some of the tried cells have."""
     shared = {}
     for axis in shared_axes:
         least: dict[Any, dict[str, float]] = {}
         for each in tried:
-            if axis in each.cell.axes:
+            if axis in each.cell.method.axes:
                 of_value = least.setdefault(each.point[axis], {})
                 of_value[each.cell.name] = min(each.run.final_bpd, of_value.get(each.cell.name, math.inf))
         cells = {cell for of_value in least.values() for cell in of_value}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from silent_study.jobs.pace import PACE, Pace
 from silent_study.plan.plan import ROUNDS, Plan, Training
 from silent_study.settings import RunSettings
+from silent_study.store.packs import Round
 from silent_study.store.stale import stale_message, stale_runs
 from silent_study.words import counted, duration
 
@@ -15,34 +16,37 @@ from silent_study.words import counted, duration
 def overview(plan: Plan) -> str:
     """Return runs and packs by round and cell, how many runs are done, and the time of each cell."""
     lines = [f"preset {plan.params.preset}, protocol {plan.params.protocol}, seeds {plan.params.seeds}"]
-    store, trainings, to_train = plan.store, list(plan.trainings()), False
+    store, trainings, to_train = plan.store, list(plan.trainings()), 0
+    to_come = at_most(trainings)
     for round_ in ROUNDS:
-        known = [each for each in trainings if each.round == round_ and each.known]
-        unknown = Counter[str]()
-        for each in trainings:
-            if each.round == round_ and not each.known:
-                unknown[each.cell] += each.count
-        if known or not unknown:
+        known = [each.candidates[0] for each in trainings if each.round == round_ and each.known]
+        waiting = [runs for (of, _), runs in to_come.items() if of == round_]
+        if known or not waiting:
             packs = sum(len(plan.known_packs(round_, group) or ()) for group in plan.groups())
-            done = sum(store.is_finished(each.candidates[0].name) for each in known)
-            lines.append(
-                f"{round_}: {counted(len(known), 'run')} in {counted(packs, 'pack')}{_how_far(done, len(known))}"
-            )
-            to_train = to_train or done < len(known)
-        of_cells = Counter((each.cell, each.candidates[0].epochs) for each in known)
-        lines += [
-            f"  {cell}: {counted(runs, 'run')} of {counted(epochs, 'epoch')}"
-            for (cell, epochs), runs in of_cells.items()
-        ]
-        if unknown:
-            runs_at_most = counted(unknown.total(), "more run" if known else "run")
-            cells = counted(len(unknown), "cell")
-            lines.append(f"{round_}: at most {runs_at_most} in {cells}, once the rounds before it are selected")
-            to_train = True
+            done = sum(store.is_finished(run.name) for run in known)
+            how_many = f"{counted(len(known), 'run')} in {counted(packs, 'pack')}"
+            lines.append(f"{round_}: {how_many}{_how_far(done, len(known))}")
+            to_train += len(known) - done
+        for (cell, epochs), runs in Counter((run.cell, run.epochs) for run in known).items():
+            lines.append(f"  {cell}: {counted(runs, 'run')} of {counted(epochs, 'epoch')}")
+        if waiting:
+            more = counted(sum(waiting), "more run" if known else "run")
+            cells = counted(len(waiting), "cell")
+            lines.append(f"{round_}: at most {more} in {cells}, once the rounds before it are selected")
+            to_train += sum(waiting)
     if not to_train:
         lines.append("nothing to train: every run is done")
     stale = stale_message(stale_runs(store, plan.all_known_packs()))
-    return "\n".join([*lines, *([stale] if stale else []), *_hours(plan, trainings, to_train)])
+    return "\n".join([*lines, *([stale] if stale else []), *_hours(plan, trainings, to_train > 0)])
+
+
+def at_most(trainings: Iterable[Training]) -> Counter[tuple[Round, str]]:
+    """Count the runs that wait for a selection, at most, by round and cell."""
+    counts = Counter[tuple[Round, str]]()
+    for each in trainings:
+        if not each.known:
+            counts[each.round, each.cell] += each.count
+    return counts
 
 
 def _how_far(done: int, runs: int) -> str:
@@ -54,7 +58,7 @@ def _how_far(done: int, runs: int) -> str:
 def _hours(plan: Plan, trainings: Iterable[Training], to_train: bool) -> Iterator[str]:
     """Yield upper bounds of each cell's work: the trainings that the store lacks, and their hours with evaluations."""
     pace = Pace.read(plan.results / PACE, plan.params.sources)
-    if pace is None:
+    if not pace.steps:
         if to_train:
             yield "how long: not known before this device is measured: silent-gradients pace"
         return

@@ -6,9 +6,10 @@ the runs of the report on disk. If the runs that a revision needs are not known,
 
 from __future__ import annotations
 
-import subprocess
+import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from silent_study.params import load
 from silent_study.plan.plan import Plan, SelectionMissingError
 from silent_study.settings import SettingsError
 from silent_study.store.manifests import naming_runs
-from silent_study.store.packs import Round
+from silent_study.store.provenance import git
 from silent_study.store.runs import RunStore, StoreError, read_json
 from silent_study.words import counted
 
@@ -40,12 +41,7 @@ class Revision:
 
 
 def kept_revisions(results: Path, keep: Sequence[str] = ()) -> list[Revision]:
-    """Return the working tree, HEAD and the revisions ``keep`` (in git's words), each with the runs that it needs.
-
-    Raises:
-        RevisionError: Git cannot read its checkout, a name is unknown, or the runs of a revision are not known.
-        SettingsError: The settings of the working tree are invalid.
-    """
+    """Return the working tree, HEAD and the revisions ``keep`` (in git's words), each with the runs that it needs."""
     present = RunStore(results / "store").names()
     revisions = [_working_tree(results, present)]
     if not in_git():
@@ -55,12 +51,12 @@ def kept_revisions(results: Path, keep: Sequence[str] = ()) -> list[Revision]:
     _git("rev-parse", "--git-dir")
     names_of: dict[str, list[str]] = {}
     for name in ("HEAD", *keep):
-        if commit := _commit(name):
-            names_of.setdefault(commit, []).append(name)
+        # Nothing where there is no such revision.
+        commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        if commit:
+            names_of.setdefault(commit.strip(), []).append(name)
         elif name in keep:  # before the first commit there is no HEAD
-            raise RevisionError(
-                f"--keep {name}: git has no such revision; `git log --all --oneline` lists those it has"
-            )
+            raise RevisionError(f"--keep {name}: git has no such revision; it lists those: git log --all --oneline")
     return revisions + [_committed(", ".join(names), commit, results, present) for commit, names in names_of.items()]
 
 
@@ -105,8 +101,7 @@ def _committed(name: str, commit: str, results: Path, present: Collection[str]) 
 def _planned(name: str, plan: Plan, present: Collection[str]) -> tuple[set[str], str]:
     """Return the runs of a plan, as far as its selections are made, and a note on those to come.
 
-    Raises:
-        RevisionError: A selection is missing, and runs that it may lead to are in the store.
+    Raises ``RevisionError`` if a selection is missing, and runs that it may lead to are in the store.
     """
     planned: set[str] = set()
     to_come = []
@@ -116,8 +111,8 @@ def _planned(name: str, plan: Plan, present: Collection[str]) -> tuple[set[str],
             try:
                 packs = plan.packs(round_, plan.selections(round_, group), group)
             except SelectionMissingError as error:
-                possible = _possible(plan, group, rounds[number:])
-                if at_risk := (possible - planned).intersection(present):
+                possible = plan.all_possible(rounds[number:], plan.cells_of("seeds", group))
+                if at_risk := (possible.keys() - planned).intersection(present):
                     raise RevisionError(
                         f"{name}: a selection of {group} is missing, and which of its {counted(len(at_risk), 'run')} "
                         f"in the store the {round_} round needs depends on it; at this revision: {error}"
@@ -128,33 +123,11 @@ def _planned(name: str, plan: Plan, present: Collection[str]) -> tuple[set[str],
     return planned, f"nothing is selected yet for its {', '.join(to_come)}" if to_come else ""
 
 
-def _possible(plan: Plan, group: str, rounds: Sequence[Round]) -> set[str]:
-    return {
-        run.name
-        for round_ in rounds
-        for cell in plan.cells_of(round_, group)
-        for candidates in plan.possible_runs(cell, round_)
-        for run in candidates
-    }
-
-
-def _commit(name: str) -> str:
-    """Return the commit of a revision, "" if there is none."""
-    return _run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").stdout.strip()
-
-
 def _git(*arguments: str) -> str:
-    done = _run_git(*arguments)
-    if done.returncode != 0:
-        raise RevisionError(f"git {arguments[0]} failed, so that HEAD is not known: {done.stderr.strip()}")
-    return done.stdout
-
-
-def _run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise RevisionError(f"git cannot be run, so that HEAD is not known: {error}") from error
+    printed = git(*arguments)
+    if printed is None:
+        raise RevisionError(f"git cannot read this checkout, so that HEAD is not known; try: git {' '.join(arguments)}")
+    return printed
 
 
 @dataclass(frozen=True)
@@ -169,12 +142,7 @@ class Pruning:
 
     @classmethod
     def of(cls, results: Path, keep: Sequence[str] = ()) -> Pruning:
-        """Compare the results with what the kept revisions need.
-
-        Raises:
-            StoreError: The runs of a revision are not known, or a manifest or a selection cannot be read.
-            SettingsError: The settings of the working tree are invalid.
-        """
+        """Compare the results with what the kept revisions need; raises ``StoreError`` where that is not known."""
         revisions = tuple(kept_revisions(results, keep))
         needed = {run for revision in revisions for run in revision.runs}
         store = RunStore(results / "store")
@@ -210,16 +178,17 @@ class Pruning:
         Manifests and selections go first: after a kill, none names a removed run, and the same command continues.
         """
         store = RunStore(self.results / "store")
+        store.remove_leftovers()
         for path in self.stale:
             path.unlink(missing_ok=True)
-            _remove_empty(path.parent, self.results / path.relative_to(self.results).parts[0])
+            _remove_if_empty(path.parent)
         removed, lines = {}, []
         for name, size in self.runs.items():
             if store.remove(name):
                 removed[name] = size
             else:
                 lines.append(f"{name}: left alone, another process is training it; stop that process and prune again")
-            _remove_empty(store.folder(name).parent, store.root)
+            _remove_if_empty(store.folder(name).parent)
         return "\n".join([*lines, f"removed: {_runs(removed)}"])
 
 
@@ -231,25 +200,22 @@ def lines_for_dvc(keep: Sequence[str] = ()) -> str:
     if not Path(LOCK).exists():
         return ""
     # `dvc repro` and not `dvc commit`, which would record an unfinished working tree as a finished one.
-    lines = [
-        "DVC's cache still has what it recorded of them. To record what is left and to free the cache:",
-        "  dvc repro",
-        f"  git commit --message 'Prune the run store' {LOCK}",
-        *(f"  git tag <name> {revision}  # dvc gc keeps what has a name" for revision in keep),
-        "  dvc gc --workspace --all-branches --all-tags --all-experiments",
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        (
+            "DVC's cache still has what it recorded of them. To record what is left and to free the cache:",
+            "  dvc repro",
+            f"  git commit --message 'Prune the run store' {LOCK}",
+            *(f"  git tag <name> {revision}  # dvc gc keeps what has a name" for revision in keep),
+            "  dvc gc --workspace --all-branches --all-tags --all-experiments",
+        )
+    )
 
 
 def _runs(sizes: Mapping[str, int]) -> str:
     return f"{counted(len(sizes), 'run')}, {decimal(sum(sizes.values()))}"
 
 
-def _remove_empty(folder: Path, top: Path) -> None:
-    """Remove a folder if it is empty, and then those above it, up to ``top``."""
-    while folder != top:
-        try:
-            folder.rmdir()
-        except OSError:  # not empty
-            return
-        folder = folder.parent
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a folder if it is empty, and then those above it that are."""
+    with suppress(OSError):
+        os.removedirs(folder)

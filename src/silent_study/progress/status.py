@@ -19,7 +19,7 @@ from typing import Any, Literal
 from silent_study.jobs.pace import PACE, Pace
 from silent_study.plan.plan import ROUNDS, Plan, SelectionMissingError, Training
 from silent_study.progress.logs import error_in, tail
-from silent_study.progress.overview import longest
+from silent_study.progress.overview import at_most, longest
 from silent_study.report.gathered import is_current, marker_of
 from silent_study.settings import RunSettings
 from silent_study.store.packs import PackSpec, Round
@@ -139,11 +139,7 @@ class Status:
 
 
 class StatusReader:
-    """Reads the state of a plan again and again; the results of a finished run are read once.
-
-    Args:
-        logs: Folder of the workflow's logs.
-    """
+    """Reads the state of a plan, with its logs, again and again; the results of a finished run are read once."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -166,17 +162,13 @@ class StatusReader:
                     jobs.append(
                         _job(plan, store, pack, [runs[member.name] for member in pack.members], self._logs, now)
                     )
-        to_come = Counter[tuple[Round, str]]()
-        for each in trainings:
-            if not each.known:
-                to_come[each.round, each.cell] += each.count
         return Status(
             preset=plan.params.preset,
             protocol=plan.params.protocol,
             jobs=tuple(jobs),
             runs=runs,
             failures=tuple(_failures(plan, jobs, self._logs)),
-            to_come=to_come,
+            to_come=at_most(trainings),
             spent_hours=sum(run.seconds for run in runs.values()) / 3600,
             left_hours=_left_hours(plan, trainings, runs),
             report=is_current(plan),
@@ -324,11 +316,10 @@ def _left_hours(plan: Plan, trainings: Iterable[Training], runs: Mapping[str, Ru
     per_epoch = {whole: spent[whole] / epochs[whole] for whole in spent if epochs[whole]}
 
     def training(run: RunSettings) -> float | None:
-        measured = None if pace is None else pace.training(run)
-        if run.cell not in per_epoch and measured is not None:
-            return measured
-        each = per_epoch.get(run.cell, per_epoch.get(run.cell.rpartition("/")[0]))
-        return None if each is None else each * run.epochs
+        if run.cell in per_epoch:
+            return per_epoch[run.cell] * run.epochs
+        measured, of_group = pace.training(run), per_epoch.get(run.cell.rpartition("/")[0])
+        return measured if measured is not None or of_group is None else of_group * run.epochs
 
     total = 0.0
     for each in trainings:

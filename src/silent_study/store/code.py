@@ -102,8 +102,7 @@ class _Modules(dict[str, _Module]):
         body = ast.parse((self.source / file).read_bytes(), file).body
         module = self[name] = _Module(file.as_posix(), {EFFECTS: []}, dict(_imported(body, self.files)))
         for statement in body:
-            names = _defined(statement)
-            if names:
+            if names := _defined(statement):
                 definition = self._definition(statement, module.imported)
                 for each in names:
                     module.definitions.setdefault(each, []).append(definition)
@@ -144,13 +143,11 @@ class _Modules(dict[str, _Module]):
 
     def registered(self, estimator: str) -> Iterator[str]:
         """Yield the class that registers an estimator under its name; nothing for one of another package."""
+        assigned = f"Assign(targets=[Name(id='name')],value=Constant(value={estimator!r}))"
         for module in self.files:
             if module.startswith(ESTIMATORS):
                 for name, definitions in self[module].definitions.items():
-                    if any(
-                        f"Assign(targets=[Name(id='name')],value=Constant(value={estimator!r}))" in each.text
-                        for each in definitions
-                    ):
+                    if any(assigned in each.text for each in definitions):
                         yield f"{module}:{name}"
 
     def code(self, *entries: str) -> Code:
@@ -176,10 +173,8 @@ def _imported(body: Iterable[ast.stmt], known: Container[str]) -> Iterator[tuple
         if isinstance(statement, ast.ImportFrom):
             for alias in statement.names:
                 whole = f"{statement.module}.{alias.name}"
-                yield (
-                    alias.asname or alias.name,
-                    (whole, "") if whole in known else (statement.module or "", alias.name),
-                )
+                meant = (whole, "") if whole in known else (statement.module or "", alias.name)
+                yield alias.asname or alias.name, meant
         elif isinstance(statement, ast.Import):
             for alias in statement.names:  # `import a.b` binds the package `a`; no name has the dots of the module
                 yield alias.asname or alias.name.partition(".")[0], (alias.name, "")

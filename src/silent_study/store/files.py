@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from glob import escape
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,9 +25,7 @@ from silent_study.store.locks import claimed
 def named_errors(path: Path, size: int | None = None) -> Iterator[None]:
     """Name ``path`` in every OSError of the block that names no file; for a full disk also how much room there is.
 
-    Args:
-        path: The file that the block works on.
-        size: Bytes to be written, if known.
+    ``size`` is the number of bytes to be written, if known.
     """
     try:
         yield
@@ -46,16 +44,13 @@ def atomic_file(path: Path, *, size: int | None = None, lasting: bool = True) ->
     """Open a file that replaces ``path`` when the block ends: readers see the old file or the new one, never a part.
 
     Missing parent folders are made. The new file keeps the mode of the one it replaces, or gets the usual one of the
-    process's umask. If the block raises, the old file is untouched and nothing is left beside it; what a killed process
-    left of the same file is removed.
+    process's umask. If the block raises, the old file is untouched and nothing is left beside it. What killed processes
+    left in the folder is removed at the first call for it. The ``name`` of the open file is its path until then.
 
     Args:
         path: The file.
         size: Bytes to be written, if known, for the error on a full disk.
         lasting: Flush the file to the disk, so that it outlives a power cut.
-
-    Yields:
-        The open file, whose ``name`` is its path until then.
 
     Raises:
         OSError: The folder cannot be written to, or the disk is full; it names ``path``.
@@ -63,7 +58,7 @@ def atomic_file(path: Path, *, size: int | None = None, lasting: bool = True) ->
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    remove_leftovers(path.parent, path.name)
+    _remove_leftovers_once(path.parent.absolute())
     with named_errors(path, size), _locked_beside(path) as temporary:
         try:
             # By name, not by descriptor: a caller may read the file back before it is renamed.
@@ -96,20 +91,19 @@ def _locked_beside(path: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left of files that they were writing with ``atomic_file``.
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left in a folder, which may be missing, of writes with ``atomic_file``.
 
     The file of a living process stays: it is locked. So does one of another user, or on a disk without file locks.
-
-    Args:
-        folder: The folder, which may be missing.
-        name: Name of the file that was to be written; by default, any.
     """
-    known = "*" if name == "*" else escape(name[:100])
-    for path in folder.glob(f".{known}.{'?' * 8}.tmp"):
+    for path in folder.glob(f".*.{'?' * 8}.tmp"):
         with suppress(OSError), claimed(path) as dead:
             if dead:
                 path.unlink(missing_ok=True)
+
+
+# Listing a folder of thousands of files at each of their writes would take longer than the writes.
+_remove_leftovers_once = cache(remove_leftovers)
 
 
 def write_bytes_atomically(path: Path, data: bytes, *, lasting: bool = True) -> None:
@@ -131,11 +125,7 @@ def append_text(path: Path, text: str) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 (64 hexadecimal digits) of a file's content, read in pieces.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """Return the SHA-256 (64 hexadecimal digits) of a file's content, which is read in pieces."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -179,9 +169,7 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    # A rename survives a power cut only once its folder is on disk; Windows has no folder descriptors to sync.
-    if os.name == "nt":
-        return
+    # A rename survives a power cut only once its folder is on disk.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

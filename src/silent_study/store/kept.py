@@ -16,16 +16,8 @@ KEPT = "kept"
 def kept(path: Path, made_from: object, compute: Callable[[], bytes]) -> bytes:
     """Return the content of a kept file; compute and keep it if it is missing, damaged or made from something else.
 
-    The file's name carries digests of what it is made from and of its content. Files of the same path that were made
-    from something else are removed.
-
-    Args:
-        path: The file, without the digests.
-        made_from: JSON-ready data that decide the content.
-        compute: Returns the content.
-
-    Raises:
-        OSError: The folder cannot be written to, or the disk is full.
+    The name of the file is ``path`` with digests of what it is made from, JSON-ready data, and of its content. Files of
+    the same path that were made from something else are removed.
     """
     source = digest(made_from)[:12]
     found = list(path.parent.glob(f"{path.stem}-{'?' * 12}-{'?' * 12}{path.suffix}"))

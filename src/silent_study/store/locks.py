@@ -47,13 +47,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def locked(path: Path, notice: str) -> Iterator[None]:
-    """Hold a file's lock inside the block; prints ``notice`` to standard error before a wait for the present holder.
-
-    The file is made if missing, its folder is not.
-
-    Raises:
-        OSError: See ``try_lock``.
-    """
+    """Hold a file's lock, as ``try_lock``, inside the block; print ``notice`` to standard error before any wait."""
     descriptor = _open(path)
     try:
         if not _flock(descriptor, path, fcntl.LOCK_EX | fcntl.LOCK_NB):

@@ -47,11 +47,7 @@ def manifest(spec: PackSpec, runs: Sequence[StoredRun]) -> Manifest:
 
 
 def naming_runs(results: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the path of every manifest and every selection below the results, with the names of the runs in it.
-
-    Raises:
-        StoreError: One of them cannot be read.
-    """
+    """Yield every manifest and selection of results, and its runs' names; raises ``StoreError`` if one is damaged."""
     kinds: dict[str, Callable[[Any], list[str]]] = {
         "packs": lambda found: [member["name"] for member in found["members"]],
         "selections": lambda found: [chosen["run"] for chosen in found["cells"].values()],
@@ -138,7 +134,7 @@ def _verified(store: RunStore, settings: RunSettings, result: str, evaluation: s
 
 def is_usable(spec: PackSpec, run: StoredRun) -> bool:
     """Return True if a pack needs no new training of a run: selected runs need their weights, unless they diverged."""
-    return spec.round != "seeds" or run.has_weights or run.diverged
+    return spec.round != "seeds" or run.is_whole
 
 
 def seems_done(store: RunStore, spec: PackSpec) -> bool:
@@ -170,11 +166,10 @@ def manifest_if_done(store: RunStore, spec: PackSpec) -> Manifest | None:
         return None
     try:
         runs = [store.verified(settings.name, settings.id) for settings in spec.members]
-        if not all(is_usable(spec, run) for run in runs):
-            return None
-        if spec.evaluation is not None and not all(kept_evaluation(run, spec.evaluation) for run in runs):
-            return None
+        evaluated = spec.evaluation is None or all(kept_evaluation(run, spec.evaluation) for run in runs)
     except StoreError:  # the training that follows prints what is wrong
+        return None
+    if not (evaluated and all(is_usable(spec, run) for run in runs)):
         return None
     for number, run in enumerate(runs, 1):
         print_outcome(number, len(runs), "already trained", run)
@@ -184,8 +179,7 @@ def manifest_if_done(store: RunStore, spec: PackSpec) -> Manifest | None:
 def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> Evaluation | None:
     """Return the stored evaluation of a run if it has these settings, is of this result and has its reconstructions.
 
-    Raises:
-        StoreError: The file is not as it was written.
+    Raises ``StoreError`` if the file is not as it was written.
     """
     path = run.folder / EVALUATION
     if not path.exists():
@@ -200,11 +194,7 @@ def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> Evaluatio
 
 
 def check_evaluation(run: StoredRun) -> None:
-    """Verify the evaluation of a run, if it has one.
-
-    Raises:
-        StoreError: A file of it is not as it was written.
-    """
+    """Verify the evaluation of a run, if it has one; raises ``StoreError`` if a file of it is not as it was written."""
     path = run.folder / EVALUATION
     if path.exists():
         found = read_evaluation(run.folder)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from silent_study.store.code import SOURCE
 from silent_study.store.documents import Provenance, Source
 from silent_study.store.runs import read_json
 
@@ -18,19 +19,14 @@ if TYPE_CHECKING:
 TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 """Environment variable with which NVIDIA's libraries use TF32, or not, whatever torch asks them for."""
 
-SOURCE = Path(__file__).resolve().parents[2]
 REVISION = "revision.json"
 """Name of a file beside the packages that tells their revision outside a checkout."""
 
 
 def provenance(started: datetime, seconds: float, images: int, device: torch.device) -> Provenance:
-    """Return the provenance of a training that ends now, in this process.
+    """Return the provenance of a training that ends now, in this process, which ``started`` it.
 
-    Args:
-        started: Time at which the process began the training.
-        seconds: Seconds of training, over all processes.
-        images: Images trained on in that time.
-        device: Device that trained.
+    The training has read ``images`` in the ``seconds`` of all processes.
     """
     import numpy as np
     import torch
@@ -66,12 +62,10 @@ def hardware_of(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def source_revision(source: Path = SOURCE) -> Source:

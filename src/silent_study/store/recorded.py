@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from silent_study.store.locks import claimed
 from silent_study.store.manifests import check_evaluation
 from silent_study.store.provenance import git
-from silent_study.store.runs import RECORD, UNFINISHED, RunStore, StoreError
+from silent_study.store.runs import RECORD, RunStore, StoreError
 from silent_study.store.stale import is_evaluated_now, is_trained_now, remove_evaluation
 from silent_study.words import counted
 
@@ -21,11 +19,8 @@ LOCK = "dvc.lock"
 def take_recorded(store: RunStore, wanted: Callable[[Iterable[str]], Mapping[str, str]]) -> None:
     """Copy runs that the store lacks from DVC's cache or remote, as far as a branch, a tag or HEAD recorded them.
 
-    Does nothing where the working folder is no repository of DVC's.
-
-    Args:
-        store: Store below the working folder.
-        wanted: Returns ids by name: those of the given names that are asked for.
+    Does nothing where the working folder, which the store lies below, is no repository of DVC's. ``wanted`` returns ids
+    by name: those of the given names that are asked for.
     """
     for revision, commit in _recording_revisions(store.root).items():
         try:
@@ -96,12 +91,12 @@ def take_run(store: RunStore, name: str, run_id: str, copy: Callable[[Path], Non
     An evaluation by other source code is left out. A run of the same result that is there already is replaced.
 
     Raises:
-        StoreError: The run is altered or another one, other source code trained it, the store has another result of it,
-            or a process is training it here.
+        StoreError: The run is not that one as it was sealed by the present code, or this store is training it, or has
+            another result of it.
     """
     final = store.folder(name)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with taking(store, name) as folder:
+    with store.aside(name) as folder:
         taken = RunStore(folder)
         taken.folder(name).mkdir(parents=True)
         copy(taken.folder(name))
@@ -117,25 +112,3 @@ def take_run(store: RunStore, name: str, run_id: str, copy: Callable[[Path], Non
             shutil.rmtree(final)
         run.folder.rename(final)
         shutil.rmtree(store.working_folder(name), ignore_errors=True)
-
-
-@contextmanager
-def taking(store: RunStore, name: str) -> Iterator[Path]:
-    """Hold the lock of a run inside the block and yield a new folder in the store, which is removed at the end.
-
-    What a killed process left of the run's folder is removed before.
-
-    Raises:
-        StoreError: Another process holds the lock.
-    """
-    lock = store.lock_file(name)
-    with claimed(lock) as free:
-        if not free:
-            raise StoreError(f"{name}: another process is training it")
-        folder = store.root / f".taken-{lock.name}{UNFINISHED}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)

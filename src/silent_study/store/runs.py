@@ -7,9 +7,8 @@ import json
 import math
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property, lru_cache
@@ -57,11 +56,7 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        StoreError: The file is missing or is not JSON.
-    """
+    """Read a JSON file; raises ``StoreError`` if the file is missing or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -69,11 +64,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_as(path: Path, of: Callable[[Any], T], otherwise: str, remedy: str) -> T:
-    """Return what ``of`` makes of a JSON file's content.
-
-    Raises:
-        StoreError: The file is missing, is not JSON or is ``otherwise``; the message ends with the remedy.
-    """
+    """Return what ``of`` makes of a JSON file; raises ``StoreError`` with the remedy if it cannot be read."""
     try:
         return of(read_json(path))
     except StoreError as error:
@@ -147,6 +138,11 @@ class StoredRun:
     def has_weights(self) -> bool:
         """True if the run keeps its final weights (grid points keep metrics alone)."""
         return WEIGHTS in self.identity["files"]
+
+    @property
+    def is_whole(self) -> bool:
+        """True if a selected run needs no new training: it has its weights, or diverged."""
+        return self.has_weights or self.diverged
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -237,9 +233,9 @@ class RunStore:
         return self.root / f"{name}{UNFINISHED}"
 
     def names(self) -> list[str]:
-        """Return the names of all runs with a folder, finished or not, and of the remains of interrupted removals."""
+        """Return the names of all runs with a folder, finished or not."""
         found = set()
-        for cell in self.root.glob("*/*/*"):
+        for cell in self.root.glob("[!.]*/*/*"):
             if cell.is_dir():
                 below = cell.relative_to(self.root).as_posix()
                 with os.scandir(cell) as entries:
@@ -258,11 +254,7 @@ class RunStore:
             return None
 
     def code_of(self, name: str) -> Code | None:
-        """Return the code of which a run is that is finished or has a checkpoint; None if there is no such run.
-
-        Raises:
-            StoreError: The code is not recorded, or the file is damaged.
-        """
+        """Return the code of a run that is finished or has a checkpoint, else None; raises ``StoreError`` if lost."""
         if self.is_finished(name):
             return read_unchanged(Path(f"{self.root}/{name}/{CODE}"))
         return read_unchanged(self.working_folder(name) / CODE) if self.has_checkpoint(name) else None
@@ -272,11 +264,7 @@ class RunStore:
         return any((self.working_folder(name) / file).exists() for file in CHECKPOINTS)
 
     def accepted(self) -> list[Acceptance]:
-        """Return the source codes that were accepted as equal.
-
-        Raises:
-            StoreError: The file is damaged.
-        """
+        """Return the source codes that were accepted as equal; raises ``StoreError`` if the file is damaged."""
         path = self.root / ACCEPTED
         if not path.exists():
             return []
@@ -299,27 +287,51 @@ class RunStore:
     def size(self, name: str) -> int:
         """Return the bytes of a run's files, finished or not."""
         size = 0
-        for folder in (self.folder(name), self.working_folder(name)):
-            for parent, _, files in os.walk(folder):
-                for file in files:
-                    with suppress(FileNotFoundError):  # a training replaces its files
-                        size += Path(parent, file).lstat().st_size
+        for file in (*self.folder(name).glob("*"), *self.working_folder(name).glob("*")):
+            with suppress(FileNotFoundError):  # a training replaces its files
+                size += file.lstat().st_size
         return size
 
     def remove(self, name: str) -> bool:
         """Remove a run, finished or not; if another process is writing it, return False and leave it alone."""
-        with claimed(self.lock_file(name)) as free:
-            for folder in (self.folder(name), self.working_folder(name)) if free else ():
-                if folder.exists():
-                    _remove_at_once(folder)
-        return free
+        try:
+            with self.aside(name) as aside:
+                # Renamed first: a part of a run must neither pass for a run nor be resumed.
+                for folder in (self.folder(name), self.working_folder(name)):
+                    if folder.exists():
+                        folder.rename(aside / folder.name)
+        except StoreError:
+            return False
+        return True
+
+    @contextmanager
+    def aside(self, name: str) -> Iterator[Path]:
+        """Hold the lock of a run inside the block and yield a new folder on its disk, which is removed at the end.
+
+        Raises ``StoreError`` if another process holds the lock.
+        """
+        lock = self._lock_file(name)
+        with claimed(lock) as free:
+            if not free:
+                raise StoreError(f"{name}: another process is training it")
+            folder = lock.with_suffix(UNFINISHED)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder)
+
+    def remove_leftovers(self) -> None:
+        """Remove the folders of ``aside`` that killed processes left; that of a living process stays."""
+        for folder in self.root.glob(f".locks/*{UNFINISHED}"):
+            with claimed(folder.with_suffix("")) as dead:
+                if dead:
+                    shutil.rmtree(folder)
 
     def locked(self, name: str) -> AbstractContextManager[None]:
-        """Hold the lock of a run or a pack inside the block; print a line before a wait for another process.
-
-        The kernel releases the lock when its holder ends.
-        """
-        return locked(self.lock_file(name), f"{name}: another process is training it; waiting for it")
+        """Hold the lock of a run or a pack inside the block; print a line before a wait for another process."""
+        return locked(self._lock_file(name), f"{name}: another process is training it; waiting for it")
 
     def is_locked(self, name: str) -> bool:
         """Return True while a process holds the lock of this name; see ``locks.is_locked``."""
@@ -328,33 +340,22 @@ class RunStore:
     def _lock_path(self, name: str) -> Path:
         return self.root / ".locks" / hashlib.sha256(name.encode()).hexdigest()[:24]
 
-    def lock_file(self, name: str) -> Path:
-        """Return the path of a lock, in a folder that exists."""
+    def _lock_file(self, name: str) -> Path:
         path = self._lock_path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def unverified(self, name: str) -> StoredRun:
-        """Return a finished run; only its record is read.
-
-        Raises:
-            StoreError: The run is missing or its record is damaged.
-        """
+        """Return a finished run, of which its record alone is read; raises ``StoreError`` if there is none."""
         folder = self.folder(name)
         if not (folder / RECORD).exists():
             raise StoreError(f"{name}: no finished run in {folder}")
         return StoredRun(name, folder, _read_record(folder / RECORD))
 
     def verified(self, name: str, run_id: str, since: int = 0) -> StoredRun:
-        """Return a finished run, every file of which is as it was sealed.
+        """Return a finished run of an id, every file of which is as it was sealed; raises ``StoreError`` otherwise.
 
-        Args:
-            name: Name of the run.
-            run_id: The id that it should have.
-            since: Time (ns) at which the run was whole; no file that was not touched afterwards is read but its record.
-
-        Raises:
-            StoreError: The run is missing or is another one than ``run_id``, or one of its files is altered or missing.
+        ``since`` is the time (ns) at which the run was whole; of files not touched since, its record alone is read.
         """
         run = self.unverified(name)
         folder, identity = run.folder, run.identity
@@ -384,10 +385,7 @@ class RunStore:
     def seal(self, settings: RunSettings, replaces: StoredRun | None = None) -> StoredRun:
         """Finish a run: record the digests of the files in its working folder and rename that folder.
 
-        Args:
-            settings: The run; its working folder holds settings, curve, result, provenance and, unless it diverged,
-                weights.
-            replaces: The earlier run of the same id that this one replaces.
+        ``replaces`` is the earlier run of the same id that this one replaces.
         """
         working, name = self.working_folder(settings.name), settings.name
         for leftover in working.glob(".*"):  # of a write that a kill cut short
@@ -419,11 +417,7 @@ class RunStore:
 
 
 def open_run(folder: Path) -> tuple[StoredRun, RunSettings]:
-    """Return the verified run in a folder of a store, and its settings.
-
-    Raises:
-        StoreError: The folder is not that of a finished run, or a file was altered.
-    """
+    """Return the verified run in a folder of a store, and its settings; raises ``StoreError`` if there is none."""
     if not folder.exists():
         raise StoreError(f"{folder}: there is no such folder; to list the runs: ls -d results/store/*/*/*/*")
     if not (folder / SETTINGS).is_file():
@@ -442,12 +436,6 @@ def without_weights(run: StoredRun) -> StoreError:
     here = [folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder for folder in kept]
     named = f"; of this cell: {here[0]}" if here else ""
     return StoreError(f"{run.folder}: keeps no weights; selected runs do, and the best of each cell of a grid{named}")
-
-
-def _remove_at_once(folder: Path) -> None:
-    # A part of a run must neither pass for a run nor be resumed: the new name is that of an unfinished run of no plan.
-    removed = tempfile.mkdtemp(dir=folder.parent, prefix="removed-", suffix=UNFINISHED)
-    shutil.rmtree(folder.rename(removed))
 
 
 def _identity(name: str, run_id: str, files: dict[str, str], replaces: list[str]) -> Identity:

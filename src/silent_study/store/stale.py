@@ -40,8 +40,7 @@ class Stale:
 def stale_runs(store: RunStore, packs: Sequence[PackSpec]) -> list[Stale]:
     """Compare the code of the members of packs that are in a store with the present code."""
     stale, equal = list[Stale](), dict[str, set[str]]()
-    # Most runs of a plan may be to come: the folders are listed at once.
-    stored = set(store.names())
+    stored = set(store.names())  # listed at once, since most runs of a plan may be to come
     members = {run.name: run for pack in packs for run in pack.members if run.name in stored}
     evaluated = {run.name for pack in packs if pack.evaluation is not None for run in pack.members}
     for name, run in members.items():
@@ -86,8 +85,7 @@ def stale_message(stale: Sequence[Stale]) -> str:
     if not stale:
         return ""
     # Whatever trained a run otherwise also evaluated it otherwise.
-    part_of = {each.run: each.part for each in sorted(stale, key=lambda each: each.part)}
-    parts = Counter(part_of.values())
+    parts = Counter({each.run: each.part for each in sorted(stale, key=lambda each: each.part)}.values())
     what = " and ".join(f"{counted(runs, 'run')} {part}" for part, runs in sorted(parts.items(), reverse=True))
     files = sorted(set().union(*(each.changed for each in stale if each.found is not UNRECORDED)))
     more = [f"{len(files) - SHOWN_FILES} more"] if len(files) > SHOWN_FILES else []
@@ -100,17 +98,14 @@ def stale_message(stale: Sequence[Stale]) -> str:
 
 
 def check_code(store: RunStore, packs: Sequence[PackSpec]) -> None:
-    """Compare as ``stale_runs`` does.
-
-    Raises:
-        StoreError: Other source code trained or evaluated one of the runs.
-    """
+    """Raise ``StoreError`` if other source code than the present one trained or evaluated a member of the packs."""
     if stale := stale_runs(store, packs):
         raise StoreError(stale_message(stale))
 
 
 def accept(store: RunStore, stale: Iterable[Stale], reason: str) -> None:
     """Record that the codes of stale runs compute the same numbers as the present ones."""
+    store.remove_leftovers()
     for codes in sorted({(each.found["digest"], each.present["digest"]) for each in stale}):
         store.accept(codes, reason)
 
@@ -122,14 +117,12 @@ def remove_evaluation(folder: Path) -> None:
 
 
 def remove(results: Path, stale: Sequence[Stale]) -> list[str]:
-    """Remove stale trainings and evaluations, so that the workflow makes them again.
+    """Remove stale trainings and evaluations, so that the workflow makes them again; return the runs in training.
 
     Manifests of packs and selections that name the runs go first: after a kill, the same call continues.
-
-    Returns:
-        The names of runs that were left alone because a process is training them.
     """
     store, runs = RunStore(results / "store"), {each.run for each in stale}
+    store.remove_leftovers()
     for path, named in list(naming_runs(results)):
         if not runs.isdisjoint(named):
             path.unlink(missing_ok=True)

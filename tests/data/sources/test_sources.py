@@ -106,16 +106,6 @@ def test_a_gzip_file_that_cannot_be_unpacked_is_named(tmp_path):
         list(form.read(tmp_path, "test"))
 
 
-def test_a_full_disk_is_not_taken_for_a_damaged_gzip_file(tmp_path, monkeypatch):
-    form = source_named("mnist").forms[0]
-    path = tmp_path / form.files[1].path
-    path.parent.mkdir(parents=True)
-    path.write_bytes(gzip.compress(b"0" * 100))
-    monkeypatch.setattr("silent_study.store.files._umask", lambda: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
-    with pytest.raises(OSError, match="No space left on device"):
-        list(form.read(tmp_path, "test"))
-
-
 def test_mnist_may_be_packed_in_part(tmp_path, monkeypatch):
     """Each of the four layouts is obtained from a mirror; the files are made here, and so are their digests."""
     monkeypatch.setattr("silent_study.data.raw.verify", lambda *_: None)

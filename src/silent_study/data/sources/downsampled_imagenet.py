@@ -70,30 +70,20 @@ _OLD_CORE, _CORE = "numpy.core.", "numpy._core."
 class _ArraysOnly(pickle.Unpickler):
     """Unpickler of numbers, texts, containers and numpy arrays alone: nothing else can run code."""
 
-    _ALLOWED = frozenset(
-        {
-            ("numpy", "dtype"),
-            ("numpy", "ndarray"),
-            (f"{_CORE}multiarray", "_reconstruct"),
-            (f"{_CORE}multiarray", "scalar"),
-            (f"{_CORE}numeric", "_frombuffer"),
-            ("_codecs", "encode"),
-        }
+    _ALLOWED = (
+        *("numpy.dtype", "numpy.ndarray", "_codecs.encode"),
+        *(f"{_CORE}{name}" for name in ("multiarray._reconstruct", "multiarray.scalar", "numeric._frombuffer")),
     )
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace(_OLD_CORE, _CORE, 1)
-        if (module, name) not in self._ALLOWED:
+        if f"{module}.{name}" not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it needs {module}.{name}, which no array needs")
         return super().find_class(module, name)
 
 
 def unpickle_batch(path: Path) -> Images:
-    """Read a pickled batch, uint8 ``[n, 3, 32, 32]``, allowing arrays alone.
-
-    Raises:
-        DataError: It is no pickle, needs more than arrays, or holds no batch.
-    """
+    """Read a pickled batch, uint8 ``[n, 3, 32, 32]``; raises ``DataError`` if it is none or needs more than arrays."""
     with path.open("rb") as file:
         try:
             # The encoding of texts in Python 2's pickles; bytes and arrays are unaffected.
@@ -104,11 +94,7 @@ def unpickle_batch(path: Path) -> Images:
 
 
 def read_npz_batch(content: bytes, path: Path) -> Images:
-    """Read the content of an npz batch, uint8 ``[n, 3, 32, 32]``; ``path`` names it in messages.
-
-    Raises:
-        DataError: It is no npz, or holds no batch.
-    """
+    """Read the content of an npz batch, uint8 ``[n, 3, 32, 32]``; raises ``DataError`` with ``path`` if it is none."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             data = arrays["data"] if "data" in arrays.files else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -15,12 +14,8 @@ from silent_study.data.errors import DataError
 from silent_study.data.prepared import Images
 from silent_study.data.raw import Form, RawFile, Split
 from silent_study.data.source import Source
-from silent_study.store.files import write_bytes_atomically
 
-_PUBLISHERS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist",
-    "https://storage.googleapis.com/cvdf-datasets/mnist",
-)
+_PUBLISHERS = ("https://ossci-datasets.s3.amazonaws.com/mnist", "https://storage.googleapis.com/cvdf-datasets/mnist")
 _NAMES: dict[Split, str] = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 _PACKED: dict[Split, str] = {
     "train": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -35,27 +30,13 @@ _FOLDER = "MNIST/raw"
 
 
 def _read(packed: Mapping[Split, bool], root: Path, split: Split) -> Iterator[Images]:
-    plain = root / _FOLDER / _NAMES[split]
-    if not packed[split]:
-        yield _idx(plain)
-        return
-    path = plain.with_name(f"{plain.name}.gz")
-    with tempfile.TemporaryDirectory() as folder:
-        unpacked = Path(folder) / _NAMES[split]
-        try:
-            content = gzip.decompress(path.read_bytes())
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{path}: expected a gzip file that can be unpacked, but {error}") from error
-        write_bytes_atomically(unpacked, content, lasting=False)
-        yield _idx(unpacked)
-
-
-def _idx(path: Path) -> Images:
-    # Training must run where torchvision is not installed; only the preparation needs it.
-    from torchvision.datasets.mnist import read_image_file
-
-    images: Images = read_image_file(str(path)).numpy()
-    return images[:, np.newaxis]
+    path = root / _FOLDER / (f"{_NAMES[split]}.gz" if packed[split] else _NAMES[split])
+    try:
+        content = gzip.decompress(path.read_bytes()) if packed[split] else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: expected a gzip file that can be unpacked, but {error}") from error
+    # A magic number and three sizes of four bytes come before the pixels.
+    yield np.frombuffer(content, np.uint8, offset=16).reshape(-1, 1, 28, 28)
 
 
 def _form(train: bool, test: bool) -> Form:

@@ -91,16 +91,10 @@ class _Opened:
     account: str  # files that are read and files that are skipped, in words
 
     def image(self, split: Split, name: str) -> Images:
-        """Return an image, uint8 ``[C, H, W]``.
-
-        Raises:
-            _ImageError: It cannot be read, or its shape or a level is not the data set's.
-        """
-        image = self.read(split, name)
-        if self.levels < 256 and (highest := int(image.max())) >= self.levels:
-            raise _ImageError(
-                self.where(split, name), f"level {highest}, but levels: {self.levels} has 0 to {self.levels - 1}"
-            )
+        """Return an image, uint8 ``[C, H, W]``; raises ``_ImageError`` if it cannot be read or does not fit."""
+        image, levels = self.read(split, name), self.levels
+        if levels < 256 and (highest := int(image.max())) >= levels:
+            raise _ImageError(self.where(split, name), f"level {highest}, but levels: {levels} has 0 to {levels - 1}")
         return image
 
     def pieces(self, split: Split) -> Iterator[Images]:
@@ -164,14 +158,13 @@ def _source(name: str, own: OwnImages, seen: _Seen) -> Source:
     kind = "file" if path.suffix.lower() in _ARRAYS else "folder"
     fraction = DEFAULT_TEST if own.test is None else own.test
     split = "with a test set of its own" if seen.own_split else f"of which {fraction:g} are the test set"
-    made = [f"cropped and resized to {own.size[0]}x{own.size[1]}"] if own.size else []
+    made = [f"own images of the {kind} {path.name}", split, f"in an order drawn with seed {own.seed}"]
+    made += [f"cropped and resized to {own.size[0]}x{own.size[1]}"] if own.size else []
     made += [f"converted to {_KINDS[own.channels]}"] if own.channels else []
     return Source(
         name=name,
         title=own.title or name,
-        version=", ".join(
-            [f"own images of the {kind} {path.name}", split, f"in an order drawn with seed {own.seed}", *made]
-        ),
+        version=", ".join(made),
         levels=own.levels,
         shape=seen.shape,
         train=seen.train,
@@ -186,10 +179,11 @@ def _source(name: str, own: OwnImages, seen: _Seen) -> Source:
 
 
 def _seen(name: str, own: OwnImages, raw: Path, prepared: Path) -> _Seen:
-    path = _place(own)
-    if path is None:
+    try:
+        path = _place(own)
+    except DataError:
         if (seen := _as_prepared(name, own, prepared)) is None:
-            raise _absent(own)
+            raise
         return seen
     record = raw / f"{name}-{digest(asdict(own))[:12]}.json"
     fingerprint = _fingerprint(own, path)
@@ -206,17 +200,15 @@ def _seen(name: str, own: OwnImages, raw: Path, prepared: Path) -> _Seen:
     return seen
 
 
-def _place(own: OwnImages) -> Path | None:
-    """Return the folder or file; None if it does not exist."""
+def _place(own: OwnImages) -> Path:
+    """Return the folder or file; raises ``DataError`` if it does not exist."""
     try:
         path = Path(own.path).expanduser()
-        return path if path.exists() else None
+        if path.exists():
+            return path
     except (OSError, RuntimeError) as error:  # a name that is too long, a user who has no home
         raise DataError(f"path {own.path!r}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-
-
-def _absent(own: OwnImages) -> DataError:
-    return DataError(f"path {own.path!r}: there is no such folder or file")
+    raise DataError(f"path {own.path!r}: there is no such folder or file")
 
 
 def _as_prepared(name: str, own: OwnImages, prepared: Path) -> _Seen | None:
@@ -298,8 +290,6 @@ def _read_all(name: str, own: OwnImages) -> _Seen:
 
 def _open(own: OwnImages) -> _Opened:
     path = _place(own)
-    if path is None:
-        raise _absent(own)
     if path.is_dir():
         return _open_folder(path, own)
     if path.suffix.lower() not in _ARRAYS or not path.is_file():
@@ -329,10 +319,8 @@ def _split(parts: Mapping[str, Sequence[str]], own: OwnImages) -> dict[Split, Se
     else:
         train, test = names, list(parts["test"])
     if len(train) < 2 or len(test) < 1:
-        raise DataError(
-            f"{len(train) + len(test)} images, {len(train)} of them to train on and {len(test)} to test on: at least 2 "
-            "and 1 are needed, one of the former to select"
-        )
+        found = f"{len(train) + len(test)} images, {len(train)} of them to train on and {len(test)} to test on"
+        raise DataError(f"{found}: at least 2 and 1 are needed, one of the former to select")
     return {"train": train, "test": test}
 
 
@@ -391,31 +379,21 @@ def _open_folder(folder: Path, own: OwnImages) -> _Opened:
     def read(_split: Split, name: str) -> Images:
         path = folder / name
         image = _pixels(path, own)
-        (channels, *size), (channels_of_first, *size_of_first) = image.shape, shape
-        if size != size_of_first:
-            height, width = size_of_first
+        (channels, *size), (channels_of_first, height, width) = image.shape, shape
+        if size != [height, width]:
+            wrong = f"{size[0]}x{size[1]} pixels, but {first} has {height}x{width}; all images need one size: set"
             raise _ImageError(
-                str(path),
-                f"{size[0]}x{size[1]} pixels, but {first} has {height}x{width}; all images need one size: set "
-                f"size: [{height}, {width}], or another, to have them cropped and resized",
+                str(path), f"{wrong} size: [{height}, {width}], or another, to have them cropped and resized"
             )
         if channels != channels_of_first:
-            raise _ImageError(
-                str(path),
-                f"it is {_KINDS[channels]}, but {first} is {_KINDS[channels_of_first]}; set channels: 1 or "
-                "channels: 3 to have all converted",
-            )
+            wrong = f"it is {_KINDS[channels]}, but {first} is {_KINDS[channels_of_first]}"
+            raise _ImageError(str(path), f"{wrong}; set channels: 1 or channels: 3 to have all converted")
         return image
 
-    return _Opened(
-        shape,
-        _WHOLE not in parts,
-        splits,
-        own.levels,
-        read,
-        lambda _split, name: str(folder / name),
-        _account(names, skipped),
-    )
+    def where(_split: Split, name: str) -> str:
+        return str(folder / name)
+
+    return _Opened(shape, _WHOLE not in parts, splits, own.levels, read, where, _account(names, skipped))
 
 
 def _parts(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
@@ -430,13 +408,13 @@ def _parts(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
     if not own:
         _no_split_below(folder, names)
         return {_WHOLE: list(names)}
-    parts: dict[str, list[str]] = {}
     for split, other in (_SPLITS, _SPLITS[::-1]):
         if split not in own:
-            raise DataError(
-                f"{folder} has a folder {own[other]} and no folder {split}; make that too, or rename {own[other]}"
-            )
-        parts[split] = [name for name in names if name.startswith(f"{own[split]}/")]
+            has = f"{folder} has a folder {own[other]} and no folder {split}"
+            raise DataError(f"{has}; make that too, or rename {own[other]}")
+    parts: dict[str, list[str]] = {
+        split: [name for name in names if name.startswith(f"{own[split]}/")] for split in _SPLITS
+    }
     if outside := sorted({*names} - {*parts["train"], *parts["test"]}):
         raise DataError(
             f"{folder / outside[0]}: beside the folders {own['train']} and {own['test']}, where no image belongs; move "
@@ -477,8 +455,9 @@ def _first(folder: Path, names: Sequence[str], own: OwnImages) -> tuple[Path, tu
 
 def _pixels(path: Path, own: OwnImages) -> Images:
     """Return the pixels of an image file, uint8 ``[C, H, W]``."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         with warnings.catch_warnings():
             # Pillow warns of damaged metadata, which does not concern the pixels.
@@ -504,9 +483,7 @@ def _pixels(path: Path, own: OwnImages) -> Images:
                 if own.size:
                     converted = ImageOps.fit(converted, (own.size[1], own.size[0]), method=Image.Resampling.BOX)
                 pixels = np.asarray(converted, dtype=np.uint8)
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _ImageError(str(path), f"no image that can be read ({error})") from None
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
+    except (*bombs, OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
         raise _ImageError(str(path), f"no image that can be read ({error}); remove or replace it") from None
     return pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -521,15 +498,15 @@ def _open_arrays(path: Path, own: OwnImages) -> _Opened:
     (train, test) = (images[split].shape[1:] for split in _SPLITS)
     if train != test:
         raise DataError(f"{path}: training images of {train} and test images of {test}; all images need one shape")
-    return _Opened(
-        train,
-        _WHOLE not in arrays,
-        splits,
-        own.levels,
-        lambda split, name: images[split][int(name)],
-        lambda split, name: f"image {name}{f' of {split}' if split in arrays else ''} in {path}",
-        f"read {sum(map(len, arrays.values()))} images from one file",
-    )
+
+    def read(split: Split, name: str) -> Images:
+        return images[split][int(name)]
+
+    def where(split: Split, name: str) -> str:
+        return f"image {name}{f' of {split}' if split in arrays else ''} in {path}"
+
+    account = f"read {sum(map(len, arrays.values()))} images from one file"
+    return _Opened(train, _WHOLE not in arrays, splits, own.levels, read, where, account)
 
 
 def _load(path: Path) -> dict[str, Images]:
@@ -544,18 +521,14 @@ def _load(path: Path) -> dict[str, Images]:
                 found = content.files
                 pair = next((pair for pair in PAIRS if {*pair} <= {*found}), None)
                 if pair is None and (len(found) != 1 or any(found[0] in pair for pair in PAIRS)):
-                    pairs = " or ".join(" and ".join(pair) for pair in PAIRS)
-                    raise DataError(
-                        f"{path}: expected the arrays {pairs}, or a single one of another name, found "
-                        f"{', '.join(found) or 'none'}"
-                    )
+                    expected = f"the arrays {' or '.join(map(' and '.join, PAIRS))}, or a single one of another name"
+                    raise DataError(f"{path}: expected {expected}, found {', '.join(found) or 'none'}")
                 parts = {_WHOLE: found[0]} if pair is None else dict(zip(_SPLITS, pair, strict=True))
                 return {part: _as_images(content[name], f"{path}, array {name}") for part, name in parts.items()}
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         if "Object arrays" in str(error):
-            raise DataError(
-                f"{path}: it holds Python objects, which could run code and are never loaded; save uint8 arrays"
-            ) from None
+            wrong = f"{path}: it holds Python objects, which could run code and are never loaded"
+            raise DataError(f"{wrong}; save uint8 arrays") from None
         # numpy takes every unknown format for a pickle, and explains how to load that.
         reason = "it is none" if "allow_pickle" in str(error) else error
         raise DataError(f"{path}: expected a file of numpy arrays, but {reason}; save it anew") from None
@@ -563,13 +536,10 @@ def _load(path: Path) -> dict[str, Images]:
 
 def _as_images(array: NDArray[Any], where: str) -> Images:
     if array.dtype != np.uint8:
-        raise DataError(
-            f"{where}: expected uint8, found {array.dtype}; save grey levels 0 to 255 as uint8 (fewer with levels: n)"
-        )
+        fix = "save grey levels 0 to 255 as uint8 (fewer with levels: n)"
+        raise DataError(f"{where}: expected uint8, found {array.dtype}; {fix}")
     images = array[:, np.newaxis] if array.ndim == 3 else array
     if images.ndim != 4 or not {images.shape[1], images.shape[3]} & {1, 3} or 0 in images.shape[1:]:
-        raise DataError(
-            f"{where}: expected [n, height, width], [n, channels, height, width] or [n, height, width, channels] with "
-            f"1 or 3 channels, found {list(array.shape)}"
-        )
+        layouts = "[n, height, width], [n, channels, height, width] or [n, height, width, channels]"
+        raise DataError(f"{where}: expected {layouts} with 1 or 3 channels, found {list(array.shape)}")
     return images if images.shape[1] in (1, 3) else images.transpose(0, 3, 1, 2)
