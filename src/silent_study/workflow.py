@@ -12,7 +12,7 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from silent_study import params
 from silent_study.data.prepare import PREPARED, outdated
-from silent_study.data.prepared import MANIFEST, NOISE, NOISE_MANIFEST, TEST, TRAIN
+from silent_study.data.prepared import ARRAYS
 from silent_study.jobs.pace import PACE, Pace
 from silent_study.params.overlay import settings_over, with_nulls
 from silent_study.plan.plan import ROUNDS, Plan, Selections
@@ -112,8 +112,7 @@ class Workflow:
 
     def prepared(self, dataset: str) -> list[str]:
         """Return the files of a prepared data set, the manifest first, and renewals if they are of other data."""
-        folder = PREPARED / dataset
-        files = [str(folder / name) for name in (MANIFEST, TRAIN, TEST, NOISE_MANIFEST, NOISE)]
+        files = [str(PREPARED / dataset / file) for name, arrays in ARRAYS.items() for file in (name, *arrays)]
         return files + self._renewals(self._outdated(dataset))
 
     def all_prepared(self) -> list[str]:
@@ -132,8 +131,7 @@ class Workflow:
 
     def manifests(self, round_: Round, group: str, _wildcards: object = None) -> list[str]:
         """Return the manifests of a group's round; with renewals where evaluations are by other settings."""
-        packs = self.packs(round_, group).values()
-        return [str(self.plan.manifest(pack)) for pack in packs] + self._renewals(map(self._outdated_manifest, packs))
+        return self._manifests(self.packs(round_, group).values())
 
     def manifests_of(self, rounds: Iterable[Round]) -> list[Callable[[Any], list[str]]]:
         """Return an input function per round and group, so that each waits for its own selections alone."""
@@ -203,9 +201,8 @@ class Workflow:
         if cell not in known:
             raise StoreError(f"params.yaml: has no cell {cell}{did_you_mean(cell, known)}; known: {', '.join(known)}")
         grids = [path for round_ in self.plan.rounds(group)[:-1] for path in self.manifests(round_, group)]
-        packs = [pack for pack in self.packs("seeds", group).values() if any(run.cell == cell for run in pack.members)]
-        own = [str(self.plan.manifest(pack)) for pack in packs] + self._renewals(map(self._outdated_manifest, packs))
-        return grids + own
+        packs = self.packs("seeds", group).values()
+        return grids + self._manifests([pack for pack in packs if any(run.cell == cell for run in pack.members)])
 
     def last_selections(self) -> list[Callable[[Any], str]]:
         """Return an input function per group: the last selection of its grid."""
@@ -248,6 +245,9 @@ class Workflow:
             members = min(self.execution.runs_per_pack, -(-runs // self.execution.workers))
             seconds += members * max(self._pace.expected(run) for each in to_come for run in each.candidates)
         return seconds
+
+    def _manifests(self, packs: Collection[PackSpec]) -> list[str]:
+        return [str(self.plan.manifest(pack)) for pack in packs] + self._renewals(map(self._outdated_manifest, packs))
 
     def _marker(self) -> Path:
         chosen = [self.selections("seeds", group).items() for group in self.plan.groups()]

@@ -155,13 +155,11 @@ class StatusReader:
             for group in plan.groups():
                 for pack in plan.known_packs(round_, group) or ():
                     for member in pack.members:
-                        name = member.name
-                        if name not in runs:
-                            planned = RunStatus(name, "planned", member.epochs)
-                            runs[name] = self._run(store, member, now) if name in present else planned
-                    jobs.append(
-                        _job(plan, store, pack, [runs[member.name] for member in pack.members], self._logs, now)
-                    )
+                        if (name := member.name) not in runs:
+                            there = name in present
+                            runs[name] = self._run(store, member, now) if there else _planned(member)
+                    members = [runs[member.name] for member in pack.members]
+                    jobs.append(_job(plan, store, pack, members, self._logs, now))
         return Status(
             preset=plan.params.preset,
             protocol=plan.params.protocol,
@@ -176,7 +174,7 @@ class StatusReader:
         )
 
     def _run(self, store: RunStore, settings: RunSettings, now: float) -> RunStatus:
-        name, epochs = settings.name, settings.epochs
+        name = settings.name
         # Twice: another process may rename its folder in between.
         for _ in range(2):
             if (recorded := store.finished_at(name)) is not None:
@@ -188,7 +186,7 @@ class StatusReader:
                     found = RunStatus(
                         name,
                         "diverged" if run.diverged else "finished",
-                        epochs,
+                        settings.epochs,
                         epoch=run.result["epochs"],
                         share=1.0,
                         bpd=run.metrics("selection").get("bpd"),
@@ -204,7 +202,11 @@ class StatusReader:
                 # A run that ends meanwhile releases its lock after its folder is renamed.
                 if found.state == "running" or folder.is_dir():
                     return found
-        return RunStatus(name, "planned", epochs)
+        return _planned(settings)
+
+
+def _planned(settings: RunSettings) -> RunStatus:
+    return RunStatus(settings.name, "planned", settings.epochs)
 
 
 def _unfinished(store: RunStore, settings: RunSettings, folder: Path, now: float) -> RunStatus:
@@ -260,15 +262,17 @@ def _newest_bound(curve: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def _job(plan: Plan, store: RunStore, pack: PackSpec, runs: Sequence[RunStatus], logs: Path, now: float) -> JobStatus:
-    log = logs / "packs" / pack.round / pack.group / f"{pack.id}.log"
-    lines = tail(log)
+    log, names = logs / "packs" / pack.round / pack.group / f"{pack.id}.log", tuple(run.name for run in runs)
+    shown = str(log) if log.exists() else None
     # The lock first: a job writes its manifest before it releases its lock.
     running = store.is_locked(pack.lock)
+    if plan.manifest(pack).exists():
+        return JobStatus(pack.round, pack.group, pack.id, "done", shown, "", names)
+    lines = tail(log)
     error = error_in(lines, "train")
     news = error or next((line.strip() for line in reversed(lines) if line.strip()), "")
-    if plan.manifest(pack).exists():
-        state: JobState = "done"
-    elif running or (not lines and (_age(log, now) or STARTING_SECONDS) < STARTING_SECONDS):
+    state: JobState
+    if running or (not lines and (_age(log, now) or STARTING_SECONDS) < STARTING_SECONDS):
         state = "running"
     elif error:
         state = "failed"
@@ -276,8 +280,7 @@ def _job(plan: Plan, store: RunStore, pack: PackSpec, runs: Sequence[RunStatus],
         state = "stopped"
     else:
         state = "planned"
-    names = tuple(run.name for run in runs)
-    return JobStatus(pack.round, pack.group, pack.id, state, str(log) if log.exists() else None, news, names)
+    return JobStatus(pack.round, pack.group, pack.id, state, shown, news, names)
 
 
 def _failures(plan: Plan, jobs: Iterable[JobStatus], logs: Path) -> Iterator[Failure]:

@@ -226,7 +226,7 @@ def evaluated_otherwise(store: RunStore, spec: PackSpec) -> bool:
 def read_evaluation(folder: Path) -> Evaluation | None:
     """Return the content of ``evaluation.json``; None if it is missing or not an evaluation."""
     try:
-        document: Evaluation = read_unchanged(folder / EVALUATION)
+        document: Evaluation = read_unchanged(f"{folder}/{EVALUATION}")
     except StoreError:
         return None
     needed = {"asked", "settings", "report", "reconstructions_sha256", "code", "sha256"}

@@ -73,10 +73,10 @@ def read_as(path: Path, of: Callable[[Any], T], otherwise: str, remedy: str) -> 
         raise StoreError(f"{path}: {otherwise} ({error!r}); {remedy}") from error
 
 
-def read_unchanged(path: Path) -> Any:
+def read_unchanged(path: str) -> Any:
     """Read a JSON file as ``read_json`` does, once as long as it does not change; the content must not be changed."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - several times faster
         # A file that is written beside and renamed is another inode, even within a tick of the clock.
         return _read_once(path, (found.st_ino, found.st_size, found.st_mtime_ns))
     except (OSError, ValueError) as error:
@@ -84,8 +84,8 @@ def read_unchanged(path: Path) -> Any:
 
 
 @cache
-def _read_once(path: Path, _state: tuple[int, int, int]) -> Any:
-    return _parsed(path.read_bytes())
+def _read_once(path: str, _state: tuple[int, int, int]) -> Any:
+    return _parsed(Path(path).read_bytes())
 
 
 @lru_cache(maxsize=64)
@@ -256,8 +256,8 @@ class RunStore:
     def code_of(self, name: str) -> Code | None:
         """Return the code of a run that is finished or has a checkpoint, else None; raises ``StoreError`` if lost."""
         if self.is_finished(name):
-            return read_unchanged(Path(f"{self.root}/{name}/{CODE}"))
-        return read_unchanged(self.working_folder(name) / CODE) if self.has_checkpoint(name) else None
+            return read_unchanged(f"{self.root}/{name}/{CODE}")
+        return read_unchanged(f"{self.working_folder(name)}/{CODE}") if self.has_checkpoint(name) else None
 
     def has_checkpoint(self, name: str) -> bool:
         """Return True if a run in training can be resumed."""
