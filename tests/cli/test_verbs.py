@@ -181,7 +181,8 @@ def test_own_images_are_known_by_the_name_that_the_settings_give_them(repository
     assert main(["dequantize", "mine", "--config", json.dumps(settings)]) == 0
     assert "noise of 5 images" in capsys.readouterr().out
     (repository / "mine.npy").unlink()
-    assert main(["prepare", "mine"]) == 1
+    (repository / "params.yaml").rename(repository / "own.yaml")
+    assert main(["prepare", "mine", "--configfile", "own.yaml"]) == 1
     assert capsys.readouterr().err == (
         "silent-gradients prepare: data.sets.mine: path 'mine.npy': there is no such folder or file\n"
     )

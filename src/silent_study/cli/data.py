@@ -50,7 +50,8 @@ def _prepared_folder(options: argparse.Namespace) -> Path:
 
 
 def _has_settings(options: argparse.Namespace) -> bool:
-    return bool(options.config) or options.settings is not None or Path("params.yaml").exists()
+    given = options.config or options.configfile or options.settings is not None
+    return bool(given) or Path("params.yaml").exists()
 
 
 def _source(options: argparse.Namespace) -> Source:

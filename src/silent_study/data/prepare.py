@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -105,17 +105,19 @@ def outdated(folder: Path, source: Source) -> list[Path]:
 
     Arrays are read only if they were touched after their manifest. Files that are missing are not looked for.
     """
-    shape, found = [source.test, *source.shape], []
-    asked = {prepared.MANIFEST: dict(source.description), prepared.NOISE_MANIFEST: {"shape": shape}}
-    opens = {prepared.MANIFEST: prepared.open_arrays, prepared.NOISE_MANIFEST: prepared.open_noise}
-    for name, expected in asked.items():
+    found, noise = [], {"shape": [source.test, *source.shape]}
+    asked: dict[str, tuple[dict[str, Any], Callable[[Path], object]]] = {
+        prepared.MANIFEST: (dict(source.description), prepared.open_arrays),
+        prepared.NOISE_MANIFEST: (noise, prepared.open_noise),
+    }
+    for name, (expected, verify) in asked.items():
         manifest, arrays = folder / name, [folder / array for array in prepared.ARRAYS[name]]
         if not manifest.exists():
             continue
         try:
             if all(path.exists() for path in arrays) and max(map(touched, arrays)) > touched(manifest):
-                opens[name](folder)
-            expected |= {"reader": reading_code()["digest"]}
+                verify(folder)
+            expected["reader"] = reading_code()["digest"]
             if not expected.items() <= prepared.read_manifest(manifest).items():
                 found.append(manifest)
         except DataError:

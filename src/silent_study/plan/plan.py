@@ -139,10 +139,6 @@ class Plan:
         """Return the data sets that some cell uses."""
         return sorted({cell.dataset for cell in self._cells})
 
-    def own_datasets(self) -> list[str]:
-        """Return the data sets that some cell uses and that are a user's own images."""
-        return [name for name in self.datasets() if name in self.params.data.sets]
-
     def groups(self) -> list[str]:
         """Return every ``data set/experiment``, in the order of the settings."""
         return list(dict.fromkeys(cell.group for cell in self._cells))
@@ -433,7 +429,8 @@ class Plan:
         packs = [pack.id for round_ in ROUNDS for pack in self.packs(round_, selections)]
         made_of = [self.params.preset, self.params.protocol, packs, asdict(self.params.evaluation.resolved())]
         # Titles of own images are settings; titles of the package's data sets are source code.
-        own = [[self.params.sources[name].title, self.params.sources[name].version] for name in self.own_datasets()]
+        used, own_sets = self.params.sources, self.params.data.sets
+        own = [[used[name].title, used[name].version] for name in self.datasets() if name in own_sets]
         return digest([*made_of, own] if own else made_of)[:12]
 
     def foreseen(self, group: str) -> Selections | None:

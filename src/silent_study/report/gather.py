@@ -178,7 +178,7 @@ def _context(plan: Plan, selections: Selections, overrides: Mapping[str, Any], r
         selections=selections,
         grid_axes={
             cell.name: tuple(
-                axis if axis in EXPERIMENTS[cell.experiment].axes else f"silent.{axis}" for axis in cell.axes
+                axis if axis in EXPERIMENTS[cell.experiment].axes else f"silent.{axis}" for axis in cell.method.axes
             )
             for cell in planned
         },

@@ -255,8 +255,11 @@ class RunStore:
 
     def code_of(self, name: str) -> Code | None:
         """Return the code of a run that is finished or has a checkpoint, else None; raises ``StoreError`` if lost."""
-        if self.is_finished(name):
+        try:
             return read_unchanged(f"{self.root}/{name}/{CODE}")
+        except StoreError:
+            if self.is_finished(name):
+                raise
         return read_unchanged(f"{self.working_folder(name)}/{CODE}") if self.has_checkpoint(name) else None
 
     def has_checkpoint(self, name: str) -> bool:
