@@ -17,7 +17,7 @@ from silent_study.data.raw import Obtained, Split, obtain
 from silent_study.data.source import Source
 from silent_study.data.sources import source_named
 from silent_study.store.code import reading_code
-from silent_study.store.files import atomic_file, touched
+from silent_study.store.files import atomic_file, named_errors, touched
 
 RAW = Path("data/raw")  # downloaded raw files, in the layout of a mirror
 PREPARED = Path("data/prepared")  # each prepared data set has a folder of its name there
@@ -52,7 +52,8 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
 
     obtained = download(source, raw, mirror)
     require_space(folder, (source.train + source.test) * math.prod(source.shape))
-    with atomic_file(folder / prepared.TRAIN) as train, atomic_file(folder / prepared.TEST) as test:
+    paths = folder / prepared.TRAIN, folder / prepared.TEST
+    with atomic_file(paths[0]) as train, atomic_file(paths[1]) as test, named_errors(folder):
         _write(train, source, "train", obtained.form.read(obtained.root, "train"))
         _write(test, source, "test", obtained.form.read(obtained.root, "test"))
         # Before the files get their names, so that a file of such a name is always verified.
