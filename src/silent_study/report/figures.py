@@ -107,8 +107,8 @@ def _curves(cells: Sequence[Cell], context: Context, name: str, title: str) -> I
     )
     look = _look(cells, "method")
     # A row of lists for each line takes a third of the space.
-    lines = data.round(4).astype(object).where(data.notna(), None)
-    lines = lines.groupby(["method", "space", "seed", "limit"], sort=False, dropna=False)
+    known = data.round(4).astype(object).where(data.notna(), None)
+    lines = known.groupby(["method", "space", "seed", "limit"], sort=False, dropna=False)
     rows = lines[["epoch", "bpd", "low", "high"]].agg(list).reset_index()
     chart = _interactive_curves(limited, look).properties(width="container", height=320, data=_values(rows))
     still = _curve_layers(alt.Chart(), "false", look).properties(data=_values(data[data["seed"].isna()]))
