@@ -9,8 +9,6 @@ import re
 from collections.abc import MutableSequence, Sequence
 from pathlib import PurePath
 
-_OPTION = "--resources"
-_SHORTEST = "--res"
 # A resource for Snakemake: an identifier with a value.
 _RESOURCE = re.compile(r"[A-Za-z_]\w*=")
 
@@ -21,11 +19,7 @@ def separate_targets(argv: Sequence[str]) -> list[str]:
     A word is such a target if it follows at least one NAME=VALUE of ``--resources`` and is itself neither NAME=VALUE
     nor an option. Snakemake rejects every such command line, so no valid one is changed.
 
-    Args:
-        argv: Words of a Snakemake command line, without the program's name.
-
-    Returns:
-        The words, with the targets behind ``--`` at the end; equal to ``argv`` if there are none.
+    ``argv`` are the words of a command line without the program's name; without such a target they stay as they are.
     """
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)
@@ -33,34 +27,21 @@ def separate_targets(argv: Sequence[str]) -> list[str]:
 
     kept: list[str] = []
     targets: list[str] = []
-    seen_option = seen_resource = seen_target = False
+    after = ""
     for word in options:
         if word.startswith("-"):
-            seen_option = _is_resources(word)
-            seen_resource = seen_target = False
-        elif seen_option and not seen_target:
-            if _RESOURCE.match(word):
-                seen_resource = True
-            else:
-                seen_target = seen_resource
-        (targets if seen_target else kept).append(word)
-
-    if not targets:
-        return words
-    return [*kept, "--", *targets, *explicit_targets]
+            # argparse accepts every unambiguous beginning of an option.
+            after = "option" if word.startswith("--res") and "--resources".startswith(word) else ""
+        elif after == "option" and _RESOURCE.match(word):
+            after = "resource"
+        elif after == "resource" and not _RESOURCE.match(word):
+            after = "target"
+        (targets if after == "target" else kept).append(word)
+    return [*kept, "--", *targets, *explicit_targets] if targets else words
 
 
 def repair(argv: MutableSequence[str]) -> None:
     """Apply `separate_targets` in place if ``argv``, program first, is a call of Snakemake."""
-    if argv and _is_snakemake(argv[0]):
+    path = PurePath(argv[0] if argv else "")
+    if path.stem == "snakemake" or path.parts[-2:] == ("snakemake", "__main__.py"):
         argv[1:] = separate_targets(argv[1:])
-
-
-def _is_resources(word: str) -> bool:
-    # argparse accepts every unambiguous beginning of an option.
-    return word.startswith(_SHORTEST) and _OPTION.startswith(word)
-
-
-def _is_snakemake(program: str) -> bool:
-    path = PurePath(program)
-    return path.stem == "snakemake" or path.parts[-2:] == ("snakemake", "__main__.py")

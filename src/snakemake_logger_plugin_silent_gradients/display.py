@@ -4,22 +4,15 @@ import re
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import Any
 
 from silent_study.progress.logs import without_run_names
 from silent_study.words import duration
 
 from .progress import Progress
 
-if TYPE_CHECKING:
-    from rich.console import Group
-
-
 # A line about a run in training: its place in the pack, method and seed, epoch, perhaps bits/dim, time left.
 _NEWS = re.compile(r"\[([\d/]+)\] (.*): epoch (\d+ of \d+)(?:, ([\d.]+) bits/dim)?.*, about (.* left)")
-
-HEARTBEAT_SECONDS = 20.0
-"""Seconds between lines about the running jobs if the output is not a terminal."""
 
 
 class PlainDisplay:
@@ -27,7 +20,7 @@ class PlainDisplay:
 
     shows_progress = False  # whether the progress is visible without lines about it
 
-    def __init__(self, heartbeat: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(self, heartbeat: float = 20.0) -> None:  # seconds between lines about jobs
         self._heartbeat = heartbeat
         self._closed = threading.Event()
 
@@ -86,7 +79,7 @@ class TerminalDisplay(PlainDisplay):
         """Remove the live view."""
         self._live.stop()
 
-    def _render(self) -> "Group":
+    def _render(self) -> Any:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -109,12 +102,10 @@ class TerminalDisplay(PlainDisplay):
             else:
                 passed = Text(duration(now - job.started), style="dim")
                 others.add_row(name, passed, Text(line, no_wrap=True, overflow="ellipsis"))
-        parts = [f"{self._progress.done}/{self._progress.total} jobs"]
-        if self._progress.failed:
-            parts.append(f"{len(self._progress.failed)} failed")
+        failed = f", {len(self._progress.failed)} failed" if self._progress.failed else ""
+        jobs = f"{self._progress.done}/{self._progress.total} jobs{failed}, {times(self._progress, now)}"
         bar = Table.grid(padding=(0, 1))
-        summary = ", ".join([*parts, times(self._progress, now)])
-        bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=16), summary)
+        bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=16), jobs)
         return Group(training, others, bar)
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,6 @@ _WRAPPED_ERROR = re.compile(
 _EXIT_STATUS = re.compile(
     r"^Command '.*' (returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)\.", re.DOTALL | re.MULTILINE
 )
-_JOBS_FAILED = "At least one job did not complete successfully."
-_LEFT_LOCK = "removed with the --unlock argument"
 _OMITTED_EVENTS = frozenset(
     {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEvent.GROUP_INFO, LogEvent.RULEGRAPH}
 )
@@ -66,10 +65,11 @@ class LogHandler(LogHandlerBase):
     def __post_init__(self) -> None:
         """Choose between Snakemake's own handler, the terminal and plain lines."""
         settings = self.common_settings
-        self._quiet = frozenset(settings.quiet or ())
-        self._own_formatter = DefaultFormatter(self._quiet, settings.show_failed_logs)
+        quiet = frozenset(settings.quiet or ())
+        self._shows_progress = quiet.isdisjoint({Quietness.PROGRESS, Quietness.ALL})
+        self._own_formatter = DefaultFormatter(quiet, settings.show_failed_logs)
         self._own_filter = DefaultFilter(
-            self._quiet, settings.debug_dag, settings.verbose, settings.dryrun, settings.printshellcmds
+            quiet, settings.debug_dag, settings.verbose, settings.dryrun, settings.printshellcmds
         )
         self._original: ColorizingTextHandler | None = None
         self._details = settings.verbose or settings.debug_dag
@@ -117,7 +117,7 @@ class LogHandler(LogHandlerBase):
         if event == LogEvent.RUN_INFO:
             self._begin(record)
         elif event == LogEvent.JOB_INFO and progress is not None:
-            progress.start(record.jobid, _job(record))
+            progress.running[record.jobid] = _job(record)
         elif event == LogEvent.JOB_FINISHED and progress is not None:
             self._finish(progress, record.job_id)
         elif event == LogEvent.PROGRESS and progress is not None:
@@ -130,9 +130,9 @@ class LogHandler(LogHandlerBase):
             if progress is not None and (ended := _EXIT_STATUS.search(text)):
                 self._ended = ended[1]  # shown with the failure of the job, the next message
                 return
-            if progress is not None and _JOBS_FAILED in text:
+            if progress is not None and "At least one job did not complete successfully." in text:
                 return
-            if _LEFT_LOCK in text:
+            if "removed with the --unlock argument" in text:
                 text += "\nIf none is running, this clears the lock: snakemake --unlock"
             self._display.write(text, "bold red")
         elif event not in _OMITTED_EVENTS and self._own_filter.filter(record):
@@ -151,14 +151,9 @@ class LogHandler(LogHandlerBase):
             return _without_places(text)
         return wrapped[1] if (wrapped := _WRAPPED_ERROR.search(text)) else None
 
-    @property
-    def _shows_progress(self) -> bool:
-        return self._quiet.isdisjoint({Quietness.PROGRESS, Quietness.ALL})
-
     def _begin(self, record: Any) -> None:
-        rules = {rule: number for rule, number in record.stats.items() if rule != "total"}
-        self._progress = Progress(started=time.time())
-        self._progress.plan(rules)
+        rules = Counter({rule: number for rule, number in record.stats.items() if rule != "total"})
+        self._progress = Progress(started=time.time(), planned=rules, total=rules.total())
         if self._shows_progress:
             counts = ", ".join(f"{number} {rule}" for rule, number in rules.items())
             self._display.write(f"{self._progress.total} jobs: {counts}", "bold")
@@ -170,17 +165,15 @@ class LogHandler(LogHandlerBase):
         if job is None:
             self._finished.append(f"job {number}")
             return
-        line = job.name
+        results = ""
         if job.manifest is not None:
             try:
-                line += f": {pack_results(job.manifest)}"
+                results = f": {pack_results(job.manifest)}"
             except (OSError, ValueError, KeyError) as error:
-                line += f": finished, but its results cannot be read ({error!r})"
+                results = f": finished, but its results cannot be read ({error!r})"
         if job.rule == "gather" and job.log is not None:
             self._result = last_line(job.log)
-        if job.outputs:
-            line += f", {duration(job.seconds(now))}"
-        self._finished.append(line)
+        self._finished.append(f"{job.name}{results}{f', {duration(job.seconds(now))}' if job.outputs else ''}")
 
     def _show_finished(self, progress: Progress) -> None:
         """Show the finished jobs, once Snakemake has sent their number."""
@@ -191,8 +184,8 @@ class LogHandler(LogHandlerBase):
         self._finished.clear()
 
     def _show_end(self, progress: Progress) -> None:
-        ends = {"stopped": len(progress.stopped), "failed": len(progress.failed - progress.stopped)}
-        failed = "".join(f", {count} {how}" for how, count in ends.items() if count)
+        ends = {"stopped": progress.stopped, "failed": progress.failed - progress.stopped}
+        failed = "".join(f", {len(jobs)} {how}" for how, jobs in ends.items() if jobs)
         passed = duration(time.time() - progress.started)
         style = "bold red" if failed else "bold green"
         self._display.write(f"{progress.done} of {progress.total} jobs done{failed}, in {passed}", style)
@@ -206,17 +199,12 @@ class LogHandler(LogHandlerBase):
             self._ended = ""
             self._display.write(f"stopped {job.name}; the same command goes on", "yellow")
             return
-        lines = [f"FAILED {job.name} (rule {job.rule}, job {record.jobid})"]
-        if record.rule_msg:
-            lines.append(f"  {record.rule_msg}")
-        if self._ended:
-            lines.append(f"  its command {self._ended}")
-            self._ended = ""
-        lines += [f"  {key}: {value}" for key, value in record.aux.items()]
-        for log in record.log:
-            lines += _tail(Path(log))
-        if record.shellcmd and not record.log:
-            lines.append(f"  command: {record.shellcmd.strip()}")
+        about = [record.rule_msg, self._ended and f"its command {self._ended}"]
+        about += [f"{key}: {value}" for key, value in record.aux.items()]
+        about += [f"command: {record.shellcmd.strip()}"] if record.shellcmd and not record.log else []
+        lines = [f"FAILED {job.name} (rule {job.rule}, job {record.jobid})", *(f"  {line}" for line in about if line)]
+        lines += [line for log in record.log for line in _tail(Path(log))]
+        self._ended = ""
         self._display.write("\n".join(lines), "red")
 
 
@@ -243,7 +231,5 @@ def _tail(log: Path) -> list[str]:
         lines = log.read_text(errors="replace").splitlines()
     except OSError as error:
         return [f"  log: {log} ({error.strerror})"]
-    if not lines:
-        return [f"  log: {log} (empty)"]
-    heading = f"  log: {log}" + (f", last {_LOG_LINES} of {len(lines)} lines:" if len(lines) > _LOG_LINES else ":")
-    return [heading, *(f"    {line}" for line in lines[-_LOG_LINES:])]
+    last = f", last {_LOG_LINES} of {len(lines)} lines:" if len(lines) > _LOG_LINES else ":" if lines else " (empty)"
+    return [f"  log: {log}{last}", *(f"    {line}" for line in lines[-_LOG_LINES:])]

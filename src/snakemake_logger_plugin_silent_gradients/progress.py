@@ -48,10 +48,7 @@ class Job:
 def pack_results(manifest: Path) -> str:
     """Describe a finished pack: its runs, the diverged ones, and the best bound on the selection split.
 
-    Raises:
-        OSError: The manifest or the result of a member cannot be read.
-        ValueError: One of them is not JSON.
-        KeyError: One of them lacks a key.
+    An ``OSError``, ``ValueError`` or ``KeyError`` has what is wrong with its manifest or a result.
     """
     members = json.loads(manifest.read_text())["members"]
     store = Path(*manifest.parts[: manifest.parts.index("packs")]) / "store"
@@ -73,18 +70,9 @@ class Progress:
     running: dict[int, Job] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)  # without those that succeeded when repeated
     stopped: set[int] = field(default_factory=set)  # the failed ones that stopped at a checkpoint and can continue
-    _planned: Counter[str] = field(default_factory=Counter)
+    planned: Counter[str] = field(default_factory=Counter)  # jobs by rule
     # One thread appends while another reads, which a list allows.
     _finished: list[tuple[str, float]] = field(default_factory=list)
-
-    def plan(self, jobs_of_rules: dict[str, int]) -> None:
-        """Set the number of planned jobs per rule."""
-        self._planned = Counter(jobs_of_rules)
-        self.total = self._planned.total()
-
-    def start(self, number: int, job: Job) -> None:
-        """Record the start of a job, perhaps a repeated one."""
-        self.running[number] = job
 
     def finish(self, number: int, now: float) -> Job | None:
         """Record the success of a job and return it; None if its start was not recorded."""
@@ -111,8 +99,8 @@ class Progress:
         if not finished or now <= self.started or any(rule not in finished for rule, _ in under_way):
             return None
         spent = sum(seconds for _, seconds in [*self._finished, *under_way])
-        work = sum((planned - finished[rule]) * self._expected(rule) for rule, planned in self._planned.items())
-        work += max(0, self.total - self._planned.total()) * self._expected(None)
+        work = sum((planned - finished[rule]) * self._expected(rule) for rule, planned in self.planned.items())
+        work += max(0, self.total - self.planned.total()) * self._expected(None)
         work -= sum(min(seconds, self._expected(rule)) for rule, seconds in under_way)
         jobs_at_once = max(1.0, spent / (now - self.started))
         return max(0.0, work) / jobs_at_once

@@ -21,6 +21,7 @@ const look = () => (links().length ? shown(links()) : setTimeout(look, 50));
 look();
 """
 """Waits for the results of the search and returns where they lead."""
+AXE_READS = ("index", "method", "api", "settings", "results/gallery", "notebooks/silent-gradients")
 SITE_OF_OTHERS = re.compile(
     r"""(?:<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?|url\(["']?)(?:https?:)?//"""
 )
@@ -63,6 +64,21 @@ def test_the_search_works_in_a_folder(site, page):
     asked = [entry["params"]["request"]["url"] for entry in messages if entry["method"] == "Network.requestWillBeSent"]
     assert (site / "search" / "search_index.js").as_uri() in asked
     assert all(url.startswith(("file://", "data:", "about:")) for url in asked)
+
+
+@pytest.mark.timeout(PATIENCE)
+@pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (1280, "light")])
+def test_axe_finds_no_barrier(site, width, scheme):
+    axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed").Axe()
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    with chromium() as driver:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        for page in AXE_READS:
+            driver.get((site / f"{page}.html").as_uri())
+            found = axe.run(driver, options={"resultTypes": ["violations"]})["violations"]
+            assert [(page, entry["id"], entry["nodes"][0]["html"]) for entry in found] == []
 
 
 def test_formulas_are_mathml(site):

@@ -21,8 +21,8 @@ def test_plain_lines_tell_what_the_packs_are_at(tmp_path, monkeypatch):
     log.write_text("[2/5] some run: epoch 7 of 60, 3.5000 bits/dim\n")
     manifest = Path("results/packs/seeds/digits/fixed/ab.json")
     progress = Progress(started=time.time())
-    progress.start(1, Job("train_pack", (), (manifest,), time.time(), log))
-    progress.start(2, Job("select", ("guided",), (), time.time()))
+    progress.running[1] = Job("train_pack", (), (manifest,), time.time(), log)
+    progress.running[2] = Job("select", ("guided",), (), time.time())
     display, lines = PlainDisplay(heartbeat=0.01), []
     monkeypatch.setattr(display, "write", lambda text, _style: lines.append(text))
     display.watch(progress)
@@ -68,7 +68,7 @@ def test_a_job_is_a_line_with_its_numbers(tmp_path, width):
         log = tmp_path / f"{number}.log"
         log.write_text(f"{line}\n")
         outputs = (Path("results/packs/baselines/digits/learnable/ab.json"),)
-        progress.start(number, Job("train_pack", (), outputs, time.time(), log))
+        progress.running[number] = Job("train_pack", (), outputs, time.time(), log)
     display = TerminalDisplay(colour=False)
     display._progress = progress
     console = Console(width=width, file=io.StringIO())

@@ -1,6 +1,7 @@
 """The state of a running workflow, the estimate of the time left, and the results of packs from files written here."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ def job(rule: str, started: float) -> Job:
 
 def after(planned: dict[str, int], jobs: list[tuple[str, float, float | None]]) -> Progress:
     """The progress once jobs of rules started and ended; None where they are running."""
-    progress = Progress(started=0.0)
-    progress.plan(planned)
+    progress = Progress(started=0.0, planned=Counter(planned))
     for number, (rule, start, end) in enumerate(jobs):
-        progress.start(number, job(rule, start))
+        progress.running[number] = job(rule, start)
         if end is not None:
             progress.finish(number, end)
     return progress
@@ -47,12 +47,11 @@ def test_the_estimate_of_the_time_left(planned, jobs, now, left):
 def test_a_wait_for_a_device_is_no_work(tmp_path):
     """Four packs share a device: they begin together, and each works for 10 s once the one before it has ended."""
     manifest, logs = Path("results/packs/seeds/a/b/0.json"), [tmp_path / f"{number}.log" for number in range(4)]
-    progress = Progress(started=0.0)
-    progress.plan({"train_pack": 4})
+    progress = Progress(started=0.0, planned=Counter(train_pack=4))
     for number, log in enumerate(logs):
         waiting = f"waiting for a GPU; in use: 0\nwaiting for 0 ended after {10 * number} s\n"
         log.write_text(f"{waiting if number else ''}[1/8] a run\n")
-        progress.start(number, Job("train_pack", (), (manifest,), 0.0, log))
+        progress.running[number] = Job("train_pack", (), (manifest,), 0.0, log)
     for log in logs[2:]:
         log.write_text("waiting for a GPU; in use: 0\n")
     assert progress.finish(0, 10.0).seconds(10.0) == 10
@@ -68,10 +67,10 @@ def test_jobs_that_a_checkpoint_adds_count():
 
 def test_a_job_that_fails_and_is_repeated_with_success_has_not_failed():
     progress = Progress(started=0.0)
-    progress.start(1, job("train", 0.0))
+    progress.running[1] = job("train", 0.0)
     assert progress.fail(1) is not None
     assert progress.failed == {1}
-    progress.start(1, job("train", 1.0))
+    progress.running[1] = job("train", 1.0)
     assert progress.finish(1, 2.0) is not None
     assert progress.failed == set()
 

@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from silent_study.methods import METHODS
-from silent_study.report.cells import Cell, cells
+from silent_study.report.cells import Cell, Context, Record, cells
 from silent_study.report.claims import Claim, claims
-from silent_study.report.context import Context, Record
 from silent_study.report.gather import gather, tables_of
 from silent_study.report.grids import GridPoint, grid_points
 from silent_study.report.printed import Table

@@ -23,10 +23,10 @@ def test_changes_are_here_minus_there_and_cells_of_either_have_a_row():
     assert changes["digits/fixed/reinforce", "bpd"] == -0.25
     assert changes["digits/fixed/reinforce", "kl"] == 1
     (part,) = table.parts
-    lines = {row["", "Method"]: row for row in part.frame.to_dict("records")}
-    assert lines["REINFORCE"]["BPD", "change"] == "−0.250"
-    assert (lines["REINFORCE"]["Seeds", "here"], lines["REINFORCE"]["Seeds", "main"]) == ("3", "1")
-    assert lines["Silent (Gaussian)"]["BPD", "change"] == "–"
+    lines = {row["Method"]: row for row in part.frame.to_dict("records")}
+    assert lines["REINFORCE"]["BPD change"] == "−0.250"
+    assert (lines["REINFORCE"]["Seeds here"], lines["REINFORCE"]["Seeds main"]) == ("3", "1")
+    assert lines["Silent (Gaussian)"]["BPD change"] == "–"
 
 
 def test_methods_that_are_gone_and_numbers_that_are_missing_have_rows():

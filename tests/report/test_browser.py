@@ -14,7 +14,7 @@ import pytest
 from matplotlib.image import imread
 from tests.docs.chromium import PATIENCE, chromium
 
-from silent_study.report.context import Record
+from silent_study.report.cells import Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(PATIENCE)]
 
@@ -146,8 +146,6 @@ def test_a_number_is_that_of_the_records_and_leads_to_them(browser, whole):
     (opened,) = browser.shown(".run[open]")
     for text in (f"results/store/{run.name}", run.identity["id"], "a synthetic processor", "36.0", "torch 2.15.0"):
         assert text in opened.text
-    assert browser.wait(".run[open] .drawn svg path[stroke]")
-    assert browser.run("return document.activeElement.parentElement === arguments[0]", opened)
     top = browser.run("return arguments[0].getBoundingClientRect().top", opened)
     assert 0 <= top < 200
 
@@ -277,39 +275,6 @@ def test_curves_show_seeds_an_axis_above_the_limit_and_chosen_methods(browser):
     assert until(lambda: sum(opacity == "1" for opacity in browser.run(OPACITIES, lines)) == 3)
 
 
-def test_a_cells_and_a_runs_chart_have_their_lines_alone(browser, whole):
-    browser.open("#digits/fixed/reinforce")
-    assert browser.wait(".cell[open] .drawn svg")
-    assert len(browser.shown(".cell[open] > .live .mark-line path[stroke]")) == 2  # it and what it is compared with
-    assert sorted(browser.texts(".cell[open] > .live .role-legend-label text")) == ["REINFORCE", "Silent (Bernoulli)"]
-
-
-def test_rows_are_filtered_by_every_word(browser):
-    browser.run("document.querySelectorAll('#grid details').forEach((details) => { details.open = true; })")
-    table = "#grid > details:nth-of-type(2) table"
-    field = browser.element("#grid > details:nth-of-type(2) .filter input")
-    everything = browser.texts(f"{table} tbody tr")
-    field.send_keys("reinforce 0.001")
-    wanted = [text for text in everything if "REINFORCE" in text and "0.001" in text]
-    assert 0 < len(wanted) < len(everything)
-    assert browser.texts(f"{table} tbody tr") == wanted
-    (count,) = browser.texts("#grid > details:nth-of-type(2) .filter output")
-    assert count == f"{len(wanted)} of {len(everything)}"
-    field.clear()
-    field.send_keys(" ")
-    assert browser.texts(f"{table} tbody tr") == everything
-
-
-def test_cells_are_filtered_by_their_settings_and_a_link_shows_one_all_the_same(browser):
-    browser.element("#cells > .filter input").send_keys("gumbel-softmax")
-    cells = browser.texts(".cell > summary")
-    # Of both experiments, with and without silent gradients; no other has the word.
-    assert len(cells) == 3
-    assert all(cell.startswith("Gumbel-Softmax") for cell in cells)
-    browser.element('#table-2-fixed-variance td:not(.more) a[href="#digits/fixed/silent-gaussian"]').click()
-    assert browser.texts(".cell[open] > .file") == ["digits/fixed/silent-gaussian back to its table"]
-
-
 @pytest.mark.parametrize("width", [320, 375, 768, 1280])
 def test_the_page_never_scrolls_sideways(browser, width):
     browser.open(width=width)
@@ -362,7 +327,7 @@ def test_on_paper_are_two_pages_with_the_verdict_and_the_main_tables(browser):
     browser.open(media="print")
     assert len(browser.shown("main > section")) == 3
     assert browser.shown("header img.forest")
-    assert not browser.shown("nav, .filter, .files, .more, .cell, .map")
+    assert not browser.shown("nav, .files, .more, .cell, .map")
     # The emulated medium would stand for the printer's.
     browser.open(media="")
     pages = browser.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
@@ -381,7 +346,7 @@ def test_without_its_script_the_page_shows_the_same(browser, whole):
     try:
         browser.open(f"#{name}")
         assert len(browser.driver.find_elements("css selector", "tbody tr")) == rows
-        assert not browser.driver.find_elements("css selector", "th button, .filter, .live svg")
+        assert not browser.driver.find_elements("css selector", "th button, .live svg")
         assert browser.element("img.still").is_displayed()
         # Chromium unfolds by itself what an address leads to.
         assert browser.element(f'[id="{name}"]').is_displayed()

@@ -163,7 +163,7 @@ def test_methods_with_different_numbers_of_steps_are_marked_wherever_they_are_co
     marked = [f"{name}{f' ({words})' if words else ''}" for name, words in names]
     assert list(labels(claim)) == marked
     assert table.parts[0].frame["Ordering"].tolist() == [" < ".join(marked), " > ".join(marked)]
-    methods = study.tables["table-3-bits-per-dimension"].parts[0].frame["", "Method"]
+    methods = study.tables["table-3-bits-per-dimension"].parts[0].frame["Method"]
     assert methods.tolist() == marked[::-1]
 
 

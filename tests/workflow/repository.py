@@ -23,7 +23,7 @@ from silent_study.store.packs import PackSpec
 CHECKOUT = Path(__file__).parents[2]
 COPIED = (
     *("Snakefile", "workflow", "profiles", "presets", "measured", "src", "environment.yml", "pyproject.toml"),
-    *("dvc.yaml", ".dvc/config", ".dvc/plots.html", ".dvc/.gitignore", ".dvcignore", ".gitignore"),
+    *("dvc.yaml", ".dvc/config", ".dvc/plots.html", ".dvc/plots", ".dvc/.gitignore", ".dvcignore", ".gitignore"),
 )
 
 LITERAL = ("snakemake", "--cores", "8", "--resources", "gpu=8", "all")

@@ -151,8 +151,8 @@ def test_git_alone_does_not_bring_the_results_of_a_branch_into_another(recorded)
 
 
 @pytest.mark.slow
-def test_a_plot_per_cell_has_the_curves_of_both_branches(recorded):
-    names = {f"results/curves/{cell.name}.csv" for cell in recorded.plan.cells()}
+def test_a_plot_per_experiment_has_the_curves_of_all_methods_of_both_branches(recorded):
+    names = {f"results/curves/{cell.group}.csv" for cell in recorded.plan.cells()}
     recorded.git("checkout", "--quiet", "-b", "no-guide")
     recorded.configure(
         experiments={"learnable": {"digits": {"epochs": 3, "methods": ["reparameterization"]}}},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from silent_study.methods import METHODS
-from silent_study.report import printed
+from silent_study.report import printed, tables
 from silent_study.report.cells import rank
 from silent_study.report.page import render_table
 from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, number
@@ -43,24 +42,24 @@ def write_against(revision: str, results: Path) -> Path:
 def against(here: dict[str, Any], there: dict[str, Any], revision: str) -> Table:
     """Return the differences of two trees of metrics (``tables.metrics``) per cell, a part for each experiment."""
     ours, theirs = dict(_cells(here)), dict(_cells(there))
-    groups: dict[str, list[dict[Any, str]]] = {}
+    groups: dict[str, list[dict[str, str]]] = {}
     rows = []
     names = ours.keys() | theirs.keys()
-    known = sorted((name for name in names if _is_known(name)), key=rank)
+    # A revision may have other experiments and methods.
+    known = sorted((name for name in names if name.split("/")[2] in METHODS.get(name.split("/")[1], ())), key=rank)
     for name in [*known, *sorted(names.difference(known))]:
         dataset, experiment, method = name.split("/")
         one, other = ours.get(name, {}), theirs.get(name, {})
         label = METHODS[experiment][method].label if name in known else method
-        row: dict[Any, str] = {("", "Method"): label}
+        row: dict[str, str] = {"Method": label}
         for metric in _COMPARED:
-            values = [math.nan if cell.get(metric) is None else float(cell[metric]) for cell in (one, other)]
-            values.append(values[0] - values[1])
-            found = dict(zip(("here", revision, "change"), values, strict=True))
+            values = [tables.number(cell.get(metric)) for cell in (one, other)]
+            found = {"here": values[0], revision: values[1], "change": values[0] - values[1]}
             rows.append({"cell": name, "metric": metric, **found})
             for column, value in found.items():
                 text = number(value, printed.DIGITS.get(metric, 3), sign=column == "change")
-                row[METRIC_LABELS.get(metric, "MSE"), column] = text
-        row["Seeds", "here"], row["Seeds", revision] = (str(cell.get("seeds", NOTHING)) for cell in (one, other))
+                row[f"{METRIC_LABELS.get(metric, 'MSE')} {column}"] = text
+        row |= {f"Seeds {at}": str(cell.get("seeds", NOTHING)) for at, cell in (("here", one), (revision, other))}
         title = EXPERIMENTS[experiment].title if experiment in EXPERIMENTS else experiment
         groups.setdefault(f"{dataset}, {title}", []).append(row)
     parts = tuple(Part.of(caption, lines, headers=1) for caption, lines in groups.items())
@@ -70,12 +69,6 @@ def against(here: dict[str, Any], there: dict[str, Any], revision: str) -> Table
         f"Here: {presets[0]}. {revision}: {presets[1]}.",
     )
     return Table("against", f"Against {revision}", notes, pd.DataFrame(rows), parts)
-
-
-def _is_known(cell: str) -> bool:
-    """Return False for a cell of a revision with other experiments or methods."""
-    _, experiment, method = cell.split("/")
-    return experiment in METHODS and method in METHODS[experiment]
 
 
 def _cells(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,17 +1,72 @@
-"""Cells of the plan with their runs."""
+"""The plan, its cells and their runs, as the report reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from silent_study.methods import METHODS, Method
-from silent_study.report.context import Context, Record
 from silent_study.settings import EXPERIMENTS
+from silent_study.store.packs import Round
+from silent_study.store.runs import StoredRun
 
+BEYOND = "beyond the paper"
 COLLAPSED_KL = 5.0
 """Nats per image: a posterior that is closer to the prior has collapsed."""
+
+
+@dataclass(frozen=True)
+class Record(StoredRun):
+    """A stored run of a round of the plan; a run of two rounds has a record in each.
+
+    Attributes:
+        round: The round.
+    """
+
+    round: Round
+
+
+@dataclass(frozen=True)
+class Context:
+    """The plan of the runs: its cells and seeds, its data sets, and what was selected.
+
+    Attributes:
+        preset: Name of the preset, as every table shows it.
+        protocol: ``holdout`` or ``paper``.
+        expected_cells: Every cell of the plan, with runs or without.
+        selections: What was selected, by cell; see ``documents.Selected``.
+        grid_axes: By cell, the settings that its grid varies, by dotted name (``silent.annealing_rate``).
+        seeds: Seeds of the plan at each selected point.
+        datasets: By data set, its prepared ``manifest.json``.
+        revision: Source revision that gathers; ``None`` outside a repository.
+        overrides: Settings that deviate from the preset, by dotted name.
+        factor_analysis: By ``data set/experiment``, what factor analysis reaches with the experiment's latent
+            dimension, as the fields of ``Limit``.
+        latents: By cell, images decoded from latent variables of its first reported run, as of ``kept_latents``;
+            ``None`` if the store keeps no weights of it.
+    """
+
+    preset: str
+    protocol: str
+    expected_cells: tuple[str, ...]
+    selections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    grid_axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    revision: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    factor_analysis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    latents: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+
+    def title(self, dataset: str) -> str:
+        """Return the title of a data set, e.g. ``Tiny ImageNet at 32x32``; its name where it has no manifest."""
+        return str(self.datasets.get(dataset, {}).get("title", dataset))
+
+    def group(self, dataset: str, experiment: str, beyond: bool = False) -> str:
+        """Return a data set and an experiment in words."""
+        return f"{self.title(dataset)}, {EXPERIMENTS[experiment].title}{f', {BEYOND}' if beyond else ''}"
 
 
 _MADE_ALIKE: Mapping[str, Callable[[Record], object]] = {
@@ -54,9 +109,9 @@ class Cell:
         return tuple(run for run in self.runs if run.diverged)
 
     @property
-    def collapsed(self) -> tuple[Record, ...]:
-        """The evaluated runs that have collapsed, see ``has_collapsed``."""
-        return tuple(run for run in self.evaluated if has_collapsed(run.metrics("report")))
+    def collapsed(self) -> dict[int, bool]:
+        """By seed, whether an evaluated run has collapsed, see ``has_collapsed``."""
+        return {run.seed: has_collapsed(run.metrics("report")) for run in self.evaluated}
 
     @property
     def lengths(self) -> set[tuple[str, ...]]:
@@ -74,15 +129,12 @@ class Cell:
         where = f", epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}" if epochs else ""
         counts = {
             "diverged": len(self.diverged),
-            "collapsed": len(self.collapsed),
+            "collapsed": sum(self.collapsed.values()),
             "not flattened": sum(not run.result["flattened"] for run in self.runs if not run.diverged),
             "not evaluated": total - len(self.diverged) - len(self.evaluated),
         }
-        parts = [
-            f"{name} ({count} of {total}{where if name == 'diverged' else ''})"
-            for name, count in counts.items()
-            if count
-        ]
+        counted = ((name, count, where if name == "diverged" else "") for name, count in counts.items() if count)
+        parts = [f"{name} ({count} of {total}{at})" for name, count, at in counted]
         if total < self.planned_seeds:
             parts.append(f"{total} of {self.planned_seeds} seeds run")
         parts += [words for words, of in _MADE_ALIKE.items() if len({of(run) for run in self.runs}) > 1]
@@ -104,9 +156,8 @@ class Cell:
 
 def cells(records: Iterable[Record], context: Context) -> list[Cell]:
     """Return every cell of the plan, and every other cell with a run of the ``seeds`` round, in the paper's order."""
-    runs: dict[str, list[Record]] = {name: [] for name in context.expected_cells}
-    for run in each_once(record for record in records if record.round == "seeds"):
-        runs.setdefault(run.cell, []).append(run)
+    runs: dict[str, tuple[Record, ...]] = dict.fromkeys(context.expected_cells, ())
+    runs |= by_cell(run for run in records if run.round == "seeds")
     found = []
     for name in sorted(runs, key=rank):
         dataset, experiment, method = name.split("/")
@@ -137,12 +188,9 @@ def each_once(records: Iterable[Record]) -> list[Record]:
     return sorted({record.name: record for record in records}.values(), key=lambda record: record.name)
 
 
-def by_cell(records: Iterable[Record]) -> dict[str, list[Record]]:
+def by_cell(records: Iterable[Record]) -> dict[str, tuple[Record, ...]]:
     """Return the runs of every cell by name, each once."""
-    grouped: dict[str, list[Record]] = {}
-    for run in each_once(records):
-        grouped.setdefault(run.cell, []).append(run)
-    return grouped
+    return {cell: tuple(runs) for cell, runs in groupby(each_once(records), key=lambda run: run.cell)}
 
 
 def run_status(run: Record) -> str:

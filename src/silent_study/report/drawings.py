@@ -51,14 +51,8 @@ _CONFIG: dict[str, Any] = {
     **{part: {"labelColor": INK, "titleColor": INK, "labelFontSize": 9, "titleFontSize": 10} for part in _PARTS},
 }
 _CONFIG["axis"] |= {"domainColor": INK, "tickColor": INK, "gridColor": "#80808040", "titleFontWeight": "normal"}
-_CONFIG["legend"] |= {
-    "orient": "bottom",
-    "columns": 2,
-    "columnPadding": 20,
-    "labelLimit": 0,
-    "symbolOpacity": 1,
-    "title": None,
-}
+_CONFIG["legend"] |= {"orient": "bottom", "columns": 2, "columnPadding": 20, "labelLimit": 0, "symbolOpacity": 1}
+_CONFIG["legend"]["title"] = None
 _CONFIG["title"] |= {"color": INK, "fontSize": 10, "fontWeight": "normal"}
 
 
@@ -105,17 +99,7 @@ def drawing(
     chart: dict[str, Any] | None = None,
     strips: Sequence[Strip] = (),
 ) -> Drawing:
-    """Render a figure.
-
-    Args:
-        name: Stem of its files.
-        title: Title.
-        description: What it shows.
-        draw: Draws it in a width in inches: a matplotlib figure or a Vega-Lite specification.
-        data: The numbers that it shows.
-        chart: Its interactive form as a Vega-Lite specification.
-        strips: The images that it consists of.
-    """
+    """Return a ``Drawing``, rendered by ``draw`` in a width in inches as a matplotlib figure or a Vega-Lite chart."""
     files = {f"{name}.csv": data.to_csv(index=False, lineterminator="\n", float_format="%.9g").encode()}
     for ending, width in WIDTHS.items():
         made = exported(draw(width), width)
@@ -138,41 +122,30 @@ def in_page(chart: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-@matplotlib_defaults()
-def _of_matplotlib(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
-
-
 def exported(drawn: Figure | dict[str, Any], width: float) -> dict[str, bytes]:
     """Return a drawing as SVG and PDF, and of the page's width as PNG, in a width in inches; its own is near that."""
-    text = (
-        _of_matplotlib(drawn)
-        if isinstance(drawn, Figure)
-        else vl_convert.vegalite_to_svg({**drawn, "config": {**_CONFIG, "aria": False}})
-    )
+    if isinstance(drawn, Figure):
+        buffer = io.StringIO()
+        with matplotlib_defaults():
+            drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        text = buffer.getvalue()
+    else:
+        text = vl_convert.vegalite_to_svg({**drawn, "config": {**_CONFIG, "aria": False}})
     own, height = (float(size) for size in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0])
 
     def sized(unit: str, per_inch: int) -> str:
-        head, tag, rest = text.partition("<svg")
-        attributes, end, content = rest.partition(">")
-        attributes = re.sub(r' (?:width|height)="[^"]*"', "", attributes)
+        end = text.index(">", text.index("<svg"))
         size = f' width="{width * per_inch:g}{unit}" height="{height / own * width * per_inch:.6g}{unit}"'
-        return head + tag + size + attributes + end + content
+        return re.sub(r' (?:width|height)="[^"]*"', "", text[:end]).replace("<svg", f"<svg{size}", 1) + text[end:]
 
     points = sized("", 72)
     # The order of a page's resources is drawn anew in every call, and means nothing; that of several fonts cannot be
     # sorted so easily, for which a figure has one.
-    pdf = re.sub(rb"(?:\n +/\w+ \d+ 0 R){2,}", _in_order, vl_convert.svg_to_pdf(points))
+    pdf = vl_convert.svg_to_pdf(points)
+    pdf = re.sub(rb"(?:\n +/\w+ \d+ 0 R){2,}", lambda lines: b"\n".join(sorted(lines[0].split(b"\n"))), pdf)
     found = {"svg": sized("in", 1).encode(), "pdf": pdf}
     if width == WIDTHS[""]:
-        buffer = io.BytesIO()
         picture = Image.open(io.BytesIO(vl_convert.svg_to_png(points, ppi=_DPI)))
-        picture.convert("RGB").save(buffer, "PNG", optimize=True)
-        found["png"] = buffer.getvalue()
+        picture.convert("RGB").save(png := io.BytesIO(), "PNG", optimize=True)
+        found["png"] = png.getvalue()
     return found
-
-
-def _in_order(lines: re.Match[bytes]) -> bytes:
-    return b"\n".join(sorted(lines[0].split(b"\n")))

@@ -16,11 +16,9 @@ from matplotlib.colors import to_hex
 from silent_study.methods import GUIDANCE
 from silent_study.paper import published
 from silent_study.report import tables
-from silent_study.report.cells import Cell, unequal_steps
-from silent_study.report.context import Context
-from silent_study.report.drawings import GREY, MORE, PALETTE, Drawing, drawing, exported, for_page, in_page
+from silent_study.report.cells import Cell, Context
+from silent_study.report.drawings import GREY, MORE, PALETTE, Drawing, drawing, exported, for_page
 from silent_study.report.pictures import latents, reconstructions
-from silent_study.report.printed import group_name
 from silent_study.report.statistics import summarize
 
 _DASHES = dict(zip(GUIDANCE, ([4, 2], [1, 0], [1, 1.5]), strict=True))
@@ -40,14 +38,11 @@ Rows = list[dict[str, Any]]
 
 
 def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
-    """Return the drawings of each data set and experiment.
-
-    A drawing with nothing to show is left out.
-    """
+    """Return the drawings of each data set and experiment that have something to show."""
     drawings = []
     for (dataset, experiment), found in groupby(cells, key=lambda cell: (cell.dataset, cell.experiment)):
         members = list(found)
-        group, name = group_name(dataset, experiment, context), f"{dataset}-{experiment}"
+        group, name = context.group(dataset, experiment), f"{dataset}-{experiment}"
         drawings += [
             *reconstructions(members, f"{name}-reconstructions", f"Reconstructions, {group}"),
             *latents(members, context, f"{name}-latents", f"Samples and latent traversals, {group}"),
@@ -60,47 +55,17 @@ def draw(cells: Sequence[Cell], context: Context) -> list[Drawing]:
 
 def colours(cells: Sequence[Cell]) -> dict[str, str]:
     """Return a colour for each label of a method: one for each estimator, and for each method without one."""
-    keys = {cell.method.label: _hue(cell) for cell in sorted(cells, key=lambda cell: cell.method.rank)}
+    methods = sorted((cell.method for cell in cells), key=lambda method: method.rank)
+    keys = {each.label: each.label if each.sampled_estimator == "none" else each.estimator_label for each in methods}
     hues = list(dict.fromkeys(keys.values()))
     more = map(to_hex, colormaps["turbo"](np.linspace(0.05, 0.95, max(0, len(hues) - len(PALETTE + MORE)))))
     found = dict(zip(hues, (*PALETTE, *MORE, *more), strict=False))
     return {label: found[hue] for label, hue in keys.items()}
 
 
-def _hue(cell: Cell) -> str:
-    method = cell.method
-    return method.label if method.sampled_estimator == "none" else method.estimator_label
-
-
-def run_chart() -> dict[str, Any]:
-    """Return the chart of one run, of a row with lists of epochs and of bits/dim on both splits."""
-    splits: list[Any] = ["selection", "training"]
-    base = alt.Chart(alt.InlineData(values=[])).transform_flatten(["epoch", *splits]).transform_fold(splits)
-    line = base.mark_line(point={"size": 12}).encode(
-        x=alt.X("epoch:Q"),
-        y=alt.Y("value:Q", title=_BPD, scale=alt.Scale(zero=False)),
-        color=alt.Color("key:N", scale=alt.Scale(domain=splits, range=PALETTE[:2])),
-        strokeDash=alt.StrokeDash("key:N", scale=alt.Scale(domain=splits, range=[[1, 0], [4, 2]])),
-        tooltip=["key:N", "epoch:Q", alt.Tooltip("value:Q", format=".4f", title=_BPD)],
-    )
-    return in_page(_spec(line.properties(width="container", height=160)))
-
-
-def run_curve(curve: pd.DataFrame) -> dict[str, list[float]] | None:
-    """Return the row that ``run_chart`` draws of a run's curve; ``None`` if nothing of it is finite."""
-    kept = _thinned(curve[np.isfinite(curve["selection_bpd"])])
-    kept = kept[kept["selection_bpd"] <= kept["selection_bpd"].quantile(_SHOWN)] if len(kept) > 1 else kept
-    columns = {"epoch": "epoch", "selection": "selection_bpd", "training": "train_bpd"}
-    return {name: _rounded(kept[column]) for name, column in columns.items()} if len(kept) else None
-
-
 def _thinned(frame: pd.DataFrame) -> pd.DataFrame:
     """Return at most ``_POINTS`` rows, evenly spread, both ends among them."""
     return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(len(frame), _POINTS)).round().astype(int))]
-
-
-def _rounded(values: pd.Series) -> list[Any]:
-    return [round(value, 4) if math.isfinite(value) else None for value in values.tolist()]
 
 
 def curves(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
@@ -130,32 +95,22 @@ def curves(cells: Sequence[Cell], context: Context) -> pd.DataFrame:
     return data
 
 
-def _as_lists(data: pd.DataFrame) -> Rows:
-    """Return curves as a row of lists each, which takes a third of the space."""
-    rows: Rows = []
-    groups: Any = data.groupby(["cell", "seed"], sort=False, dropna=False)
-    for (cell, seed), lines in groups:
-        first = lines.iloc[0]
-        about = {"cell": cell, "method": first["method"], "space": first["space"]}
-        about |= {"seed": None if pd.isna(seed) else int(seed), "limit": _rounded(lines["limit"])[0]}
-        ends = {end: _rounded(lines[end]) if pd.isna(seed) else [] for end in ("low", "high")}
-        rows.append({**about, "epoch": lines["epoch"].tolist(), "bpd": _rounded(lines["bpd"]), **ends})
-    return rows
-
-
 def _curves(cells: Sequence[Cell], context: Context, name: str, title: str) -> Iterator[Drawing]:
     data = curves(cells, context)
     if data.empty:
         return
-    rows = _as_lists(data)
+    limited = bool(data["limit"].notna().any())
     description = (
         "Bits per dimension on the selection split at every evaluation: mean over seeds with its 95% interval, as in "
         f"the tables, or every seed. The highest {100 - 100 * _SHOWN:.0f}% of the values are not shown."
+        f"{' The closed form is that of the report split.' * limited}"
     )
-    if any(row["limit"] is not None for row in rows):
-        description += " The closed form is that of the report split."
     look = _look(cells, "method")
-    chart = _interactive_curves(rows, look).properties(width="container", height=320)
+    # A row of lists for each line takes a third of the space.
+    known = data.round(4).astype(object).where(data.notna(), None)
+    lines = known.groupby(["method", "space", "seed", "limit"], sort=False, dropna=False)
+    rows = lines[["epoch", "bpd", "low", "high"]].agg(list).reset_index()
+    chart = _interactive_curves(limited, look).properties(width="container", height=320, data=_values(rows))
     still = _curve_layers(alt.Chart(), "false", look).properties(data=_values(data[data["seed"].isna()]))
     yield drawing(
         name,
@@ -181,10 +136,9 @@ def _curve_layers(
     return alt.layer(band.encode(color=colour), line.encode(color=colour, strokeDash=look["strokeDash"]))
 
 
-def _interactive_curves(rows: Rows, look: Mapping[str, Any]) -> Any:
+def _interactive_curves(limited: bool, look: Mapping[str, Any]) -> Any:
     """Return curves of which the reader chooses methods, lines and axis, and that zoom."""
     columns = ("bpd", "low", "high")
-    limited = any(row["limit"] is not None for row in rows)
     base, axis, on_axis = alt.Chart().transform_flatten(["epoch", *columns]), alt.Axis(), f"axis == '{_BPD}'"
     if limited:
         base = base.transform_filter(f"{on_axis} || (datum.limit !== null && datum.bpd > datum.limit)")
@@ -205,7 +159,7 @@ def _interactive_curves(rows: Rows, look: Mapping[str, Any]) -> Any:
         options = alt.binding_radio(options=[_BPD, _ABOVE], name="Axis: ")
         params.append(alt.param(name="axis", value=_BPD, bind=options))
     line = line.add_params(chosen, alt.selection_interval(name="zoom", bind="scales"))
-    return alt.layer(band, line, data=alt.InlineData(values=rows)).add_params(*params)
+    return alt.layer(band, line).add_params(*params)
 
 
 def _gradient_variance(cells: Sequence[Cell], context: Context, name: str, title: str) -> Iterator[Drawing]:
@@ -214,18 +168,14 @@ def _gradient_variance(cells: Sequence[Cell], context: Context, name: str, title
     data = data[data["seeds"] > 0] if len(data) else data
     if data.empty:
         return
-    named = {cell.method.name: cell for cell in cells}
-    data["line"] = [
-        named[method].method.label_with(str(estimator))
-        for method, estimator in zip(data["method"], data["estimated_with"], strict=True)
-    ]
-    data["label"] = [named[method].method.label for method in data["method"]]
-    parts = []
-    for reduction in tables.REDUCTIONS:
-        part = data[["line", "label", "epoch", reduction]].rename(columns={reduction: "variance"})
-        part = part.assign(reduction=reduction.replace("_", " ").replace("per image", "per-image"))
-        parts.append(part[part["variance"] > part["variance"].max() * _NUMERICAL_ZERO])
-    drawn = pd.concat(parts, ignore_index=True).astype({"epoch": float})
+    methods = {cell.method.name: cell.method for cell in cells}
+    estimated = zip(data["method"], data["estimated_with"], strict=True)
+    data["line"] = [methods[name].label_with(str(estimator)) for name, estimator in estimated]
+    data["label"] = [methods[name].label for name in data["method"]]
+    drawn = data.melt(["line", "label", "epoch"], list(tables.REDUCTIONS), "reduction", "variance")
+    drawn = drawn[drawn["variance"] > drawn.groupby("reduction")["variance"].transform("max") * _NUMERICAL_ZERO]
+    drawn = drawn.astype({"epoch": float}).replace({"reduction": tables.REDUCTIONS})
+    drawn = drawn[["line", "label", "epoch", "variance", "reduction"]]
     zeros = data.loc[~data["line"].isin(drawn["line"]), "label"].unique()
     note = f" Zero up to rounding, not drawn: {', '.join(zeros)}." if len(zeros) else ""
     labels = dict(zip(drawn["line"], drawn["label"], strict=True))
@@ -265,14 +215,11 @@ def _bpd_against_kl(cells: Sequence[Cell], name: str, title: str) -> Iterator[Dr
     ours = base.mark_point(filled=True, size=40, opacity=0.85).encode(color=look["color"])
     theirs = base.mark_point(size=50, color=GREY).transform_filter("datum.seed == 'published'")
     chart = alt.layer(ours.transform_filter("datum.seed != 'published'"), theirs)
-    steps = unequal_steps(cells)
-    lengths = ", ".join(f"{cell.method.label} {steps[cell.name]}" for cell in cells if steps[cell.name])
     known = any(row["seed"] == "published" for row in rows)
     yield drawing(
         name,
         title,
-        f"Each mark is one seed's reported BPD and KL divergence{'; grey outlines are the published values' * known}."
-        f"{f' Trained for different numbers of steps: {lengths}.' if lengths else ''}",
+        f"Each mark is one seed's reported BPD and KL divergence{'; grey outlines are the published values' * known}.",
         lambda width: _spec(_faceted(chart, "space:N", len({row["space"] for row in rows}), width, x="independent")),
         pd.DataFrame(rows),
     )
@@ -283,14 +230,9 @@ def estimators_along_training(points: Sequence[Mapping[str, Any]]) -> bytes:
     data = pd.DataFrame(list(points))
     names = list(dict.fromkeys(data["estimator"]))
     positive = data.groupby("estimator")["per_image_mean"].transform("min") > 0
-    kinds = ([1, 0], [4, 2], [1, 1.5])
-    scales = {
-        "color": [PALETTE[place % len(PALETTE)] for place in range(len(names))],
-        "strokeDash": [kinds[place // len(PALETTE) % len(kinds)] for place in range(len(names))],
-    }
     look = {
-        channel: {"field": "estimator", "type": "nominal", "scale": {"domain": names, "range": values}}
-        for channel, values in scales.items()
+        "color": alt.Color("estimator:N", scale=alt.Scale(domain=names, range=[*PALETTE, *MORE])),
+        "strokeDash": alt.StrokeDash("estimator:N", scale=alt.Scale(domain=names)),
     }
     base = alt.Chart().mark_line(point=True).encode(x="epoch:Q", **look).properties(width=240, height=200)
     title = "gradient variance (nats²), per-image mean"
@@ -309,10 +251,7 @@ def estimators_along_training(points: Sequence[Mapping[str, Any]]) -> bytes:
 def _look(cells: Sequence[Cell], field: str, labels: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the encodings of methods: a colour for each estimator, dashes and marks for each kind of guidance.
 
-    Args:
-        cells: The methods.
-        field: Column with their labels, or with lines named by ``labels``.
-        labels: The method's label by line.
+    ``field`` is the column of their labels, or of lines with the method's label in ``labels``.
     """
     found, guidance = colours(cells), {cell.method.label: cell.method.guidance for cell in cells}
     lines = labels or {label: label for label in found}

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from silent_study.report.cells import Context
 from silent_study.report.claims import PRIMARY, VERDICTS, Claim, Comparison, headline
-from silent_study.report.context import Context
 from silent_study.report.drawings import GREY, INK, Drawing, drawing, matplotlib_defaults
 from silent_study.report.orderings import labels
-from silent_study.report.printed import group_name, interval, number
+from silent_study.report.printed import interval, number
 
 BLUE, RED = "#1d66ae", "#e96b48"
 MARKS: dict[str, dict[str, Any]] = {
@@ -29,14 +29,9 @@ _LINEAR = 0.1
 
 
 def row(axes: Axes, height: float, found: Comparison, kind: str, ink: str = "black") -> None:
-    """Draw a comparison: the pairs as ticks, the mean with its interval, the published difference as a diamond.
+    """Draw a comparison: the pairs as ticks, the mean with its interval, the published difference as a diamond in ink.
 
-    Args:
-        axes: Where.
-        height: Of the row.
-        found: The comparison.
-        kind: Of its verdict, a key of ``MARKS``.
-        ink: Colour of the diamond.
+    ``kind`` is that of its verdict, a key of ``MARKS``.
     """
     colour = MARKS[kind]["color"]
     difference, values = found.difference, list(found.differences.values())
@@ -81,8 +76,9 @@ def forest(claims: Sequence[Claim], context: Context) -> Iterator[Drawing]:
 
 
 def _text(claim: Claim) -> str:
-    mean, low, high, n = (getattr(claim.difference, name) for name in ("mean", "low", "high", "n"))
-    return f"{number(mean, sign=True)} {interval(low, high, n, sign=True, of='pair')}, {claim.verdict}"
+    found = claim.difference
+    ends = interval(found.low, found.high, found.n, sign=True, of="pair")
+    return f"{number(found.mean, sign=True)} {ends}, {claim.verdict}"
 
 
 @matplotlib_defaults()
@@ -117,7 +113,7 @@ def _draw(found: Sequence[Claim], context: Context, width: float) -> Figure:
         if wide:
             axes.text(1.01, height, _text(claim), **beside)
         if height - 1 not in heights:
-            group = group_name(claim.first.dataset, claim.first.experiment, context)
+            group = context.group(claim.first.dataset, claim.first.experiment)
             axes.text(-left / (width - left - right), height - 1, group, **beside)
     axes.set_yticks(heights, names, size=7 if wide else 6)
     axes.tick_params(left=False)

@@ -18,9 +18,8 @@ from silent_study.evaluation.latents import kept_latents
 from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.plan.selection import check_selections
 from silent_study.report import figures, gathered, page, tables
-from silent_study.report.cells import Cell, cells
-from silent_study.report.claims import Claim, claims, headline
-from silent_study.report.context import Context, Record
+from silent_study.report.cells import Cell, Context, Record, cells
+from silent_study.report.claims import Claim, claims, headline, summary
 from silent_study.report.forest import forest
 from silent_study.report.grids import GridPoint, grid_points, grid_table
 from silent_study.report.measured import measured_tables
@@ -75,7 +74,7 @@ def gather(
     shown: str | None = None,
     others: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
-    """Write the tables, figures, metrics and the page of a plan's runs.
+    """Write the tables, figures, metrics and the page of a plan's runs, and return every file written.
 
     The same runs give the same bytes. A table without rows is in the page alone. Files of earlier gatherings that are
     not written again are removed from the folders of tables, figures and curves; their other files stay.
@@ -84,16 +83,8 @@ def gather(
         records: Runs by round, in any order.
         context: The plan that they were made for.
         out: The folder to write to, ``results`` in a repository in use.
-        shown: Folder, below ``out``, for copies of what Snakemake's own report shows; they take the place of the
-            copies of other plans.
+        shown: Folder, below ``out``, for copies of what Snakemake's own report shows, in the place of other plans'.
         others: Content of further files by path below ``out``.
-
-    Returns:
-        Every file written: ``tables/*.csv``, ``*.md``, ``*.tex`` and ``*.html``, ``figures/*``, ``curves/<cell>.csv``,
-        ``metrics.json``, ``runs.csv``, ``vega.js``, the further files, the copies and ``report.html``.
-
-    Raises:
-        OSError: The folder cannot be written to.
     """
     # Packs and rounds finish in any order; nothing that is written may depend on it.
     records = sorted(records, key=lambda record: (record.round, record.name))
@@ -122,11 +113,7 @@ def tables_of(
     found: Sequence[Cell], ordered: Sequence[Claim], points: Sequence[GridPoint], context: Context
 ) -> list[Table]:
     """Return every table in the page's order: the orderings, Tables 1 to 4, what is beyond the paper, the grids."""
-    return [
-        orderings(ordered, points, context),
-        *measured_tables(found, context),
-        grid_table(points, context),
-    ]
+    return [orderings(ordered, points, context), *measured_tables(found, context), grid_table(points, context)]
 
 
 def _contents(records: Sequence[Record], context: Context) -> dict[str, bytes]:
@@ -142,9 +129,9 @@ def _contents(records: Sequence[Record], context: Context) -> dict[str, bytes]:
         texts[f"tables/{table.name}.md"] = markdown(table)
         texts[f"tables/{table.name}.tex"] = latex(table)
         texts[f"tables/{table.name}.html"] = page.render_table(table)
-    texts |= {f"curves/{cell}.csv": _csv(curve) for cell, curve in tables.curves(records).items()}
-    metrics = tables.metrics(found, context)
-    texts["metrics.json"] = json.dumps(metrics, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    texts |= {f"curves/{group}.csv": _csv(curve) for group, curve in tables.curves_by_group(records).items()}
+    for name, numbers in (("metrics", tables.metrics(found, context)), ("summary", summary(ordered))):
+        texts[f"{name}.json"] = json.dumps(numbers, sort_keys=True, indent=1, allow_nan=False) + "\n"
     texts["runs.csv"] = _csv(tables.runs(records))
     texts[CHART_LIBRARIES] = page.chart_libraries()
     texts["report.html"] = page.render(found, ordered, laid_out, texts, drawings, points, records, context)

@@ -26,14 +26,7 @@ def marker_of(plan: Plan, selections: Selections) -> Path:
 
 
 def record(marker: Path, results: Path, runs: Iterable[str], written: Iterable[Path]) -> None:
-    """Write the marker, with the digests of every gathered file and of the record of every run.
-
-    Args:
-        marker: ``marker_of`` the plan.
-        results: Folder of the results.
-        runs: Names of the gathered runs.
-        written: The gathered files.
-    """
+    """Write the marker, with the digests of every gathered file and of the record of every run, given by name."""
     document: Gathered = {
         "plan": marker.stem,
         "sources": _sources_digest(),

@@ -13,9 +13,8 @@ import pandas as pd
 
 from silent_study.methods import METHODS
 from silent_study.report import printed, tables
-from silent_study.report.cells import rank, run_status
-from silent_study.report.context import Context, Record
-from silent_study.report.printed import NOTHING, Part, Table, Text, group_name, number
+from silent_study.report.cells import Context, Record, rank, run_status
+from silent_study.report.printed import NOTHING, Part, Table, Text, number
 
 # Bits/dim: smaller differences within a map hardly change the colour.
 _LEAST_SPAN = 0.05
@@ -52,6 +51,7 @@ class GridPoint:
 def grid_points(records: Iterable[Record], context: Context) -> list[GridPoint]:
     """Return every configuration that was compared: cells in the paper's order, the best of each cell first."""
     grids: dict[tuple[str, str], dict[str, Record]] = {}
+    chosen = {entry.get("run") for entry in context.selections.values() if entry.get("status") != "diverged"}
     reported = set()
     for run in records:
         if run.round == "seeds":
@@ -62,7 +62,7 @@ def grid_points(records: Iterable[Record], context: Context) -> list[GridPoint]:
     for members in grids.values():
         grid = list(_with_axes(list(members.values()), context))
         for run, axes in grid:
-            selected = _without_seed(run) in reported or _is_selected(run, context)
+            selected = _without_seed(run) in reported or run.name in chosen
             edges = edges_of(axes, [others for _, others in grid]) if selected else ()
             points.append(GridPoint(run, axes, selected, edges))
     return sorted(points, key=lambda point: (*rank(point.run.cell), point.run.round, point.bpd, point.run.name))
@@ -96,38 +96,31 @@ def _without_seed(run: Record) -> str:
     return str(sorted((name, str(value)) for name, value in tables.leaves(run.settings) if name != "seed"))
 
 
-def _is_selected(run: Record, context: Context) -> bool:
-    selection = context.selections.get(run.cell, {})
-    return selection.get("run") == run.name and selection.get("status") != "diverged"
-
-
 def grid(points: Sequence[GridPoint], context: Context) -> pd.DataFrame:
     """Return every grid point in its order."""
-    rows = []
-    for point in points:
-        run, selection = point.run, point.run.metrics("selection")
-        rows.append(
-            {
-                "preset": context.preset,
-                "protocol": run.settings["data"]["protocol"],
-                "dataset": run.dataset,
-                "data_sha256": run.settings["data"]["sha256"][: tables.DIGEST],
-                "experiment": run.experiment,
-                "method": run.method,
-                "round": run.round,
-                "point": ", ".join(f"{axis}={value}" for axis, value in point.axes.items()),
-                "selected": point.selected,
-                "edge": ", ".join(point.edges),
-                "split": selection.get("split", ""),
-                "selection_bpd": tables.number(selection.get("bpd")),
-                "monte_carlo_error": tables.number(selection.get("bpd_mc_error")),
-                "selection_kl": tables.number(selection.get("kl")),
-                "seed": run.seed,
-                "epochs": run.result["epochs"],
-                "status": run_status(run),
-                "name": run.name,
-            }
-        )
+    rows = [
+        {
+            "preset": context.preset,
+            "protocol": run.settings["data"]["protocol"],
+            "dataset": run.dataset,
+            "data_sha256": run.settings["data"]["sha256"][: tables.DIGEST],
+            "experiment": run.experiment,
+            "method": run.method,
+            "round": run.round,
+            "point": ", ".join(f"{axis}={value}" for axis, value in point.axes.items()),
+            "selected": point.selected,
+            "edge": ", ".join(point.edges),
+            "split": selection.get("split", ""),
+            "selection_bpd": tables.number(selection.get("bpd")),
+            "monte_carlo_error": tables.number(selection.get("bpd_mc_error")),
+            "selection_kl": tables.number(selection.get("kl")),
+            "seed": run.seed,
+            "epochs": run.result["epochs"],
+            "status": run_status(run),
+            "name": run.name,
+        }
+        for point, run, selection in ((point, point.run, point.run.metrics("selection")) for point in points)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -150,15 +143,12 @@ def grid_table(points: Sequence[GridPoint], context: Context) -> Table:
                 "Epochs": str(row["epochs"]),
                 "Status": row["status"] if math.isfinite(row["selection_bpd"]) else Text(row["status"], row["name"]),
             }
-            for row in printed.as_rows(group)
+            for row in group.to_dict("records")
         ]
-        caption = f"{group_name(dataset, experiment, context)}: grid of {len(rows)} runs"
+        caption = f"{context.group(dataset, experiment)}: grid of {len(rows)} runs"
         parts.append(Part.of(caption, rows, 2, main={"Method", "Selected", "BPD", "KL", "Status"}, folded=True))
-    notes = (
-        *printed.facts(data, context),
-        "Every configuration that was tried, best first by the BPD on the selection split; one seed each.",
-    )
-    return Table("grid", "Hyperparameter grids", notes, data, tuple(parts))
+    about = "Every configuration that was tried, best first by the BPD on the selection split; one seed each."
+    return Table("grid", "Hyperparameter grids", (*printed.facts(data, context), about), data, tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -172,10 +162,8 @@ class GridMap:
         axes: Names of the rows' axes.
         across: Name of the columns' axis; empty for a grid of one point without axes.
         columns: Values of the columns' axis.
-        rows: Values of the rows' axes, and for each column the point and its heat; ``None`` if the grid has no such
-            point. The heat is 1 for the lowest BPD of the map, down to 0 for the highest coloured one, at least a
-            twentieth of a bit above the lowest; 0 for a diverged run.
-        jointly: True if the selected point is not the best one, because methods share an axis of their grids.
+        rows: Values of the rows' axes, and for each column the point and its heat, 1 for the lowest BPD of the map
+            down to 0; ``None`` if the grid has no such point.
     """
 
     cell: str
@@ -185,7 +173,6 @@ class GridMap:
     across: str
     columns: tuple[str, ...]
     rows: tuple[tuple[tuple[str, ...], tuple[tuple[GridPoint, float] | None, ...]], ...]
-    jointly: bool
 
 
 def grid_maps(points: Sequence[GridPoint], context: Context) -> list[GridMap]:
@@ -210,12 +197,11 @@ def _map(points: Sequence[GridPoint], context: Context) -> GridMap:
     return GridMap(
         run.cell,
         METHODS[run.experiment][run.method].label,
-        group_name(run.dataset, run.experiment, context),
+        context.group(run.dataset, run.experiment),
         tuple(printed.named(axes[axis]) for axis in down),
         printed.named(axes.get(across, "")),
         columns,
         tuple((names, tuple(row.get(column) for column in columns)) for names, row in rows.items()),
-        any(point.selected and point.bpd > points[0].bpd for point in points),
     )
 
 

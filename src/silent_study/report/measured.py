@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from silent_study.methods import METHODS, Method
+from silent_study.methods import METHODS
 from silent_study.paper import PUBLISHED_MSE, TABLE_1_NOTE
 from silent_study.report import printed, tables
-from silent_study.report.cells import Cell, described, unequal_steps
-from silent_study.report.context import Context
-from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, Text, group_name, number
+from silent_study.report.cells import BEYOND, Cell, Context, described, unequal_steps
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, Text, number
 from silent_study.settings import EXPERIMENTS
 
 _UNITS = "BPD in bits/dim, KL in nats per image. Means over seeds with 95% Student intervals."
@@ -43,13 +42,10 @@ _ABOUT_MSE = (
     "does not say which MSE it prints; the one of sampled and clamped reconstructions fits its other numbers best, so "
     "that it is the one with an interval, and with what was published where something was."
 )
-_REDUCTION_LABELS = {"batch_mean": "batch mean", "per_image_mean": "per-image mean"}
 _MEAN_ALONE = ("mse_mean_decoded", "mse_sampled")
-# Columns of a table's first metric that a page shows at first.
-_MAIN = ("", "95% interval", "published", "difference")
-_BEST = {("BPD", ""), *(("MSE", name) for name in ("mean decoded", "sampled", "sampled and clamped"))}
+_BEST = {"BPD", "MSE mean decoded", "MSE sampled", "MSE sampled and clamped"}
 
-Row = dict[Any, str]
+Row = dict[str, str]
 
 
 def measured_tables(cells: Sequence[Cell], context: Context) -> Iterator[Table]:
@@ -65,7 +61,7 @@ def measured_tables(cells: Sequence[Cell], context: Context) -> Iterator[Table]:
         own = [cell for cell in cells if cell.experiment == experiment]
         if own:
             name = EXPERIMENTS[experiment].title
-            title = f"{printed.BEYOND.capitalize()}: {name}"
+            title = f"{BEYOND.capitalize()}: {name}"
             yield _metrics(name.replace(" ", "-"), title, experiment, every, own, context, about)
             table = _gradient_variances(f"{experiment}-gradient-variance", f"{title}, gradient variance", own, context)
             yield from [table] if table.parts else []
@@ -81,20 +77,20 @@ def _gradient_variances(name: str, title: str, cells: Sequence[Cell], context: C
         rows: dict[bool, list[Row]] = {}
         for (name_of_method, estimator), points in printed.grouped(group, "method", "estimated_with"):
             method = METHODS[experiment][name_of_method]
-            row: Row = {("", "Posterior"): method.space, ("", "Method"): method.label_with(estimator)}
-            for reduction in tables.REDUCTIONS:
+            row: Row = {"Posterior": method.space, "Method": method.label_with(estimator)}
+            for reduction, label in tables.REDUCTIONS.items():
                 values = dict(zip(points["epoch"], points[reduction], strict=True))
                 for epoch in epochs:
                     text = printed.significant(values.get(epoch, math.nan))
-                    key = (_REDUCTION_LABELS[reduction], f"epoch {epoch}")
-                    row[key] = Text(text, f"{dataset}/{experiment}/{name_of_method}")
+                    target = f"{dataset}/{experiment}/{name_of_method}"
+                    row[f"{label} epoch {epoch}"] = Text(text, target)
             lost = dataset == "mnist" and in_paper and not method.beyond
-            row["Paper", "published"] = "0" if points["published"].eq(0).any() else "lost" if lost else NOTHING
-            row |= {("", "Seeds"): str(points["seeds"].max()), ("", "Status"): points["status"].iloc[0]}
+            row["Paper published"] = "0" if points["published"].eq(0).any() else "lost" if lost else NOTHING
+            row |= {"Seeds": str(points["seeds"].max()), "Status": points["status"].iloc[0]}
             rows.setdefault(method.beyond, []).append(row)
         for beyond, lines in rows.items():
-            caption = f"{group_name(dataset, experiment, context, beyond)}: gradient variance by epoch"
-            main = {name for name in lines[0] if name[0] != _REDUCTION_LABELS["per_image_mean"]} - {("", "Seeds")}
+            caption = f"{context.group(dataset, experiment, beyond)}: gradient variance by epoch"
+            main = {name for name in lines[0] if name != "Seeds" and not name.startswith("per-image")}
             # The paper's table has the fixed variance alone.
             parts.append(Part.of(caption, lines, headers=2, main=main, folded=not fixed))
     return Table(name, title, (*printed.facts(data, context), _ABOUT_GRADIENT_VARIANCE, *notes), data, tuple(parts))
@@ -114,42 +110,37 @@ def _metrics(
     beside = () if "kl" in metrics else ("kl",)
     shown = pd.concat([data, tables.measurements(cells, context, experiment, beside)])
     groups: dict[tuple[str, bool], list[Row]] = {}
-    for dataset, method, target, rows in _by_method(shown, experiment):
+    for (dataset, of), group in printed.grouped(shown, "dataset", "method"):
+        rows = {row["metric"]: row for row in group.to_dict("records")}
+        method, target = METHODS[experiment][of], f"{dataset}/{experiment}/{of}"
         trained = f" ({steps[target]})" if steps[target] else ""
-        row: Row = {("", "Posterior"): method.space, ("", "Method"): f"{method.label}{trained}"}
+        row: Row = {"Posterior": method.space, "Method": f"{method.label}{trained}"}
         for metric in (*metrics, *beside):
-            group, _, own = METRIC_LABELS[metric].partition(", ")
-            for column, text in _printed(rows[metric], target).items():
-                row[group, column or own] = text
+            label, _, own = METRIC_LABELS[metric].partition(", ")
+            row |= {f"{label} {column or own}".strip(): text for column, text in _printed(rows[metric], target).items()}
             if metric == "bpd":
-                row[group, "importance-weighted"] = _weighted(rows, target)
-        row |= {("", column): text for column, text in _made_from(rows[metrics[0]]).items()}
+                bound = rows.get(tables.IMPORTANCE_WEIGHTED, {"measured": math.nan, "monte_carlo_error": math.nan})
+                text = f"{number(bound['measured'])} ± {number(bound['monte_carlo_error'], 4)}"
+                row[f"{label} importance-weighted"] = Text(NOTHING if math.isnan(bound["measured"]) else text, target)
+        made = rows[metrics[0]]
+        row["Seeds"], row["Epochs"] = str(made["seeds"]), str(made["epochs"]) or NOTHING
+        tried = made["configurations"]
+        row["Configurations tried"] = NOTHING if pd.isna(tried) else f"{tried:.0f}"
+        row["Status"] = str(made["status"])
         groups.setdefault((dataset, method.beyond), []).append(row)
     traits = EXPERIMENTS[experiment]
     decoder = ", linear decoder" if traits.exact and "decoder" not in traits.title else ""
     first = METRIC_LABELS[metrics[0]]
+    main = {first, *(f"{first} {column}" for column in ("95% interval", "published", "difference")), "KL", "Status"}
     parts = [
-        Part.of(
-            f"{group_name(dataset, experiment, context, beyond)}{decoder}",
-            lines,
-            headers=2,
-            main={*((first, column) for column in _MAIN), ("KL", ""), ("", "Status")},
-            best=_BEST,
-        )
+        Part.of(f"{context.group(dataset, experiment, beyond)}{decoder}", lines, headers=2, main=main, best=_BEST)
         for (dataset, beyond), lines in groups.items()
     ]
     notes = (*about, *printed.facts(data, context), _UNITS, *_about(data, cells, metrics))
     return Table(name, title, notes, data, tuple(parts))
 
 
-def _by_method(data: pd.DataFrame, experiment: str) -> Iterator[tuple[str, Method, str, dict[str, dict[str, Any]]]]:
-    """Yield data set, method, name and measurements by metric of each cell."""
-    for (dataset, name), group in printed.grouped(data, "dataset", "method"):
-        rows = {row["metric"]: row for row in printed.as_rows(group)}
-        yield dataset, METHODS[experiment][name], f"{dataset}/{experiment}/{name}", rows
-
-
-def _printed(row: dict[str, Any], target: str) -> Row:
+def _printed(row: Mapping[Any, Any], target: str) -> Row:
     """Return a measurement as text by column, its mean without a name; some errors have a mean alone."""
     digits = printed.DIGITS.get(row["metric"], 3)
     found: Row = {"": Text(number(row["measured"], digits), target)}
@@ -168,33 +159,11 @@ def _printed(row: dict[str, Any], target: str) -> Row:
     return found
 
 
-def _weighted(rows: dict[str, dict[str, Any]], target: str) -> Text:
-    """Return an importance-weighted bound with its Monte-Carlo error; a dash if it was not computed."""
-    row = rows.get(tables.IMPORTANCE_WEIGHTED, {"measured": math.nan})
-    missing = math.isnan(row["measured"])
-    text = NOTHING if missing else f"{number(row['measured'])} ± {number(row['monte_carlo_error'], 4)}"
-    return Text(text, target)
-
-
-def _made_from(row: dict[str, Any]) -> dict[str, str]:
-    """Return the columns on what a number is made from: seeds, epochs, configurations, status."""
-    configurations = row["configurations"]
-    return {
-        "Seeds": str(row["seeds"]),
-        "Epochs": str(row["epochs"]) or NOTHING,
-        "Configurations tried": NOTHING if pd.isna(configurations) else f"{configurations:.0f}",
-        "Status": str(row["status"]),
-    }
-
-
-def _any(data: pd.DataFrame, column: str) -> bool:
-    return bool(len(data) and data[column].notna().any())
-
-
 def _about(data: pd.DataFrame, cells: Sequence[Cell], metrics: Sequence[str]) -> Iterator[str]:
     if not len(data):
         return
     experiment = EXPERIMENTS[data["experiment"].iloc[0]]
+    own = [cell for cell in cells if EXPERIMENTS[cell.experiment] is experiment]
     yield (
         "Published values come from the paper's own, longest training; the epochs of each row say how far this preset "
         "goes. Difference: measured minus published."
@@ -203,11 +172,8 @@ def _about(data: pd.DataFrame, cells: Sequence[Cell], metrics: Sequence[str]) ->
     )
     if PUBLISHED_MSE in metrics:
         yield _ABOUT_MSE
-    if any(unequal_steps([cell for cell in cells if EXPERIMENTS[cell.experiment] is experiment]).values()):
-        yield "Methods that were trained for different numbers of steps have their lengths beside their names."
     if data["metric"].eq(tables.IMPORTANCE_WEIGHTED).any():
-        experiments = set(data["experiment"])
-        reports = [run.metrics("report") for cell in cells for run in cell.evaluated if cell.experiment in experiments]
+        reports = [run.metrics("report") for cell in own for run in cell.evaluated]
         samples = described([report["importance_samples"] for report in reports if "importance_samples" in report])
         yield (
             f"Importance-weighted: the bound of {samples} samples per image (Burda et al. 2016), in expectation no "

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from silent_study.report import printed
+from silent_study.report.cells import Context
 from silent_study.report.claims import DECIDED, EPOCHS, FEWEST_PAIRS, OURS, PRIMARY, Claim
-from silent_study.report.context import Context
 from silent_study.report.grids import GridPoint
-from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, Text, group_name, number
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, Text, number
 from silent_study.report.statistics import Summary
 from silent_study.words import counted
 
@@ -25,7 +25,7 @@ def orderings(found: Sequence[Claim], points: Sequence[GridPoint], context: Cont
         groups.setdefault(group, []).append(_printed(claim, marks(claim, points)))
     parts = [
         Part.of(
-            f"{group_name(dataset, experiment, context, beyond)}: orderings on equal seeds",
+            f"{context.group(dataset, experiment, beyond)}: orderings on equal seeds",
             rows,
             headers=1,
             main={"Verdict", "Metric", "Published", "Difference", "95% interval", "After Holm"},
@@ -38,10 +38,8 @@ def orderings(found: Sequence[Claim], points: Sequence[GridPoint], context: Cont
 
 def labels(claim: Claim) -> tuple[str, str]:
     """Return the names of both methods, each with what the numbers of steps of the two differ by."""
-    first, second = (
-        f"{cell.method.label}{f' ({steps})' if steps else ''}"
-        for cell, steps in zip((claim.first, claim.second), claim.steps, strict=True)
-    )
+    sides = zip((claim.first, claim.second), claim.steps, strict=True)
+    first, second = (f"{cell.method.label}{f' ({steps})' if steps else ''}" for cell, steps in sides)
     return first, second
 
 
@@ -131,8 +129,8 @@ def _numbers(claim: Claim, limits: str, context: Context) -> dict[str, object]:
 def _notes(found: Sequence[Claim], points: Sequence[GridPoint], context: Context) -> Iterator[str]:
     yield f"Preset {context.preset}, protocol {context.protocol}."
     yield (
-        "Differences are first minus second on equal seeds: mean and 95% Student interval. Pairs are trainings, never "
-        "evaluations of one. The difference leads to the first method's runs, the differences by seed to the second's."
+        "Differences are first minus second on equal seeds: mean and 95% Student interval over pairs of trainings. The "
+        "difference leads to the first method's runs, the differences by seed to the second's."
     )
     yield (
         'Reproduced: the interval excludes 0 and contains the published difference, "so far" below '
@@ -140,18 +138,15 @@ def _notes(found: Sequence[Claim], points: Sequence[GridPoint], context: Context
         "size is another one. Contradicted: it lies on the other side. Not comparable: a run of the second method "
         "collapsed, which the published one did not. Undecided: it contains 0, or there is one pair."
     )
-    sizes = {family: sum(claim.family == family for claim in found) for family in (claim.family for claim in found)}
+    sizes = Counter(claim.family for claim in found)
     yield (
         f"p: Student's, two-sided. Sign flips: the exact test that needs symmetry alone, from {FEWEST_PAIRS} pairs on. "
         "Holm: Student's p, adjusted by Holm's procedure within its family, over all data sets and experiments of "
         f"this page: {', '.join(f'{family} ({size})' for family, size in sizes.items()) or 'none'}. The paper's "
         f"orderings in {PRIMARY} are the primary family, all others are secondary. An ordering that stands has an "
-        "adjusted p below 0.05. The verdict takes each ordering alone, by the interval that is printed beside it."
+        "adjusted p below 0.05. The verdict takes each ordering alone, by the interval beside it."
     )
-    yield (
-        "Basis: the sign of the difference of the published numbers, or the paper's text where it has no numbers for "
-        "the data set."
-    )
+    yield "Basis: the sign of the published difference, or the paper's text where it has no numbers for the data set."
     if any(claim.family == OURS for claim in found):
         yield (
             "Ours: the paper does not compare with a guide of a sampled gradient. If it is the absence of variance "
@@ -163,8 +158,7 @@ def _notes(found: Sequence[Claim], points: Sequence[GridPoint], context: Context
         yield (
             f"Epochs to threshold on {context.title(dataset)}: the first with an evaluation of the selection split at "
             f"or below {threshold:g} bits/dim. Evaluations lie some epochs apart: the interval is wider by that "
-            "distance. A run that never gets there has no such number: for the verdict and p, its seed counts against "
-            "the ordering, with the largest of the differences."
+            "distance. A seed that never gets there counts against the ordering, with the largest of the differences."
         )
     if any(map(collapses, found)):
         yield (
@@ -172,17 +166,10 @@ def _notes(found: Sequence[Claim], points: Sequence[GridPoint], context: Context
             "information on an image, with the p-value of McNemar's exact test. A difference to such a run is one to "
             "another model; the difference over the pairs in which neither collapsed is conditional on the outcome."
         )
-    if any(any(claim.steps) for claim in found):
-        yield "Methods that were trained for different numbers of steps have their lengths beside their names."
     reported = {(run.cell, run.seed) for claim in found for cell in (claim.first, claim.second) for run in cell.runs}
     grids = Counter((point.run.cell, point.run.seed) for point in points)
     if selecting := sorted({seed for (cell, seed), tried in grids.items() if tried > 1 and (cell, seed) in reported}):
-        yield (
-            f"Seed {', '.join(map(str, selecting))} selected the configurations and is reported as well, which favours "
-            "the selected ones."
-        )
+        seeds = ", ".join(map(str, selecting))
+        yield f"Seed {seeds} selected the configurations and is reported as well, which favours the selected ones."
     if missing := sum(claim.unpaired for claim in found):
-        yield (
-            f"{counted(missing, 'seed')} had no pair, because one of the two runs diverged, is missing or has no such "
-            "value."
-        )
+        yield f"{counted(missing, 'seed')} had no pair: one of the two runs diverged, is missing or has no such value."

@@ -1,14 +1,14 @@
 """The report as one offline HTML page.
 
-Its script sorts, filters and draws interactive charts; without it the page shows the same, its charts as pictures.
+Its script sorts tables and draws interactive charts; without it the page shows the same, its charts as pictures.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import groupby
@@ -18,21 +18,22 @@ from urllib.parse import quote
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-from PIL import Image
+from matplotlib.colors import to_hex
 
-from silent_study.report.cells import COLLAPSED_KL, Cell, device, each_once, revision, run_status
-from silent_study.report.claims import VERDICTS, Claim, headline
-from silent_study.report.context import Context, Record
+from silent_study.paper import PUBLISHED_MSE
+from silent_study.report import printed, tables
+from silent_study.report.cells import COLLAPSED_KL, Cell, Context, Record, by_cell, device, revision, run_status
+from silent_study.report.claims import Claim, headline
 from silent_study.report.drawings import WIDTHS, Drawing
-from silent_study.report.figures import run_chart, run_curve
 from silent_study.report.grids import GridPoint, grid_maps
 from silent_study.report.orderings import labels
 from silent_study.report.pictures import SCALES
-from silent_study.report.printed import Table, group_name, named
-from silent_study.report.runs_pages import cell_pages
-from silent_study.settings import FLATTENED_TOLERANCE
+from silent_study.report.printed import METRIC_LABELS, NOTHING, Part, Table, Text, named, number
+from silent_study.report.statistics import summarize
+from silent_study.settings import EXPERIMENTS, FLATTENED_TOLERANCE
 from silent_study.words import counted
 
 # What may stand in a quoted attribute's data address, besides letters and digits.
@@ -40,12 +41,16 @@ _AS_IT_IS = " !$&'()*+,-./:;=?@_~"
 _TYPES = {"csv": "text/csv", "md": "text/markdown", "tex": "application/x-tex"}
 # What the bundle of Vega-Embed consists of; Snakemake ships the same libraries with their licences.
 _LIBRARIES = ("vega", "d3-", "topojson")
+# Section of the page with the reported numbers of an experiment of the paper.
+_SECTIONS = {"fixed": "table-2-fixed-variance", "learnable": "table-3-bits-per-dimension"}
+
+Facts = tuple[tuple[str, str], ...]  # pairs of a name and a text
 
 
 def render(
     cells: Sequence[Cell],
     claims: Sequence[Claim],
-    tables: Sequence[Table],
+    laid_out: Sequence[Table],
     files: Mapping[str, str],
     drawings: Sequence[Drawing],
     points: Sequence[GridPoint],
@@ -57,27 +62,26 @@ def render(
     Tables and drawings are in the page's order; ``files`` are those of the tables by name, ``records`` the runs of
     every round.
     """
-    runs = each_once(records)
-    pages = cell_pages(cells, claims, records, context)
-    anchors = {page.cell.name for page in pages} | {run.record.name for page in pages for run in page.runs}
+    of_cells = by_cell(records)
+    runs = [run for members in of_cells.values() for run in members]
+    pages = [cell_page(cell, of_cells.get(cell.name, ())) for cell in cells]
+    anchors = {page.cell.name for page in pages} | {run.name for page in pages for run, _, _ in page.runs}
     maps = groupby(grid_maps(points, context), key=lambda grid: grid.group)
-    curves = {run.name: curve for run in runs if (curve := run_curve(run.curve))}
     return _template("report.html.j2").render(
         context=context,
         changed=[f"{named(name)} = {value}" for name, value in sorted(context.overrides.items())],
         headline=headline(claims),
-        verdicts=VERDICTS,
         cells=cells,
         measured=[cell for cell in cells if cell.evaluated],
         unmeasured=[cell for cell in cells if not cell.evaluated],
         unequal=list(dict.fromkeys(" and ".join(labels(claim)) for claim in claims if any(claim.steps))),
         flagged=[cell for cell in cells if cell.evaluated and cell.status != "complete"],
-        title=lambda cell: f"{cell.method.label}, {group_name(cell.dataset, cell.experiment, context)}",
+        title=lambda cell: f"{cell.method.label}, {context.group(cell.dataset, cell.experiment)}",
         tolerance=FLATTENED_TOLERANCE,
         collapsed_kl=f"{COLLAPSED_KL:g}",
-        tables=[table for table in tables if table.name != "grid"],
-        grids=[table for table in tables if table.name == "grid"],
-        files={table.name: list(_downloads(table.name, files)) for table in tables},
+        tables=[table for table in laid_out if table.name != "grid"],
+        grids=[table for table in laid_out if table.name == "grid"],
+        files={table.name: _downloads(table.name, files) for table in laid_out},
         anchors=anchors,
         maps={group: list(members) for group, members in maps},
         run_status=run_status,
@@ -86,13 +90,10 @@ def render(
         drawings=[drawing for drawing in drawings if drawing.name != "forest"],
         widths=WIDTHS,
         svg=lambda drawing, *ending: f"data:image/svg+xml,{quote(drawing.embedded(*ending), safe=_AS_IT_IS)}",
-        charts={drawing.name for drawing in drawings if drawing.chart},
         viewers={drawing.name: _viewer(drawing) for drawing in drawings if drawing.strips},
-        curves=curves,
-        run_chart=run_chart(),
-        libraries=chart_libraries() if curves else "",
-        diverged=[run for run in runs if run.diverged],
-        runs=len(runs),
+        libraries=chart_libraries() if any(drawing.chart for drawing in drawings) else "",
+        home=lambda cell: _SECTIONS.get(cell.experiment, EXPERIMENTS[cell.experiment].title.replace(" ", "-")),
+        runs=runs,
         provenance=list(_about_runs(runs, context)),
         revisions=sorted(Counter(map(revision, runs)).items(), key=lambda entry: (-entry[1], entry[0])),
     )
@@ -100,7 +101,7 @@ def render(
 
 def render_table(table: Table) -> str:
     """Return one table as a page of its own, without links: their targets are on the whole page."""
-    return _template("table.html.j2").render(table=table, verdicts=VERDICTS, anchors=())
+    return _template("table.html.j2").render(table=table, anchors=())
 
 
 @cache
@@ -130,44 +131,110 @@ def chart_libraries() -> str:
     return script.replace("</script", "<\\/script")
 
 
-def _downloads(name: str, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the files of a table as endings and data addresses."""
-    for ending, kind in _TYPES.items():
-        if text := files.get(f"tables/{name}.{ending}"):
-            yield ending, f"data:{kind};charset=utf-8,{quote(text, safe=_AS_IT_IS)}"
+def _downloads(name: str, files: Mapping[str, str]) -> dict[str, str]:
+    """Return data addresses of the files of a table by ending."""
+    return {
+        ending: f"data:{kind};charset=utf-8,{quote(text, safe=_AS_IT_IS)}"
+        for ending, kind in _TYPES.items()
+        if (text := files.get(f"tables/{name}.{ending}"))
+    }
 
 
 def _viewer(drawing: Drawing) -> dict[str, Any]:
     """Return a drawing's images by method, with the share of the width that each row takes, and its colour scales."""
     methods: dict[str, list[tuple[str, str, float]]] = {}
-    scales: dict[str, tuple[str, str, str, str]] = {}
+    scales: dict[str, tuple[str, str, str]] = {}
     most = max(len(strip.images) for strip in drawing.strips)
     for strip in drawing.strips:
-        image = _address(strip.webp(), "webp")
+        image = f"data:image/webp;base64,{base64.b64encode(strip.webp()).decode()}"
         methods.setdefault(strip.method, []).append((strip.kind, image, round(100 * len(strip.images) / most, 1)))
         if strip.kind in SCALES:
-            low = f"{-strip.limit:.2f}".replace("-", "−") if strip.kind == "difference" else "0"
-            scales[strip.kind] = (strip.kind, low, f"{strip.limit:.2f}", _scale(SCALES[strip.kind]))
-    return {"methods": methods, "scales": list(scales.values())}
+            colours = map(to_hex, mpl.colormaps[SCALES[strip.kind]](np.linspace(0, 1, 16)))
+            low = number(-strip.limit, 2) if strip.kind == "difference" else "0"
+            scales[strip.kind] = low, number(strip.limit, 2), ", ".join(colours)
+    return {"methods": methods, "scales": scales}
 
 
-def _scale(colours: str) -> str:
-    buffer = io.BytesIO()
-    values = mpl.colormaps[colours](np.linspace(0, 1, 64))[None, :, :3]
-    Image.fromarray((255 * values).round().astype(np.uint8)).save(buffer, "PNG")
-    return _address(buffer.getvalue(), "png")
+@dataclass(frozen=True)
+class CellPage:
+    """One cell of the plan.
+
+    Attributes:
+        bpd: Mean and interval as text.
+        settings: The settings that all of its runs share.
+        table: A row for each run: BPD, KL and MSE on the report split, or on the selection split where the run was not
+            evaluated on the report split.
+        runs: Each run with the settings in which it differs from the others, and with all that is known of it: these
+            settings, its results, and what made it.
+    """
+
+    cell: Cell
+    bpd: str
+    settings: Facts
+    table: Part
+    runs: tuple[tuple[Record, str, Facts], ...]
 
 
-def _address(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def cell_page(cell: Cell, runs: Sequence[Record]) -> CellPage:
+    """Return the page of a cell with its runs of every round."""
+    settings = {run.name: {name: printed.setting(value) for name, value in tables.leaves(run.settings)} for run in runs}
+    names = dict.fromkeys(name for values in settings.values() for name in values)
+    differing = [name for name in names if len({values.get(name) for values in settings.values()}) > 1]
+    # The seed is each run's own, even if there is a single run.
+    own = list(dict.fromkeys(["seed", *differing]))
+    reported = {run.name for run in cell.runs}
+    pages, rows = [], []
+    for run in sorted(runs, key=lambda run: (run.name not in reported, run.seed, run.name)):
+        measured = run.metrics("report") or run.metrics("selection")
+        facts = [(printed.named(name), settings[run.name].get(name, NOTHING)) for name in own]
+        title = ", ".join(map(" ".join, facts))
+        pages.append((run, title, (*facts, *_known(run, measured))))
+        rows.append(
+            {
+                "Run": Text(title, run.name),
+                "Reported": "yes" if run.name in reported else "grid alone",
+                "BPD": number(tables.number(measured.get("bpd"))),
+                "KL": number(tables.number(measured.get("kl")), 2),
+                METRIC_LABELS[PUBLISHED_MSE]: number(tables.number(measured.get(PUBLISHED_MSE))),
+                "Split": str(measured.get("split", NOTHING)),
+                "Status": run_status(run),
+            }
+        )
+    bpd = summarize(list(cell.values("bpd").values()))
+    bounds = "(one seed)" if bpd.n == 1 else printed.interval(bpd.low, bpd.high, bpd.n)
+    return CellPage(
+        cell,
+        f"BPD {number(bpd.mean)} {bounds}" if bpd.n else "",
+        tuple((printed.named(name), next(iter(settings.values()))[name]) for name in names if name not in own),
+        Part.of("Runs", rows, headers=1),
+        tuple(pages),
+    )
+
+
+def _known(run: Record, measured: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the results of a run and what made it, as pairs of a name and a text."""
+    for name, value in measured.items():
+        if value is not None and not isinstance(value, Mapping | list):
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            yield METRIC_LABELS.get(name, name.replace("_", " ")), text
+    made = run.provenance
+    speed, versions = made.get("images_per_second"), made.get("versions") or {}
+    facts = {
+        "epochs": run.result["epochs"],
+        METRIC_LABELS["epochs_to_threshold"]: run.result["epochs_to_threshold"],
+        "sha256 of the result": run.identity["result_sha256"],
+        "device": device(run),
+        "seconds of training": f"{made['seconds']:.1f}",
+        "images per second": f"{speed:.0f}" if speed else "",
+        "started": made.get("started"),
+        "source revision": revision(run),
+        "versions": ", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
+    }
+    yield from ((name, str(text)) for name, text in facts.items() if text not in (None, ""))
 
 
 def _about_runs(runs: Sequence[Record], context: Context) -> Iterator[tuple[str, str]]:
     """Yield what the numbers were made from and on, as pairs of a name and a text."""
-    yield from (("Preset", context.preset), ("Protocol", context.protocol))
-    if context.overrides:
-        changed = ", ".join(f"{name} = {value}" for name, value in sorted(context.overrides.items()))
-        yield "Changed from the preset", changed
     for dataset, members in groupby(runs, key=lambda run: run.dataset):
         data = [run.settings["data"] for run in members]
         version = context.datasets.get(dataset, {}).get("version")
@@ -176,21 +243,16 @@ def _about_runs(runs: Sequence[Record], context: Context) -> Iterator[tuple[str,
         known = f"{version}; " if version else ""
         text = f"{known}sha256 {digests}, images {shape}, {data[-1]['levels']} levels"
         yield f"Data set {context.title(dataset)}", text
-    hours: dict[str, float] = {}
-    versions: dict[str, set[str]] = {}
-    for run in runs:
-        hours[device(run)] = hours.get(device(run), 0.0) + run.provenance["seconds"] / 3600
-        for package, version in (run.provenance.get("versions") or {}).items():
-            versions.setdefault(package, set()).add(str(version))
-    for name, spent in sorted(hours.items()):
+    made = pd.DataFrame({"device": device(run), "hours": run.provenance["seconds"] / 3600} for run in runs)
+    for name, spent in made.groupby("device")["hours"].sum().items() if runs else ():
         yield f"Hours of training on {name}", f"{spent:.2f} ({60 * spent:.1f} minutes), summed over runs"
-    if versions:
-        listed = ", ".join(f"{package} {' / '.join(sorted(found))}" for package, found in sorted(versions.items()))
-        yield "Versions", listed
+    versions = pd.DataFrame([run.provenance.get("versions") or {} for run in runs]).sort_index(axis=1)
+    if len(versions.columns):
+        found = ((package, sorted(map(str, column.dropna().unique()))) for package, column in versions.items())
+        yield "Versions", ", ".join(f"{package} {' / '.join(each)}" for package, each in found)
     if runs:
         yield "Numerics version", " / ".join(sorted({str(run.identity.get("numerics_version")) for run in runs}))
-    started = sorted(str(run.provenance["started"]) for run in runs if run.provenance.get("started"))
-    if started:
+    if started := sorted(str(run.provenance["started"]) for run in runs if run.provenance.get("started")):
         yield "Runs started", f"{started[0]} to {started[-1]}"
     if context.revision:
         yield "Gathered by source revision", context.revision

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from silent_study.report.cells import Cell
-from silent_study.report.context import Context
+from silent_study.report.cells import Cell, Context
 from silent_study.report.drawings import GREY, INK, Drawing, drawing, matplotlib_defaults
 
 Array = NDArray[Any]
@@ -104,16 +103,14 @@ def reconstructions(cells: Sequence[Cell], name: str, title: str) -> Iterator[Dr
 
 def latents(cells: Sequence[Cell], context: Context, name: str, title: str) -> Iterator[Drawing]:
     """Draw samples from the prior of each method, then its active units in the order of their KL, each moved."""
-    found, missing = [], []
-    for label, arrays in (
-        (cell.method.label, context.latents[cell.name]) for cell in cells if cell.name in context.latents
-    ):
-        if arrays is None:
-            missing.append(label)
-            continue
-        found.append(Strip(label, "samples", arrays["samples"] / 255))
-        for unit, kl, images in zip(arrays["units"], arrays["kl"], arrays["traversals"], strict=True):
-            found.append(Strip(label, f"unit {unit}: {kl:.2f} nats", images / 255))
+    kept = {cell.method.label: context.latents[cell.name] for cell in cells if cell.name in context.latents}
+    missing = ", ".join(label for label, arrays in kept.items() if arrays is None)
+    found = []
+    for label, arrays in kept.items():
+        if arrays is not None:
+            found.append(Strip(label, "samples", arrays["samples"] / 255))
+            for unit, kl, images in zip(arrays["units"], arrays["kl"], arrays["traversals"], strict=True):
+                found.append(Strip(label, f"unit {unit}: {kl:.2f} nats", images / 255))
     yield from _drawing(
         found,
         name,
@@ -121,8 +118,7 @@ def latents(cells: Sequence[Cell], context: Context, name: str, title: str) -> I
         "For each method means decoded from samples of the prior; then its active units, that with the largest KL "
         "first, each moved through its prior, from the 2% to the 98% quantile or from class to class, while the others "
         "stay at a sample of the first image. A unit without effect shows the same image. One seed of each method."
-        + f" Without weights, so not drawn: {', '.join(missing)}."
-        * bool(missing),
+        f"{f' Without weights, so not drawn: {missing}.' if missing else ''}",
     )
 
 
@@ -131,17 +127,12 @@ def _drawing(found: Sequence[Strip], name: str, title: str, description: str) ->
     if not found:
         return
     rows = [
-        {
-            "method": strip.method,
-            "kind": strip.kind,
-            "image": place,
-            "mean": image.mean(),
-            "largest": np.abs(image).max(),
-        }
+        (strip.method, strip.kind, place, image.mean(), np.abs(image).max())
         for strip in found
         for place, image in enumerate(strip.images)
     ]
-    yield drawing(name, title, description, partial(_draw, found), pd.DataFrame(rows), strips=found)
+    data = pd.DataFrame(rows, columns=["method", "kind", "image", "mean", "largest"])
+    yield drawing(name, title, description, partial(_draw, found), data, strips=found)
 
 
 @matplotlib_defaults()

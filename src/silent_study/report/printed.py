@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from silent_study.report.cells import described
-from silent_study.report.context import Context
-from silent_study.settings import EXPERIMENTS
+from silent_study.report.cells import Context, described
+from silent_study.report.claims import VERDICTS
 
-BEYOND = "beyond the paper"
 NOTHING = "–"
 METRIC_LABELS = {
     "bpd": "BPD",
@@ -30,17 +28,8 @@ METRIC_LABELS = {
 }
 DIGITS = {"bpd": 3, "kl": 2, "epochs_to_threshold": 1}
 
-# Columns that are left out where they are empty, by the first words of their names.
-_MAY_BE_EMPTY = (
-    "published",
-    "closed form",
-    "importance-weighted",
-    "at the edge",
-    "p, sign",
-    "collapsed",
-    "cond",
-    "marks",
-)
+# Columns that are left out where they are empty, by a part of their names.
+_MAY_BE_EMPTY = ("published", "closed form", "importance-weighted", "at the edge", "sign flips", "collapsed", "marks")
 
 
 class Text(str):
@@ -112,7 +101,7 @@ class Part:
     """One printed table.
 
     Attributes:
-        frame: Texts; columns may have two levels, the upper one grouping them.
+        frame: Texts.
         headers: Number of leading columns that name a row.
         main: The columns that a page shows at first and that LaTeX has; empty for all.
         best: The columns whose lowest number is the best one, of each kind of posterior.
@@ -122,30 +111,27 @@ class Part:
     caption: str
     frame: pd.DataFrame
     headers: int
-    main: frozenset[Any] = frozenset()
-    best: frozenset[Any] = frozenset()
+    main: Set[str] = frozenset()
+    best: Set[str] = frozenset()
     folded: bool = False
 
     @classmethod
-    def of(cls, caption: str, rows: Sequence[Mapping[Any, str]], headers: int, **options: Any) -> Part:
+    def of(cls, caption: str, rows: Sequence[Mapping[str, str]], headers: int, **options: Any) -> Part:
         """Make a table of rows by column, without empty columns on what may not exist, such as published numbers."""
         frame = pd.DataFrame(list(rows), dtype=object)
-        columns: list[Any] = list(frame.columns)
-        own = [column[-1] if isinstance(column, tuple) else column for column in columns]
         # A difference of two methods that were not run is news; one to a paper that has no number is not.
-        may_be_empty = _MAY_BE_EMPTY + (() if "Verdict" in own else ("difference",))
+        may_be_empty = _MAY_BE_EMPTY + (() if "Verdict" in frame else ("difference",))
         empty = [
-            column
-            for column, name in zip(columns, own, strict=True)
-            if name.lower().startswith(may_be_empty) and frame[column].eq(NOTHING).all()
+            name
+            for name in frame
+            if any(part in str(name).lower() for part in may_be_empty) and frame[name].eq(NOTHING).all()
         ]
-        options |= {name: frozenset(options.get(name, ())) for name in ("main", "best")}
         return cls(caption, frame.drop(columns=empty), headers, **options)
 
     @property
     def names(self) -> list[str]:
-        """Name of each column, the group's before its own."""
-        return [_joined(column) for column in self.frame.columns]
+        """Name of each column."""
+        return list(self.frame.columns)
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
@@ -156,48 +142,42 @@ class Part:
     def more(self) -> list[bool]:
         """By column, whether it is shown on demand alone; what names a row is always shown."""
         last = self.headers - 1
-        return [bool(self.main) and place != last and each not in self.main for place, each in enumerate(self.frame)]
+        return [bool(self.main) and place != last and name not in self.main for place, name in enumerate(self.names)]
 
     @cached_property
     def numeric(self) -> list[bool]:
         """By column, whether it has numbers."""
         return [any(not math.isnan(_value(text)) for text in column) for column in zip(*self.rows, strict=True)]
 
-    @cached_property
+    @property
     def marked(self) -> list[list[bool]]:
         """By row and column, whether the number is the best one of its kind of posterior."""
         values = self.frame.map(_value).astype(float)
-        kinds = [str(row[0]) if self.headers > 1 else "" for row in self.rows]
-        lowest = values.groupby(kinds).transform("min")
-        several = values.groupby(kinds).transform("count") > 1
-        chosen = np.array([column in self.best for column in self.frame], dtype=bool)
-        found: list[list[bool]] = (values.eq(lowest) & several & chosen).to_numpy().tolist()
+        groups = values.groupby([str(row[0]) if self.headers > 1 else "" for row in self.rows])
+        chosen = np.array([name in self.best for name in self.names], dtype=bool)
+        best = values.eq(groups.transform("min")) & (groups.transform("count") > 1) & chosen
+        found: list[list[bool]] = best.to_numpy().tolist()
         return found
 
-    def kinds(self, place: int, text: str, best: bool, verdicts: Mapping[str, str]) -> str:
-        """Return the classes of an entry of a column in the page."""
-        classes = {
-            "more": self.more[place],
-            "number": self.numeric[place],
-            "best": best,
-            "name": place == self.headers - 1,
-            "words": self.names[place].endswith(("Status", "Marks")),
-            f"verdict {verdicts.get(text)}": text in verdicts,
-        }
-        return " ".join(name for name, applies in classes.items() if applies)
-
-    def pad(self, place: int, text: str) -> int:
-        """Return how many digits a number has less after its point than the longest one of its column."""
-        longest, own = self._fractions[place], _fraction(text)
-        return longest - own + (not own and longest > 0)
-
-    @cached_property
-    def _fractions(self) -> list[int]:
-        return [max(map(_fraction, column), default=0) for column in zip(*self.rows, strict=True)]
-
-
-def _joined(column: Any) -> str:
-    return " ".join(filter(None, column)) if isinstance(column, tuple) else str(column)
+    @property
+    def entries(self) -> Iterator[list[tuple[str, str, int]]]:
+        """Yield each row as texts with their classes and the digits that each lacks to the longest of its column."""
+        longest = [max(map(_fraction, column)) for column in zip(*self.rows, strict=True)]
+        for row, marked in zip(self.rows, self.marked, strict=True):
+            entries = []
+            for place, (name, text) in enumerate(zip(self.names, row, strict=True)):
+                classes = {
+                    "more": self.more[place],
+                    "number": self.numeric[place],
+                    "best": marked[place],
+                    "name": place == self.headers - 1,
+                    "words": name.endswith(("Status", "Marks")),
+                    f"verdict {VERDICTS.get(text)}": text in VERDICTS,
+                }
+                own = _fraction(text)
+                lacks = longest[place] - own + (not own and longest[place] > 0)
+                entries.append((text, " ".join(name for name, applies in classes.items() if applies), lacks))
+            yield entries
 
 
 def _value(text: str) -> float:
@@ -241,9 +221,8 @@ def latex(table: Table) -> str:
     """Return the main columns of a table as LaTeX, with the rules of booktabs and the best numbers in bold."""
     lines = [f"% {table.title}. Preamble: \\usepackage{{booktabs}}"]
     for part in table.parts:
-        shown = [place for place, more in enumerate(part.more) if not more]
-        frame = part.frame.iloc[:, shown].set_axis([part.names[place] for place in shown], axis=1)
-        bold = pd.DataFrame(part.marked).iloc[:, shown].set_axis(frame.columns, axis=1)
+        shown = [name for name, more in zip(part.names, part.more, strict=True) if not more]
+        frame, bold = part.frame[shown], pd.DataFrame(part.marked, columns=part.names)[shown]
         style = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
         style = style.apply(lambda _, bold=bold: bold.map(lambda best: "textbf:--rwrap;" if best else ""), axis=None)
         columns = "l" + "r" * (len(shown) - 1)
@@ -255,21 +234,11 @@ def latex(table: Table) -> str:
     return text
 
 
-def group_name(dataset: str, experiment: str, context: Context, beyond: bool = False) -> str:
-    """Return a data set and an experiment in words."""
-    return f"{context.title(dataset)}, {EXPERIMENTS[experiment].title}{f', {BEYOND}' if beyond else ''}"
-
-
 def grouped(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """Yield groups of rows by text columns, in order of appearance; an empty frame, without columns, has none."""
     if len(frame):
         for values, rows in frame.groupby(list(keys), sort=False):
             yield tuple(map(str, values)), rows
-
-
-def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a frame by column name."""
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def facts(data: pd.DataFrame, context: Context) -> list[str]:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
 from silent_study.paper import PUBLISHED_MSE, published
-from silent_study.report.cells import Cell, described, each_once, revision, run_status
-from silent_study.report.context import Context, Record
+from silent_study.report.cells import Cell, Context, Record, described, each_once, revision, run_status
 from silent_study.report.statistics import mean_error, summarize
 from silent_study.settings import EXPERIMENTS
 
 ALL_METRICS = ("bpd", "kl", "mse_mean_decoded", "mse_sampled", PUBLISHED_MSE)
-REDUCTIONS = ("batch_mean", "per_image_mean")
+REDUCTIONS = {"batch_mean": "batch mean", "per_image_mean": "per-image mean"}
 IMPORTANCE_WEIGHTED = "importance_weighted_bpd"
 DIGEST = 12
 """Digits of a data set's digest in tables."""
@@ -130,11 +130,10 @@ def runs(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def curves(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
-    """Return the learning curves of the selected runs by cell, for ``dvc plots``: the selection split's BPD by epoch.
+    """Return the learning curves of the selected runs by cell: the selection split's BPD by epoch.
 
     There is one row per evaluated epoch, one column per seed, and last the mean over the seeds that have not diverged
-    by then: DVC draws the last column by default. A cell whose seeds all diverged before the first evaluation has no
-    curve.
+    by then. A cell whose seeds all diverged before the first evaluation has no curve.
     """
     seeds: dict[str, dict[str, pd.Series[float]]] = {}
     for run in sorted(records, key=lambda record: (record.cell, record.seed)):
@@ -145,36 +144,26 @@ def curves(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
     return {cell: frame.reset_index() for cell, frame in means.items()}
 
 
+def curves_by_group(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
+    """Return the ``curves`` of all methods by ``data set/experiment``, for ``dvc plots``, with a column ``method``."""
+    groups = groupby(curves(records).items(), key=lambda entry: entry[0].rpartition("/")[0])
+    frames = {group: {cell.rpartition("/")[2]: curve for cell, curve in members} for group, members in groups}
+    return {group: pd.concat(members, names=["method"]).reset_index("method") for group, members in frames.items()}
+
+
 def metrics(cells: Sequence[Cell], context: Context) -> dict[str, Any]:
     """Return the tree of ``metrics.json``: means over seeds by data set, experiment and method, without ids.
 
     A number that does not exist has no key. ``mse`` is the one that is compared with the published one.
     """
     tree: dict[str, Any] = {"preset": context.preset, "protocol": context.protocol}
+    names = {"bpd": "bpd", IMPORTANCE_WEIGHTED: IMPORTANCE_WEIGHTED, "kl": "kl", "mse": PUBLISHED_MSE}
     for cell in cells:
-        bpd, kl, mse, weighted = (
-            summarize(list(cell.values(name).values())) for name in ("bpd", "kl", PUBLISHED_MSE, IMPORTANCE_WEIGHTED)
-        )
-        entry: dict[str, Any] = {
-            "bpd": bpd.mean,
-            "bpd_sd": bpd.sd,
-            IMPORTANCE_WEIGHTED: weighted.mean,
-            "kl": kl.mean,
-            "mse": mse.mean,
-            "seeds": bpd.n,
-            "diverged": len(cell.diverged),
-            "epochs": max((run.result["epochs"] for run in cell.evaluated), default=math.nan),
-            "gradient_variance": {
-                str(row["epoch"]): {reduction: row[reduction] for reduction in REDUCTIONS}
-                for row in gradient_variance([cell], context).to_dict("records")
-                if row["seeds"]
-            },
-        }
-        present = {
-            key: value
-            for key, value in entry.items()
-            if value != {} and not (isinstance(value, float) and math.isnan(value))
-        }
+        found = {name: summarize(list(cell.values(metric).values())) for name, metric in names.items()}
+        entry: dict[str, float] = {name: summary.mean for name, summary in found.items()}
+        entry |= {"bpd_sd": found["bpd"].sd, "seeds": found["bpd"].n, "diverged": len(cell.diverged)}
+        entry["epochs"] = max((run.result["epochs"] for run in cell.evaluated), default=math.nan)
+        present = {key: value for key, value in entry.items() if not math.isnan(value)}
         tree.setdefault(cell.dataset, {}).setdefault(cell.experiment, {})[cell.method.name] = present
     return tree
 
@@ -199,17 +188,12 @@ def _identification(cell: Cell, context: Context) -> dict[str, Any]:
     }
 
 
-def factor_analysis(context: Context, dataset: str, experiment: str, metric: str) -> float:
-    """Return what factor analysis reaches on a data set; ``nan`` if it was not computed."""
-    return number(context.factor_analysis.get(f"{dataset}/{experiment}", {}).get(_LIMITS[metric]))
-
-
 def limit(cell: Cell, metric: str, context: Context) -> float:
     """Return what the experiment's linear model reaches in a metric; only Gaussian latent variables have one."""
     if metric not in _LIMITS or cell.method.posterior != "gaussian":
         return math.nan
     if not EXPERIMENTS[cell.experiment].fixed_variance:
-        return factor_analysis(context, cell.dataset, cell.experiment, metric)
+        return number(context.factor_analysis.get(f"{cell.dataset}/{cell.experiment}", {}).get(_LIMITS[metric]))
     limits = [run.evaluation["limit"] for run in cell.evaluated if run.evaluation]
     return summarize([limit[_LIMITS[metric]] for limit in limits if limit]).mean
 
