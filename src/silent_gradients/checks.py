@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -95,19 +95,27 @@ Check = Callable[[Any, Any], Any]
 """Function of an instance and an argument of its method; it returns the argument to use, or raises an error."""
 
 
-def guard(kind: type, contract: type, checks: Mapping[str, Check]) -> None:
-    """Make the methods of a contract that a class defines itself check their arguments, by name, before they run.
+class Guarded:
+    """Base of a contract whose methods check their arguments, by name, before they run; those of subclasses as well.
 
-    A contract's ``__init_subclass__`` that calls this guards the methods of every subclass.
+    ``class Contract(Guarded, arguments=...)`` makes a contract, with the check of each argument.
     """
-    for name in vars(kind).keys() & vars(contract).keys():
-        method = vars(kind)[name]
-        if kind is not contract and method is vars(contract)[name]:
-            continue
-        function = method.__func__ if isinstance(method, classmethod) else method
-        if inspect.isfunction(function) and checks.keys() & inspect.signature(function).parameters.keys():
-            guarded = _guarded(function, checks)
-            setattr(kind, name, guarded if function is method else classmethod(guarded))
+
+    _contract: ClassVar[type]
+    _arguments: ClassVar[Mapping[str, Check]]
+
+    def __init_subclass__(cls, *, arguments: Mapping[str, Check] | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if arguments is not None:
+            cls._contract, cls._arguments = cls, arguments
+        for name in vars(cls).keys() & vars(cls._contract).keys():
+            method = vars(cls)[name]
+            function = method.__func__ if isinstance(method, classmethod) else method
+            if cls is not cls._contract and method is vars(cls._contract)[name]:
+                continue
+            if inspect.isfunction(function) and cls._arguments.keys() & inspect.signature(function).parameters.keys():
+                guarded = _guarded(function, cls._arguments)
+                setattr(cls, name, guarded if function is method else classmethod(guarded))
 
 
 def _guarded(method: Callable[..., Any], checks: Mapping[str, Check]) -> Callable[..., Any]:

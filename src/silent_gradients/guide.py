@@ -32,14 +32,16 @@ class SilentGuide(nn.Module):
         images: Training images [N, ...] in [0, 1], or part of them, which the decoder is standardised by; or their
             standardization, for instance ``Standardization.identity`` if a ``state_dict`` is loaded. None with a
             ``decoder``.
-        family: Posterior family; the moments are its parameters in order, the logits of ``Bernoulli`` for example.
+        family: Posterior family; the moments are its parameters in order, the logits of ``Bernoulli`` for example:
+            parts of ``family.parameters_from(output)``, without which ``Uniform`` trains badly (``VAE`` does that).
         decoder: The guide's decoder, one with an exact expectation such as ``FixedVarianceDecoder``; None for
             ``LinearPrecisionDecoder``.
 
     Raises:
         ShapeError: There is no image, or the decoder has another number of latent variables.
         TypeError: ``family`` is no posterior family, the decoder has no exact expectation, or images are no floats.
-        ValueError: There are neither images nor a decoder, or the images are not in [0, 1].
+        ValueError: There are neither images nor a decoder, k is no whole number of 1 or more, or the images are not in
+            [0, 1].
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SilentGuide(nn.Module):
         super().__init__()
         check_family(family)
         self.family = family
+        checks.whole("latent_dim", latent_dim)
         if decoder is None:
             if images is None:
                 raise ValueError("images: needed to standardise the guide by, got None; or give a decoder")

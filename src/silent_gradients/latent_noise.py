@@ -45,12 +45,7 @@ class RecordedNoise:
 
 
 class PreparedNoise:
-    """Source that returns noise drawn beforehand, in the order of the requests.
-
-    Args:
-        requests: The requests to come.
-        noise: The noise, a tensor [*request.shape] for each.
-    """
+    """Source that returns noise drawn beforehand, [*request.shape] for each of the requests to come, in their order."""
 
     def __init__(self, requests: Sequence[Request], noise: Iterable[Tensor]) -> None:
         self._left = list(zip(requests, noise, strict=True))
@@ -72,18 +67,12 @@ NoiseSource = torch.Generator | RecordedNoise | PreparedNoise
 
 
 def normal(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> Tensor:
-    """Return N(0, 1) noise, a tensor [*shape].
-
-    Args:
-        shape: Its shape; a posterior's begins with the number of samples S.
-        like: Tensor [...] whose type and device the noise gets.
-        source: Source of the noise; None for PyTorch's own generator.
-    """
+    """Return N(0, 1) noise [*shape] in type and on the device of ``like`` [...]; None is PyTorch's own generator."""
     return _noise("normal", shape, like, source)
 
 
 def uniform(shape: tuple[int, ...], like: Tensor, source: NoiseSource | None) -> Tensor:
-    """Return uniform noise on [0, 1), a tensor [*shape]; see ``normal``."""
+    """Return uniform noise on [0, 1), [*shape]; see ``normal``."""
     return _noise("uniform", shape, like, source)
 
 

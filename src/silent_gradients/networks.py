@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -28,10 +28,10 @@ where over-confident pixels are rare."""
 _MATMUL = torch.backends.cuda.matmul
 
 
-def _plain_encoder(shape: Shape, channels: Sequence[int]) -> tuple[list[nn.Module], int]:
-    """Return the convolutions of Table 5, 3x3 at full size with ReLU in between, and the pixels of their output."""
+def _plain_encoder(shape: Shape, channels: Sequence[int]) -> list[nn.Module]:
+    """Return the convolutions of Table 5: 3x3 at full size with ReLU in between."""
     first, second, third = (nn.Conv2d(*pair, 3, padding=1) for pair in pairwise([shape[0], *channels]))
-    return [first, nn.ReLU(), second, nn.ReLU(), third], shape[1] * shape[2]
+    return [first, nn.ReLU(), second, nn.ReLU(), third]
 
 
 def _plain_decoder(latent_dim: int, shape: Shape, channels: Sequence[int]) -> list[nn.Module]:
@@ -43,13 +43,13 @@ def _plain_decoder(latent_dim: int, shape: Shape, channels: Sequence[int]) -> li
     return [*layers, nn.Conv2d(channels[-1], 2 * shape[0], 1)]
 
 
-def _strided_encoder(shape: Shape, channels: Sequence[int]) -> tuple[list[nn.Module], int]:
-    """Return the convolutions of Table 7, 4x4 with ReLU and BatchNorm, 32 -> 16 -> 8 -> 4 -> 1, and that one pixel."""
+def _strided_encoder(shape: Shape, channels: Sequence[int]) -> list[nn.Module]:
+    """Return the convolutions of Table 7: 4x4 with ReLU and BatchNorm, 32 -> 16 -> 8 -> 4 -> 1."""
     layers: list[nn.Module] = []
     for position, (inputs, outputs) in enumerate(pairwise([shape[0], *channels])):
         stride, padding = (2, 1) if position < 3 else (1, 0)
         layers += [nn.Conv2d(inputs, outputs, 4, stride, padding), nn.ReLU(), nn.BatchNorm2d(outputs)]
-    return layers, 1
+    return layers
 
 
 def _strided_decoder(latent_dim: int, shape: Shape, channels: Sequence[int]) -> list[nn.Module]:
@@ -69,15 +69,15 @@ class Architecture:
         encoder_channels: How many numbers of channels the encoder has, one per convolution.
         decoder_channels: How many the decoder has: of the reshaped linear layer, then of every convolution but the
             last one, which has 2 C.
-        size: (H, W) of the images; None for any.
-        encoder: Makes the convolutions from (shape, channels), with the number of pixels of their output.
+        size: (H, W) of the images, which the encoder's convolutions bring to one pixel; None for any, which they keep.
+        encoder: Makes the convolutions from (shape, channels).
         decoder: Makes the layers from z to 2 C numbers per pixel from (k, shape, channels).
     """
 
     encoder_channels: int
     decoder_channels: int
     size: tuple[int, int] | None
-    encoder: Callable[[Shape, Sequence[int]], tuple[list[nn.Module], int]]
+    encoder: Callable[[Shape, Sequence[int]], list[nn.Module]]
     decoder: Callable[[int, Shape, Sequence[int]], list[nn.Module]]
 
 
@@ -94,8 +94,7 @@ def _checked(architecture: str, part: str, shape: Shape, channels: Sequence[int]
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture: expected one of {sorted(ARCHITECTURES)}, got {architecture!r}")
     known = ARCHITECTURES[architecture]
-    number = known.encoder_channels if part == "encoder" else known.decoder_channels
-    checks.sizes(f"{part}_channels", channels, number)
+    checks.sizes(f"{part}_channels", channels, getattr(known, f"{part}_channels"))
     if known.size is not None and shape[1:] != known.size:
         needed, found = ("x".join(map(str, size)) for size in (known.size, shape[1:]))
         raise ValueError(f"shape: a {architecture} {part} needs {needed} images, got {found}; use the plain one")
@@ -105,21 +104,17 @@ def _checked(architecture: str, part: str, shape: Shape, channels: Sequence[int]
 def encoder(
     architecture: str, outputs: int, shape: Shape, channels: Sequence[int], *, small_last_layer: bool = True
 ) -> Network:
-    """Make an encoder from images [B, C, H, W] to posterior parameters [B, outputs].
+    """Make an encoder of a name in ``ARCHITECTURES`` from images [B, C, H, W] to posterior parameters [B, outputs].
 
-    Args:
-        architecture: Name in ``ARCHITECTURES``.
-        outputs: Number of posterior parameters, ``parameters_per_latent * k``.
-        shape: (C, H, W) of the images.
-        channels: Numbers of channels; see ``Architecture``.
-        small_last_layer: Start the last layer with small weights and zero bias; otherwise PyTorch's default.
+    With ``small_last_layer`` the last layer starts with small weights and zero bias; otherwise with PyTorch's default.
 
     Raises:
         ValueError: Unknown architecture, or the number of channels or the image size does not fit it.
     """
     checks.whole("outputs", outputs)
-    layers, pixels = _checked(architecture, "encoder", shape, channels).encoder(shape, channels)
-    last = nn.Linear(channels[-1] * pixels, outputs)
+    known = _checked(architecture, "encoder", shape, channels)
+    layers = known.encoder(shape, channels)
+    last = nn.Linear(channels[-1] * (1 if known.size else shape[1] * shape[2]), outputs)
     if small_last_layer:
         _start_small(last, ENCODER_LAST_LAYER_SCALE)
     return Network(*layers, nn.Flatten(), last)
@@ -138,6 +133,7 @@ def decoder(
 
     ``last_layer_scale`` is the factor on the last layer's initial weights if ``small_last_layer``.
     """
+    checks.whole("latent_dim", latent_dim)
     layers = _checked(architecture, "decoder", shape, channels).decoder(latent_dim, shape, channels)
     if small_last_layer:
         _start_small(layers[-1], last_layer_scale)
@@ -164,20 +160,14 @@ class Network(nn.Sequential):
     precision: Precision = "float32"
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.precision == "bfloat16" and self.training:
-            with torch.autocast(x.device.type, torch.bfloat16):
-                y = self._layers(x)
-            return y.float()
-        return self._layers(x)
-
-    def _layers(self, x: Tensor) -> Tensor:
-        shorter = self.precision == "tf32" and self.training and x.is_cuda
-        for layer in self:
-            if shorter and isinstance(layer, nn.Linear):
-                x = _TF32Product.apply(x, layer.weight) + layer.bias
-            else:
-                x = layer(x)
-        return x
+        if self.precision == "tf32" and self.training and x.is_cuda:
+            for layer in self:
+                x = _TF32Product.apply(x, layer.weight) + layer.bias if isinstance(layer, nn.Linear) else layer(x)
+            return x
+        shorter = self.precision == "bfloat16" and self.training
+        with torch.autocast(x.device.type, torch.bfloat16) if shorter else nullcontext():
+            y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return y.float() if shorter else y
 
 
 def set_precision(model: nn.Module, precision: Precision) -> None:

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from silent_gradients import checks
 from silent_gradients.checks import ShapeError
-from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counting_norms, traced
+from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counted_passes, traced
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
@@ -41,28 +40,6 @@ def evaluation_mode(model: VAE) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-@contextmanager
-def first_pass_counts(network: nn.Module) -> Iterator[None]:
-    """Context manager: BatchNorm's running statistics take in a network's first pass and no further one.
-
-    Estimators evaluate a decoder a different number of times, also at points that are not samples. For every
-    estimator, evaluation uses the statistics of one pass per step.
-    """
-    norms = counting_norms(network)
-
-    def close(norm: _BatchNorm, *_: object) -> None:
-        norm.track_running_stats = False
-
-    hooks = [norm.register_forward_hook(close) for norm in norms]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 class Step(NamedTuple):
@@ -146,10 +123,18 @@ class VAE(nn.Module):
         checks.instance("encoder", encoder, nn.Module)
         for name, own in {"decoder": decoder, "guide": decoder if guide is None else guide}.items():
             checks.instance(name, own, Decoder, "FixedVarianceDecoder is one")
-        _check_instance("estimator", estimator)
-        _check_instance("guide_estimator", guide_estimator)
-        if guide is not None:
-            _check_alike(guide, decoder)
+            if (own.latent_dim, own.dimensions) != (decoder.latent_dim, decoder.dimensions):
+                raise ShapeError(
+                    f"{name}: expected k = {decoder.latent_dim} and D = {decoder.dimensions} as the decoder has, "
+                    f"got k = {own.latent_dim} and D = {own.dimensions}"
+                )
+        both: dict[str, object] = {"estimator": estimator, "guide_estimator": guide_estimator}
+        for name, given in both.items():
+            if given is not None and not isinstance(given, Estimator):
+                kind = getattr(given, "name", given)
+                raise EstimatorError(
+                    f"{name}: expected an instance, got {given!r}; estimators.create({kind!r}) makes one"
+                )
         self.encoder, self.family, self.decoder, self.guide = encoder, family, decoder, guide
         self.estimator, self.estimator_state = estimator, _StateBuffers()
         self.images = checks.whole("images", images, 0)
@@ -161,8 +146,10 @@ class VAE(nn.Module):
                 used.check_supports(family, "family")
         if estimator is None and guide is None:
             raise EstimatorError("a VAE needs an estimator or a guide to train its encoder")
-        if estimator is not None and estimator.needs_control and guide is None and not self._has_control():
-            raise EstimatorError(f"guide: estimator {estimator.name!r} needs one for its control, got None")
+        if estimator is not None and estimator.needs_control and guide is None:
+            pixels = decoder.no_images()
+            if self.control(pixels, family.prior(0, decoder.latent_dim, pixels)) is None:
+                raise EstimatorError(f"guide: estimator {estimator.name!r} needs one for its control, got None")
         if guide_estimator is not None and guide_estimator.needs_control:
             raise EstimatorError(f"guide_estimator: {guide_estimator.name!r} needs a control, and a guide has none")
 
@@ -173,19 +160,14 @@ class VAE(nn.Module):
         return _joined(*({} if used is None else used.initial_state(device, images) for used in both))
 
     def posterior(self, x: Tensor) -> Posterior:
-        """Return q(z|x) of the images x [B, C, H, W]; its parameters are float32 at least, also under autocast.
-
-        Raises:
-            ShapeError: There is no image, the images do not fit the decoder, or the encoder's output the family.
-            TypeError: The images or the encoder's output are no tensor of floating-point numbers.
-        """
+        """Return q(z|x) of the images x [B, C, H, W]; for errors see ``parameters_of``."""
         return self.family(self.parameters_of(x))
 
     def parameters_of(self, x: Tensor) -> Tensor:
-        """Return the posterior's parameters, [B, p k], from the encoder's output.
+        """Return the posterior's parameters, [B, p k], from the encoder's output: float32 at least, under autocast too.
 
         Raises:
-            ShapeError: There is no image, or the images do not fit the decoder.
+            ShapeError: There is no image, the images do not fit the decoder, or the encoder's output the family.
             TypeError: The images or the encoder's output are no tensor of floating-point numbers.
         """
         batch_of(x)
@@ -194,10 +176,6 @@ class VAE(nn.Module):
             raise ShapeError(f"x: expected {self.decoder.dimensions} numbers for each image, got {list(x.shape)}")
         output = checks.floats("encoder", self.encoder(x), "its output is the parameters of the posterior")
         return self.family.parameters_from(output.float() if output.dtype.itemsize < 4 else output)
-
-    def _has_control(self) -> bool:
-        pixels = self.decoder.no_images()
-        return self.control(pixels, self.family.prior(0, self.decoder.latent_dim, pixels)) is not None
 
     def control(self, pixels: Tensor, q: Posterior) -> ExactObjective | None:
         """Return the guide's control for the images ``pixels`` [B, D]; without a guide, the reported decoder's.
@@ -242,7 +220,8 @@ class VAE(nn.Module):
         """
         check_weight(alpha)
         checks.instance("state", state, dict, "initial_state() makes one")
-        if self.guide is None and not frozen and (isinstance(alpha, Tensor) or alpha > 0):
+        weighted = not frozen and (isinstance(alpha, Tensor) or alpha > 0)
+        if self.guide is None and weighted:
             raise ValueError(f"alpha: expected 0 without a guide, got {alpha}; give the VAE a guide")
         if index is not None:
             checks.instance("index", index, Tensor)
@@ -257,33 +236,26 @@ class VAE(nn.Module):
         kl = q.kl_divergence()
         objective = self.decoder.objective(pixels)
         needed = self.estimator is not None and self.estimator.needs_control
-        guided = self.guide is not None and not frozen and (isinstance(alpha, Tensor) or alpha > 0 or needed)
-
-        own_state, guide_state = _parted(state)
+        guided = self.guide is not None and (weighted or (needed and not frozen))
+        own_state = {name: value for name, value in state.items() if not name.startswith(_GUIDE)}
+        guide_state = {name.removeprefix(_GUIDE): state[name] for name in state if name.startswith(_GUIDE)}
         if self.estimator is None or frozen:
             # No gradient through z is needed: genuine samples train the decoder without bias.
             surrogate = objective.sampled(q.sample(1, generator))[0]
             value = surrogate.detach()
         else:
-            share = 1.0 - alpha if guided else 1.0
-            with first_pass_counts(self.decoder):
+            own = self.family(scale_gradient(parameters, 1.0 - alpha if guided else 1.0))
+            with counted_passes(self.decoder, 1):
+                control = self.control(pixels, q) if needed else None
                 value, surrogate, own_state = self.estimator(
-                    self.family(scale_gradient(parameters, share)),
-                    objective,
-                    control=self.control(pixels, q) if needed else None,
-                    index=index,
-                    generator=generator,
-                    state=own_state,
+                    own, objective, control=control, index=index, generator=generator, state=own_state
                 )
         loss = (kl if self.kl_weight is None else self.kl_weight * kl) - surrogate
         guide_value = None
         if guided and self.guide is not None and self.guide_estimator is not None:
+            own, objective = self.family(scale_gradient(parameters, alpha)), self.guide.objective(pixels)
             guide_value, guide_surrogate, guide_state = self.guide_estimator(
-                self.family(scale_gradient(parameters, alpha)),
-                self.guide.objective(pixels),
-                index=index,
-                generator=generator,
-                state=guide_state,
+                own, objective, index=index, generator=generator, state=guide_state
             )
             loss = loss - guide_surrogate
         return Step(loss.mean(), value, kl.detach(), guide_value, _joined(own_state, guide_state))
@@ -308,26 +280,16 @@ class VAE(nn.Module):
             ValueError: alpha is not in [0, 1], or there is no guide to give a weight.
         """
         batch_of(x)
-        step = self.training_step(
-            x,
-            state=self.estimator_state.get() or self.initial_state(x.device, self.images),
-            alpha=alpha,
-            frozen=frozen,
-            index=index,
-            generator=generator,
-        )
+        state = self.estimator_state.get() or self.initial_state(x.device, self.images)
+        step = self.training_step(x, state=state, alpha=alpha, frozen=frozen, index=index, generator=generator)
         self.estimator_state.set(step.state)
         return step
 
     def elbo(self, x: Tensor, samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
         """Return the evidence lower bound of images x [B, C, H, W] in nats, [B], without a gradient.
 
-        E_q log p(x|z) is the exact one where the reported decoder has it, and else the mean over genuine samples.
-
-        Args:
-            x: The images.
-            samples: Latent samples per image, at least 1.
-            generator: Source of the latent samples.
+        E_q log p(x|z) is the exact one where the reported decoder has it, and else the mean over one or more genuine
+        latent samples per image.
         """
         checks.whole("samples", samples)
         with evaluation_mode(self):
@@ -349,28 +311,9 @@ class VAE(nn.Module):
             return self.decoder.likelihood(prior.sample(1, generator)).mean[0]
 
 
-def _check_alike(guide: Decoder, decoder: Decoder) -> None:
-    if (guide.latent_dim, guide.dimensions) != (decoder.latent_dim, decoder.dimensions):
-        raise ShapeError(
-            f"guide: expected k = {decoder.latent_dim} and D = {decoder.dimensions} as the decoder has, "
-            f"got k = {guide.latent_dim} and D = {guide.dimensions}"
-        )
-
-
-def _check_instance(argument: str, given: object) -> None:
-    if given is not None and not isinstance(given, Estimator):
-        name = getattr(given, "name", given)
-        raise EstimatorError(f"{argument}: expected an instance, got {given!r}; estimators.create({name!r}) makes one")
-
-
 _GUIDE = "guide."
 """Prefix of the names in the guide's state."""
 
 
 def _joined(own: State, guides: State) -> State:
     return own | {_GUIDE + name: value for name, value in guides.items()}
-
-
-def _parted(state: State) -> tuple[State, State]:
-    guides = {name.removeprefix(_GUIDE): value for name, value in state.items() if name.startswith(_GUIDE)}
-    return {name: value for name, value in state.items() if not name.startswith(_GUIDE)}, guides

@@ -206,11 +206,7 @@ PAPER_OPTIONS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
 
 
 class Methods(Mapping[str, Method]):
-    """The methods of an experiment by name; looks a name up in the registry if the paper's estimators lack it.
-
-    Args:
-        experiment: The experiment.
-    """
+    """The methods of an experiment by name; looks a name up in the registry if the paper's estimators lack it."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment

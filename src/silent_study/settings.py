@@ -11,8 +11,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any, Literal, get_args, get_type_hints
+from functools import cached_property
+from typing import Any, Literal
 
 NUMERICS_VERSION = 4
 """Version of the numerics, raised by hand when a change of the code alters the results of unchanged settings."""
@@ -85,13 +85,7 @@ EXPERIMENTS: Mapping[str, ExperimentTraits] = {
 
 @dataclass(frozen=True)
 class ArchitectureTraits:
-    """Sizes that a network architecture requires.
-
-    Attributes:
-        encoder_channels: Number of entries of ``encoder_channels``.
-        decoder_channels: Number of entries of ``decoder_channels``.
-        image_size: Height and width of the images; ``None`` accepts any.
-    """
+    """How many channels a network architecture names, and height and width of its images; ``None`` accepts any."""
 
     encoder_channels: int
     decoder_channels: int
@@ -334,25 +328,19 @@ def read_json_object(text: str | bytes, where: str) -> dict[str, Any]:
     return document
 
 
-@cache
-def _keys(cls: type) -> tuple[frozenset[str], Mapping[str, Any]]:
-    """Return the required keys of a class of settings, and all keys with the class of their nested settings."""
-    fields, hints = dataclasses.fields(cls), get_type_hints(cls)
-    kinds = {field.name: (hints[field.name], *get_args(hints[field.name])) for field in fields}
-    nested = {name: next(filter(dataclasses.is_dataclass, each), None) for name, each in kinds.items()}
-    return frozenset(field.name for field in fields if field.default is dataclasses.MISSING), nested
+_NESTED = {"data": DataSettings, "network": NetworkSettings, "silent": SilentSettings}
+"""Classes of the settings of a run that have settings of their own."""
 
 
 def _build(cls: type, document: dict[str, Any], where: str) -> Any:
-    required, known = _keys(cls)
-    missing, unknown = sorted(required - document.keys()), sorted(document.keys() - known.keys())
-    if missing or unknown:
+    known = {field.name: field.default for field in dataclasses.fields(cls)}
+    missing = sorted(name for name in known.keys() - document.keys() if known[name] is dataclasses.MISSING)
+    if missing or document.keys() - known.keys():
+        unknown = sorted(document.keys() - known.keys())
         raise SettingsError(f"{where} settings: missing keys {missing}, unknown keys {unknown}")
     values = {}
     for name, value in document.items():
-        if (nested := known[name]) is not None and value is not None:
-            value = _build(nested, value, f"{where}.{name}")
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[name] = value
+        if name in _NESTED and value is not None:
+            value = _build(_NESTED[name], value, f"{where}.{name}")
+        values[name] = tuple(value) if isinstance(value, list) else value
     return cls(**values)

@@ -14,6 +14,8 @@ from silent_gradients import (
     VAE,
     Bernoulli,
     BernoulliDecoder,
+    Binomial,
+    Categorical,
     ConvolutionalDecoder,
     FactorAnalysisDecoder,
     FixedVarianceDecoder,
@@ -35,7 +37,8 @@ from silent_gradients import (
     networks,
     scale_gradient,
 )
-from silent_gradients.estimators import EstimatorError
+from silent_gradients.estimators import REGISTRY, EstimatorError
+from silent_gradients.evaluation.gradient_variance import Reference, assess, reference_gradient
 from silent_gradients.evaluation.latents import traversals
 from silent_gradients.posteriors import FAMILIES
 
@@ -46,7 +49,8 @@ SCALE = Standardization(HALF, HALF, 100.0)
 X = torch.linspace(0, 0.9, B * D).view(B, *SHAPE)
 PIXELS, Q = X.flatten(1), Gaussian(torch.zeros(B, 2 * K))
 FLOATS, TENSOR = "expected floating-point numbers, got torch", "expected a tensor, got"
-WHOLE = "expected a whole number of 1 or more, got"
+CPU = torch.device("cpu")
+EXACT = Reference("silent", torch.zeros(1, B, 2 * K))
 LINEAR: Any = nn.Linear(K, D)
 WORDS: Any = ["samples"]
 TEXT: Any = "2"
@@ -78,7 +82,7 @@ def model(estimator="silent", decoder=None, network=None, **options):
 
 def estimate(name, q=Q, objective=None, state=None, **options):
     made = estimators.create(name)
-    state = made.initial_state(torch.device("cpu"), 4) if state is None else state
+    state = made.initial_state(CPU, 4) if state is None else state
     return made(q, fixed().objective(PIXELS) if objective is None else objective, state=state, **options)
 
 
@@ -122,14 +126,41 @@ SIZES = {
     "samples, evaluate": lambda number: evaluate(model(), X, 17, samples=number),
     "samples, importance": lambda number: importance_weighted(model(), X, 17, number),
     "cutoff_epoch": lambda number: SilentSchedule(cutoff_epoch=number),
+    "latent_dim, decoder": lambda number: networks.decoder("plain", number, SHAPE, (2, 2, 2, 2, 2)),
+    "latent_dim, own guide": lambda number: SilentGuide(number, decoder=fixed()),
+    **{f"latent_dim, {name}": lambda k, name=name: estimators.create(name).evaluations(k) for name in REGISTRY},
+    "samples, estimator": lambda number: estimators.create("disarm", {"samples": number}),
+    "bits_at_once": lambda number: estimators.create("local-expectation", {"bits_at_once": number}),
+    "trials": Binomial.of,
+}
+"""Functions of a whole number, 1 or more but for these."""
+LEAST: dict[str, tuple[int, Callable[[Any], Any]]] = {
+    "samples": (2, lambda number: estimators.create("rloo", {"samples": number})),
+    "classes": (2, Categorical.of),
+    "draws": (2, lambda number: gradient_variance(model(), estimators.create("silent"), X, {}, number)),
+    "draws, reference": (4, lambda number: reference_gradient(model(), X, number)),
+    "draws, bias": (4, lambda number: assess(model(), estimators.create("silent"), X, {}, number, EXACT)),
+    "images": (0, lambda number: model(images=number)),
+    "images, generated": (0, lambda number: model().generate(number)),
+    "images, state": (0, lambda number: model().initial_state(CPU, number)),
+    "images, estimator": (0, lambda number: estimators.create("reinforce").initial_state(CPU, number)),
+    "images, prior": (0, lambda number: FAMILIES["uniform"].prior(number, 2, X)),
+    "latent_dim, limit": (0, lambda number: limits.pca_limit(GREY, GREY, 17, number, 0.1)),
+    "latent_dim, factors": (0, lambda number: limits.factor_analysis_limit(GREY, GREY, 17, number)),
+    "latent_dim, variance": (0, lambda number: limits.Moments.of(GREY, 17).optimal_variance(number)),
 }
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "3", True])
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("wrong", [-1, 1.5, "3", True, math.nan, "too few"])
+@pytest.mark.parametrize("name", [*SIZES, *LEAST])
 def test_sizes_are_whole_numbers(name, wrong):
-    with pytest.raises(ValueError, match=rf"{name.split(',')[0]}: {WHOLE} {wrong!r}"):
-        SIZES[name](wrong)
+    least, call = LEAST.get(name) or (1, SIZES[name])
+    wrong = least - 1 if wrong == "too few" else wrong
+    Binomial.of(1)  # equal to True, which is refused all the same
+    with pytest.raises(
+        ValueError, match=rf"{name.split(',')[0]}: expected a whole number of {least} or more, got {wrong!r}"
+    ):
+        call(wrong)
 
 
 POSITIVE = {
@@ -312,8 +343,6 @@ OTHERS = {
         TypeError,
         "decoder: expected an instance",
     ),
-    "images": (lambda: model(images=-1), ValueError, "images: expected a whole number of 0 or more, got -1"),
-    "generated": (lambda: model().generate(-1), ValueError, "images: expected a whole number of 0 or more, got -1"),
     "a seed": (
         lambda: model("reparameterization")(X, generator=0),
         TypeError,
@@ -350,11 +379,6 @@ OTHERS = {
         lambda: model().training_step(X, state={}, index=torch.zeros(len(X), dtype=torch.long)),
         EstimatorError,
         "index: expected different numbers",
-    ),
-    "draws": (
-        lambda: gradient_variance(model(), estimators.create("silent"), X, {}, 1),
-        ValueError,
-        "draws: expected a whole number of 2 or more, got 1",
     ),
     "images of another size": (
         lambda: model().elbo(X[..., :2]),
@@ -403,7 +427,9 @@ OTHERS = {
         ValueError,
         "images_evaluated: expected 6 pixels, got 4",
     ),
-    "a plateau": (lambda: SilentSchedule(plateau_epochs=TEXT), ValueError, "plateau_epochs: .* got 2"),
+    "a plateau in words": (lambda: SilentSchedule(plateau_epochs=TEXT), ValueError, "plateau_epochs: .* got 2"),
+    "a plateau": (lambda: SilentSchedule(plateau_epochs=-1), ValueError, "plateau_epochs: .* got -1"),
+    "no plateau": (lambda: SilentSchedule(plateau_epochs=math.nan), ValueError, "plateau_epochs: .* got nan"),
 }
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import time
 from functools import cache
 from pathlib import Path
@@ -377,11 +378,16 @@ def test_no_gradient_is_longer_than_the_clip(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["fixed/silent-bernoulli", "learnable/reinforce", "learnable/silent-gaussian"])
-def test_divergence_is_recorded_with_its_epoch(tiny, tmp_path, cell):
+def test_divergence_is_recorded_with_its_epoch_and_told(tiny, tmp_path, cell, capsys):
     settings = tiny.settings(cell, learning_rate=1e18, epochs=20)
     trainer, result = train(tiny, settings, tmp_path)
     assert result["status"] == "diverged"
-    assert result["diverged_epoch"] == result["epochs"] == len(trainer.curve) < 20
+    epoch = result["diverged_epoch"]
+    assert epoch == result["epochs"] == len(trainer.curve) < 20
+    steps = f"in steps {(epoch - 1) * trainer.steps + 1} to {epoch * trainer.steps}"
+    (line,) = capsys.readouterr().err.splitlines()
+    told, values = f"{settings.name}: diverged in epoch {epoch}, NaN or infinity: ", r"loss(, [\w()|' ]+)*"
+    assert re.fullmatch(rf"{re.escape(told)}{values} {steps}; lower its learning rates, or set a .*gradient_clip", line)
     assert result["selection"] is None
     entries = curve_on_disk(tmp_path)
     assert entries == trainer.curve

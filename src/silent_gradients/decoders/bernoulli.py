@@ -8,15 +8,14 @@ in y approximates log(1 + y), and E e^(-n |logit|) is known.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from silent_gradients import checks
-from silent_gradients.decoders.fixed_variance import INITIAL_WEIGHT_SCALE, check_mean
+from silent_gradients.decoders.fixed_variance import small_linear
 from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder
 from silent_gradients.posteriors.contract import Posterior
 
@@ -73,11 +72,9 @@ class BernoulliDecoder(Decoder):
 
     def __init__(self, latent_dim: int, dimensions: int, mean: Tensor | None = None) -> None:
         super().__init__(latent_dim, dimensions)
-        check_mean(mean, dimensions)
-        self.linear = nn.Linear(latent_dim, dimensions)
-        nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_SCALE)
+        self.linear = small_linear(latent_dim, dimensions, mean)
         with torch.no_grad():
-            self.linear.bias.copy_(torch.zeros(()) if mean is None else mean.logit().clamp(-_LEAST_LOGIT, _LEAST_LOGIT))
+            self.linear.bias.logit_().clamp_(-_LEAST_LOGIT, _LEAST_LOGIT)
 
     def likelihood(self, z: Tensor) -> BernoulliLikelihood:
         return BernoulliLikelihood(self.linear(z))
@@ -95,7 +92,6 @@ class BernoulliDecoder(Decoder):
         return BernoulliObjective(self, x)
 
 
-@dataclass(frozen=True)
 class BernoulliObjective(ClosedFormObjective):
     """log p(x|z) of bits, with its expectation: exact for a Gaussian posterior, by the central limit for others."""
 

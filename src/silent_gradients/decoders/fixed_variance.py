@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -22,10 +21,21 @@ INITIAL_WEIGHT_SCALE = 0.01
 large that discrete posteriors saturate at a constant code in the first epoch and never recover."""
 
 
-def check_mean(mean: Tensor | None, dimensions: int) -> None:
-    """Raise an error if the mean of the data is not None or [D], finite."""
+def small_linear(latent_dim: int, dimensions: int, mean: Tensor | None, *, small_weights: bool = True) -> nn.Linear:
+    """Return a layer [latent_dim] to [dimensions] of small weights and the bias ``mean`` [D], None for 1/2.
+
+    Without ``small_weights`` both are PyTorch's default, but for a ``mean`` that is not None.
+    """
     if mean is not None and not checks.shaped("mean", mean, dimensions).isfinite().all():
         raise NonFiniteError("mean: expected finite numbers, got NaN or infinity")
+    layer = nn.Linear(latent_dim, dimensions)
+    with torch.no_grad():
+        if small_weights:
+            layer.weight.normal_(std=INITIAL_WEIGHT_SCALE)
+            layer.bias.fill_(0.5)
+        if mean is not None:
+            layer.bias.copy_(mean)
+    return layer
 
 
 class FixedVarianceDecoder(Decoder):
@@ -57,16 +67,9 @@ class FixedVarianceDecoder(Decoder):
     ) -> None:
         super().__init__(latent_dim, dimensions)
         self.variance = checks.number("variance", variance, "a positive number")
-        check_mean(mean, dimensions)
         # A buffer, so that it moves with the weights and a stack of models has one each; no part of the state.
         self.register_buffer("precision", torch.tensor(1 / self.variance), persistent=False)
-        self.linear = nn.Linear(latent_dim, dimensions)
-        if small_weights:
-            nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT_SCALE)
-            nn.init.constant_(self.linear.bias, 0.5)
-        if mean is not None:
-            with torch.no_grad():
-                self.linear.bias.copy_(mean)
+        self.linear = small_linear(latent_dim, dimensions, mean, small_weights=small_weights)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -81,7 +84,6 @@ class FixedVarianceDecoder(Decoder):
         return FixedVarianceObjective(self, x, noise_variance)
 
 
-@dataclass(frozen=True)
 class FixedVarianceObjective(ClosedFormObjective):
     """log p(x|z) of a linear decoder with fixed variance, with its exact expectation."""
 
@@ -107,13 +109,7 @@ class FixedVarianceObjective(ClosedFormObjective):
 class PixelVarianceDecoder(Decoder):
     """p(x|z) = N(m(z), diag(v)) with a variance v_d of each pixel, the same for every image.
 
-    A subclass writes m and its moments.
-
-    Args:
-        latent_dim: k.
-        dimensions: D.
-        variance: v, one number or [D]; the initial one if it is learned.
-        learned: Learn v.
+    A subclass writes m and its moments. The ``variance`` is one number or [D], the initial one if it is ``learned``.
 
     Raises:
         ShapeError: ``variance`` is neither a number nor [D].
@@ -155,7 +151,6 @@ class PixelVarianceDecoder(Decoder):
         return PixelVarianceObjective(self, x, noise_variance)
 
 
-@dataclass(frozen=True)
 class PixelVarianceObjective(ClosedFormObjective):
     """log p(x|z) of a decoder with a variance of each pixel, with its exact expectation."""
 
@@ -204,13 +199,3 @@ class FactorAnalysisDecoder(PixelVarianceDecoder):
     def moments(self, q: Posterior, precision: Tensor) -> tuple[Tensor, Tensor]:
         weight, bias = self.linear.weight, self.linear.bias
         return F.linear(q.mean, weight, bias), q.total_variance(precision.sqrt()[:, None] * weight)
-
-
-def small_linear(latent_dim: int, dimensions: int, mean: Tensor | None) -> nn.Linear:
-    """Return a layer [latent_dim] to [dimensions] of small weights and the bias ``mean`` [D], None for 1/2."""
-    check_mean(mean, dimensions)
-    layer = nn.Linear(latent_dim, dimensions)
-    nn.init.normal_(layer.weight, std=INITIAL_WEIGHT_SCALE)
-    with torch.no_grad():
-        layer.bias.copy_(torch.full((dimensions,), 0.5) if mean is None else mean)
-    return layer

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,21 +30,26 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
-def counting_norms(network: nn.Module) -> list[_BatchNorm]:
-    """Return the BatchNorm modules whose running statistics the next pass changes."""
-    return [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-
-
 @contextmanager
-def without_statistics(network: nn.Module) -> Iterator[None]:
-    """Context manager: BatchNorm keeps its running statistics; passes that are no training step do not count."""
-    norms = counting_norms(network)
-    for norm in norms:
+def counted_passes(network: nn.Module, passes: Literal[0, 1]) -> Iterator[None]:
+    """Context manager: BatchNorm's running statistics take in a network's first pass, or none, and no further one.
+
+    Estimators evaluate a decoder a different number of times, also at points that are not samples. For every
+    estimator, evaluation uses the statistics of one pass per training step.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+
+    def close(norm: _BatchNorm, *_: object) -> None:
         norm.track_running_stats = False
+
+    hooks = [norm.register_forward_hook(close) for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = passes > 0
     try:
         yield
     finally:
-        for norm in norms:
+        for hook, norm in zip(hooks, norms, strict=True):
+            hook.remove()
             norm.track_running_stats = True
 
 
@@ -91,7 +96,7 @@ class GaussianLikelihood(NamedTuple):
     log_precision: Tensor
     precision_squared: Tensor
 
-    def log_prob(self, x: Tensor, noise_variance: float = 0.0) -> Tensor:
+    def log_prob(self, x: Tensor, noise_variance: float | Tensor = 0.0) -> Tensor:
         """Return log p(x|z) in nats of x [B, D], summed over D, [S, B]; see ``Decoder.objective`` for the noise."""
         checks.shaped("x", x, *self.mean.shape[1:])
         weighted = ((x - self.mean).square() + noise_variance) * self.precision_squared
@@ -139,11 +144,9 @@ class Standardization:
 
     @classmethod
     def of(cls, images: Tensor, levels: int = 256) -> Standardization:
-        """Return the standardization of dequantized training images.
+        """Return the standardization of dequantized training images [N, ...] in [0, 1] of so many grey levels.
 
-        Args:
-            images: [N, ...], in [0, 1].
-            levels: Number of grey levels: no scale is below that of the dequantization noise, 1 / (levels sqrt 12).
+        No scale is below that of the dequantization noise, 1 / (levels sqrt 12).
 
         Raises:
             ShapeError: There is no image.
@@ -177,46 +180,47 @@ def check_images(argument: str, images: Tensor) -> None:
         TypeError: They are no floating-point numbers.
         ValueError: Their mean is outside [0, 1] or NaN, or they are whole numbers.
     """
-    checks.floats(argument, images, _SCALED)
+    batch_of(images, argument)
     if images.is_meta:
         raise ValueError(f"{argument}: expected images with values, got a tensor on meta")
-    if images.ndim < 2 or not images.numel():
-        raise ShapeError(f"{argument}: expected shape [N, ...] with N of 1 or more, got {list(images.shape)}")
     if not 0 <= images.mean() <= 1 or _whole(images):
         least, largest = images.aminmax()
         raise ValueError(f"{argument}: expected images in [0, 1], got {least:g} to {largest:g}; {_SCALED}")
 
 
-def batch_of(x: Tensor) -> int:
-    """Return the number of images of a batch x [B, ...] of floating-point numbers, 1 or more.
+def batch_of(images: Tensor, argument: str = "x") -> int:
+    """Return the number of images [N, ...] of floating-point numbers, 1 or more.
 
     Raises:
         ShapeError: There is no image.
-        TypeError: x is no tensor of floating-point numbers.
+        TypeError: They are no tensor of floating-point numbers.
     """
-    if checks.floats("x", x, _SCALED).ndim < 2 or not len(x):
-        raise ShapeError(f"x: expected shape [B, ...] with B of 1 or more, got {list(x.shape)}")
-    return len(x)
+    if checks.floats(argument, images, _SCALED).ndim < 2 or not images.numel():
+        raise ShapeError(f"{argument}: expected shape [N, ...] with N of 1 or more, got {list(images.shape)}")
+    return len(images)
 
 
 _SCALED = "divide grey levels by their number: (y + u) / levels with u uniform on [0, 1)"
 """How to fix images that are whole numbers."""
 
 
-class Decoder(nn.Module, ABC):
-    """p(x|z) with z of k latent variables and x of D dimensions.
+def _fitting_samples(decoder: Decoder, z: Tensor) -> Tensor:
+    return decoder.in_own_type("z", checks.shaped("z", z, "S", "B", decoder.latent_dim))
 
-    Args:
-        latent_dim: k.
-        dimensions: D.
+
+def _fitting_posterior(decoder: Decoder, q: Posterior) -> Posterior:
+    checks.instance("q", q, Posterior)
+    if q.latent_dim != decoder.latent_dim:
+        raise ShapeError(f"q: expected one of {decoder.latent_dim} latent variables, got {q.latent_dim}")
+    return q
+
+
+class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, "q": _fitting_posterior}):
+    """p(x|z) with z of k latent variables (``latent_dim``) and x of D ``dimensions``.
 
     Raises:
         ValueError: k or D is not a whole number of 1 or more.
     """
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        checks.guard(cls, Decoder, _ARGUMENTS)
 
     def __init__(self, latent_dim: int, dimensions: int) -> None:
         super().__init__()
@@ -230,11 +234,9 @@ class Decoder(nn.Module, ABC):
     def objective(self, x: Tensor, noise_variance: float = 0.0) -> Objective:
         """Return log p(x|z) of the images x [B, D] as a function of z.
 
-        Args:
-            x: [B, D].
-            noise_variance: Variance of independent noise of mean 0 on every dimension, over which log p(x + noise|z) is
-                averaged: log p is quadratic in x, so the average of (x - m)^2 s^2 is (x - m)^2 s^2 + variance s^2.
-                x = (y + 1/2) / levels and 1 / (12 levels^2) integrate out the dequantization noise.
+        It is averaged over independent noise on every dimension, of mean 0 and ``noise_variance``: log p is quadratic
+        in x, so the average of (x - m)^2 s^2 is (x - m)^2 s^2 + variance s^2. x = (y + 1/2) / levels and
+        1 / (12 levels^2) integrate out the dequantization noise.
 
         Raises:
             ShapeError: x is not [B, D].
@@ -276,22 +278,6 @@ class Decoder(nn.Module, ABC):
         return self.objective(x)
 
 
-def _fitting_samples(decoder: Decoder, z: Tensor) -> Tensor:
-    return decoder.in_own_type("z", checks.shaped("z", z, "S", "B", decoder.latent_dim))
-
-
-def _fitting_posterior(decoder: Decoder, q: Posterior) -> Posterior:
-    checks.instance("q", q, Posterior)
-    if q.latent_dim != decoder.latent_dim:
-        raise ShapeError(f"q: expected one of {decoder.latent_dim} latent variables, got {q.latent_dim}")
-    return q
-
-
-_ARGUMENTS: dict[str, checks.Check] = {"z": _fitting_samples, "q": _fitting_posterior}
-"""Checks of the arguments of every decoder's methods; the objective checks x."""
-checks.guard(Decoder, Decoder, _ARGUMENTS)
-
-
 def traced(x: Tensor) -> bool:
     """Return whether a compiler or ``torch.func`` handles the tensor, whose values are then unknown."""
     return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
@@ -299,13 +285,7 @@ def traced(x: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class SampledObjective:
-    """The objective of any decoder, known at samples of z only.
-
-    Attributes:
-        decoder: The decoder.
-        x: Images [B, D].
-        noise_variance: See ``Decoder.objective``.
-    """
+    """The objective of any decoder for images x [B, D], known at samples of z only; see ``Decoder.objective``."""
 
     decoder: Decoder
     x: Tensor
@@ -313,9 +293,8 @@ class SampledObjective:
 
     def __post_init__(self) -> None:
         """Raise ``ShapeError``, ``TypeError`` or ``ValueError`` for impossible arguments; see ``Decoder.objective``."""
-        checks.floats("x", self.x, _SCALED)
-        checks.shaped("x", self.x, "B", self.decoder.dimensions)
         object.__setattr__(self, "x", self.decoder.in_own_type("x", self.x))
+        checks.shaped("x", self.x, "B", self.decoder.dimensions)
         # Cheap on the CPU; a GPU would be waited for. Small arrays may well be whole numbers.
         if self.x.device.type == "cpu" and self.x.numel() >= 32 and not traced(self.x) and _whole(self.x):
             raise ValueError(f"x: expected images in [0, 1], got whole numbers up to {self.x.amax():g}; {_SCALED}")
@@ -331,13 +310,6 @@ class SampledObjective:
         checks.shaped("z", z, "S", len(self.x), self.decoder.latent_dim)
         return self.decoder.likelihood(z).log_prob(self.x, self.noise_variance)
 
-    def check_posterior(self, q: Posterior) -> None:
-        """Raise ``ShapeError`` if q has other numbers of images or latent variables, ``TypeError`` if it is none."""
-        checks.instance("q", q, Posterior)
-        expected, found = (len(self.x), self.decoder.latent_dim), (len(q.parameters), q.latent_dim)
-        if found != expected:
-            raise ShapeError(f"q: expected [B, k] = {list(expected)}, got {list(found)}")
-
 
 class ClosedFormObjective(SampledObjective, ABC):
     """An objective with an expectation: a subclass writes ``closed_form`` and ``is_exact``."""
@@ -347,9 +319,12 @@ class ClosedFormObjective(SampledObjective, ABC):
 
         Raises:
             ShapeError: q has another number of images or latent variables.
-            TypeError: q is not of the weights' type, or that is float16 or bfloat16.
+            TypeError: q is no posterior, not of the weights' type, or that is float16 or bfloat16.
         """
-        self.check_posterior(q)
+        checks.instance("q", q, Posterior)
+        expected, found = [len(self.x), self.decoder.latent_dim], [len(q.parameters), q.latent_dim]
+        if found != expected:
+            raise ShapeError(f"q: expected [B, k] = {expected}, got {found}")
         parameters = self.decoder.in_own_type("q", q.parameters)
         if parameters.dtype.itemsize < 4:
             raise TypeError(

@@ -242,8 +242,7 @@ class PositivePrecisionDecoder(LinearPrecisionDecoder):
         Raises:
             ValueError: The latent variables of ``q`` do not lie in [0, 1].
         """
-        low, high = q.support
-        if low < 0 or high > 1:
+        if q.support[0] < 0 or q.support[1] > 1:
             raise ValueError(f"posterior: a positive precision needs latent variables in [0, 1], got {q.name}")
         return log_terms.lower_bound(mean, variance, self.least_precision) - self.scale.log()
 
@@ -270,7 +269,6 @@ class LogLinearPrecisionDecoder(LinearHeadsDecoder):
         return LogLinearPrecisionObjective(self, x, noise_variance)
 
 
-@dataclass(frozen=True)
 class LogLinearPrecisionObjective(ClosedFormObjective):
     """log p(x|z) of a linear decoder with log-linear precision, with its exact expectation."""
 

@@ -57,17 +57,14 @@ _SERIES_SLOPE: tuple[float, ...] = tuple((2 * np.polynomial.chebyshev.chebder(_S
 _STRETCH = 9.0
 
 
-def _tiny(dtype: torch.dtype) -> float:
+_EXPANDED = 0.42
+"""Power for the expansions, 1e-16 in float32: their gradients divide by the second moment's square, and 1 / 1e-40 would
+be infinite, the gradient of a bit that is saturated at s = 0 NaN."""
+
+
+def _tiny(dtype: torch.dtype, power: float = 0.53) -> float:
     """Return what keeps S = V = 0 finite, far below any second moment that occurs: 1e-20 in float32."""
-    return torch.finfo(dtype).tiny ** 0.53
-
-
-def _taylor_tiny(dtype: torch.dtype) -> float:
-    """Return the same for the expansions, 1e-16 in float32; their gradients divide by the second moment's square.
-
-    With the smaller number, 1 / 1e-40 would be infinite, and the gradient of a bit that is saturated at s = 0 NaN.
-    """
-    return torch.finfo(dtype).tiny ** 0.42
+    return torch.finfo(dtype).tiny ** power
 
 
 def _chebyshev(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
@@ -175,7 +172,7 @@ def taylor_of_square(mean: Tensor, variance: Tensor, third: Tensor | None, fourt
     None where they vanish.
     """
     squared_mean = mean.square()
-    second_moment = squared_mean + variance + _taylor_tiny(mean.dtype)
+    second_moment = squared_mean + variance + _tiny(mean.dtype, _EXPANDED)
     variance_of_square = 4 * squared_mean * variance + 2 * variance.square()
     if third is not None and fourth is not None:
         variance_of_square = variance_of_square + 4 * mean * third + fourth
@@ -187,5 +184,5 @@ def taylor(mean: Tensor, variance: Tensor) -> Tensor:
     """Return the second-order expansion of E log|s| around E s; it falls without bound as E s goes to 0."""
     # The share of the variance is felt below |t| of about 8 eps only: at t = 0 a gradient would be infinity times zero.
     share = 70 * torch.finfo(mean.dtype).eps ** 2
-    squared_mean = mean.square() + share * variance + _taylor_tiny(mean.dtype)
+    squared_mean = mean.square() + share * variance + _tiny(mean.dtype, _EXPANDED)
     return 0.5 * squared_mean.log() - 0.5 * variance / squared_mean

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,8 +12,8 @@ from silent_gradients.decoders.likelihood import (
     Decoder,
     GaussianLikelihood,
     Objective,
+    counted_passes,
     without_autocast,
-    without_statistics,
 )
 from silent_gradients.posteriors.contract import Posterior
 
@@ -66,7 +65,7 @@ class TangentObjective:
             likelihood = objective.decoder.likelihood(point[None])
             if not isinstance(likelihood, GaussianLikelihood):
                 raise TypeError(f"objective: expected a Gaussian likelihood, got {type(likelihood).__name__}")
-            with without_statistics(objective.decoder):
+            with counted_passes(objective.decoder, 0):
                 found: Any = torch.func.vjp(mean, point)
             # The pullback is linear in what it pulls back: its own is the derivative along a direction.
             push = torch.func.vjp(found[1], found[0])[1]
@@ -80,19 +79,13 @@ class TangentObjective:
 
     def sampled(self, z: Tensor) -> Tensor:
         """Return the value at z [S, B, k] in nats, [S, B]."""
-        return self._log_density((self.x - self._mean(z)).square())
+        return self._at(z).log_prob(self.x)
 
     def expectation(self, q: Posterior) -> Tensor:
         """Return the expectation in nats, [B]; paper, Eq. 4, with weights of each image."""
         spread = torch.einsum("bk,kbd->bd", q.variance, self.jacobian.square())
-        return self._log_density((self.x - self._mean(q.mean[None])[0]).square() + spread)
+        return self._at(q.mean[None]).log_prob(self.x, spread)[0]
 
-    def _mean(self, z: Tensor) -> Tensor:
-        return self.likelihood.mean[0] + torch.einsum("sbk,kbd->sbd", z - self.point, self.jacobian)
-
-    def _log_density(self, error: Tensor) -> Tensor:
-        likelihood = self.likelihood
-        log_precision, squared = (
-            each.expand_as(likelihood.mean)[0] for each in (likelihood.log_precision, likelihood.precision_squared)
-        )
-        return (log_precision - 0.5 * error * squared).sum(-1) - 0.5 * self.x.shape[1] * math.log(2 * math.pi)
+    def _at(self, z: Tensor) -> GaussianLikelihood:
+        mean = self.likelihood.mean + torch.einsum("sbk,kbd->sbd", z - self.point, self.jacobian)
+        return self.likelihood._replace(mean=mean)

@@ -38,16 +38,8 @@ def weighted_error(
     """Return the expected weighted error, exact for every mean-field q with finite fourth moments.
 
     With r = x - E m, S = E s and the joint cumulants of m and s it is, in every dimension,
-    (r^2 + V_m + noise)(S^2 + V_s) - 4 r S C + 2 C^2 - 2 r K12 + 2 S K21 + K22 (paper, Eq. 7 and Theorem 1).
-
-    Args:
-        q: The posterior.
-        x: [B, D].
-        noise: [D], variance of independent noise on x.
-        weight_m: A, shape [D, k].
-        bias_m: a, shape [D].
-        weight_s: B, shape [D, k].
-        bias_s: c, shape [D].
+    (r^2 + V_m + noise)(S^2 + V_s) - 4 r S C + 2 C^2 - 2 r K12 + 2 S K21 + K22 (paper, Eq. 7 and Theorem 1). x is
+    [B, D], ``noise`` the variance [D] of independent noise on it; weights A and B are [D, k], biases a and c [D].
     """
     heads = (x, noise, weight_m, bias_m, weight_s, bias_s)
     # The compiler and forward mode have no rule for the function; a family with cumulants of its own has no such one.
@@ -69,17 +61,10 @@ def _from_cumulants(joint: JointCumulants, x: Tensor, noise: Tensor, bias_m: Ten
     return WeightedError(error.sum(1), mean, joint.variance_s)
 
 
-def _plain(
-    x: Tensor,
-    noise: Tensor,
-    weight_m: Tensor,
-    bias_m: Tensor,
-    weight_s: Tensor,
-    bias_s: Tensor,
-    *cumulants: Tensor,
-) -> WeightedError:
-    """Return the definition, for independent latent variables of these cumulants [B, k]."""
-    return _from_cumulants(joint_cumulants(weight_m, weight_s, *cumulants), x, noise, bias_m, bias_s)
+def _plain(x: Tensor, noise: Tensor, a: Tensor, bias_m: Tensor, b: Tensor, *rest: Tensor) -> WeightedError:
+    """Return the definition for independent latent variables, whose cumulants [B, k] follow ``bias_s`` in ``rest``."""
+    bias_s, *cumulants = rest
+    return _from_cumulants(joint_cumulants(a, b, *cumulants), x, noise, bias_m, bias_s)
 
 
 class _WeightedError(torch.autograd.Function):
@@ -92,17 +77,8 @@ class _WeightedError(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        x: Tensor,
-        noise: Tensor,
-        a: Tensor,
-        bias_m: Tensor,
-        b: Tensor,
-        bias_s: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        *higher: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+        x, noise, a, bias_m, b, bias_s, mean, variance, *higher = inputs
         aa, bb, ab = a * a, b * b, a * b
         residual, s = x - (F.linear(mean, a) + bias_m), F.linear(mean, b) + bias_s
         variance_s, covariance = F.linear(variance, bb), F.linear(variance, ab)

@@ -30,13 +30,7 @@ class AntitheticBits(SampledEstimator):
 
     @abstractmethod
     def direction(self, logits: Tensor, uniform: Tensor, pair: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the factor of the difference of the pair's values, [S, B, k].
-
-        Args:
-            logits: Logits of p, [B, k], without a gradient.
-            uniform: u, [S, B, k].
-            pair: b and b', each [S, B, k].
-        """
+        """Return the factor of the difference of a pair's values, [S, B, k], for logits of p [B, k], u and the pair."""
 
     def estimate(self, q: Posterior, objective: Objective, given: Given) -> Estimate:
         logits = q.parameters.detach()

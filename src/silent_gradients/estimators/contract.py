@@ -51,8 +51,15 @@ class Given:
     control: ExactObjective | None
 
 
+_ARGUMENTS: dict[str, checks.Check] = {
+    "latent_dim": lambda _, latent_dim: checks.whole("latent_dim", latent_dim, error=EstimatorError),
+    "images": lambda _, images: checks.whole("images", images, 0, EstimatorError),
+}
+"""Checks of the arguments of every estimator's methods; ``__call__`` checks its own."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Estimator(ABC):
+class Estimator(checks.Guarded, ABC, arguments=_ARGUMENTS):
     """An estimator of the gradient of E_q[objective]; its dataclass fields are its options.
 
     A subclass writes ``estimate``; calling an estimator checks the arguments first.
@@ -77,7 +84,11 @@ class Estimator(ABC):
     requirement: ClassVar[str] = ""
 
     def evaluations(self, latent_dim: int) -> int:
-        """Return the number of evaluations of the objective per image and step, for k latent variables."""
+        """Return the number of evaluations of the objective per image and step, for k latent variables.
+
+        Raises:
+            EstimatorError: k is not a whole number of 1 or more.
+        """
         return 1
 
     @classmethod
@@ -95,11 +106,10 @@ class Estimator(ABC):
             )
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
-        """Return the state before the first step.
+        """Return the state before the first step on a device, for a training set of so many images if it is per image.
 
-        Args:
-            device: Device of its tensors.
-            images: Number of images in the training set, for state per image.
+        Raises:
+            EstimatorError: ``images`` is not a whole number of 0 or more.
         """
         return {}
 

@@ -130,7 +130,6 @@ class ReinforcePerDatum(Reinforce):
         checks.number("image_decay", self.image_decay, "a number in [0, 1)", EstimatorError)
 
     def initial_state(self, device: torch.device, images: int = 0) -> State:
-        checks.whole("images", images, 0, EstimatorError)
         return super().initial_state(device, images) | {
             "image_average": torch.zeros(images, device=device),
             "image_weight": torch.zeros(images, device=device),

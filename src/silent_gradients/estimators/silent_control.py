@@ -95,13 +95,7 @@ class SilentControl(SampledEstimator):
         return control, expected.detach(), gradient
 
     def combined(self, gradient: Tensor, excess: Tensor, state: State) -> tuple[Tensor, State]:
-        """Return the gradient with the control variate, [B, p k], and the state after this step.
-
-        Args:
-            gradient: g_f, [S, B, p k].
-            excess: g_h - G, [S, B, p k].
-            state: The state before this step.
-        """
+        """Return the gradient with the control variate from g_f and g_h - G, [S, B, p k], and the state afterwards."""
         covariance, variance = self.entry(state, "control_covariance"), self.entry(state, "control_variance")
         # No coefficient before the first step, nor while the control's gradient has never varied.
         varied = variance > 0
@@ -118,12 +112,7 @@ class ScoreFunctionSilentControl(SilentControl, ScoreFunction):
     """A score-function gradient with a silent control variate."""
 
     def control_baseline(self, observed: Tensor, expected: Tensor) -> Tensor:
-        """Return the baseline of the control at each sample, [S, B] or [B], independent of that sample.
-
-        Args:
-            observed: [S, B], the control at the samples.
-            expected: [B], its exact expectation.
-        """
+        """Return the baseline at each sample, independent of it, of a control ``observed`` [S, B] and its mean [B]."""
         return expected
 
     def estimate(self, q: Posterior, objective: Objective, given: Given) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,11 +40,9 @@ class GradientVariance:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The gradient that an estimator's expected gradient is compared with.
+    """The gradient that an estimator's expected gradient is compared with, and the name of the one that computed it.
 
-    Attributes:
-        estimator: Name of the estimator that computed it.
-        cotangents: Its gradients with respect to the posterior's parameters, [M, B, p k]; [1, B, p k] where exact.
+    It is M gradients with respect to the posterior's parameters, [M, B, p k], a single one where it is exact.
     """
 
     estimator: str
@@ -54,10 +53,8 @@ class Reference:
 class Assessment:
     """Variance and bias of an estimator's gradient on one fixed batch.
 
-    Attributes:
-        variance: The variance.
-        bias: Norm of the bias over the norm of the expected gradient, with respect to the posterior's parameters.
-        bias_z: Certainty of the bias; see ``MeanDifference``.
+    The bias is its norm over that of the expected gradient, with respect to the posterior's parameters, and ``bias_z``
+    its certainty; see ``MeanDifference``.
     """
 
     variance: GradientVariance
@@ -89,22 +86,19 @@ def gradient_variance(
         EstimatorError: The estimator does not support the posterior, or lacks its state, control or closed form.
         ValueError: There are fewer than two draws, or no parameter of the encoder requires a gradient.
     """
-    checks.whole("draws", draws, 2)
-    return _measured(vae, estimator, x, state, draws, generator)[0]
+    return _measured(vae, estimator, x, checks.whole("draws", draws, 2), state=state, generator=generator)[0]
 
 
 def reference_gradient(vae: VAE, x: Tensor, draws: int, generator: NoiseSource | None = None) -> Reference:
     """Return the gradient that estimators are compared with: the exact one if it is known, else many estimates.
 
-    The estimates come from the first of reparameterization, DisARM and leave-one-out REINFORCE that supports the
-    posterior: they are unbiased and have a low variance.
+    The estimates for the fixed batch x [B, C, H, W] come from the first of reparameterization, DisARM and leave-one-out
+    REINFORCE that supports the posterior: they are unbiased and have a low variance.
 
-    Args:
-        vae: The model.
-        x: Fixed batch of dequantized images [B, C, H, W].
-        draws: Number of estimates if the exact gradient is not known, at least 4.
-        generator: Source of the latent samples.
+    Raises:
+        ValueError: There are fewer than four draws.
     """
+    checks.whole("draws", draws, 4)
     with evaluation_mode(vae), torch.enable_grad():
         parameters = vae.parameters_of(x)
         objective = vae.decoder.objective(x.flatten(1))
@@ -112,7 +106,7 @@ def reference_gradient(vae: VAE, x: Tensor, draws: int, generator: NoiseSource |
             name, draws = "silent", 1
         else:
             name = next(name for name in _REFERENCES if REGISTRY[name].supports(vae.family))
-        return Reference(name, _cotangents(vae, create(name), x, parameters, {}, draws, generator))
+        return Reference(name, _cotangents(vae, create(name), x, parameters, draws, state={}, generator=generator))
 
 
 def settled_state(vae: VAE, estimator: Estimator, x: Tensor, generator: NoiseSource | None = None) -> State:
@@ -148,39 +142,23 @@ def assess(
     *,
     index: Tensor | None = None,
 ) -> Assessment:
-    """Measure the variance as ``gradient_variance`` does, and the bias from the same draws.
+    """Measure the variance as ``gradient_variance`` does, with its errors, and the bias from the same draws.
 
-    Args:
-        vae: The model.
-        estimator: Estimator of the reported decoder's gradient.
-        x: Fixed batch of dequantized images [B, C, H, W].
-        state: The estimator's state; the same for every draw.
-        draws: Number of draws, at least 4.
-        reference: The gradient of the same batch to compare with.
-        generator: Source of the latent samples, independent of the reference's.
-        index: [B], number of each image for state per image; None for images from elsewhere.
-
-    Raises:
-        EstimatorError: The estimator does not support the posterior, or lacks its control or closed form.
+    There are 4 draws or more. The ``reference`` is the gradient of the same batch, with samples of its own;
+    ``index`` [B] numbers the images for state per image, None if they are from elsewhere.
     """
-    variance, cotangents = _measured(vae, estimator, x, state, draws, generator, index)
+    checks.whole("draws", draws, 4)
+    variance, cotangents = _measured(vae, estimator, x, draws, state=state, generator=generator, index=index)
     found = mean_difference(cotangents.flatten(1), reference.cotangents.flatten(1))
     return Assessment(variance, found.relative, found.z)
 
 
 def _cotangents(
-    vae: VAE,
-    estimator: Estimator,
-    x: Tensor,
-    parameters: Tensor,
-    state: State,
-    draws: int,
-    generator: NoiseSource | None,
-    index: Tensor | None = None,
+    vae: VAE, estimator: Estimator, x: Tensor, parameters: Tensor, draws: int, index: Tensor | None = None, **given: Any
 ) -> Tensor:
     """Return gradients [draws, B, p k] of the batch's mean loss with respect to the posterior's parameters [B, p k].
 
-    The draws form one large batch: in evaluation mode its images are independent.
+    The draws form one large batch: in evaluation mode its images are independent. State and generator are ``given``.
     """
     drawn = 1 if estimator.exact else draws
     images, width = parameters.shape
@@ -192,29 +170,16 @@ def _cotangents(
         # A leaf at the posterior: the decoder's backward pass stops there.
         leaf = parameters.detach().repeat(count, 1).requires_grad_()
         many = pixels.repeat(count, 1)
-        q = vae.family(leaf)
-        surrogate = estimator(
-            q,
-            vae.decoder.objective(many),
-            control=vae.control(many, q) if estimator.needs_control else None,
-            index=None if index is None else index.repeat(count),
-            generator=generator,
-            state=state,
-        ).surrogate
+        q, objective = vae.family(leaf), vae.decoder.objective(many)
+        control = vae.control(many, q) if estimator.needs_control else None
+        own = None if index is None else index.repeat(count)
+        _, surrogate, _ = estimator(q, objective, control=control, index=own, **given)
         (cotangent,) = torch.autograd.grad(-surrogate.sum() / images, leaf)
         found.append(cotangent.view(count, images, width))
     return torch.cat(found).expand(draws, -1, -1)
 
 
-def _measured(
-    vae: VAE,
-    estimator: Estimator,
-    x: Tensor,
-    state: State,
-    draws: int,
-    generator: NoiseSource | None,
-    index: Tensor | None = None,
-) -> tuple[GradientVariance, Tensor]:
+def _measured(vae: VAE, estimator: Estimator, x: Tensor, draws: int, **given: Any) -> tuple[GradientVariance, Tensor]:
     """Return the variance of the encoder's gradient, by one product with its Jacobian per draw, and ``_cotangents``.
 
     The product is linear: applied to the deviations from the mean it gives the gradients' deviations, and only the sum
@@ -224,7 +189,7 @@ def _measured(
     with evaluation_mode(vae), torch.enable_grad():
         estimator.check_supports(vae.family, "vae")
         parameters = vae.parameters_of(x)
-        cotangents = _cotangents(vae, estimator, x, parameters, state, draws, generator, index)
+        cotangents = _cotangents(vae, estimator, x, parameters, draws, **given)
         # The first draw is subtracted before the mean, so that equal draws deviate by 0, not by rounding.
         deviations = cotangents - cotangents[0]
         deviations = deviations - deviations.mean(0)

@@ -1,13 +1,16 @@
-"""Samples from the prior, and latent traversals."""
+"""Reconstructions and latent traversals (Figures 2 to 5)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from silent_gradients import checks
+from silent_gradients.decoders.likelihood import GaussianLikelihood
 from silent_gradients.evaluation.metrics import ACTIVE_UNIT_VARIANCE
 from silent_gradients.posteriors.categorical import Categorical
 from silent_gradients.vae import VAE, evaluation_mode
@@ -16,6 +19,24 @@ _DRAWS = 4096
 """Samples of a unit's prior whose quantiles a traversal takes."""
 _TAIL = 0.02
 """Probability of the prior below the lowest value of a traversal, and above the highest."""
+
+
+def reconstruct(
+    vae: VAE, x: Tensor, *, with_deviation: bool, generator: torch.Generator | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Decode one genuine latent sample per image [n, C, H, W] with the reported decoder.
+
+    Returns:
+        ``originals``, ``means`` (clamped to [0, 1]), and with ``with_deviation`` the ``standard_deviations``, which are
+        constant with a fixed variance; each float32 [n, C, H, W].
+    """
+    with evaluation_mode(vae):
+        likelihood = vae.decoder.likelihood(vae.posterior(x).sample(1, generator))
+    pictures = {"originals": x, "means": likelihood.mean[0].clamp(0, 1).view_as(x)}
+    if with_deviation:
+        assert isinstance(likelihood, GaussianLikelihood), "bits have no standard deviation"
+        pictures["standard_deviations"] = (-likelihood.log_precision.expand_as(likelihood.mean)[0]).exp().view_as(x)
+    return {name: picture.cpu().numpy().astype(np.float32) for name, picture in pictures.items()}
 
 
 class Traversals(NamedTuple):
@@ -35,18 +56,9 @@ class Traversals(NamedTuple):
 def traversals(vae: VAE, x: Tensor, units: int, steps: int, generator: torch.Generator | None = None) -> Traversals:
     """Decode a genuine sample of the first image with one unit moved through its prior and the others left as they are.
 
-    The values are quantiles of the prior from 2 % to 98 %, each once (0 and 1 for bits); of a group of classes, the
-    first ``steps`` classes.
-
-    Args:
-        vae: The model.
-        x: Images [N, C, H, W], which decide the KL of the units, and whether they are active.
-        units: Most units that are moved.
-        steps: Most values of a unit.
-        generator: Source of the latent samples.
-
-    Returns:
-        The images; without an active unit none, U = 0.
+    At most ``steps`` values are quantiles of the prior from 2 % to 98 %, each once (0 and 1 for bits); of a group of
+    classes, the first classes. The images x [N, C, H, W] decide the KL of the units, and which are active: at most
+    ``units`` of these are moved, and without one there is no image, U = 0.
 
     Raises:
         ShapeError: There is no image, or the encoder's output does not fit the family.

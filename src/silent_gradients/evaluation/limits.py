@@ -63,15 +63,14 @@ def pca_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_
         images_fit: Images that decoder and encoder are optimal for, uint8 ``[N, ...]``.
         images_evaluated: Images of the metrics, uint8 ``[M, ...]``.
         levels: Number of grey levels.
-        latent_dim: Latent dimension k.
+        latent_dim: k.
         variance: Variance s of the likelihood, on the scale of x.
 
     Raises:
         ValueError: The variance is not positive, the latent dimension is negative, or the images are no grey levels.
     """
-    return LinearModel.with_variance(Moments.of(images_fit, levels), latent_dim, variance).limit(
-        Moments.of(images_evaluated, levels)
-    )
+    fitted, evaluated = (Moments.of(images, levels) for images in (images_fit, images_evaluated))
+    return LinearModel.with_variance(fitted, latent_dim, variance).limit(evaluated)
 
 
 def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: int, latent_dim: int) -> Limit:
@@ -93,9 +92,8 @@ def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: 
     Raises:
         ValueError: The latent dimension is negative.
     """
-    return LinearModel.with_learnt_variances(Moments.of(images_fit, levels), latent_dim).limit(
-        Moments.of(images_evaluated, levels)
-    )
+    fitted, evaluated = (Moments.of(images, levels) for images in (images_fit, images_evaluated))
+    return LinearModel.with_learnt_variances(fitted, latent_dim).limit(evaluated)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +189,6 @@ class LinearModel:
         Raises:
             ValueError: The latent dimension is negative.
         """
-        checks.whole("latent_dim", latent_dim, 0)
         # A model is as large as the covariance: only the last one is kept.
         return deque(cls.factor_analyses(fitted, latent_dim), maxlen=1).pop()
 
@@ -252,7 +249,11 @@ class LinearModel:
         whitened covariance in them, P * R (entry by entry) approximates its curvature, as P * P does if the model fits
         (Jöreskog 1967). If a step of Newton's method, kept within the bounds, does not raise the likelihood,
         ``noise = diag(C - W W')`` replaces it: a step of expectation maximisation, which never lowers the likelihood.
+
+        Raises:
+            ValueError: The latent dimension is negative.
         """
+        checks.whole("latent_dim", latent_dim, 0)
         floor, dimensions = 1 / (12 * fitted.levels**2), len(fitted.mean)
         lowest, highest = math.log(floor), np.log(np.diag(fitted.covariance).clip(min=floor))
         share = 1 - latent_dim / (2 * dimensions)

@@ -29,11 +29,8 @@ def mean_difference(samples: Tensor, reference: Tensor) -> MeanDifference:
     """Compare the mean of independent samples with the mean of a reference.
 
     The squared norm of the difference and its deviation are estimated by products of different samples alone, so noise
-    adds nothing to their expectation. No covariance matrix is formed, and there may be fewer samples than dimensions.
-
-    Args:
-        samples: [N, d], N at least 4.
-        reference: [M, d], samples, M at least 4; or [1, d], the mean itself.
+    adds nothing to their expectation. No covariance matrix is formed, and there may be fewer samples [N, d] than
+    dimensions. The reference is [M, d], M samples, or [1, d], the mean itself.
 
     Raises:
         ValueError: There are too few samples.

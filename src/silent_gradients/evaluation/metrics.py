@@ -110,12 +110,7 @@ def evaluate(
     checks.whole("levels", levels)
     checks.whole("samples", samples)
     dimensions = x[0].numel()
-    collected: dict[str, list[Tensor]] = {}
-
-    def collect(**values: Tensor) -> None:
-        for name, value in values.items():
-            collected.setdefault(name, []).append(value)
-
+    collected: list[dict[str, Tensor]] = []
     with evaluation_mode(vae):
         for chunk in x.split(max(1, DECODED_PER_CHUNK // samples)):
             pixels = chunk.flatten(1)
@@ -131,18 +126,19 @@ def evaluate(
                 log_likelihood = sampled.mean(0)
                 spread = sampled.var(0) / samples if samples > 1 else torch.full_like(log_likelihood, math.nan)
             decoded_mean = vae.decoder.likelihood(q.mean.unsqueeze(0)).mean
-            collect(
-                log_likelihood=log_likelihood,
-                spread=spread,
-                kl=q.kl_divergence(),
-                posterior_mean=q.mean,
-                mean_decoded=(pixels - decoded_mean).square().sum(-1).mean(0),
-                sampled=(pixels - likelihood.mean).square().sum(-1).mean(0),
-                clamped=(pixels - likelihood.mean.clamp(0, 1)).square().sum(-1).mean(0),
-            )
+            values = {
+                "log_likelihood": log_likelihood,
+                "spread": spread,
+                "kl": q.kl_divergence(),
+                "posterior_mean": q.mean,
+                "mean_decoded": (pixels - decoded_mean).square().sum(-1).mean(0),
+                "sampled": (pixels - likelihood.mean).square().sum(-1).mean(0),
+                "clamped": (pixels - likelihood.mean.clamp(0, 1)).square().sum(-1).mean(0),
+            }
             if isinstance(q, Bernoulli):
-                collect(saturated=((q.mean < SATURATION) | (q.mean > 1 - SATURATION)).float().mean(1))
-    images = {name: torch.cat(parts).double() for name, parts in collected.items()}
+                values["saturated"] = ((q.mean < SATURATION) | (q.mean > 1 - SATURATION)).float().mean(1)
+            collected.append(values)
+    images = {name: torch.cat([values[name] for values in collected]).double() for name in collected[0]}
     bpd = bits_per_dimension(images["log_likelihood"] - images["kl"], dimensions, levels)
     active = images["posterior_mean"].var(0, correction=0) > ACTIVE_UNIT_VARIANCE
     error = float(images["spread"].sum().sqrt()) / (len(x) * dimensions * math.log(2))

@@ -11,14 +11,7 @@ from torch import Tensor
 
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import (
-    Posterior,
-    TiltedMoments,
-    WithOption,
-    families_of,
-    log_modulus,
-    sigmoid,
-)
+from silent_gradients.posteriors.contract import Posterior, TiltedMoments, WithOption, log_modulus, sigmoid
 from silent_gradients.posteriors.tilting import tilted_bits
 
 
@@ -151,4 +144,4 @@ class Binomial(BitSum, WithOption):
         cls.support = (0.0, float(cls.trials))
 
 
-__getattr__ = families_of(Binomial)
+__getattr__ = Binomial.named

@@ -12,14 +12,8 @@ from torch import Tensor
 from silent_gradients import latent_noise
 from silent_gradients.checks import ShapeError
 from silent_gradients.latent_noise import NoiseSource
-from silent_gradients.posteriors.contract import (
-    JointCumulants,
-    TiltedMoments,
-    WithOption,
-    families_of,
-    log_modulus,
-)
-from silent_gradients.posteriors.tilting import tilted_groups
+from silent_gradients.posteriors.contract import JointCumulants, TiltedMoments, WithOption, log_modulus
+from silent_gradients.posteriors.tilting import moments_by_rows
 
 
 class Categorical(WithOption):
@@ -118,20 +112,22 @@ class Categorical(WithOption):
             + 8 * ma * mb * mab
             - 6 * (ma * mb).square()
         )
-        return JointCumulants(
-            mean_m=F.linear(self.mean, weight_m),
-            mean_s=F.linear(self.mean, weight_s),
-            variance_m=(maa - ma.square()).sum(0).clamp_min(0),
-            variance_s=(mbb - mb.square()).sum(0).clamp_min(0),
-            covariance=(mab - ma * mb).sum(0),
-            k12=k12.sum(0),
-            k21=k21.sum(0),
-            k22=k22.sum(0),
-        )
+        means = F.linear(self.mean, weight_m), F.linear(self.mean, weight_s)
+        variances = (maa - ma.square()).sum(0).clamp_min(0), (mbb - mb.square()).sum(0).clamp_min(0)
+        return JointCumulants(*means, *variances, (mab - ma * mb).sum(0), k12.sum(0), k21.sum(0), k22.sum(0))
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
         """Return the moments; tilted classes differ in every dimension: linear in k, elementwise over [B, D, k]."""
-        return TiltedMoments(*tilted_groups(self.log_probabilities, weight_m, exponent))
+        groups = self.probabilities.shape[1:]
+
+        def moments(weight: Tensor, exponent: Tensor, log_probabilities: Tensor) -> tuple[Tensor, ...]:
+            natural = log_probabilities + exponent.unflatten(1, groups)[:, None]
+            tilted, values = natural.softmax(3), weight.unflatten(1, groups)[:, None]
+            mean = (tilted * values).sum(3, keepdim=True)
+            variance = (tilted * (values - mean).square()).sum((2, 3))
+            return natural.logsumexp(3).sum(2), mean.sum((2, 3)), variance
+
+        return TiltedMoments(*moments_by_rows(moments, weight_m, exponent, self.log_probabilities))
 
     def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
         angle = frequency.unflatten(1, self.probabilities.shape[1:])[:, None]
@@ -165,4 +161,4 @@ def _log_probabilities(logits: Tensor) -> Tensor:
     return difference - rest.log1p()
 
 
-__getattr__ = families_of(Categorical)
+__getattr__ = Categorical.named

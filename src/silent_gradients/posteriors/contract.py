@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -63,32 +62,18 @@ def joint_cumulants(
     third: Tensor | None = None,
     fourth: Tensor | None = None,
 ) -> JointCumulants:
-    """Return the joint cumulants of m = A z and s = B z for independent z_i with these cumulants; paper, Theorem 1.
+    """Return the joint cumulants of m = A z and s = B z for independent z_i; paper, Theorem 1.
 
-    Args:
-        weight_m: A, shape [D, k].
-        weight_s: B, shape [D, k].
-        mean: First cumulants of the z_i, [B, k].
-        variance: Second ones.
-        third: Third ones; None where third and fourth ones vanish.
-        fourth: Fourth ones.
+    A is ``weight_m`` and B ``weight_s``, both [D, k]; the cumulants of the z_i are [B, k], the higher ones None where
+    they vanish.
     """
     squared_m, squared_s, product = weight_m.square(), weight_s.square(), weight_m * weight_s
-    second_order = (
-        F.linear(mean, weight_m),
-        F.linear(mean, weight_s),
-        F.linear(variance, squared_m),
-        F.linear(variance, squared_s),
-        F.linear(variance, product),
-    )
+    means = F.linear(mean, weight_m), F.linear(mean, weight_s)
+    variances = F.linear(variance, squared_m), F.linear(variance, squared_s), F.linear(variance, product)
     if third is None or fourth is None:
-        return JointCumulants(*second_order)
-    return JointCumulants(
-        *second_order,
-        k12=F.linear(third, weight_m * squared_s),
-        k21=F.linear(third, squared_m * weight_s),
-        k22=F.linear(fourth, squared_m * squared_s),
-    )
+        return JointCumulants(*means, *variances)
+    k12, k21 = F.linear(third, weight_m * squared_s), F.linear(third, squared_m * weight_s)
+    return JointCumulants(*means, *variances, k12, k21, F.linear(fourth, squared_m * squared_s))
 
 
 class TiltedMoments(NamedTuple):
@@ -107,11 +92,35 @@ class TiltedMoments(NamedTuple):
     variance: Tensor
 
 
-class Posterior(ABC):
+def _weights(argument: str, rows: str) -> checks.Check:
+    """Return the check of a matrix of weights [``rows``, k] in the parameters' type."""
+
+    def check(q: Posterior, weight: object) -> Tensor:
+        own = q.parameters
+        found = checks.shaped(argument, weight, rows, q.latent_dim, device=own.device)
+        if found.dtype != own.dtype:
+            raise TypeError(f"{argument}: expected {own.dtype}, the parameters' type, got {found.dtype}; convert it")
+        return found
+
+    return check
+
+
+_ARGUMENTS: dict[str, checks.Check] = {
+    "samples": lambda _, samples: checks.whole("samples", samples),
+    "z": lambda q, z: checks.shaped("z", z, "S", len(q.parameters), q.latent_dim, device=q.parameters.device),
+    "images": lambda _, images: checks.whole("images", images, 0),
+    "latent_dim": lambda _, latent_dim: checks.whole("latent_dim", latent_dim),
+    "like": lambda _, like: checks.floats("like", like),
+    **{name: _weights(name, "D") for name in ("weight", "weight_m", "weight_s", "exponent")},
+    "frequency": _weights("frequency", "N"),
+}
+"""Checks of the arguments of every family's methods."""
+
+
+class Posterior(checks.Guarded, ABC, arguments=_ARGUMENTS):
     """A batch [B] of factorised distributions over [k], made from the encoder's output.
 
-    Args:
-        parameters: [B, p k], p numbers per latent variable.
+    That is ``parameters`` [B, p k], p numbers per latent variable.
 
     Raises:
         ShapeError: ``parameters`` is not a matrix, or its width is no multiple of ``parameters_per_latent``.
@@ -134,10 +143,6 @@ class Posterior(ABC):
     """E[z], shape [B, k]; every family sets it and ``variance`` when it is made."""
     variance: Tensor
     """Var[z], shape [B, k]."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        checks.guard(cls, Posterior, _ARGUMENTS)
 
     def __init__(self, parameters: Tensor) -> None:
         checks.floats("parameters", parameters)
@@ -231,32 +236,20 @@ class Posterior(ABC):
         return F.linear(self.third_cumulant, weight**3), F.linear(self.fourth_cumulant, weight**4)
 
     def joint_cumulants(self, weight_m: Tensor, weight_s: Tensor) -> JointCumulants:
-        """Return the joint cumulants of m = A z and s = B z; paper, Theorem 1.
-
-        Args:
-            weight_m: A, shape [D, k].
-            weight_s: B, shape [D, k].
-        """
+        """Return the joint cumulants of m = A z and s = B z for A and B [D, k]; paper, Theorem 1."""
         higher = () if self.is_gaussian else (self.third_cumulant, self.fourth_cumulant)
         return joint_cumulants(weight_m, weight_s, self.mean, self.variance, *higher)
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """Return moments of m = A z under q tilted by e^t, t = T z, if the family has a generating function.
-
-        Args:
-            weight_m: A, shape [D, k].
-            exponent: T, shape [D, k].
+        """Return moments of m = A z under q tilted by e^t, t = T z, for A and T [D, k].
 
         Raises:
-            NotImplementedError: The family has none.
+            NotImplementedError: The family has no moment generating function.
         """
         raise NotImplementedError(f"a {self.name} posterior has no tilted moments")
 
     def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logarithm of the modulus and the argument of E e^(i t) for t = T z, each [N, B].
-
-        Args:
-            frequency: T, shape [N, k].
+        """Return the logarithm of the modulus and the argument of E e^(i t), each [N, B], for t = T z and T [N, k].
 
         Raises:
             NotImplementedError: The family does not know its characteristic function.
@@ -274,32 +267,6 @@ class Posterior(ABC):
         return cls.tilted_moments is not Posterior.tilted_moments
 
 
-def _weights(argument: str, rows: str) -> checks.Check:
-    """Return the check of a matrix of weights [``rows``, k] in the parameters' type."""
-
-    def check(q: Posterior, weight: object) -> Tensor:
-        own = q.parameters
-        found = checks.shaped(argument, weight, rows, q.latent_dim, device=own.device)
-        if found.dtype != own.dtype:
-            raise TypeError(f"{argument}: expected {own.dtype}, the parameters' type, got {found.dtype}; convert it")
-        return found
-
-    return check
-
-
-_ARGUMENTS: dict[str, checks.Check] = {
-    "samples": lambda _, samples: checks.whole("samples", samples),
-    "z": lambda q, z: checks.shaped("z", z, "S", len(q.parameters), q.latent_dim, device=q.parameters.device),
-    "images": lambda _, images: checks.whole("images", images, 0),
-    "latent_dim": lambda _, latent_dim: checks.whole("latent_dim", latent_dim),
-    "like": lambda _, like: checks.floats("like", like),
-    **{name: _weights(name, "D") for name in ("weight", "weight_m", "weight_s", "exponent")},
-    "frequency": _weights("frequency", "N"),
-}
-"""Checks of the arguments of every family's methods."""
-checks.guard(Posterior, Posterior, _ARGUMENTS)
-
-
 def log_modulus(real: Tensor, imaginary: Tensor) -> Tensor:
     """Return log |real + i imaginary| of tensors [...], finite where it is 0."""
     return 0.5 * (real.square() + imaginary.square()).clamp_min(torch.finfo(real.dtype).tiny).log()
@@ -314,12 +281,7 @@ def check_family(family: object) -> None:
 
 
 class WithOption(Posterior):
-    """A family with an option, a whole number that a class attribute holds.
-
-    Class attributes:
-        option: Name of the attribute.
-        least: Its least value.
-    """
+    """A family with an option: a whole number of ``least`` or more in the class attribute that ``option`` names."""
 
     option: ClassVar[str]
     least: ClassVar[int]
@@ -329,7 +291,7 @@ class WithOption(Posterior):
         checks.whole(cls.option, getattr(cls, cls.option, cls.least), cls.least)
 
     @classmethod
-    @functools.cache
+    @functools.lru_cache(maxsize=None, typed=True)  # True and 1.0 are no whole numbers, and equal to one
     def of(cls, number: int) -> type[Self]:
         """Return the family with another value of the option, the same class for the same number.
 
@@ -338,14 +300,10 @@ class WithOption(Posterior):
         """
         return type(f"{cls.__name__}{number}", (cls,), {cls.option: number, "__module__": cls.__module__})
 
-
-def families_of(family: type[WithOption]) -> Callable[[str], type[WithOption]]:
-    """Return a module's ``__getattr__`` that finds the classes of ``of`` by their names, as pickle does."""
-
-    def find(name: str) -> type[WithOption]:
-        number = name.removeprefix(family.__name__)
+    @classmethod
+    def named(cls, name: str) -> type[Self]:
+        """Return a class of ``of`` by its name: the ``__getattr__`` of the family's module, which pickle calls."""
+        number = name.removeprefix(cls.__name__)
         if number == name or not number.isdecimal():
-            raise AttributeError(f"module {family.__module__!r} has no attribute {name!r}")
-        return family.of(int(number))
-
-    return find
+            raise AttributeError(f"module {cls.__module__!r} has no attribute {name!r}")
+        return cls.of(int(number))

@@ -24,12 +24,8 @@ About four exist at a time: together they fit a core's cache, and keep a GPU bus
 def tilted_bits(logits: Tensor, weight: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return log E[e^t] for t = T z, and mean and variance of m = A z under q(z) tilted by e^t; each [B, D].
 
-    Differentiable once, by a hand-derived backward pass that computes the tilted probabilities again.
-
-    Args:
-        logits: [B, k], of independent bits.
-        weight: A, shape [D, k].
-        exponent: T, shape [D, k].
+    Differentiable once, by a hand-derived backward pass that computes the tilted probabilities again. The logits of the
+    independent bits are [B, k], the weights A and T [D, k].
     """
     log_normalizer, mean, variance = _TiltedBits.apply(logits, weight, exponent)
     return log_normalizer.T, mean.T, variance.T
@@ -41,10 +37,9 @@ def chunk_size(like: Tensor, numbers: int) -> int:
     return max(1, budget // max(1, numbers * like.element_size()))
 
 
-def _chunks(rows: Tensor, numbers: int) -> Iterator[slice]:
+def _chunks(rows: Tensor, numbers: int) -> list[slice]:
     size = chunk_size(rows, numbers)
-    for start in range(0, len(rows), size):
-        yield slice(start, start + size)
+    return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
 class _TiltedBits(torch.autograd.Function):
@@ -98,14 +93,8 @@ class _TiltedBitsGradient(torch.autograd.Function):
         raise NotImplementedError("tilted_bits: no second derivatives, as of a log-linear precision with bits")
 
     @staticmethod
-    def forward(
-        logits: Tensor,
-        weight: Tensor,
-        exponent: Tensor,
-        by_log_normalizer: Tensor,
-        by_mean: Tensor,
-        by_variance: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+        logits, weight, exponent, by_log_normalizer, by_mean, by_variance = inputs
         flipped, sign, magnitude = _folded(logits)
         untilted = (-magnitude).sigmoid() * sign
         by_weight, by_exponent = by_mean @ flipped, by_log_normalizer @ (flipped + untilted)
@@ -131,40 +120,6 @@ def _folded(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return flipped, 1 - 2 * flipped, logits.abs()
 
 
-def tilted_groups(log_probabilities: Tensor, weight: Tensor, exponent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the moments of ``tilted_bits`` for one-hot groups of log probabilities [B, G, C]; A and T are [D, G C]."""
-    groups = log_probabilities.shape[1:]
-
-    def moments(weight: Tensor, exponent: Tensor, log_probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        natural = log_probabilities + exponent.unflatten(1, groups)[:, None]
-        tilted, values = natural.softmax(3), weight.unflatten(1, groups)[:, None]
-        mean = (tilted * values).sum(3, keepdim=True)
-        variance = (tilted * (values - mean).square()).sum((2, 3))
-        return natural.logsumexp(3).sum(2), mean.sum((2, 3)), variance
-
-    return _moments_by_rows(moments, weight, exponent, log_probabilities)
-
-
-def tilted_intervals(
-    middle: Tensor, half_width: Tensor, weight: Tensor, exponent: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the moments of ``tilted_bits`` for variables uniform on middle -+ half_width [B, k]; A and T are [D, k].
-
-    With x = T half_width, log E e^t is T middle + log(sinh x / x); mean and variance are its first two derivatives.
-    """
-
-    def moments(weight: Tensor, exponent: Tensor, middle: Tensor, half_width: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        log_ratio, slope, curvature = _log_sinh_ratio(exponent[:, None] * half_width)
-        values = weight[:, None] * half_width
-        return (
-            F.linear(exponent, middle) + log_ratio.sum(2),
-            F.linear(weight, middle) + (values * slope).sum(2),
-            (values.square() * curvature).sum(2),
-        )
-
-    return _moments_by_rows(moments, weight, exponent, middle, half_width)
-
-
 def _series(terms: int) -> list[float]:
     """Return the first coefficients of log(sinh x / x) in powers of x^2, from x^2 on: 2^(2n) B_2n / (2n (2n)!)."""
     bernoulli = [Fraction(1)]
@@ -177,8 +132,8 @@ _LOG_SINH_RATIO = _series(18)
 """Coefficients that leave an error below 1e-18 for |x| < 1: they fall as pi^(-2n)."""
 
 
-def _log_sinh_ratio(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log(sinh x / x) and its first two derivatives: by the series below 1, in e^(-2|x|) above."""
+def log_sinh_ratio(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log(sinh x / x) of x [...] and its first two derivatives: by the series below 1, in e^(-2|x|) above."""
     near = x.abs() < 1
     inner, outer = torch.where(near, x, 0), torch.where(near, 1, x.abs())
     squared = inner.square()
@@ -198,11 +153,9 @@ def _log_sinh_ratio(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def _moments_by_rows(
-    moments: _Function, weight: Tensor, exponent: Tensor, *of: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    log_normalizer, mean, variance = by_rows(moments, (weight, exponent), of, of[0].numel())
-    return log_normalizer.T, mean.T, variance.T
+def moments_by_rows(moments: _Function, weight: Tensor, exponent: Tensor, *of: Tensor) -> Iterator[Tensor]:
+    """Yield the moments of ``tilted_bits``, [B, D], from a function of rows of A and T [D, k] and of tensors ``of``."""
+    return (moment.T for moment in by_rows(moments, (weight, exponent), of, of[0].numel()))
 
 
 _Function = Callable[..., tuple[Tensor, ...]]

@@ -12,7 +12,7 @@ from torch import Tensor
 from silent_gradients import latent_noise
 from silent_gradients.latent_noise import NoiseSource
 from silent_gradients.posteriors.contract import Posterior, TiltedMoments, log_modulus, sigmoid
-from silent_gradients.posteriors.tilting import tilted_intervals
+from silent_gradients.posteriors.tilting import log_sinh_ratio, moments_by_rows
 
 _PLACE_SCALE, _WIDTH_SCALE = 4.0, 0.003
 """Parameters per unit of an encoder's output."""
@@ -58,8 +58,21 @@ class Uniform(Posterior):
         return -(self.width**4) / 120
 
     def tilted_moments(self, weight_m: Tensor, exponent: Tensor) -> TiltedMoments:
-        """Return the moments; tilted variables are truncated exponential: linear in k, elementwise over [B, D, k]."""
-        return TiltedMoments(*tilted_intervals(self.mean, 0.5 * self.width, weight_m, exponent))
+        """Return the moments; tilted variables are truncated exponential: linear in k, elementwise over [B, D, k].
+
+        With x = T width / 2, log E e^t is T mean + log(sinh x / x); mean and variance are its first two derivatives.
+        """
+
+        def moments(weight: Tensor, exponent: Tensor, middle: Tensor, half_width: Tensor) -> tuple[Tensor, ...]:
+            log_ratio, slope, curvature = log_sinh_ratio(exponent[:, None] * half_width)
+            values = weight[:, None] * half_width
+            return (
+                F.linear(exponent, middle) + log_ratio.sum(2),
+                F.linear(weight, middle) + (values * slope).sum(2),
+                (values.square() * curvature).sum(2),
+            )
+
+        return TiltedMoments(*moments_by_rows(moments, weight_m, exponent, self.mean, 0.5 * self.width))
 
     def log_characteristic(self, frequency: Tensor) -> tuple[Tensor, Tensor]:
         ratio = torch.sinc(frequency[:, None] * self.width / (2 * math.pi))

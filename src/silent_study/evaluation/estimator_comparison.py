@@ -125,8 +125,7 @@ def _estimators(settings: RunSettings, vae: VAE, x: Tensor, asked: Sequence[str]
     found: dict[str, Estimator] = {}
     for name in sorted(REGISTRY) if asked is None else dict.fromkeys(asked):
         try:
-            own = vae.estimator if name == settings.estimator else None
-            estimator = own or _made(name)
+            estimator = (vae.estimator if name == settings.estimator else None) or _made(name)
         except EstimatorError as error:
             raise SettingsError(f"estimators: {error}") from error
         try:
@@ -145,8 +144,7 @@ def _made(text: str) -> Estimator:
     name, *options = text.split(":")
     pairs = [option.partition("=")[::2] for option in options]
     try:
-        return create(name, {option: float(value) for option, value in pairs})
+        numbers = {option: float(value) for option, value in pairs}
     except ValueError as error:
-        if isinstance(error, EstimatorError):
-            raise
         raise EstimatorError(f"expected name:option=number, got {text!r}") from error
+    return create(name, numbers)

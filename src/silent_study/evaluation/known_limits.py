@@ -75,15 +75,10 @@ def known_limits(splits: Splits, levels: int, latent_dim: int, variance: float |
 
 
 def kept_factor_analysis(run: RunSettings, data: Path, results: Path) -> dict[str, Any]:
-    """Return the bound of factor analysis of a run's training images on its report split; computed once, then read.
+    """Return the fields of ``Limit`` for factor analysis of a run's training images on its report split.
 
-    Args:
-        run: Any run with the data set and the latent dimension.
-        data: Folder of its prepared data set.
-        results: Folder of the results, in which the bound is kept.
-
-    Returns:
-        The fields of ``Limit``.
+    Any run with the data set, whose prepared folder is ``data``, and the latent dimension will do. The bound is
+    computed once, then read from the folder of the ``results``.
 
     Raises:
         DataError: The bound is not kept yet, and the data set cannot be read.

@@ -21,14 +21,9 @@ IMAGES = 1024
 def kept_latents(run: StoredRun, data: Path, results: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     """Return images decoded from latent variables; None for a run without weights.
 
-    Args:
-        run: A finished run.
-        data: Folder of its prepared data set.
-        results: Folder of the results, in which the arrays are kept.
-
-    Returns:
-        ``samples`` [n, C, H, W] of the prior, ``traversals`` [U, V, C, H, W] (means, clamped to [0, 1], as the samples
-        are), and ``units`` and ``kl`` [U], see ``silent_gradients.evaluation.latents.Traversals``.
+    They are ``samples`` [n, C, H, W] of the prior, ``traversals`` [U, V, C, H, W] (means, clamped to [0, 1], as the
+    samples are), and ``units`` and ``kl`` [U], see ``silent_gradients.evaluation.latents.Traversals``. They are made
+    from the prepared data set in the folder ``data`` and kept in the folder of the ``results``.
 
     Raises:
         StoreError: The run was altered.

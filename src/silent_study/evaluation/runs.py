@@ -16,9 +16,9 @@ from torch import Tensor
 from silent_gradients.estimators.contract import State
 from silent_gradients.evaluation.gradient_variance import gradient_variance
 from silent_gradients.evaluation.importance_weighted import importance_weighted
+from silent_gradients.evaluation.latents import reconstruct
 from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
-from silent_gradients.evaluation.reconstructions import reconstruct
 from silent_gradients.vae import VAE
 from silent_study.data.batches import RunData
 from silent_study.data.prepared import PreparedData
@@ -75,11 +75,8 @@ class OpenRun:
     def metrics(self, vae: VAE, split: Split, samples: int, importance_samples: int = 0) -> documents.Metrics:
         """Return all metrics of a model on one split; every call draws the same random numbers.
 
-        Args:
-            vae: The model.
-            split: All test images, those set aside, or as many training images as there are test images.
-            samples: Latent samples per image.
-            importance_samples: Latent samples per image of the importance-weighted bound; 0 leaves it out.
+        The split is all test images, those set aside, or as many training images as there are test images. Both numbers
+        are latent samples per image; 0 leaves out the importance-weighted bound.
         """
         images = {"test": self.data.report, "holdout": self.data.selection, "train": self.data.train}[split]
         levels, source = self.settings.data.levels, generator(0, "evaluation", self.device)
@@ -155,16 +152,10 @@ def evaluate_again(
 
 
 def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> documents.Evaluation:
-    """Evaluate a selected run and write ``evaluation.json`` and ``reconstructions.npz`` into its folder.
+    """Write ``evaluation.json`` and ``reconstructions.npz`` of a selected run into its folder; return the former.
 
-    Does nothing if the same evaluation of the same weights is there already, unaltered.
-
-    Args:
-        opened: A run with its weights (a diverged run has none, and is recorded as such).
-        evaluation: How to evaluate.
-
-    Returns:
-        The content of ``evaluation.json``.
+    Does nothing if the same evaluation of the same weights is there already, unaltered. A diverged run has no weights
+    and is recorded as such.
     """
     run, settings, data = opened.run, opened.settings, opened.data
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,55 +63,52 @@ def build_vae(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArr
 
 def _build(settings: RunSettings, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> VAE:
     family, network, shape = FAMILIES[settings.posterior], settings.network, settings.data.shape
-    small = settings.initialization == "standardized"
+    small, silent = settings.initialization == "standardized", settings.silent
     scale = standardization(settings, mean, deviation)
-    outputs = family.parameters_per_latent * settings.latent_dim
+    latent_dim, dimensions, variance = settings.latent_dim, settings.data.dimensions, settings.variance
+    outputs, start = family.parameters_per_latent * latent_dim, _float32(mean) if small else None
     network_encoder = encoder(network.architecture, outputs, shape, network.encoder_channels, small_last_layer=small)
-    decoder: Decoder
-    kind, start = EXPERIMENTS[settings.experiment].decoder, _float32(mean) if small else None
-    if kind == "linear":
-        if settings.variance is None:
+
+    def fixed() -> Decoder:
+        if variance is None:
             raise ValueError("variance: the fixed-variance experiment needs a number, got null")
-        decoder = FixedVarianceDecoder(
-            settings.latent_dim, settings.data.dimensions, settings.variance, start, small_weights=small
+        return FixedVarianceDecoder(latent_dim, dimensions, variance, start, small_weights=small)
+
+    def log_linear() -> Decoder:
+        return LogLinearPrecisionDecoder(latent_dim, scale, small_weights=small)
+
+    def two_layers(activation: Activation | None) -> Decoder:
+        assert settings.hidden_units is not None
+        assert activation is not None
+        initial, learned = scale.scale.square() if variance is None else variance, variance is None
+        sizes = latent_dim, dimensions, settings.hidden_units
+        return TwoLayerDecoder(*sizes, activation, initial, start, learned_variance=learned)
+
+    def convolutional() -> Decoder:
+        sizes, factor = (latent_dim, shape, network.decoder_channels), settings.last_layer_scale
+        return ConvolutionalDecoder(
+            network.architecture, *sizes, scale, small_last_layer=small, last_layer_scale=factor
         )
-    elif kind == "log-linear":
-        decoder = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
-    elif kind == "two-layer":
-        assert settings.activation is not None
-        decoder = _two_layers(settings, settings.activation, scale, start)
-    else:
-        decoder = ConvolutionalDecoder(
-            network.architecture,
-            settings.latent_dim,
-            shape,
-            network.decoder_channels,
-            scale,
-            small_last_layer=small,
-            last_layer_scale=settings.last_layer_scale,
-        )
+
+    decoders: dict[str, Callable[[], Decoder]] = {
+        "linear": fixed,
+        "log-linear": log_linear,
+        "two-layer": lambda: two_layers(settings.activation),
+        "convolutional": convolutional,
+    }
+    decoder = decoders[EXPERIMENTS[settings.experiment].decoder]()
     guide: Decoder | None = None
-    if settings.silent is not None and settings.silent.guide == "log-linear":
-        guide = LogLinearPrecisionDecoder(settings.latent_dim, scale, small_weights=small)
-    elif settings.silent is not None and settings.silent.guide == "quadratic":
-        guide = _two_layers(settings, "square", scale, start)
-    elif settings.silent is not None:
-        guide = LinearPrecisionDecoder(settings.latent_dim, scale, settings.silent.log_term, small_weights=small)
-    estimator = None
-    if settings.estimator != "none":
-        estimator = estimators.create(settings.estimator, settings.estimator_options)
-    guide_estimator = estimator if settings.silent is not None and settings.silent.sampled else None
-    return VAE(network_encoder, family, decoder, estimator, guide, guide_estimator)
-
-
-def _two_layers(
-    settings: RunSettings, activation: Activation, scale: Standardization, mean: Tensor | None
-) -> TwoLayerDecoder:
-    assert settings.hidden_units is not None
-    learned = settings.variance is None
-    variance = scale.scale.square() if settings.variance is None else settings.variance
-    sizes = settings.latent_dim, settings.data.dimensions, settings.hidden_units
-    return TwoLayerDecoder(*sizes, activation, variance, mean, learned_variance=learned)
+    if silent is not None:
+        log_term = silent.log_term
+        guides: dict[str, Callable[[], Decoder]] = {
+            "linear": lambda: LinearPrecisionDecoder(latent_dim, scale, log_term, small_weights=small),
+            "log-linear": log_linear,
+            "quadratic": lambda: two_layers("square"),
+        }
+        guide = guides[silent.guide]()
+    named, options = settings.estimator, settings.estimator_options
+    estimator = None if named == "none" else estimators.create(named, options)
+    return VAE(network_encoder, family, decoder, estimator, guide, estimator if silent and silent.sampled else None)
 
 
 def silent_schedule(settings: SilentSettings | None) -> SilentSchedule | None:

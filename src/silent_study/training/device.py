@@ -39,12 +39,9 @@ def configure_torch(threads: int = 1) -> None:
     for backend in FLOAT32_BACKENDS:
         backend.fp32_precision = "ieee"
     if TF32_OVERRIDE in os.environ:
-        print(
-            f"{TF32_OVERRIDE}={os.environ[TF32_OVERRIDE]}: NVIDIA's libraries may use TF32 where a run's settings do "
-            "not, or the reverse; unset it for the arithmetic that the settings name",
-            file=sys.stderr,
-            flush=True,
-        )
+        risk = "NVIDIA's libraries may use TF32 where a run's settings do not, or the reverse"
+        fix = "unset it for the arithmetic that the settings name"
+        print(f"{TF32_OVERRIDE}={os.environ[TF32_OVERRIDE]}: {risk}; {fix}", file=sys.stderr, flush=True)
     # A run's shapes never change, so that trying cuDNN's algorithms pays.
     torch.backends.cudnn.benchmark = True
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from silent_gradients.evaluation.reconstructions import reconstruct
+from silent_gradients.evaluation.latents import reconstruct
 from silent_study.settings import SettingsError
 from silent_study.training.loop import Trainer
 from silent_study.training.seeds import generator
@@ -42,10 +42,7 @@ class CurveEvents:
     """Writes the curve, the settings and the newest reconstructions of a run in training as TensorBoard events.
 
     A training that resumes replaces the earlier events by the whole curve. So a kill neither loses the points that had
-    not reached the disk nor repeats those after the checkpoint.
-
-    Args:
-        folder: Folder of this run's events.
+    not reached the disk nor repeats those after the checkpoint. The ``folder`` is this run's.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,10 @@ SPEED_WINDOW = 60.0
 """Seconds over which the speed is averaged, evaluations and checkpoints included."""
 
 STREAMS: tuple[Purpose, ...] = ("order", "dequantization", "latent")
+
+
+_SAVED = ("epoch", "step", "diverged_epoch", "order", "seconds", "shared_epochs")
+"""Attributes of a trainer that its checkpoints hold as they are."""
 
 
 class Interrupted(Exception):
@@ -84,19 +89,11 @@ class Phase(NamedTuple):
 
 
 def take_step(
-    vae: VAE,
-    phase: Phase,
-    x: Tensor,
-    index: Tensor,
-    alpha: float | Tensor,
-    noise: NoiseSource,
-    state: State,
+    vae: VAE, phase: Phase, x: Tensor, index: Tensor, alpha: float | Tensor, noise: NoiseSource, state: State
 ) -> Step:
     """Call ``VAE.training_step`` with the arguments of a phase; only a mixed phase uses ``alpha``."""
-    weight: dict[str, float | Tensor] = {"no": 0.0, "alone": 1.0, "mixed": alpha}
-    return vae.training_step(
-        x, state=state, alpha=weight[phase.guided], frozen=phase.frozen, index=index, generator=noise
-    )
+    alpha = {"no": 0.0, "alone": 1.0}.get(phase.guided, alpha)
+    return vae.training_step(x, state=state, alpha=alpha, frozen=phase.frozen, index=index, generator=noise)
 
 
 def step_sums(step: Step) -> Tensor:
@@ -153,11 +150,10 @@ class Trainer:
 
     def write_progress(self, now: float) -> None:
         """Write progress.json; ``now`` is the time in seconds of any clock."""
-        done = self.epoch * self.steps + self.step
-        self.speed.mark(now, done * self.settings.batch_size)
+        self.speed.mark(now, self.steps_done * self.settings.batch_size)
         document: Progress = {
             "epoch": self.epoch,
-            "share": done / (self.settings.epochs * self.steps),
+            "share": self.steps_done / (self.settings.epochs * self.steps),
             "images_per_second": self.speed.images_per_second,
             "seconds_left": self.seconds_left,
             "seconds": self.seconds,
@@ -165,10 +161,14 @@ class Trainer:
         write_text_atomically(self.folder / PROGRESS, json.dumps(document), lasting=False)
 
     @property
+    def steps_done(self) -> int:
+        """Steps since the beginning."""
+        return self.epoch * self.steps + self.step
+
+    @property
     def seconds_left(self) -> float | None:
         """Wall time to the end at the present speed; None before the speed is known."""
-        speed = self.speed.images_per_second
-        steps = self.settings.epochs * self.steps - self.epoch * self.steps - self.step
+        steps, speed = self.settings.epochs * self.steps - self.steps_done, self.speed.images_per_second
         return steps * self.settings.batch_size / speed if speed else None
 
     @property
@@ -212,10 +212,7 @@ class Trainer:
     def compute(self, phase: Phase, index: Tensor, alpha: float | Tensor) -> None:
         """Compute a step's gradients and update the weights, without waiting for the device.
 
-        Args:
-            phase: Kind of the step.
-            index: [B], positions of its images in the training set.
-            alpha: Weight of the silent gradient; counts in a mixed phase alone.
+        ``index`` [B] has the positions of the images in the training set; alpha counts in a mixed phase alone.
         """
         x = self.data.batches.at(index, self.generators["dequantization"])
         step = take_step(self.vae, phase, x, index, alpha, self.generators["latent"], self.state)
@@ -262,14 +259,21 @@ class Trainer:
         }
         if sums.guided_images:
             entry["guide_bpd"] = bits_per_dimension((guide - kl) / sums.guided_images, dimensions, levels)
-        if not all(map(math.isfinite, (loss, log_likelihood, kl, guide))):
-            self.diverged_epoch = self.epoch
+        values = {"loss": loss, "E log p(x|z)": log_likelihood, "KL divergence": kl, "guide's E log p(x|z)": guide}
+        if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
+            self._diverged(f"{', '.join(wrong)} in steps {self.steps_done - self.steps + 1} to {self.steps_done}")
         elif self.epoch % settings.evaluate_every == 0 or self.epoch == settings.epochs:
             self.selection = self._evaluate_selection()
             entry |= {"selection_bpd": self.selection["bpd"], "selection_kl": self.selection["kl"]}
             if self.selection["bpd"] is None:
-                self.diverged_epoch = self.epoch
+                self._diverged("bits/dim on the selection split")
         return cast("CurveEntry", finite_or_null(entry))
+
+    def _diverged(self, what: str) -> None:
+        self.diverged_epoch = self.epoch
+        fix = "lower its learning rates, or set a lower gradient_clip"
+        message = f"diverged in epoch {self.epoch}, NaN or infinity: {what}; {fix}"
+        print(f"{self.settings.name}: {message}", file=sys.stderr, flush=True)
 
     def _evaluate_selection(self) -> Metrics:
         # Every evaluation draws the same latent samples, so that points of a curve differ by the weights alone.
@@ -299,14 +303,9 @@ class Trainer:
 
     def _state(self, settings: RunSettings) -> dict[str, Any]:
         return self.snapshot() | {
+            **{name: getattr(self, name) for name in _SAVED},
             "run": settings.id,
-            "epoch": self.epoch,
-            "step": self.step,
-            "diverged_epoch": self.diverged_epoch,
             "sums": asdict(self.sums),
-            "order": self.order,
-            "seconds": self.seconds,
-            "shared_epochs": self.shared_epochs,
             "curve": json.dumps(self.curve),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "generators": {stream: source.get_state() for stream, source in self.generators.items()},
@@ -319,12 +318,11 @@ class Trainer:
             )
         self.vae.load_state_dict(saved["vae"])
         self.state = {name: value.to(self.device) for name, value in saved["state"].items()}
-        self.epoch, self.step, self.order = saved["epoch"], saved["step"], saved["order"]
-        self.diverged_epoch = saved.get("diverged_epoch")  # older checkpoints have neither of these
-        self.shared_epochs = saved.get("shared_epochs", 0)
+        for name in _SAVED:
+            setattr(self, name, saved.get(name, getattr(self, name)))  # older checkpoints lack some
         self.sums = _Sums(**saved["sums"])
         self.sums.totals = self.sums.totals.to(self.device)
-        self.seconds, self.curve = saved["seconds"], json.loads(saved["curve"])
+        self.curve = json.loads(saved["curve"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(saved["optimizers"][name])
         for stream, source in self.generators.items():
@@ -348,11 +346,7 @@ class Trainer:
 
 
 def trial_step(trainer: Trainer, phase: Phase) -> tuple[list[Request], bool]:
-    """Make a step of a run without random numbers and without an update.
-
-    Returns:
-        The noise that such a step draws, and True if it uses the guide.
-    """
+    """Return the noise that a step of a run draws, and True if it uses the guide: of one without noise or update."""
     recorded = RecordedNoise()
     batches, size = trainer.data.batches, trainer.settings.batch_size
     index = torch.arange(min(size, len(batches)), device=trainer.device)
@@ -370,11 +364,9 @@ def train(
 ) -> None:
     """Train runs side by side to the end, each from its newest checkpoint, if there is one.
 
-    Args:
-        trainers: The runs.
-        advance: Makes one step of every run that it is given (``Stepper.advance``).
-        checkpoint_seconds: Least wall time between checkpoints; see ``LARGEST_SHARE_OF_CHECKPOINTS``.
-        stop: Called after every step but the last; True ends the training.
+    ``advance`` makes one step of every run that it is given (``Stepper.advance``). At least ``checkpoint_seconds`` of
+    wall time lie between checkpoints; see ``LARGEST_SHARE_OF_CHECKPOINTS``. ``stop`` is called after every step but the
+    last; True ends the training.
 
     Raises:
         Interrupted: ``stop`` returned True; the checkpoints are saved.

@@ -17,14 +17,10 @@ EPSILON = 1e-8
 
 
 class AdamW:
-    """Adam with decoupled weight decay over a fixed list of parameters.
+    """Adam with decoupled weight decay over a fixed list of parameters, all on one device and of one type.
 
-    Args:
-        parameters: The optimised tensors, all on one device and of one type.
-        rate: Learning rate.
-        betas: Decay rates of the averages of the gradient and of its square.
-        weight_decay: Decoupled weight decay.
-        gradient_clip: Largest global norm of these parameters' gradient; None for no clipping.
+    ``betas`` are the decay rates of the averages of the gradient and of its square, ``gradient_clip`` is the largest
+    global norm of these parameters' gradient, None for no clipping.
     """
 
     def __init__(
@@ -39,8 +35,7 @@ class AdamW:
         self.rate, self.betas, self.weight_decay = rate, betas, weight_decay
         self._rate_now: float | Tensor = rate
         self.gradient_clip = gradient_clip
-        self.averages = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.averages, self.squares = ([torch.zeros_like(each) for each in self.parameters] for _ in range(2))
         self.steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
 
     def scale_rate(self, factor: float) -> None:
@@ -65,26 +60,16 @@ class AdamW:
         moved = [number for number, parameter in enumerate(self.parameters) if parameter.grad is not None]
         if not moved:
             return
-        parameters = [self.parameters[number] for number in moved]
+        parameters, averages, squares, steps = (
+            [each[number] for number in moved] for each in (self.parameters, self.averages, self.squares, self.steps)
+        )
         if self.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
-        steps = [self.steps[number] for number in moved]
         torch._foreach_add_(steps, 1)
-        torch._fused_adamw_(
-            parameters,
-            [parameter.grad for parameter in parameters if parameter.grad is not None],
-            [self.averages[number] for number in moved],
-            [self.squares[number] for number in moved],
-            [],
-            steps,
-            lr=self._rate_now,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            weight_decay=self.weight_decay,
-            eps=EPSILON,
-            amsgrad=False,
-            maximize=False,
-        )
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        rates: dict[str, Any] = {"lr": self._rate_now, "beta1": self.betas[0], "beta2": self.betas[1]}
+        rates |= {"weight_decay": self.weight_decay, "eps": EPSILON, "amsgrad": False, "maximize": False}
+        torch._fused_adamw_(parameters, gradients, averages, squares, [], steps, **rates)
         for parameter in parameters:
             parameter.grad = None
 

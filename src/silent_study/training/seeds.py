@@ -7,16 +7,9 @@ from typing import Literal
 
 import torch
 
-Purpose = Literal[
-    "initialization",
-    "order",
-    "dequantization",
-    "latent",
-    "gradient-variance",
-    "gradient-reference",
-    "gradient-settling",
-    "evaluation",
-]
+Training = Literal["initialization", "order", "dequantization", "latent"]
+Evaluation = Literal["evaluation", "gradient-variance", "gradient-reference", "gradient-settling"]
+Purpose = Literal[Training, Evaluation]
 
 
 def derived_seed(seed: int, purpose: Purpose) -> int:

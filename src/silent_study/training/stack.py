@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,21 +41,10 @@ def stack_key(settings: RunSettings) -> RunSettings:
         silent = dataclasses.replace(
             silent, plateau_epochs=0.0, annealing_rate=1.0, cutoff_epoch=None, mean_rate=0.0, precision_rate=0.0
         )
-    return dataclasses.replace(
-        settings,
-        silent=silent,
-        seed=0,
-        epochs=0,
-        learning_rate=0.0,
-        mean_rate=None,
-        precision_rate=None,
-        variance=None if settings.variance is None else 1.0,
-        weight_decay=0.0,
-        gradient_clip=None,
-        snapshot_epochs=(),
-        threshold_bpd=None,
-        cooldown_epochs=0.0,
-    )
+    free: dict[str, Any] = {"learning_rate": 0.0, "mean_rate": None, "precision_rate": None, "cooldown_epochs": 0.0}
+    free |= {"weight_decay": 0.0, "gradient_clip": None, "seed": 0, "epochs": 0}
+    free |= {"snapshot_epochs": (), "threshold_bpd": None, "variance": None if settings.variance is None else 1.0}
+    return dataclasses.replace(settings, silent=silent, **free)
 
 
 def mappable(settings: RunSettings, device: torch.device) -> bool:
@@ -179,32 +168,22 @@ def _images_side_by_side(images: Sequence[Tensor]) -> Tensor:
 
 class _GroupedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        joint, weight, bias, groups = _join_runs(x, self.weight, self.bias)
-        y = F.conv2d(joint, weight, bias, self.stride, self.padding, self.dilation, groups)
-        return _split_runs(y, groups, x)
+        return _in_groups(F.conv2d, self, x)
 
 
 class _GroupedConvTranspose2d(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        joint, weight, bias, groups = _join_runs(x, self.weight, self.bias)
-        assert not isinstance(self.padding, str)
-        y = F.conv_transpose2d(
-            joint, weight, bias, self.stride, self.padding, self.output_padding, groups, self.dilation
-        )
-        return _split_runs(y, groups, x)
+        return _in_groups(F.conv_transpose2d, self, x, output_padding=self.output_padding)
 
 
-def _join_runs(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None, int]:
-    """Return the N runs' images as [B, N C, H, W] (a view of channels-last images), weights, biases, and N."""
+def _in_groups(convolve: Callable[..., Tensor], layer: nn.modules.conv._ConvNd, x: Tensor, **options: Any) -> Tensor:
+    """Return what N runs' layers make of their images, mapped [B, C, H, W], as one convolution in N groups."""
     images = _unmapped(x, 1)
-    joint_bias = None if bias is None else _unmapped(bias, 0).flatten()
-    return images.flatten(1, 2), _unmapped(weight, 0).flatten(0, 1), joint_bias, images.shape[1]
-
-
-def _split_runs(y: Tensor, groups: int, x: Tensor) -> Tensor:
-    """Return the mapped [B, C, H, W] of all runs' [B, N C, H, W]."""
-    level = _functorch.maybe_get_level(x)
-    return _functorch._add_batch_dim(y.unflatten(1, (groups, -1)), 1, level)
+    groups, bias = images.shape[1], None if layer.bias is None else _unmapped(layer.bias, 0).flatten()
+    # The joint images [B, N C, H, W] are a view of channels-last ones.
+    joint, weight = images.flatten(1, 2), _unmapped(layer.weight, 0).flatten(0, 1)
+    y = convolve(joint, weight, bias, layer.stride, layer.padding, dilation=layer.dilation, groups=groups, **options)
+    return _functorch._add_batch_dim(y.unflatten(1, (groups, -1)), 1, _functorch.maybe_get_level(x))
 
 
 def _unmapped(tensor: Tensor, to: int) -> Tensor:

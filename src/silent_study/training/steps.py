@@ -25,9 +25,8 @@ class PhaseStep(Protocol):
     def compute(self, index: Tensor, alpha: Tensor | None) -> None:
         """Update the runs' weights, without waiting for the device and without reading values on the host.
 
-        Args:
-            index: [N, B], positions of the images in the training set, for every run.
-            alpha: [N], weights of the silent gradients; None where the phase is not mixed.
+        ``index`` [N, B] has the positions of the runs' images in the training set, ``alpha`` [N] the weights of the
+        silent gradients; None where the phase is not mixed.
         """
 
 

@@ -64,8 +64,6 @@ def test_identity_standardization():
         (torch.tensor([0.0, float("nan")]), torch.ones(2), 1.0, "mean: expected finite"),
         (torch.zeros(2), torch.tensor([1.0, 0.0]), 1.0, "scale: expected positive"),
         (torch.zeros(2), torch.tensor([1.0, float("inf")]), 1.0, "scale: expected positive"),
-        (torch.zeros(2), torch.ones(2), 0.0, "largest_precision"),
-        (torch.zeros(2), torch.ones(2), float("nan"), "largest_precision"),
     ],
 )
 def test_impossible_standardizations(mean, scale, largest, message):

@@ -6,7 +6,7 @@ import torch
 from tests.method.evaluation.models import perturbed
 from tests.method.reference import seeded
 
-from silent_gradients.evaluation.reconstructions import reconstruct
+from silent_gradients.evaluation.latents import reconstruct
 
 
 def model(place, cell):
