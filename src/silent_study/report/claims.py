@@ -226,13 +226,6 @@ def claims(cells: Sequence[Cell]) -> list[Claim]:
     return [replace(claim, adjusted=value) for claim, value in zip(found, adjusted, strict=True)]
 
 
-def summary(found: Sequence[Claim]) -> dict[str, int]:
-    """Return the content of ``summary.json``: how many orderings in bits/dim the paper states, and their verdicts."""
-    colours = [VERDICTS[claim.verdict] for claim in found if claim.family == PRIMARY]
-    kinds = {"as_published": "good", "contradicted": "bad", "open": "open"}
-    return {"orderings": len(colours), **{name: colours.count(colour) for name, colour in kinds.items()}}
-
-
 def headline(found: Sequence[Claim]) -> str:
     """Return the verdicts on the paper's orderings in bits/dim in one line."""
     verdicts = [claim.verdict for claim in found if claim.family == PRIMARY]

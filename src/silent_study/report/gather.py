@@ -19,7 +19,7 @@ from silent_study.plan.plan import ROUNDS, Plan, Selections
 from silent_study.plan.selection import check_selections
 from silent_study.report import figures, gathered, page, tables
 from silent_study.report.cells import Cell, Context, Record, cells
-from silent_study.report.claims import Claim, claims, headline, summary
+from silent_study.report.claims import Claim, claims, headline
 from silent_study.report.forest import forest
 from silent_study.report.grids import GridPoint, grid_points, grid_table
 from silent_study.report.measured import measured_tables
@@ -130,8 +130,8 @@ def _contents(records: Sequence[Record], context: Context) -> dict[str, bytes]:
         texts[f"tables/{table.name}.tex"] = latex(table)
         texts[f"tables/{table.name}.html"] = page.render_table(table)
     texts |= {f"curves/{group}.csv": _csv(curve) for group, curve in tables.curves_by_group(records).items()}
-    for name, numbers in (("metrics", tables.metrics(found, context)), ("summary", summary(ordered))):
-        texts[f"{name}.json"] = json.dumps(numbers, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    metrics = tables.metrics(found, context)
+    texts["metrics.json"] = json.dumps(metrics, sort_keys=True, indent=1, allow_nan=False) + "\n"
     texts["runs.csv"] = _csv(tables.runs(records))
     texts[CHART_LIBRARIES] = page.chart_libraries()
     texts["report.html"] = page.render(found, ordered, laid_out, texts, drawings, points, records, context)
