@@ -176,6 +176,7 @@ def absorb(plan: Plan, folder: Path) -> Absorbed:
             found.refused.append(f"{error}; not taken")
     for device in DEVICES:
         kept = RunStore(plan.results / BORROWED / device)
+        kept.remove_leftovers()
         for name in kept.names():
             if name in found.taken or has_result(store, name):
                 shutil.rmtree(kept.working_folder(name))

@@ -16,13 +16,10 @@ from pathlib import Path
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock a file unless somebody holds its lock; the file is made if missing, its folder is not.
+    """Lock a file, which is made if missing; raises OSError for a symbolic link, or on a disk without file locks.
 
     Returns:
         A descriptor that holds the lock until it is closed; None where the lock is held, be it by this process.
-
-    Raises:
-        OSError: The file cannot be opened, is a symbolic link, or lies on a disk without file locks.
     """
     descriptor = _open(path)
     taken = False

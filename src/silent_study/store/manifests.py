@@ -60,12 +60,9 @@ def naming_runs(results: Path) -> Iterator[tuple[Path, list[str]]]:
 def verified_runs(
     store: RunStore, packs: Sequence[PackSpec], path_of: Callable[[PackSpec], Path]
 ) -> list[list[StoredRun]]:
-    """Return the runs of each pack, checked against the pack's manifest and the ids of its members.
+    """Return the runs of each pack, checked against its manifest, at the path of ``path_of``, and its members' ids.
 
-    ``path_of`` returns the path of a pack's manifest: ``Plan.manifest``.
-
-    Raises:
-        StoreError: Runs are missing, altered or foreign; the message names them and the command that remakes them.
+    Raises ``StoreError``, with the command that remakes them, if runs are missing, altered or foreign.
     """
     runs, problems, wrong = [], [], []
     for pack in packs:

@@ -109,6 +109,6 @@ def take_run(store: RunStore, name: str, run_id: str, copy: Callable[[Path], Non
         if store.is_finished(name):
             if not run.answers_to(store.unverified(name).digest):
                 raise StoreError(f"{name}: the store has another result of it")
-            shutil.rmtree(final)
+            final.rename(folder / "former")
         run.folder.rename(final)
         shutil.rmtree(store.working_folder(name), ignore_errors=True)
