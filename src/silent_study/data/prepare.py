@@ -60,10 +60,8 @@ def prepare(data: str | Source, folder: Path, mirror: str | None = None, raw: Pa
         arrays = (np.load(file.name, mmap_mode="r") for file in (train, test))
         found = prepared.arrays_digest(source.name, source.levels, *arrays)
         if source.arrays_sha256 not in (None, found):
-            raise DataError(
-                f"{source.name}: expected arrays with sha256 {source.arrays_sha256}, found {found}; the raw data are "
-                f"not those of this source: {source.remedy}"
-            )
+            wrong = f"{source.name}: expected arrays with sha256 {source.arrays_sha256}, found {found}"
+            raise DataError(f"{wrong}; the raw data are not those of this source: {source.remedy}")
     return prepared.write_manifest(folder / prepared.MANIFEST, **description, arrays_sha256=found)
 
 
@@ -137,10 +135,8 @@ def _write(file: BinaryIO, source: Source, split: Split, pieces: Iterable[prepar
     """
 
     def other_data(expected: str, found: object) -> DataError:
-        return DataError(
-            f"{source.name}, {split} images: expected {expected}, found {found}; the raw data are not those of this "
-            "source: get them anew"
-        )
+        wrong = f"{source.name}, {split} images: expected {expected}, found {found}"
+        return DataError(f"{wrong}; the raw data are not those of this source: get them anew")
 
     expected = (source.train if split == "train" else source.test, *source.shape)
     _write_header(file, np.dtype("u1"), expected)

@@ -98,10 +98,8 @@ class PreparedData:
         train, test, manifest = open_arrays(folder, expected_sha256)
         noise, found = open_noise(folder)
         if noise.shape[1:] != train.shape[1:]:
-            raise DataError(
-                f"{folder / NOISE}: expected the noise of {manifest['name']}, found that of {found['name']}; "
-                f"{_remedy('dequantize', manifest['name'])}"
-            )
+            wrong = f"{folder / NOISE}: expected the noise of {manifest['name']}, found that of {found['name']}"
+            raise DataError(f"{wrong}; {_remedy('dequantize', manifest['name'])}")
         return cls(train, test, noise, manifest)
 
     def noise_of(self, images: int) -> Noise:
@@ -213,10 +211,9 @@ def manifest_of(folder: Path, expected_sha256: str | None = None) -> Manifest:
     """Read the manifest of a prepared data set without its arrays; for the arguments see ``PreparedData.open``."""
     manifest: Manifest = read_manifest(folder / MANIFEST)
     if expected_sha256 not in (None, manifest["sha256"]):
-        raise DataError(
-            f"{folder}: expected {manifest['name']} with sha256 {expected_sha256}, found {manifest['sha256']}; "
-            f"{_remedy('prepare', manifest['name'])}, or plan again if the data set was changed on purpose"
-        )
+        name, found = manifest["name"], manifest["sha256"]
+        remedy = f"{_remedy('prepare', name)}, or plan again if the data set was changed on purpose"
+        raise DataError(f"{folder}: expected {name} with sha256 {expected_sha256}, found {found}; {remedy}")
     return manifest
 
 

@@ -109,10 +109,8 @@ def leased_device() -> Iterator[torch.device]:
         configure_torch()
         if lease.device == "cuda" and not torch.cuda.is_available():
             build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-            raise LeaseError(
-                f"GPU {lease.name}: torch {torch.__version__}, {build}, finds no usable GPU; install a driver, or set "
-                f"{_variable()}= (empty) to use the CPU"
-            )
+            found = f"GPU {lease.name}: torch {torch.__version__}, {build}, finds no usable GPU"
+            raise LeaseError(f"{found}; install a driver, or set {_variable()}= (empty) to use the CPU")
         yield torch.device(lease.device)
 
 
@@ -134,9 +132,8 @@ def _devices() -> list[str]:
     # CUDA takes the index of a divided GPU for its first part.
     by_index = {str(index): gpu[0] for index, gpu in enumerate(_ask_nvidia_smi("indexes are not translated to UUIDs"))}
     if by_index and (unknown := [name for name in names if name.isdigit() and name not in by_index]):
-        raise LeaseError(
-            f"CUDA_VISIBLE_DEVICES={visible}: no GPU {', '.join(unknown)}; nvidia-smi lists {', '.join(by_index)}"
-        )
+        listed = f"nvidia-smi lists {', '.join(by_index)}"
+        raise LeaseError(f"CUDA_VISIBLE_DEVICES={visible}: no GPU {', '.join(unknown)}; {listed}")
     return [by_index.get(name, name) for name in names]
 
 
@@ -148,10 +145,8 @@ def _read_list(text: str) -> list[str]:
             break
         names.append(name)
     if not names and text.strip().lower() not in _NO_DEVICES:
-        raise LeaseError(
-            f"{_variable()}={text}: expected indexes or UUIDs, separated by commas; nothing for the CPU; not set for "
-            "all GPUs"
-        )
+        expected = "indexes or UUIDs, separated by commas; nothing for the CPU; not set for all GPUs"
+        raise LeaseError(f"{_variable()}={text}: expected {expected}")
     return names
 
 
@@ -228,9 +223,8 @@ def _lock_one(devices: Sequence[str], folder: Path, kind: str) -> tuple[str, int
             try:
                 descriptor = try_lock(path)
             except OSError as error:
-                raise LeaseError(
-                    f"cannot lock {path}: {error.strerror}; set SILENT_GRADIENTS_LEASES to another folder"
-                ) from error
+                advice = "set SILENT_GRADIENTS_LEASES to another folder"
+                raise LeaseError(f"cannot lock {path}: {error.strerror}; {advice}") from error
             if descriptor is not None:
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, str(os.getpid()).encode())

@@ -106,10 +106,8 @@ def _check_network(section: ExperimentParams, shape: tuple[int, int, int], where
         height, width = traits.image_size
         any_size = next(name for name, other in ARCHITECTURES.items() if other.image_size is None)
         fix = f"use {any_size!r}" + (f", or set {own}.size: [{height}, {width}]" if own else "")
-        raise SettingsError(
-            f"{where}.network: {network.architecture!r} needs {height}x{width} images, these have "
-            f"{shape[1]}x{shape[2]}; {fix}"
-        )
+        needs = f"{network.architecture!r} needs {height}x{width} images, these have {shape[1]}x{shape[2]}"
+        raise SettingsError(f"{where}.network: {needs}; {fix}")
 
 
 def _check_epochs(section: ExperimentParams, where: str) -> None:
@@ -123,6 +121,5 @@ def _check_epochs(section: ExperimentParams, where: str) -> None:
     if found := [f"{key} {', '.join(map(str, epochs))}" for key, epochs in late.items() if epochs]:
         be, them = ("are", "them") if len(found) > 1 else ("is", "it")
         null = " (null: no cut-off)" if late["grid.cutoff_epoch"] else ""
-        raise SettingsError(
-            f"{where}: {' and '.join(found)} {be} past the last of {last} epochs; set {them} as well{null}"
-        )
+        late_ones = f"{' and '.join(found)} {be} past the last of {last} epochs"
+        raise SettingsError(f"{where}: {late_ones}; set {them} as well{null}")

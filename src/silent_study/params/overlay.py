@@ -215,9 +215,8 @@ def known_datasets(document: Mapping[str, Any]) -> list[str]:
 def check_names(experiments: Any, known: list[str]) -> None:
     """Check the names of experiments and data sets; a misspelt section would lack every key of the intended one."""
     if experiments is None or (isinstance(experiments, Mapping) and not any(experiments.values())):
-        raise SettingsError(
-            "experiments: none is left; null removes one of the preset's: leave it out to run that experiment"
-        )
+        fix = "null removes one of the preset's: leave it out to run that experiment"
+        raise SettingsError(f"experiments: none is left; {fix}")
     for experiment, datasets in experiments.items() if isinstance(experiments, Mapping) else ():
         require_known("experiment", experiment, list(EXPERIMENTS), "experiments")
         for dataset in datasets if isinstance(datasets, Mapping) else ():

@@ -72,9 +72,8 @@ def _working_tree(results: Path, present: Collection[str]) -> Revision:
         try:
             gathered.update(read_json(marker)["runs"])
         except (StoreError, KeyError, TypeError) as error:
-            raise RevisionError(
-                f"{marker}: cannot be read, so the runs of the report are not known; gather again: {REPAIR}"
-            ) from error
+            unknown = f"{marker}: cannot be read, so the runs of the report are not known"
+            raise RevisionError(f"{unknown}; gather again: {REPAIR}") from error
     planned, note = _planned("working tree", Plan(load(Path(PARAMS)), results), present)
     if not note and (others := len(gathered - planned)):
         note = f"{others} are of its report alone, which has other settings"

@@ -381,10 +381,9 @@ def _open_folder(folder: Path, own: OwnImages) -> _Opened:
         image = _pixels(path, own)
         (channels, *size), (channels_of_first, height, width) = image.shape, shape
         if size != [height, width]:
-            wrong = f"{size[0]}x{size[1]} pixels, but {first} has {height}x{width}; all images need one size: set"
-            raise _ImageError(
-                str(path), f"{wrong} size: [{height}, {width}], or another, to have them cropped and resized"
-            )
+            wrong = f"{size[0]}x{size[1]} pixels, but {first} has {height}x{width}; all images need one size: "
+            fix = f"set size: [{height}, {width}], or another, to have them cropped and resized"
+            raise _ImageError(str(path), wrong + fix)
         if channels != channels_of_first:
             wrong = f"it is {_KINDS[channels]}, but {first} is {_KINDS[channels_of_first]}"
             raise _ImageError(str(path), f"{wrong}; set channels: 1 or channels: 3 to have all converted")
@@ -416,10 +415,9 @@ def _parts(folder: Path, names: Sequence[str]) -> dict[str, list[str]]:
         split: [name for name in names if name.startswith(f"{own[split]}/")] for split in _SPLITS
     }
     if outside := sorted({*names} - {*parts["train"], *parts["test"]}):
-        raise DataError(
-            f"{folder / outside[0]}: beside the folders {own['train']} and {own['test']}, where no image belongs; move "
-            f"it into one of them, or rename both folders{_others('; also', outside[1:])}"
-        )
+        wrong = f"{folder / outside[0]}: beside the folders {own['train']} and {own['test']}, where no image belongs"
+        fix = f"move it into one of them, or rename both folders{_others('; also', outside[1:])}"
+        raise DataError(f"{wrong}; {fix}")
     for split in _SPLITS:
         if not parts[split]:
             raise DataError(f"{folder / own[split]}: there is no image in it, and beside it there is one")
@@ -434,10 +432,9 @@ def _no_split_below(folder: Path, names: Sequence[str]) -> None:
             found.setdefault(path.parent, {})[like[1]] = path.name
     for parent, splits in found.items():
         if len(splits) == 2:
-            raise DataError(
-                f"{folder / parent} has the folders {splits['train']} and {splits['test']}; if they are the split, "
-                "call them train and test and name the folder that they lie in as the path; else rename them"
-            )
+            has = f"{folder / parent} has the folders {splits['train']} and {splits['test']}; if they are the split, "
+            fix = "call them train and test and name the folder that they lie in as the path; else rename them"
+            raise DataError(has + fix)
 
 
 def _first(folder: Path, names: Sequence[str], own: OwnImages) -> tuple[Path, tuple[int, int, int]]:
