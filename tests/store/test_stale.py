@@ -147,5 +147,7 @@ def test_removing_takes_manifests_and_selections_along_but_no_run_in_training(ti
     assert sorted(path.stem for path in results.glob("*/**/*.json") if "store" not in path.parts) == sorted(
         [other.id, "two"]
     )
+    (store.root / ".locks" / "0.partial").mkdir()  # of a removal that was killed
     assert stale.remove(results, stale.stale_runs(store, [pack])) == []
     assert store.names() == [other.members[0].name]
+    assert list(store.root.rglob("*.partial")) == []
