@@ -302,7 +302,7 @@ class WithOption(Posterior):
 
     @classmethod
     def named(cls, name: str) -> type[Self]:
-        """Return a class of ``of`` by its name: the ``__getattr__`` of the family's module, which pickle calls."""
+        """Return a class of ``of`` by name, or raise ``AttributeError``, as a module's ``__getattr__`` for pickle."""
         number = name.removeprefix(cls.__name__)
         if number == name or not number.isdecimal():
             raise AttributeError(f"module {cls.__module__!r} has no attribute {name!r}")
