@@ -176,7 +176,7 @@ def curves(study: str, height: float) -> Path:
     figure, axes = plt.subplots(figsize=(5.5, 3.0))
     least = math.inf
     for name in sorted(set(tables.runs(study)["cell"])):
-        curve = pd.read_csv(tables.MEASURED / study / "curves" / f"{name}.csv").dropna(subset="selection_bpd")
+        curve = tables.curve_of(study, name).dropna(subset="selection_bpd")
         axes.plot(curve["epoch"], curve["selection_bpd"], label=tables.label(name), linewidth=1)
         least = min(least, curve["selection_bpd"].min())
     axes.set(ylim=(least - height / 20, least + height), xlabel="epoch", ylabel="bits/dim", title=study)

@@ -466,9 +466,16 @@ def snapshots(study: str, split: str) -> None:
     )
 
 
+def curve_of(study: str, name: str) -> pd.DataFrame:
+    """Return the learning curve of a cell by its name."""
+    group, _, method = name.rpartition("/")
+    curves = pd.read_csv(MEASURED / study / "curves" / f"{group}.csv")
+    return curves[curves["method"] == method]
+
+
 def _reached(study: str, name: str) -> str:
     """Return the first evaluated epoch at which the mean selection bits/dim of a cell is at or below the threshold."""
-    curve = pd.read_csv(MEASURED / study / "curves" / f"{name}.csv")
+    curve = curve_of(study, name)
     found = curve[curve["selection_bpd"] <= THRESHOLD_BPD]["epoch"]
     return str(found.iloc[0]) if len(found) else "not reached"
 
