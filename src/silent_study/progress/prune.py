@@ -6,7 +6,6 @@ the runs of the report on disk. If the runs that a revision needs are not known,
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -180,14 +179,14 @@ class Pruning:
         store.remove_leftovers()
         for path in self.stale:
             path.unlink(missing_ok=True)
-            _remove_if_empty(path.parent)
+            _remove_empty(path.parent, self.results / path.relative_to(self.results).parts[0])
         removed, lines = {}, []
         for name, size in self.runs.items():
             if store.remove(name):
                 removed[name] = size
             else:
                 lines.append(f"{name}: left alone, another process is training it; stop that process and prune again")
-            _remove_if_empty(store.folder(name).parent)
+            _remove_empty(store.folder(name).parent, store.root)
         return "\n".join([*lines, f"removed: {_runs(removed)}"])
 
 
@@ -214,7 +213,9 @@ def _runs(sizes: Mapping[str, int]) -> str:
     return f"{counted(len(sizes), 'run')}, {decimal(sum(sizes.values()))}"
 
 
-def _remove_if_empty(folder: Path) -> None:
-    """Remove a folder if it is empty, and then those above it that are."""
-    with suppress(OSError):
-        os.removedirs(folder)
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder if it is empty, and then those above it, below ``top``, which DVC expects."""
+    with suppress(OSError):  # not empty
+        while folder != top:
+            folder.rmdir()
+            folder = folder.parent
