@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -119,6 +120,13 @@ def test_what_a_killed_writer_left_is_removed_and_a_living_ones_stays(tmp_path):
     files.remove_leftovers(tmp_path / "none")
 
 
+def test_the_temporary_files_of_other_programs_stay(tmp_path):
+    descriptor, name = tempfile.mkstemp(dir=tmp_path, prefix=".x.", suffix=".tmp")
+    os.close(descriptor)
+    files.write_text_atomically(tmp_path / "x", "whole")
+    assert Path(name).exists()
+
+
 def test_a_folder_is_listed_for_leftovers_at_the_first_of_its_writes_alone(tmp_path, monkeypatch):
     listed, glob = [], Path.glob
 
@@ -137,7 +145,7 @@ def test_a_disk_without_locks_takes_files_and_keeps_leftovers(tmp_path, monkeypa
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    left = tmp_path / ".x.a1b2c3d4.tmp"
+    left = tmp_path / ".x.a1b2c3d4.silent.tmp"
     left.touch()
     files.write_text_atomically(tmp_path / "x", "whole")
     assert (sorted(tmp_path.iterdir()), (tmp_path / "x").read_text()) == ([left, tmp_path / "x"], "whole")

@@ -3,11 +3,14 @@
 import dataclasses
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -368,4 +371,29 @@ def test_a_removal_that_was_killed_leaves_no_run_and_the_next_one_nothing(store,
         store.remove_leftovers()
         assert sorted(store.root.rglob("*.partial")) == [at]
     assert store.remove("a/b/c/d")
+    assert list(store.root.rglob("*.partial")) == []
+
+
+def test_what_another_process_sweeps_at_the_same_time_is_no_error(store, monkeypatch):
+    left = store.root / ".locks" / "0123.partial"
+    left.mkdir(parents=True)
+
+    @contextmanager
+    def claimed_late(lock):
+        left.rmdir()  # as its own process did between the listing and the claim
+        yield True
+
+    monkeypatch.setattr("silent_study.store.runs.claimed", claimed_late)
+    store.remove_leftovers()
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second disk at /dev/shm")
+def test_a_run_is_removed_where_the_folder_of_its_data_set_is_on_another_disk(store, settings, run):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        folder = store.root / settings.cell.split("/")[0]
+        shutil.move(folder, other)
+        folder.symlink_to(Path(other) / folder.name)
+        assert find(store, settings) == run
+        assert store.remove(settings.name)
+        assert store.names() == []
     assert list(store.root.rglob("*.partial")) == []

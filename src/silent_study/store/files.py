@@ -35,7 +35,8 @@ def named_errors(path: Path, size: int | None = None) -> Iterator[None]:
             raise
         if full:
             needed = "" if size is None else f"{size} bytes needed, "
-            reason = f"{reason} ({needed}{shutil.disk_usage(path.parent).free} bytes free)"
+            there = next(each for each in path.absolute().parents if each.exists())
+            reason = f"{reason} ({needed}{shutil.disk_usage(there).free} bytes free)"
         raise OSError(error.errno, reason, str(path)) from error
 
 
@@ -76,11 +77,15 @@ def atomic_file(path: Path, *, size: int | None = None, lasting: bool = True) ->
             _sync_folder(path.parent)
 
 
+_SUFFIX = ".silent.tmp"
+"""Of no other program's temporary files, which stay."""
+
+
 @contextmanager
 def _locked_beside(path: Path) -> Iterator[Path]:
     """Make a file beside another one, locked for ``remove_leftovers`` until the block ends."""
     while True:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=_SUFFIX)
         try:
             with suppress(OSError):  # a disk without file locks, on which nothing is taken for a leftover
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -96,7 +101,7 @@ def remove_leftovers(folder: Path) -> None:
 
     The file of a living process stays: it is locked. So does one of another user, or on a disk without file locks.
     """
-    for path in folder.glob(f".*.{'?' * 8}.tmp"):
+    for path in folder.glob(f".*.{'?' * 8}{_SUFFIX}"):
         with suppress(OSError), claimed(path) as dead:
             if dead:
                 path.unlink(missing_ok=True)

@@ -106,9 +106,9 @@ def take_run(store: RunStore, name: str, run_id: str, copy: Callable[[Path], Non
         if not is_evaluated_now(store, run):
             remove_evaluation(run.folder)
         check_evaluation(run)
-        if store.is_finished(name):
-            if not run.answers_to(store.unverified(name).digest):
-                raise StoreError(f"{name}: the store has another result of it")
-            final.rename(folder / "former")
-        run.folder.rename(final)
+        if store.is_finished(name) and not run.answers_to(store.unverified(name).digest):
+            raise StoreError(f"{name}: the store has another result of it")
+        if final.exists():
+            shutil.move(final, folder / "former")
+        shutil.move(run.folder, final)
         shutil.rmtree(store.working_folder(name), ignore_errors=True)

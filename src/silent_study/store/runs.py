@@ -299,17 +299,17 @@ class RunStore:
         """Remove a run, finished or not; if another process is writing it, return False and leave it alone."""
         try:
             with self.aside(name) as aside:
-                # Renamed first: a part of a run must neither pass for a run nor be resumed.
+                # Moved first: a part of a run must neither pass for a run nor be resumed.
                 for folder in (self.folder(name), self.working_folder(name)):
                     if folder.exists():
-                        folder.rename(aside / folder.name)
+                        shutil.move(folder, aside)
         except StoreError:
             return False
         return True
 
     @contextmanager
     def aside(self, name: str) -> Iterator[Path]:
-        """Hold the lock of a run inside the block and yield a new folder on its disk, which is removed at the end.
+        """Hold the lock of a run inside the block and yield a new folder in the store, which is removed at the end.
 
         Raises ``StoreError`` if another process holds the lock.
         """
@@ -330,7 +330,7 @@ class RunStore:
         for folder in self.root.glob(f".locks/*{UNFINISHED}"):
             with claimed(folder.with_suffix("")) as dead:
                 if dead:
-                    shutil.rmtree(folder)
+                    shutil.rmtree(folder, ignore_errors=True)  # its process may have removed it meanwhile
 
     def locked(self, name: str) -> AbstractContextManager[None]:
         """Hold the lock of a run or a pack inside the block; print a line before a wait for another process."""
