@@ -60,6 +60,7 @@ STUDIES = {
     "digits-exact": "../beyond-the-paper.md",
     "digits-equal-time": "../beyond-the-paper.md",
     "digits-pixel-variances": "../beyond-the-paper.md",
+    "mnist-two-layer": "../beyond-the-paper.md",
 }
 """The page of docs/results/ that describes a study."""
 

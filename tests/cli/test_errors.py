@@ -137,11 +137,12 @@ def test_ctrl_c_is_a_line(here, fails, capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_to_any_verb_leaves_no_part_of_a_file(here, monkeypatch, capsys, number):
     monkeypatch.setattr(prepared, "evaluation_noise", lambda _shape: os.kill(os.getpid(), number))
-    before = signal.getsignal(number)
+    inherited, before = signal.signal(number, signal.SIG_DFL), signal.getsignal(number)  # nohup ignores SIGHUP
     assert main(["dequantize", "digits"]) == 128 + number
     assert capsys.readouterr().err == "stopped: silent-gradients dequantize was interrupted\n"
     assert list((here / "data/prepared/digits").iterdir()) == []
     assert signal.getsignal(number) == before
+    signal.signal(number, inherited)
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
