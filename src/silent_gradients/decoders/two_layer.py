@@ -200,7 +200,8 @@ class _PairSums(torch.autograd.Function):
     """sum_rs G_rs sum_i p_ir p_is F_i(C_rs, h_r + h_s), [B], for C = V diag(v) V' and a symmetric G.
 
     F is proportional to e^(-h_r - h_s), or h is None. The pairs with r <= s are processed a block at a time: beside
-    kept derivatives, which are further results, memory is that of a block.
+    kept derivatives, which are further results, memory is that of a block. Without ``keep``, as where no gradient is
+    wanted, none are.
     """
 
     generate_vmap_rule = True
