@@ -1,6 +1,6 @@
 """Bits/dim of whole trainings by every way of making steps, against the eager float32 reference at equal seeds.
 
-    python benchmarks/agreement.py [--preset digits] [--only fixed] [--seeds 5] [--device cpu] [--json FILE]
+    python benchmarks/agreement.py [--preset digits] [--only fixed] [--ways "eager, bfloat16"] [--seeds 5] [--json FILE]
 
 Two ways round differently, and training amplifies rounding until runs differ as seeds do, or less. A way agrees where
 the Student interval of the paired differences holds zero; beside it stands what seeds do to the reference.
@@ -54,6 +54,8 @@ class Way:
 def ways(device: torch.device) -> dict[str, Way]:
     """Those that a device has; the reference first."""
     found = {REFERENCE: Way(channels_last=False), "eager": Way(), "stack": Way(stacked=True)}
+    if device.type == "cpu":
+        found["eager, bfloat16"] = Way(precision="bfloat16")
     if device.type == "cuda":
         found |= {f"graph, {kind}": Way(captured=True, precision=kind) for kind in ("float32", "tf32", "bfloat16")}
         found["stack, graph"] = Way(stacked=True, captured=True)
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--preset", default="digits")
     parser.add_argument("--only", default="", help="groups whose data set/experiment contains this")
     parser.add_argument("--methods", nargs="*", help="default: all of the preset")
+    parser.add_argument("--ways", nargs="*", help="ways compared with the reference; default: all of the device")
     parser.add_argument("--epochs", type=int, help="epochs of every run, instead of the preset's")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
@@ -112,6 +115,7 @@ def main() -> None:
                 found = {
                     name: bits_per_dim(runs, way, data, folder / f"{cell.name}-{number}", device)
                     for number, (name, way) in enumerate(ways(device).items())
+                    if options.ways is None or name in (REFERENCE, *options.ways)
                 }
                 document["cells"][cell.name] = found
                 _print_cell(cell.name, found)

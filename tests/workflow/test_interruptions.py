@@ -1,5 +1,6 @@
 """Kills and Ctrl-C at any moment: the same command goes on and ends with the same numbers, bit for bit."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ import pytest
 from tests.workflow.kills import PLACES, kill_studies
 from tests.workflow.repository import LITERAL, LONG, Repository, wait_until
 
+from silent_study.jobs.stopping import TimeLimit
 from silent_study.training import checkpoint
 
 pytestmark = pytest.mark.timeout(3600)
@@ -124,8 +126,10 @@ def test_a_signal_to_snakemake_in_the_background_stops_its_jobs(fresh, undisturb
 
 @pytest.mark.slow
 def test_a_time_limit_ends_jobs_and_not_the_workflow(fresh, undisturbed):
-    """A third of a minute, of which the reserve for a checkpoint is half."""
-    fresh.configure("long", execution={"time_limit": 0.3})
+    """A third of what the training takes on this machine, and the reserve for a checkpoint."""
+    (provenance,) = undisturbed.results.glob("store/*/*/*/*/provenance.json")
+    seconds = json.loads(provenance.read_text())["seconds"]
+    fresh.configure("long", execution={"time_limit": (TimeLimit.RESERVE + seconds / 3) / 60})
     output = fresh.run(*LITERAL)
     assert "stopped baselines digits/fixed; the same command goes on" in output
     assert fresh.numbers() == undisturbed.numbers()
