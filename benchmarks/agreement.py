@@ -93,6 +93,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     options = parser.parse_args()
     device = torch.device(options.device)
+    if unknown := set(options.ways or ()) - set(ways(device)):
+        parser.error(f"--ways: {min(unknown)!r} is none of {', '.join(map(repr, ways(device)))}")
     configure_torch()
     plan = preset_plan(options.preset)
     groups = cells_by_group(plan, options.only)

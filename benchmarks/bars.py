@@ -68,6 +68,10 @@ COMMANDS: dict[str, dict[str, list[str]]] = {
     "cpu": {
         "digits": ["trainers.py", "--rounds", "7", "--beside", CAREFUL, STACK],
         "mnist": ["trainers.py", "--preset", "mnist-reduced", "--steps", "10", "--rounds", "5", *BESIDE],
+        "bfloat16": [
+            *("engines.py", "--preset", "mnist-reduced", "--only", "fixed", "--methods", "reparameterization"),
+            *("--stacks", "--rounds", "7"),
+        ],
         "guide": ["guide.py", "--rounds", "7", "--steps", "8"],
         "scaling": [
             *("scaling.py", "--decoders", "linear", "--latent", "256", "1024", "4096", "--batch", "64"),
@@ -88,10 +92,10 @@ COMMANDS: dict[str, dict[str, list[str]]] = {
 
 
 def over(group: str, other: str, lane: str = OURS) -> Callable[[Any], float]:
-    """Return the median over rounds of a lane's rate over another's, in a group of trainers.py."""
+    """Return the median over rounds of a lane's rate over another's, of trainers.py by group, of engines.py by cell."""
 
     def value(document: Any) -> float:
-        rates = document["groups"][group]["rates"]
+        rates = document["groups"][group]["rates"] if "groups" in document else document["cells"][group]
         return statistics.median(mine / theirs for mine, theirs in zip(rates[lane], rates[other], strict=True))
 
     return value
@@ -160,6 +164,12 @@ def aims(device: str) -> list[Aim]:
         for other in (PLAIN, LIGHTNING, "pythae")
         if (kind, other) != ("learnable", "pythae")
     ]
+    shorter = Aim(
+        "MNIST, fixed: bfloat16 over float32",
+        1.8,
+        "bfloat16",
+        over("mnist/fixed/reparameterization", "eager", "eager, bfloat16"),
+    )
     guided = [
         Aim(
             f"CIFAR-10, {method}, k = {k}: step by hand over automatic differentiation",
@@ -174,7 +184,7 @@ def aims(device: str) -> list[Aim]:
         Aim("the guide at k = 256 over two sampled linear heads", 1.3, "scaling", guide_ratio, at_most=True),
         Aim("the guide: exponent of k, 1024 to 4096", 1.1, "scaling", growth, at_most=True),
     ]
-    return [*careful, *stacks, *others, *guided, *guide]
+    return [*careful, *stacks, *others, shorter, *guided, *guide]
 
 
 def run(name: str, command: list[str], device: str, folder: Path) -> Any:

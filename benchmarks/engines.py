@@ -1,4 +1,4 @@
-"""Images per second, by how its steps are made: eager, compiled, as CUDA graphs, in stacks, in processes.
+"""Images per second, by how its steps are made: eager, compiled, bfloat16, as CUDA graphs, in stacks, in processes.
 
     python benchmarks/engines.py [--preset digits] [--methods reparameterization] [--rounds 12] [--json FILE]
 
@@ -148,9 +148,10 @@ def lanes(options: Any, settings: RunSettings, prepared: Path, folder: Path, dev
     if options.compiled:
         own = make(settings, folder=folder / "compiled")
         found["compiled"] = own.lane(compiled(own.trainers[0]), steps)
-    for precision in ("float32", "tf32", "bfloat16") if graphs else ():
+    for precision in ("float32", "tf32", "bfloat16") if graphs else ("bfloat16",):
         own = make(dataclasses.replace(settings, precision=precision), folder=folder / precision)
-        found[f"graph, {precision}"] = own.lane(Stepper(stacked=False, captured=True).advance, steps)
+        name = f"{'graph' if graphs else 'eager'}, {precision}"
+        found[name] = own.lane(Stepper(stacked=False, captured=graphs).advance, steps)
     for size in options.stacks:
         ways = {f"stack of {size}": Stepper(stacked=True)} if mappable(settings, device) else {}
         if graphs:

@@ -8,6 +8,7 @@ the rule of the out-of-date file takes as input, so that Snakemake runs the rule
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shlex
@@ -227,6 +228,12 @@ class Workflow:
         packs = [self.plan.known_packs(round_, group) for group in self.plan.groups() for round_ in ROUNDS]
         return any(own is None or not all(seems_done(self._store, pack) for pack in own) for own in packs)
 
+    def trained_runs(self) -> tuple[frozenset[str], int]:
+        """Return the names of the runs of the plan that are done, and how many it has, at most."""
+        runs = [each for each in self.plan.trainings() if not each.repeated]
+        names = (each.candidates[0].name for each in runs if each.known)
+        return frozenset(filter(self._store.is_finished, names)), sum(each.count for each in runs)
+
     def gathered(self) -> list[str]:
         """Return the marker of the gathered results, and its renewal if one of them, or a run, has changed since."""
         return [str(self._marker()), *self.gathered_renewals()]
@@ -316,3 +323,7 @@ def prepare_start(study: Workflow) -> None:
         print(f"{counted(mended, 'file')} dated in the future: given the present time", file=sys.stderr)
     if study.lacks_runs():
         take_recorded(study.plan.store, study.plan.ids_of)
+    trained, runs = study.trained_runs()
+    # The display counts on from here.
+    told = {"trained_runs": trained, "planned_runs": runs}
+    logging.getLogger("snakemake.logging").info(f"{len(trained)} of {counted(runs, 'run')} trained", extra=told)

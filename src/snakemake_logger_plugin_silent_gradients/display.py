@@ -104,8 +104,12 @@ class TerminalDisplay(PlainDisplay):
                 others.add_row(name, passed, Text(line, no_wrap=True, overflow="ellipsis"))
         failed = f", {len(self._progress.failed)} failed" if self._progress.failed else ""
         jobs = f"{self._progress.done}/{self._progress.total} jobs{failed}, {times(self._progress, now)}"
+        done, total = self._progress.done, self._progress.total
+        if self._progress.runs:
+            done, total = self._progress.runs_done(), self._progress.runs
+            jobs = f"{done}/{total} runs, {jobs}"
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(self._progress.total, self._progress.done, width=16), jobs)
+        bar.add_row(ProgressBar(total, done, width=16), jobs)
         return Group(training, others, bar)
 
 

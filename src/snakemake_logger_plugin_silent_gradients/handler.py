@@ -114,6 +114,8 @@ class LogHandler(LogHandlerBase):
     def _route(self, record: Any) -> None:
         event = getattr(record, "event", None)
         progress = self._progress
+        if progress is not None and hasattr(record, "planned_runs"):  # of silent_study.workflow.prepare_start
+            progress.trained, progress.runs = set(record.trained_runs), record.planned_runs
         if event == LogEvent.RUN_INFO:
             self._begin(record)
         elif event == LogEvent.JOB_INFO and progress is not None:

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from silent_study.progress.logs import last_line, seconds_waited
+from silent_study.progress.logs import last_line, seconds_waited, trained_in
 from silent_study.words import counted
 
 
@@ -40,6 +40,11 @@ class Job:
         return 0.0 if waited is None else max(0.0, now - self.started - waited)
 
     @property
+    def trained(self) -> set[str]:
+        """Names of the runs that a pack's job has finished."""
+        return trained_in(self.log) if self.manifest and self.log else set()
+
+    @property
     def newest_line(self) -> str:
         """The last line in the log of a pack's job, else ""."""
         return last_line(self.log) if self.manifest and self.log else ""
@@ -71,6 +76,8 @@ class Progress:
     failed: set[int] = field(default_factory=set)  # without those that succeeded when repeated
     stopped: set[int] = field(default_factory=set)  # the failed ones that stopped at a checkpoint and can continue
     planned: Counter[str] = field(default_factory=Counter)  # jobs by rule
+    runs: int = 0  # to be trained in all, at most; 0 if that is unknown
+    trained: set[str] = field(default_factory=set)  # names of runs, without those of running jobs
     # One thread appends while another reads, which a list allows.
     _finished: list[tuple[str, float]] = field(default_factory=list)
 
@@ -78,15 +85,25 @@ class Progress:
         """Record the success of a job and return it; None if its start was not recorded."""
         self.failed.discard(number)
         self.stopped.discard(number)
-        job = self.running.pop(number, None)
+        job = self._ended(number)
         if job is not None:
             self._finished.append((job.rule, job.seconds(now)))
         return job
 
+    def _ended(self, number: int) -> Job | None:
+        job = self.running.pop(number, None)
+        if job is not None:
+            self.trained |= job.trained
+        return job
+
+    def runs_done(self) -> int:
+        """Return how many runs are trained; those that running jobs have finished count."""
+        return min(self.runs, len(self.trained.union(*(job.trained for job in list(self.running.values())))))
+
     def fail(self, number: int) -> Job | None:
         """Record the failure of a job and return it; None if its start was not recorded."""
         self.failed.add(number)
-        return self.running.pop(number, None)
+        return self._ended(number)
 
     def seconds_left(self, now: float) -> float | None:
         """Estimate the time left in seconds; None until each running rule has a finished job.

@@ -58,9 +58,10 @@ def test_a_job_is_a_line_with_its_numbers(tmp_path, width):
     from rich.console import Console
 
     run = "digits/learnable/gumbel-softmax+silent/lr=0.003,anneal=0.1,seed=100-a17fa449bfe5"
-    progress = Progress(started=time.time(), done=4, total=10)
+    progress = Progress(started=time.time(), done=4, total=10, runs=75, trained={"a", "b"})
+    trained = f"[1/3] already trained a: 3.5 bits/dim on holdout\n[3/3] trained {run}: diverged in epoch 2\n"
     lines = (
-        f"[2/3] {run}: epoch 12 of 20, 3.1189 bits/dim, 106 images/s, about 1 min 27 s left",
+        f"{trained}[2/3] {run}: epoch 12 of 20, 3.1189 bits/dim, 106 images/s, about 1 min 27 s left",
         f"[4/4] {run}: epoch 2 of 20, 385 images/s, about 54 s left",
         "waiting for GPU 0, held by process 4711 in /home/somebody/silent-gradients since an hour",
     )
@@ -82,4 +83,4 @@ def test_a_job_is_a_line_with_its_numbers(tmp_path, width):
         assert first[-7:] == ["12/20", "3.1189", "1", "min", "27", "s", "left"]
         assert second[-4:] == ["2/20", "54", "s", "left"]
         assert " ".join(third[4:]).startswith("waiting for GPU 0, held by process 4711")
-        assert "4/10" in bar
+        assert bar[-8:-5] == ["3/75", "runs,", "4/10"], "two before, one in the first log, and one of both"

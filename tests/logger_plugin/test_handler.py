@@ -15,6 +15,9 @@ SOURCE = Path(snakemake_logger_plugin_silent_gradients.__file__).parents[1]
 LITERAL = ("--cores", "8", "--resources", "gpu=8", "all")
 
 SNAKEFILE = """
+onstart:
+    logger.info("0 of 2 runs trained", extra={"trained_runs": frozenset(), "planned_runs": 2})
+
 rule all:
     input:
         "results/packs/seeds/digits/learnable/reinforce+silent/0-abc.json",
@@ -51,6 +54,7 @@ for seed, (status, bpd) in enumerate([("finished", 3.412), ("diverged", None)]):
     folder.mkdir(parents=True)
     print(f"[{seed + 1}/2] {run}: epoch 7 of 9, 3.5000 bits/dim", flush=True)
     time.sleep(0.6)
+    print(f"[{seed + 1}/2] trained {run}: 3.5000 bits/dim on holdout", flush=True)
     (folder / "result.json").write_text(json.dumps({"status": status, "selection": {"bpd": bpd}}))
     members.append({"name": str(run)})
 manifest.write_text(json.dumps({"members": members}))
@@ -232,5 +236,6 @@ def test_a_terminal_shows_what_is_being_trained(workflow):
     assert process.wait(timeout=60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "reinforce+silent seed 0: epoch 7 of 9" in text
+    assert re.search(r"[012]/2 runs, [0-3]/3 jobs", text)
     assert re.search(r"\[\d/3\] seeds digits/learnable/reinforce\+silent: 2 runs", text)
     assert "3 of 3 jobs done" in text

@@ -77,7 +77,14 @@ def test_everything_is_there(gathered):
     endings = (".svg", ".pdf", ".png", ".csv", "-column.svg", "-column.pdf")
     expected |= {f"figures/{name}{ending}" for name in ("forest", *drawn) for ending in endings}
     expected |= {"curves/digits/fixed.csv", "curves/digits/learnable.csv"}
-    assert names == expected | {"metrics.json", "runs.csv", "report.html", CHART_LIBRARIES}
+    tree = json.loads((gathered / "metrics.json").read_text())
+    cells = {
+        f"metrics/digits/{experiment}/{method}.json": metrics
+        for experiment, methods in tree["digits"].items()
+        for method, metrics in methods.items()
+    }
+    assert {name: json.loads((gathered / name).read_text()) for name in cells} == cells
+    assert names == expected | {*cells, "metrics.json", "runs.csv", "report.html", CHART_LIBRARIES}
     figures = sum(path.stat().st_size for path in (gathered / "figures").iterdir())
     assert figures < 3_000_000
 

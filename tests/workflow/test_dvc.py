@@ -42,9 +42,9 @@ def test_an_edit_runs_what_it_touches_and_branches_compare_by_cell(recorded):
     ]
     assert "baselines digits/" not in output
     assert recorded.curve_times() == curves
-    changed = json.loads(recorded.run("dvc", "metrics", "diff", "main", "--json"))["results/metrics.json"]
-    assert "digits.learnable.reparameterization.bpd" in changed
-    assert "digits.fixed.reparameterization.mse" in changed
+    changed = json.loads(recorded.run("dvc", "metrics", "diff", "main", "--json"))
+    assert "bpd" in changed["results/metrics/digits/learnable/reparameterization.json"]
+    assert "mse" in changed["results/metrics/digits/fixed/reparameterization.json"]
     assert not re.search(r"[0-9a-f]{10}", " ".join(changed))
     assert json.loads(recorded.run("dvc", "params", "diff", "main", "--json")) == {
         "params.yaml": {"evaluation.samples": {"old": None, "new": 3}}
@@ -53,9 +53,12 @@ def test_an_edit_runs_what_it_touches_and_branches_compare_by_cell(recorded):
     # Nothing that is large or made anew each time has got into git.
     tracked = set(recorded.git("ls-files", "results", "data").split())
     plots = {f"results/curves/{cell.group}.csv" for cell in recorded.plan.cells()}
-    assert tracked == {"results/metrics.json"} | plots
-    # A terminal shows the changes.
-    assert all(len(line) <= 120 for line in recorded.run("dvc", "metrics", "diff", "main").splitlines())
+    metrics = {f"results/metrics/{cell.name}.json" for cell in recorded.plan.cells()}
+    assert tracked == {"results/metrics.json"} | metrics | plots
+    # A terminal shows the metrics, a line for each cell, and the changes.
+    shown = recorded.run("dvc", "metrics", "show").splitlines()
+    assert {line.split()[0] for line in shown[1:]} == metrics
+    assert all(len(line) <= 140 for line in [*shown, *recorded.run("dvc", "metrics", "diff", "main").splitlines()])
 
 
 def test_dvc_contacts_nobody_unasked(finished):
@@ -146,12 +149,13 @@ def test_an_experiment_in_the_workspace_and_one_beside_it(recorded):
     recorded.check_nothing_to_do()
 
     _, main = json.loads(recorded.run("dvc", "exp", "show", "--json"))
-    assert main["data"]["metrics"]["results/metrics.json"]["data"] == metrics
-    shown = {
-        experiment["name"]: experiment["revs"][0]["data"]["metrics"]["results/metrics.json"]["data"]
-        for experiment in main["experiments"]
-    }
-    assert shown == {"one-seed": one_seed, "one-rate": one_rate}
+    shown = {"main": main["data"]["metrics"]}
+    shown |= {experiment["name"]: experiment["revs"][0]["data"]["metrics"] for experiment in main["experiments"]}
+    for name, tree in {"main": metrics, "one-seed": one_seed, "one-rate": one_rate}.items():
+        assert {file: each["data"] for file, each in shown[name].items()} == {
+            f"results/metrics/{cell.name}.json": tree[cell.dataset][cell.experiment][cell.method.name]
+            for cell in recorded.plan.cells()
+        }
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _RUN = re.compile(r"[\w-]+/[\w-]+/([\w+-]+)/(\S*?),?seed=(\d+)-[0-9a-f]+")
+_TRAINED = re.compile(r"^\[\d+/\d+\] (?:already )?trained (\S+):", re.MULTILINE)
 
 # Enough for the first or last lines of a log, and for the last ones of a curve.
 _TAIL_BYTES = 8192
@@ -35,6 +36,14 @@ def tail(path: Path) -> list[str]:
 def last_line(path: Path) -> str:
     """Return the last complete line of a file, or "" if there is none yet."""
     return next(reversed(tail(path)), "")
+
+
+def trained_in(log: Path) -> set[str]:
+    """Return the names of the runs that a training has finished, by its log."""
+    try:
+        return set(_TRAINED.findall(log.read_text(errors="replace")))
+    except OSError:
+        return set()
 
 
 def seconds_waited(log: Path) -> float | None:

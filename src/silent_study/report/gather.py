@@ -44,7 +44,8 @@ CHART_LIBRARIES = "vega.js"
 # Where the name of a figure's file begins, with the data set and the experiment in it.
 _FIGURE = re.compile(rf"(?<=^figures/)(?:(\w+)-({'|'.join(EXPERIMENTS)})-)?(?=[^/]+$)")
 
-_KINDS = {".html", ".svg", ".pdf", ".png", ".csv", ".md", ".tex"}
+_FOLDERS = ("tables", "figures", "curves", "metrics")
+_KINDS = {".html", ".svg", ".pdf", ".png", ".csv", ".md", ".tex", ".json"}
 
 
 def gather_results(plan: Plan, overrides: Mapping[str, Any]) -> str:
@@ -77,7 +78,7 @@ def gather(
     """Write the tables, figures, metrics and the page of a plan's runs, and return every file written.
 
     The same runs give the same bytes. A table without rows is in the page alone. Files of earlier gatherings that are
-    not written again are removed from the folders of tables, figures and curves; their other files stay.
+    not written again are removed from the folders; files of other kinds stay there.
 
     Args:
         records: Runs by round, in any order.
@@ -91,13 +92,13 @@ def gather(
     contents = {**(others or {}), **_contents(records, context)}
     copied = [name for name in contents if re.search(r"(\.html|(?<!-column)\.svg)$", name)] if shown else []
     contents |= {f"{shown}/{_FIGURE.sub(_labelled, name)}": contents[name] for name in copied}
-    for path in (path for folder in ("tables", "figures", "curves") for path in (out / folder).rglob("*.*")):
+    for path in (path for folder in _FOLDERS for path in (out / folder).rglob("*.*")):
         if path.suffix in _KINDS and path.relative_to(out).as_posix() not in contents:
             path.unlink()
     if shown:
         shutil.rmtree(out / SHOWN, ignore_errors=True)
     # Declared as outputs, so that they have to exist even if a plan has nothing to draw.
-    for folder in ("tables", "figures", "curves", KEPT, *([f"{shown}/tables", f"{shown}/figures"] if shown else [])):
+    for folder in (*_FOLDERS, KEPT, *([f"{shown}/tables", f"{shown}/figures"] if shown else [])):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_bytes_atomically(out / name, content)
@@ -131,12 +132,18 @@ def _contents(records: Sequence[Record], context: Context) -> dict[str, bytes]:
         texts[f"tables/{table.name}.html"] = page.render_table(table)
     texts |= {f"curves/{group}.csv": _csv(curve) for group, curve in tables.curves_by_group(records).items()}
     metrics = tables.metrics(found, context)
-    texts["metrics.json"] = json.dumps(metrics, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    texts["metrics.json"] = _json(metrics)
+    # DVC shows a file as a line.
+    texts |= {f"metrics/{cell.name}.json": _json(tables.cell_metrics(cell)) for cell in found}
     texts["runs.csv"] = _csv(tables.runs(records))
     texts[CHART_LIBRARIES] = page.chart_libraries()
     texts["report.html"] = page.render(found, ordered, laid_out, texts, drawings, points, records, context)
     images = {f"figures/{name}": content for drawing in drawings for name, content in drawing.files.items()}
     return images | {name: text.encode() for name, text in texts.items()}
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
 
 def _csv(frame: pd.DataFrame) -> str:

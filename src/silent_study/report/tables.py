@@ -152,20 +152,21 @@ def curves_by_group(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
 
 
 def metrics(cells: Sequence[Cell], context: Context) -> dict[str, Any]:
-    """Return the tree of ``metrics.json``: means over seeds by data set, experiment and method, without ids.
-
-    A number that does not exist has no key. ``mse`` is the one that is compared with the published one.
-    """
+    """Return the tree of ``metrics.json``: ``cell_metrics`` by data set, experiment and method, without ids."""
     tree: dict[str, Any] = {"preset": context.preset, "protocol": context.protocol}
-    names = {"bpd": "bpd", IMPORTANCE_WEIGHTED: IMPORTANCE_WEIGHTED, "kl": "kl", "mse": PUBLISHED_MSE}
     for cell in cells:
-        found = {name: summarize(list(cell.values(metric).values())) for name, metric in names.items()}
-        entry: dict[str, float] = {name: summary.mean for name, summary in found.items()}
-        entry |= {"bpd_sd": found["bpd"].sd, "seeds": found["bpd"].n, "diverged": len(cell.diverged)}
-        entry["epochs"] = max((run.result["epochs"] for run in cell.evaluated), default=math.nan)
-        present = {key: value for key, value in entry.items() if not math.isnan(value)}
-        tree.setdefault(cell.dataset, {}).setdefault(cell.experiment, {})[cell.method.name] = present
+        tree.setdefault(cell.dataset, {}).setdefault(cell.experiment, {})[cell.method.name] = cell_metrics(cell)
     return tree
+
+
+def cell_metrics(cell: Cell) -> dict[str, float]:
+    """Return means over seeds by name, without those that do not exist; ``mse`` is compared with the published one."""
+    names = {"bpd": "bpd", IMPORTANCE_WEIGHTED: IMPORTANCE_WEIGHTED, "kl": "kl", "mse": PUBLISHED_MSE}
+    found = {name: summarize(list(cell.values(metric).values())) for name, metric in names.items()}
+    entry: dict[str, float] = {name: summary.mean for name, summary in found.items()}
+    entry |= {"bpd_sd": found["bpd"].sd, "seeds": found["bpd"].n, "diverged": len(cell.diverged)}
+    entry["epochs"] = max((run.result["epochs"] for run in cell.evaluated), default=math.nan)
+    return {key: value for key, value in entry.items() if not math.isnan(value)}
 
 
 def _identification(cell: Cell, context: Context) -> dict[str, Any]:
