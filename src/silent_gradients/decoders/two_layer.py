@@ -152,12 +152,12 @@ def _cosines(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor) -> tu
 
 
 class _Values(NamedTuple):
-    """What a sum over pairs adds up, [B, M, N] each.
+    """What a sum over pairs adds up, and G times its derivatives, [B, M, N] each.
 
     Attributes:
         value: sum_i p_ir p_is F_i(C_rs).
-        slope: Its derivative by C_rs.
-        functions: The F_i(C_rs).
+        slope: G_rs times its derivative by C_rs.
+        functions: The G_rs F_i(C_rs).
     """
 
     value: Tensor
@@ -165,25 +165,30 @@ class _Values(NamedTuple):
     functions: tuple[Tensor, ...]
 
 
-_Kernel = Callable[[Tensor, Tensor | None, Tensor, Tensor], _Values]
-"""Function of covariances and of h_r + h_s, [B, M, N], and of factors p_r [I, B, M, 1] and p_s [I, B, 1, N]."""
+_Kernel = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor], _Values]
+"""Function of covariances and of -h_r - h_s, [B, M, N], of factors p_r [I, B, M, 1] and p_s [I, B, 1, N], and of G."""
 
 
-def _square_kernel(covariance: Tensor, _halves: Tensor | None, left: Tensor, right: Tensor) -> _Values:
+def _square_kernel(
+    covariance: Tensor, _exponents: Tensor | None, left: Tensor, right: Tensor, gram: Tensor
+) -> _Values:
     """Return a quarter of Cov(y_r, y_s) = 2 C^2 + 4 a_r a_s C for a normal z."""
-    a = left[0], right[0]
-    value = torch.addcmul(0.5 * covariance, *a) * covariance
-    return _Values(value, torch.addcmul(covariance, *a), (covariance,))
+    slope = torch.addcmul(covariance, left[0], right[0])
+    value = torch.sub(slope, covariance, alpha=0.5).mul_(covariance)
+    return _Values(value, slope * gram, (covariance * gram,))
 
 
-def _cosine_kernel(covariance: Tensor, halves: Tensor | None, left: Tensor, right: Tensor) -> _Values:
+def _cosine_kernel(
+    covariance: Tensor, exponents: Tensor | None, left: Tensor, right: Tensor, gram: Tensor
+) -> _Values:
     """Return 2 E y_r y_s = 2 e^(-h_r - h_s) (cos a_r cos a_s cosh C + sin a_r sin a_s sinh C), no exponent positive."""
-    assert halves is not None
-    plus, minus = (covariance - halves).exp(), torch.add(covariance, halves).neg_().exp()
+    assert exponents is not None
+    plus, minus = (exponents + covariance).exp_(), (exponents - covariance).exp_()
     even, odd = plus + minus, plus - minus
-    cosines, sines = left * right
-    value, slope = (torch.addcmul(cosines * one, sines, other) for one, other in ((even, odd), (odd, even)))
-    return _Values(value, slope, (even, odd))
+    cosines, sines = left[0] * right[0], left[1] * right[1]
+    value = (cosines * even).addcmul_(sines, odd)
+    even, odd = even * gram, odd * gram
+    return _Values(value, (cosines * odd).addcmul_(sines, even), (even, odd))
 
 
 KEPT_BYTES = 2**26
@@ -284,17 +289,17 @@ class _Block(NamedTuple):
     ) -> _Values:
         """Return what the pairs add up."""
         covariance = F.linear(variance[:, None] * weight[self.rows], weight[self.columns])
-        halves = None if half is None else half[:, self.rows, None] + half[:, None, self.columns]
-        return kernel(covariance, halves, factors[..., self.rows, None], factors[..., None, self.columns])
+        exponents = None if half is None else -half[:, self.rows, None] - half[:, None, self.columns]
+        sides = factors[..., self.rows, None], factors[..., None, self.columns]
+        return kernel(covariance, exponents, *sides, self.counted)
 
     def derivatives(self, values: _Values, factors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the value and the derivatives of the counted sum by C and by the factors of rows and of columns."""
         left, right = factors[..., self.rows], factors[..., self.columns]
-        counted = [function * self.counted for function in values.functions]
         # Vectors as rows: a product with one made a column by [..., None] is eight times as slow.
-        by_left = torch.stack([(each @ p[:, None].mT).squeeze(2) for each, p in zip(counted, right, strict=True)])
-        by_right = torch.stack([(p[:, None] @ each).squeeze(1) for each, p in zip(counted, left, strict=True)])
-        return values.value, values.slope * self.counted, by_left, by_right
+        by_left = torch.stack([(each @ p[:, None].mT).squeeze(2) for each, p in zip(values.functions, right, strict=True)])
+        by_right = torch.stack([(p[:, None] @ each).squeeze(1) for each, p in zip(values.functions, left, strict=True)])
+        return values.value, values.slope, by_left, by_right
 
 
 def _blocks(variance: Tensor, weight: Tensor, gram: Tensor) -> Iterator[_Block]:
