@@ -169,18 +169,14 @@ _Kernel = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor], _Values]
 """Function of covariances and of -h_r - h_s, [B, M, N], of factors p_r [I, B, M, 1] and p_s [I, B, 1, N], and of G."""
 
 
-def _square_kernel(
-    covariance: Tensor, _exponents: Tensor | None, left: Tensor, right: Tensor, gram: Tensor
-) -> _Values:
+def _square_kernel(covariance: Tensor, _exponents: Tensor | None, left: Tensor, right: Tensor, gram: Tensor) -> _Values:
     """Return a quarter of Cov(y_r, y_s) = 2 C^2 + 4 a_r a_s C for a normal z."""
     slope = torch.addcmul(covariance, left[0], right[0])
     value = torch.sub(slope, covariance, alpha=0.5).mul_(covariance)
     return _Values(value, slope * gram, (covariance * gram,))
 
 
-def _cosine_kernel(
-    covariance: Tensor, exponents: Tensor | None, left: Tensor, right: Tensor, gram: Tensor
-) -> _Values:
+def _cosine_kernel(covariance: Tensor, exponents: Tensor | None, left: Tensor, right: Tensor, gram: Tensor) -> _Values:
     """Return 2 E y_r y_s = 2 e^(-h_r - h_s) (cos a_r cos a_s cosh C + sin a_r sin a_s sinh C), no exponent positive."""
     assert exponents is not None
     plus, minus = (exponents + covariance).exp_(), (exponents - covariance).exp_()
@@ -297,8 +293,9 @@ class _Block(NamedTuple):
         """Return the value and the derivatives of the counted sum by C and by the factors of rows and of columns."""
         left, right = factors[..., self.rows], factors[..., self.columns]
         # Vectors as rows: a product with one made a column by [..., None] is eight times as slow.
-        by_left = torch.stack([(each @ p[:, None].mT).squeeze(2) for each, p in zip(values.functions, right, strict=True)])
-        by_right = torch.stack([(p[:, None] @ each).squeeze(1) for each, p in zip(values.functions, left, strict=True)])
+        functions = values.functions
+        by_left = torch.stack([(each @ p[:, None].mT).squeeze(2) for each, p in zip(functions, right, strict=True)])
+        by_right = torch.stack([(p[:, None] @ each).squeeze(1) for each, p in zip(functions, left, strict=True)])
         return values.value, values.slope, by_left, by_right
 
 
