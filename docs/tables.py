@@ -534,19 +534,12 @@ def modules(*packages: str) -> None:
     print("```\n")
 
 
-# Modules of silent_study.cli that define verbs.
-_VERBS = {"study": "the study", "runs": "single runs", "data": "data sets", "shell": "the shell"}
-
-
 def verbs() -> None:
-    """Print the verbs of the command line by what they are about."""
+    """Print the verbs of the command line with their help."""
     from silent_study.cli import parser
 
     (found,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
-    names: dict[str, list[str]] = {module: [] for module in _VERBS}
-    for name, verb in found.choices.items():
-        names[verb.get_default("run").__module__.rpartition(".")[2]].append(f"`{name}`")
-    table(["about", "verbs"], [[_VERBS[module], ", ".join(members)] for module, members in names.items()])
+    table(["verb", "what it does"], [[f"`{verb.dest}`", str(verb.help)] for verb in found._choices_actions])
 
 
 def arms(study: str, name: str) -> dict[str, pd.DataFrame]:
