@@ -90,7 +90,7 @@ def test_a_run_in_training_and_a_lock_are_not_on_record_and_stay(recorded):
     files = ("curve.jsonl", checkpoint.CURRENT, checkpoint.PREVIOUS)
     for file in files:
         (folder / file).write_text("of an interrupted training")
-    for name in ("store/digits/fixed/.record.json.a1b2.tmp", "curves/digits/fixed/.reinforce.csv.c3d4.tmp"):
+    for name in ("store/digits/fixed/.record.json.a1b2.tmp", "curves/digits/.fixed.csv.c3d4.tmp"):
         (recorded.results / name).write_text("of a file that was being written")
 
     assert "up to date" in recorded.run("dvc", "status")
