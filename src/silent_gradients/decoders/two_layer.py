@@ -182,9 +182,9 @@ def _cosine_kernel(covariance: Tensor, exponents: Tensor | None, left: Tensor, r
     plus, minus = (exponents + covariance).exp_(), (exponents - covariance).exp_()
     even, odd = plus + minus, plus - minus
     cosines, sines = left[0] * right[0], left[1] * right[1]
-    value = (cosines * even).addcmul_(sines, odd)
+    value = torch.addcmul(cosines * even, sines, odd)
     even, odd = even * gram, odd * gram
-    return _Values(value, (cosines * odd).addcmul_(sines, even), (even, odd))
+    return _Values(value, torch.addcmul(cosines * odd, sines, even), (even, odd))
 
 
 KEPT_BYTES = 2**26
