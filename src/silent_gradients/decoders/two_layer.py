@@ -187,14 +187,27 @@ def _cosine_kernel(covariance: Tensor, exponents: Tensor | None, left: Tensor, r
     return _Values(value, torch.addcmul(cosines * odd, sines, even), (even, odd))
 
 
+LEAST_ROWS = 16
+"""Least hidden units in a block but the last: with fewer, operations are short and many."""
+
 KEPT_BYTES = 2**26
 """Derivatives of a model up to about this size are kept for the gradient; larger ones are computed again."""
 
 
-def _pair_sums(kernel: _Kernel, *tensors: Tensor | None) -> Tensor:
-    """Return the sums of ``_PairSums``, in forward mode without its backward pass."""
+def _pair_sums(
+    kernel: _Kernel, variance: Tensor, weight: Tensor, gram: Tensor, factors: Tensor, half: Tensor | None
+) -> Tensor:
+    """Return the sums of ``_PairSums``, some images at a time, in forward mode without its backward pass."""
     sums: Callable[..., tuple[Tensor, ...]] = _PairSums.forward if in_forward_mode() else _PairSums.apply
-    return sums(kernel, torch.is_grad_enabled(), *tensors)[0]
+    hidden, images = len(weight), len(variance)
+    keep = torch.is_grad_enabled() and images * hidden**2 * variance.element_size() <= KEPT_BYTES
+    size = chunk_size(variance, LEAST_ROWS * hidden)
+    total = []
+    for start in range(0, images, size):
+        own = slice(start, start + size)
+        halves = None if half is None else half[own]
+        total.append(sums(kernel, keep, variance[own], weight, gram, factors[:, own], halves)[0])
+    return torch.cat(total) if total else variance.new_zeros(0)
 
 
 class _PairSums(torch.autograd.Function):
@@ -225,7 +238,6 @@ class _PairSums(torch.autograd.Function):
         half: Tensor | None,
     ) -> tuple[Tensor, ...]:
         total, kept = torch.zeros_like(variance[:, 0]), list[Tensor]()
-        keep = keep and len(weight) ** 2 * total.nbytes <= KEPT_BYTES
         for block in _blocks(variance, weight, gram):
             values = block.values(kernel, variance, weight, factors, half)
             total = total + values.value.flatten(1) @ block.counted.flatten()
@@ -302,7 +314,7 @@ class _Block(NamedTuple):
 def _blocks(variance: Tensor, weight: Tensor, gram: Tensor) -> Iterator[_Block]:
     hidden = len(weight)
     # Half of a block's first M columns is computed for nothing.
-    size = min(chunk_size(variance, len(variance) * hidden), max(16, hidden // 8))
+    size = min(chunk_size(variance, len(variance) * hidden), max(LEAST_ROWS, hidden // 8))
     for start in range(0, hidden, size):
         rows, columns = slice(start, min(start + size, hidden)), slice(start, None)
         times = weight.new_full((hidden - start,), 2.0)
