@@ -40,11 +40,6 @@ class Job:
         return 0.0 if waited is None else max(0.0, now - self.started - waited)
 
     @property
-    def trained(self) -> set[str]:
-        """Names of the runs that a pack's job has finished."""
-        return trained_in(self.log) if self.manifest and self.log else set()
-
-    @property
     def newest_line(self) -> str:
         """The last line in the log of a pack's job, else ""."""
         return last_line(self.log) if self.manifest and self.log else ""
@@ -77,7 +72,9 @@ class Progress:
     stopped: set[int] = field(default_factory=set)  # the failed ones that stopped at a checkpoint and can continue
     planned: Counter[str] = field(default_factory=Counter)  # jobs by rule
     runs: int = 0  # to be trained in all, at most; 0 if that is unknown
-    trained: set[str] = field(default_factory=set)  # names of runs, without those of running jobs
+    trained: set[str] = field(default_factory=set)  # names of runs
+    # Bytes of logs in which trained runs have been counted: a long training writes megabytes.
+    _counted: dict[Path, int] = field(default_factory=dict)
     # One thread appends while another reads, which a list allows.
     _finished: list[tuple[str, float]] = field(default_factory=list)
 
@@ -93,12 +90,19 @@ class Progress:
     def _ended(self, number: int) -> Job | None:
         job = self.running.pop(number, None)
         if job is not None:
-            self.trained |= job.trained
+            self._count(job)
         return job
+
+    def _count(self, job: Job) -> None:
+        if job.manifest and job.log:
+            names, self._counted[job.log] = trained_in(job.log, self._counted.get(job.log, 0))
+            self.trained |= names
 
     def runs_done(self) -> int:
         """Return how many runs are trained; those that running jobs have finished count."""
-        return min(self.runs, len(self.trained.union(*(job.trained for job in list(self.running.values())))))
+        for job in list(self.running.values()):
+            self._count(job)
+        return min(self.runs, len(self.trained))
 
     def fail(self, number: int) -> Job | None:
         """Record the failure of a job and return it; None if its start was not recorded."""

@@ -126,3 +126,18 @@ def write_pack(manifest: Path, results: list[tuple[str, float | None]]) -> None:
 def test_describes_a_finished_pack(manifest, results, expected):
     write_pack(manifest, results)
     assert pack_results(manifest) == expected
+
+
+def test_runs_are_counted_as_logs_grow_and_begin_again(tmp_path):
+    log, manifest = tmp_path / "pack.log", Path("results/packs/seeds/a/b/0.json")
+    progress = Progress(started=0.0, runs=4, trained={"before"})
+    progress.running[1] = Job("train_pack", (), (manifest,), 0.0, log)
+    assert progress.runs_done() == 1
+    for text, done in (
+        ("[1/3] trained a: 3.5 bits/dim\n[2/3] trai", 2),
+        ("[1/3] trained a: 3.5 bits/dim\n[2/3] trained b: diverged in epoch 1\n", 3),
+        ("[1/3] already trained a: 3.5 bits/dim\n", 3),
+        ("[1/3] already trained a: 3.5 bits/dim\n[3/3] trained before: 3.5 bits/dim\n[3/3] trained c: 3 bits/dim\n", 4),
+    ):
+        log.write_text(text)
+        assert progress.runs_done() == done

@@ -38,12 +38,18 @@ def last_line(path: Path) -> str:
     return next(reversed(tail(path)), "")
 
 
-def trained_in(log: Path) -> set[str]:
-    """Return the names of the runs that a training has finished, by its log."""
+def trained_in(log: Path, start: int = 0) -> tuple[set[str], int]:
+    """Return the names of the runs that a training finished after ``start`` bytes of its log, and where to go on.
+
+    A log that is shorter has been begun again, and is read from its beginning.
+    """
     try:
-        return set(_TRAINED.findall(log.read_text(errors="replace")))
+        with log.open("rb") as file:
+            file.seek(start if start <= file.seek(0, 2) else 0)
+            begun, lines = file.tell(), file.read().rpartition(b"\n")[0]
     except OSError:
-        return set()
+        return set(), start
+    return set(_TRAINED.findall(lines.decode(errors="replace"))), begun + len(lines)
 
 
 def seconds_waited(log: Path) -> float | None:
