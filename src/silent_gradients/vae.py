@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from silent_gradients import checks
 from silent_gradients.checks import ShapeError
-from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counted_passes, traced
+from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counted_passes
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
@@ -213,7 +213,7 @@ class VAE(nn.Module):
             generator: Source of the latent samples.
 
         Raises:
-            EstimatorError: The index names an image twice, or the estimator does not fit.
+            EstimatorError: The estimator does not fit, or it has a state per image and the index names one twice.
             ShapeError: There is no image.
             TypeError: x is no tensor of floating-point numbers.
             ValueError: alpha is not in [0, 1], or there is no guide to give a weight in a step that is not frozen.
@@ -225,10 +225,6 @@ class VAE(nn.Module):
             raise ValueError(f"alpha: expected 0 without a guide, got {alpha}; give the VAE a guide")
         if index is not None:
             checks.instance("index", index, Tensor)
-        # A GPU would be waited for.
-        known = None if index is None or index.device.type != "cpu" or traced(index) else index
-        if known is not None and len(known.unique()) < len(known):
-            raise EstimatorError(f"index: expected different numbers, got {known.tolist()}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             parameters = self.parameters_of(x)
         pixels = x.flatten(1)

@@ -376,7 +376,7 @@ OTHERS = {
         "index: expected numbers below 4, got 0 to 4",
     ),
     "an image twice": (
-        lambda: model().training_step(X, state={}, index=torch.zeros(len(X), dtype=torch.long)),
+        lambda: estimate("reinforce-per-datum", index=torch.zeros(B, dtype=torch.long)),
         EstimatorError,
         "index: expected different numbers",
     ),

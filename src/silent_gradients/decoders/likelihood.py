@@ -99,7 +99,10 @@ class GaussianLikelihood(NamedTuple):
     def log_prob(self, x: Tensor, noise_variance: float | Tensor = 0.0) -> Tensor:
         """Return log p(x|z) in nats of x [B, D], summed over D, [S, B]; see ``Decoder.objective`` for the noise."""
         checks.shaped("x", x, *self.mean.shape[1:])
-        weighted = ((x - self.mean).square() + noise_variance) * self.precision_squared
+        error = (x - self.mean).square()
+        if isinstance(noise_variance, Tensor) or noise_variance:
+            error = error + noise_variance
+        weighted = error * self.precision_squared
         return (self.log_precision - 0.5 * weighted).sum(-1) - 0.5 * x.shape[-1] * math.log(2 * math.pi)
 
 
@@ -247,7 +250,7 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
 
     def no_images(self) -> Tensor:
         """Return [0, D]: an objective of no images computes nothing and shows what it can do."""
-        weight = next(self.parameters(), torch.empty(0))
+        weight = self._first_weight(torch.empty(0))
         return torch.empty(0, self.dimensions, dtype=weight.dtype, device=weight.device)
 
     def in_own_type(self, argument: str, values: Tensor) -> Tensor:
@@ -258,7 +261,7 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
             ValueError: They are on another device than the weights.
         """
         checks.floats(argument, values, *[_SCALED] * (argument == "x"))
-        weight = next(self.parameters(), values)
+        weight = self._first_weight(values)
         if values.device != weight.device:
             raise ValueError(f"{argument}: expected a tensor on {weight.device}, as the weights, got {values.device}")
         own = weight.dtype
@@ -269,6 +272,11 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
         raise TypeError(
             f"{argument}: expected {own}, the type of the decoder's weights, got {values.dtype}; convert one of them"
         )
+
+    def _first_weight(self, default: Tensor) -> Tensor:
+        # Faster than next(self.parameters()), which a small network's step would feel.
+        weights = (weight for module in self.modules() for weight in module._parameters.values() if weight is not None)
+        return next(weights, default)
 
     def control(self, x: Tensor, q: Posterior) -> Objective:
         """Return a function of z like the objective of x [B, D], with an exact expectation if the decoder has one.

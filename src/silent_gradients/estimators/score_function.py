@@ -151,6 +151,8 @@ class ReinforcePerDatum(Reinforce):
             least, largest = map(int, index.aminmax())
             if least < 0 or largest >= len(averages):
                 raise EstimatorError(f"index: expected numbers below {len(averages)}, got {least} to {largest}")
+            if len(index.unique()) < len(index):
+                raise EstimatorError(f"index: expected different numbers, got {index.tolist()}")
         decay, average, weight = self.image_decay, averages[index], weights[index]
         baseline = torch.where(weight > 0, average / weight.clamp(min=1 - decay), baseline)
         average = decay * average + (1 - decay) * observed.mean(0).to(average.dtype)

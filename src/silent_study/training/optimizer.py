@@ -15,6 +15,9 @@ from torch import Tensor
 
 EPSILON = 1e-8
 
+CLIP_EPSILON = 1e-6
+"""As in ``torch.nn.utils.clip_grad_norm_``, whose wrappers take as long again."""
+
 
 class AdamW:
     """Adam with decoupled weight decay over a fixed list of parameters, all on one device and of one type.
@@ -36,7 +39,8 @@ class AdamW:
         self._rate_now: float | Tensor = rate
         self.gradient_clip = gradient_clip
         self.averages, self.squares = ([torch.zeros_like(each) for each in self.parameters] for _ in range(2))
-        self.steps = [torch.zeros((), device=parameter.device) for parameter in self.parameters]
+        self._counts = torch.zeros(len(self.parameters), device=self.parameters[0].device)
+        self.steps = list(self._counts.unbind())
 
     def scale_rate(self, factor: float) -> None:
         """Multiply the learning rate of the next steps by ``factor``.
@@ -57,16 +61,21 @@ class AdamW:
 
         A parameter without a gradient (frozen encoder, skipped guide) does not change: no momentum, no weight decay.
         """
-        moved = [number for number, parameter in enumerate(self.parameters) if parameter.grad is not None]
-        if not moved:
-            return
-        parameters, averages, squares, steps = (
-            [each[number] for number in moved] for each in (self.parameters, self.averages, self.squares, self.steps)
-        )
-        if self.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
-        torch._foreach_add_(steps, 1)
+        parameters, averages, squares, steps = self.parameters, self.averages, self.squares, self.steps
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not gradients:
+            return
+        if len(gradients) < len(parameters):
+            moved = [number for number, parameter in enumerate(parameters) if parameter.grad is not None]
+            parameters, averages, squares, steps = (
+                [each[number] for number in moved] for each in (parameters, averages, squares, steps)
+            )
+            torch._foreach_add_(steps, 1)
+        else:
+            self._counts += 1
+        if self.gradient_clip is not None:
+            norm = torch.stack(torch._foreach_norm(gradients)).norm()
+            torch._foreach_mul_(gradients, (self.gradient_clip / (norm + CLIP_EPSILON)).clamp(max=1.0))
         rates: dict[str, Any] = {"lr": self._rate_now, "beta1": self.betas[0], "beta2": self.betas[1]}
         rates |= {"weight_decay": self.weight_decay, "eps": EPSILON, "amsgrad": False, "maximize": False}
         torch._fused_adamw_(parameters, gradients, averages, squares, [], steps, **rates)

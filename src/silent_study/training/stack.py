@@ -130,10 +130,11 @@ class StackedStep:
             {name: torch.stack([each[name] for each in states]) for name in states[0]},
         )
         loss.sum().backward()
+        for name, stacked in self.parameters.items():
+            if stacked.grad is not None:
+                for own, gradient in zip(self.own[: len(members)], stacked.grad.unbind(), strict=False):
+                    own[name].grad = gradient
         for number, trainer in enumerate(members):
-            for name, own in self.own[number].items():
-                gradient = self.parameters[name].grad
-                own.grad = None if gradient is None else gradient[number]
             trainer.update({name: value[number] for name, value in state.items()}, sums[number])
         for stacked in self.parameters.values():
             stacked.grad = None
