@@ -26,6 +26,8 @@ GENERATED := README.md docs/results.md docs/results/*.md docs/hidden-settings.md
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Snakemake and its jobs find the programs of the environment first.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Images of containers often set it: then every process compiles torch's Python anew, which takes as long as its import.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup setup-tests quickstart test test-slow lint format tables notebooks docs reference clean
 
