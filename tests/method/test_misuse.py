@@ -22,6 +22,7 @@ from silent_gradients import (
     Gaussian,
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
+    NonFiniteError,
     ShapeError,
     SilentGuide,
     SilentSchedule,
@@ -389,6 +390,21 @@ OTHERS = {
         lambda: evaluate(model(), X.to("meta"), 17),
         ValueError,
         "x: expected images with values",
+    ),
+    "a pixel that is no number": (
+        lambda: model()(X.where(X > 0, math.nan)),
+        NonFiniteError,
+        "x: expected finite numbers, got nan",
+    ),
+    "an infinite pixel": (
+        lambda: fixed().objective(PIXELS.where(PIXELS > 0, math.inf)),
+        NonFiniteError,
+        "x: expected finite numbers, got inf",
+    ),
+    "weights of half precision": (
+        lambda: model().bfloat16()(X.bfloat16()),
+        TypeError,
+        "expected torch.bfloat16, the type of the decoder's weights, got torch.float32; leave the decoder in float32",
     ),
     "no model": (lambda: evaluate(LINEAR, X, 17), TypeError, "vae: expected an instance of VAE"),
     "no estimator": (

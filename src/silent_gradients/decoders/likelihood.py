@@ -168,9 +168,9 @@ def dimensions_of(standardization: Standardization) -> int:
     return len(standardization.mean)
 
 
-def _whole(images: Tensor) -> bool:
-    """Return whether images [...] are whole numbers, such as grey levels."""
-    return bool(images.amax() > 1.5 and (images == images.round()).all())
+def _whole(images: Tensor, largest: float) -> bool:
+    """Return whether images [...] with this largest value are whole numbers, such as grey levels."""
+    return largest > 1.5 and bool((images == images.round()).all())
 
 
 def check_images(argument: str, images: Tensor) -> None:
@@ -186,8 +186,8 @@ def check_images(argument: str, images: Tensor) -> None:
     batch_of(images, argument)
     if images.is_meta:
         raise ValueError(f"{argument}: expected images with values, got a tensor on meta")
-    if not 0 <= images.mean() <= 1 or _whole(images):
-        least, largest = images.aminmax()
+    least, largest = map(float, images.detach().aminmax())
+    if not 0 <= images.mean() <= 1 or _whole(images, largest):
         raise ValueError(f"{argument}: expected images in [0, 1], got {least:g} to {largest:g}; {_SCALED}")
 
 
@@ -242,6 +242,7 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
         1 / (12 levels^2) integrate out the dequantization noise.
 
         Raises:
+            NonFiniteError: x holds NaN or infinity; on the CPU alone, for a GPU would be waited for.
             ShapeError: x is not [B, D].
             TypeError: x is not of the weights' floating-point type.
             ValueError: ``noise_variance`` is negative or no number, or x holds whole numbers such as grey levels.
@@ -269,9 +270,8 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
             return values
         if values.dtype.itemsize < min(own.itemsize, 4):
             return values.to(own)
-        raise TypeError(
-            f"{argument}: expected {own}, the type of the decoder's weights, got {values.dtype}; convert one of them"
-        )
+        fix = "convert one of them" if own.itemsize >= 4 else "leave the decoder in float32 and use autocast"
+        raise TypeError(f"{argument}: expected {own}, the type of the decoder's weights, got {values.dtype}; {fix}")
 
     def _first_weight(self, default: Tensor) -> Tensor:
         # Faster than next(self.parameters()), which a small network's step would feel.
@@ -303,9 +303,14 @@ class SampledObjective:
         """Raise ``ShapeError``, ``TypeError`` or ``ValueError`` for impossible arguments; see ``Decoder.objective``."""
         object.__setattr__(self, "x", self.decoder.in_own_type("x", self.x))
         checks.shaped("x", self.x, "B", self.decoder.dimensions)
-        # Cheap on the CPU; a GPU would be waited for. Small arrays may well be whole numbers.
-        if self.x.device.type == "cpu" and self.x.numel() >= 32 and not traced(self.x) and _whole(self.x):
-            raise ValueError(f"x: expected images in [0, 1], got whole numbers up to {self.x.amax():g}; {_SCALED}")
+        # Cheap on the CPU; a GPU would be waited for.
+        if self.x.device.type == "cpu" and self.x.numel() and not traced(self.x):
+            largest = float(self.x.detach().amax())
+            if not math.isfinite(largest):
+                raise NonFiniteError(f"x: expected finite numbers, got {largest}")
+            # Small arrays may well be whole numbers.
+            if self.x.numel() >= 32 and _whole(self.x, largest):
+                raise ValueError(f"x: expected images in [0, 1], got whole numbers up to {largest:g}; {_SCALED}")
         checks.number("noise_variance", self.noise_variance, "a number of 0 or more")
 
     def sampled(self, z: Tensor) -> Tensor:
