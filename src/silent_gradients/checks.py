@@ -54,7 +54,7 @@ def number(argument: str, value: object, expected: Range, error: type[ValueError
     one = isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
     found = float(value) if one else math.nan  # type: ignore[arg-type]
     if not _RANGES[expected](found):
-        raise error(f"{argument}: expected {expected}, got {value}")
+        raise error(f"{argument}: expected {expected}, got {value!r}")
     return found
 
 

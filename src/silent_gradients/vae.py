@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from silent_gradients import checks
 from silent_gradients.checks import ShapeError
-from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counted_passes
+from silent_gradients.decoders.likelihood import Decoder, ExactObjective, batch_of, counted_passes, readable
 from silent_gradients.estimators.contract import Estimator, EstimatorError, State
 from silent_gradients.estimators.silent import Silent
 from silent_gradients.latent_noise import NoiseSource
@@ -213,7 +213,7 @@ class VAE(nn.Module):
             generator: Source of the latent samples.
 
         Raises:
-            EstimatorError: The estimator does not fit, or it has a state per image and the index names one twice.
+            EstimatorError: The estimator does not fit, or the index names an image twice for one with a state.
             ShapeError: There is no image.
             TypeError: x is no tensor of floating-point numbers.
             ValueError: alpha is not in [0, 1], or there is no guide to give a weight in a step that is not frozen.
@@ -225,6 +225,8 @@ class VAE(nn.Module):
             raise ValueError(f"alpha: expected 0 without a guide, got {alpha}; give the VAE a guide")
         if index is not None:
             checks.instance("index", index, Tensor)
+            if state and readable(index) and len(index.unique()) < len(index):
+                raise EstimatorError(f"index: expected different numbers, got {index.mode().values} more than once")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             parameters = self.parameters_of(x)
         pixels = x.flatten(1)

@@ -177,7 +177,7 @@ POSITIVE = {
 @pytest.mark.parametrize("wrong", [0, -1.0, math.nan, math.inf, "0.1", None])
 @pytest.mark.parametrize("name", POSITIVE)
 def test_numbers_of_a_range(name, wrong):
-    with pytest.raises(ValueError, match=f"{name.split(',')[0]}: expected a positive number, got {wrong}"):
+    with pytest.raises(ValueError, match=f"{name.split(',')[0]}: expected a positive number, got {wrong!r}"):
         POSITIVE[name](wrong)
 
 
@@ -352,7 +352,7 @@ OTHERS = {
     "no state": (lambda: model().training_step(X, state=None), TypeError, "state: .*initial_state\\(\\) makes one"),
     "options": (lambda: estimators.create("rloo", WORDS), TypeError, "options: expected an instance of Mapping"),
     "an option in words": (lambda: estimators.create("rloo", {"samples": TEXT}), EstimatorError, "samples: .* got '2'"),
-    "a decay in words": (lambda: estimators.create("reinforce", {"decay": TEXT}), EstimatorError, "decay: .* got 2"),
+    "a decay in words": (lambda: estimators.create("reinforce", {"decay": TEXT}), EstimatorError, "decay: .* got '2'"),
     "a tensor as q": (lambda: estimate("silent", PIXELS), EstimatorError, "q: expected an instance of Posterior"),
     "a function": (lambda: estimate("rloo", objective=torch.sum), EstimatorError, "objective: expected an instance"),
     "a state": (lambda: estimate("rloo", state=[1]), EstimatorError, "state: expected an instance of dict"),
@@ -377,9 +377,9 @@ OTHERS = {
         "index: expected numbers below 4, got 0 to 4",
     ),
     "an image twice": (
-        lambda: estimate("reinforce-per-datum", index=torch.zeros(B, dtype=torch.long)),
+        lambda: model("reinforce-per-datum", images=B)(X, index=torch.tensor([0, 1, 2, 1, 3])),
         EstimatorError,
-        "index: expected different numbers",
+        "index: expected different numbers, got 1 more than once",
     ),
     "images of another size": (
         lambda: model().elbo(X[..., :2]),
@@ -400,6 +400,11 @@ OTHERS = {
         lambda: fixed().objective(PIXELS.where(PIXELS > 0, math.inf)),
         NonFiniteError,
         "x: expected finite numbers, got inf",
+    ),
+    "bits of another coding": (
+        lambda: BernoulliDecoder(K, D).objective(2 * PIXELS - 1),
+        ValueError,
+        r"x: expected bits or their probabilities, in \[0, 1\], got -1 to 0.8",
     ),
     "weights of half precision": (
         lambda: model().bfloat16()(X.bfloat16()),
@@ -443,7 +448,7 @@ OTHERS = {
         ValueError,
         "images_evaluated: expected 6 pixels, got 4",
     ),
-    "a plateau in words": (lambda: SilentSchedule(plateau_epochs=TEXT), ValueError, "plateau_epochs: .* got 2"),
+    "a plateau in words": (lambda: SilentSchedule(plateau_epochs=TEXT), ValueError, "plateau_epochs: .* got '2'"),
     "a plateau": (lambda: SilentSchedule(plateau_epochs=-1), ValueError, "plateau_epochs: .* got -1"),
     "no plateau": (lambda: SilentSchedule(plateau_epochs=math.nan), ValueError, "plateau_epochs: .* got nan"),
 }

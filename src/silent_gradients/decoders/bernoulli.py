@@ -16,7 +16,7 @@ from torch import Tensor
 
 from silent_gradients import checks
 from silent_gradients.decoders.fixed_variance import small_linear
-from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder
+from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, readable
 from silent_gradients.posteriors.contract import Posterior
 
 # c_1, c_2, ... of the polynomials in y on [0, 1] nearest log(1 + y), with its value and slope at 1: within 8e-9 (and
@@ -85,7 +85,7 @@ class BernoulliDecoder(Decoder):
         Raises:
             ShapeError: x is not [B, D].
             TypeError: x is not of the weights' floating-point type.
-            ValueError: ``noise_variance`` is not 0: bits have no noise; or x holds whole numbers such as grey levels.
+            ValueError: ``noise_variance`` is not 0: bits have no noise; or x is not in [0, 1] (on the CPU).
         """
         if noise_variance:
             raise ValueError(f"noise_variance: expected 0 for pixels that are bits, got {noise_variance}")
@@ -96,6 +96,13 @@ class BernoulliObjective(ClosedFormObjective):
     """log p(x|z) of bits, with its expectation: exact for a Gaussian posterior, by the central limit for others."""
 
     decoder: BernoulliDecoder
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if readable(self.x):
+            least, largest = map(float, self.x.detach().aminmax())
+            if least < 0 or largest > 1:
+                raise ValueError(f"x: expected bits or their probabilities, in [0, 1], got {least:g} to {largest:g}")
 
     def is_exact(self, q: Posterior) -> bool:
         """Return whether ``expectation`` is exact under ``q``: if the logits are normal."""

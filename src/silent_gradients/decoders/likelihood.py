@@ -242,7 +242,7 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
         1 / (12 levels^2) integrate out the dequantization noise.
 
         Raises:
-            NonFiniteError: x holds NaN or infinity; on the CPU alone, for a GPU would be waited for.
+            NonFiniteError: x holds NaN or infinity; looked for on the CPU alone, like whole numbers.
             ShapeError: x is not [B, D].
             TypeError: x is not of the weights' floating-point type.
             ValueError: ``noise_variance`` is negative or no number, or x holds whole numbers such as grey levels.
@@ -286,9 +286,10 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
         return self.objective(x)
 
 
-def traced(x: Tensor) -> bool:
-    """Return whether a compiler or ``torch.func`` handles the tensor, whose values are then unknown."""
-    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+def readable(x: Tensor) -> bool:
+    """Return whether a check may read values [...]: not on a GPU, which would be waited for, and not while traced."""
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return x.device.type == "cpu" and x.numel() > 0 and not traced
 
 
 @dataclass(frozen=True)
@@ -300,11 +301,14 @@ class SampledObjective:
     noise_variance: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raise ``ShapeError``, ``TypeError`` or ``ValueError`` for impossible arguments; see ``Decoder.objective``."""
+        """Check the arguments.
+
+        Raises:
+            NonFiniteError, ShapeError, TypeError, ValueError: See ``Decoder.objective``.
+        """
         object.__setattr__(self, "x", self.decoder.in_own_type("x", self.x))
         checks.shaped("x", self.x, "B", self.decoder.dimensions)
-        # Cheap on the CPU; a GPU would be waited for.
-        if self.x.device.type == "cpu" and self.x.numel() and not traced(self.x):
+        if readable(self.x):
             largest = float(self.x.detach().amax())
             if not math.isfinite(largest):
                 raise NonFiniteError(f"x: expected finite numbers, got {largest}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from silent_gradients import checks
-from silent_gradients.decoders.likelihood import Objective, traced
+from silent_gradients.decoders.likelihood import Objective, readable
 from silent_gradients.estimators.contract import Estimate, EstimatorError, Given, SampledEstimator, State, register
 from silent_gradients.posteriors.contract import Posterior
 
@@ -147,12 +147,10 @@ class ReinforcePerDatum(Reinforce):
         averages, weights = self.entry(state, "image_average"), self.entry(state, "image_weight")
         if not len(averages):
             raise EstimatorError("images: 'reinforce-per-datum' with an index needs initial_state(device, images)")
-        if index.device.type == "cpu" and not traced(index):  # a GPU would be waited for
+        if readable(index):
             least, largest = map(int, index.aminmax())
             if least < 0 or largest >= len(averages):
                 raise EstimatorError(f"index: expected numbers below {len(averages)}, got {least} to {largest}")
-            if len(index.unique()) < len(index):
-                raise EstimatorError(f"index: expected different numbers, got {index.tolist()}")
         decay, average, weight = self.image_decay, averages[index], weights[index]
         baseline = torch.where(weight > 0, average / weight.clamp(min=1 - decay), baseline)
         average = decay * average + (1 - decay) * observed.mean(0).to(average.dtype)
