@@ -48,7 +48,7 @@ def add_verbs(verbs: Verbs) -> None:
 
     pace = add_verb(verbs, _pace)
     pace.add_study()
-    pace.add_option("--rounds", whole_number(1), "N", "steps measured per method and phase", 20)
+    pace.add_option("--rounds", whole_number(1), "N", "most steps measured per method and phase", 20)
 
     select = add_verb(verbs, _select)
     select.add_argument("round", choices=get_args(Round)[:2], help="the round of the grid: %(choices)s")

@@ -29,7 +29,9 @@ from silent_study.training.steps import PhaseStep, Stepper
 
 EVALUATED_IMAGES = 256
 WARM_UP = 5
-"""Rounds that are left out at the beginning."""
+"""Rounds that are left out at the beginning; half of them where there are fewer than twice as many."""
+LONGEST = 120.0
+"""Seconds after which the rounds of a data set end before their number is reached."""
 
 
 class Stopwatch:
@@ -100,7 +102,9 @@ class Stopwatch:
 
     def medians(self) -> Steps:
         """Return median seconds; without a guide, guided steps count as plain ones."""
-        medians = {what: statistics.median(times[WARM_UP:]) for what, times in self.seconds.items()}
+        medians = {
+            what: statistics.median(times[min(WARM_UP, len(times) // 2) :]) for what, times in self.seconds.items()
+        }
         return Steps(**{"guided": medians["plain"], **medians})
 
 
@@ -131,7 +135,7 @@ def measured_pace(
     captured: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Pace:
-    """Measure every kind of step that some runs make, so many rounds each.
+    """Measure every kind of step that some runs make, so many rounds each, or as many as ``LONGEST`` has room for.
 
     No data set needs to be there: random images of the shapes of ``sources``, by name, take as long. For the other
     arguments see ``Stopwatch``. Raises ``Interrupted`` if ``stop``, called before every kind and round, returns True.
@@ -153,8 +157,11 @@ def measured_pace(
                 stopwatches[kind] = Stopwatch(run, data, Path(folder) / kind, device, stack, captured=captured)
                 stopwatches[kind].round()
                 megabytes[kind] = without + max(0.0, peak_megabytes() - before)
+            end = time.monotonic() + LONGEST
             # In turns, so that a busy machine slows all kinds alike.
             for _ in range(WARM_UP + rounds):
+                if time.monotonic() > end:
+                    break
                 if stop():
                     raise Interrupted
                 for stopwatch in stopwatches.values():
