@@ -11,6 +11,8 @@ from silent_study.plan.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "studies").glob("*.yaml"))
+LENGTHS = {"mnist-two-layer": (0.0, 0.0), "mnist-sequential": (3 / 4, 1 / 3)}
+"""Shares of the epochs in which the learning rate and the guide's weight fall, as the protocol has them."""
 
 
 def plan_of(*names: str) -> Plan:
@@ -33,6 +35,7 @@ def test_guided_and_unguided_runs_of_a_study_share_everything_but_the_guide(file
     }
     for (cell, seed), settings in own.items():
         assert settings == own[(cell.removesuffix("+silent"), seed)]
-    assert {run.cooldown_epochs / run.epochs for run in runs} == {0.0 if file.stem == "mnist-two-layer" else 0.5}
+    cooldown, guided = LENGTHS.get(file.stem, (1 / 2, 1 / 4))
+    assert {run.cooldown_epochs / run.epochs for run in runs} == {cooldown}
     for run in runs:
-        assert run.silent is None or not one_point or run.silent.annealing_rate == 4 / run.epochs
+        assert run.silent is None or not one_point or run.silent.annealing_rate == 1 / (guided * run.epochs)
