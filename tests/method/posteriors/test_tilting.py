@@ -9,7 +9,6 @@ from tests.method.reference import DOUBLE, expectation, gradients, normal, relat
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from silent_gradients import LogLinearPrecisionDecoder, Standardization
 from silent_gradients.posteriors import tilting
 from silent_gradients.posteriors.tilting import tilted_bits
 
@@ -105,35 +104,6 @@ def test_second_derivatives_are_refused_where_they_are_asked_for():
     (slope,) = torch.autograd.grad(tilted_bits(*inputs)[0].sum(), inputs[:1], create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivatives"):
         torch.autograd.grad(slope.sum(), inputs[:1])
-
-
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.has_tilted_moments()])
-def test_transforms_of_functions(name):
-    """``torch.func.grad`` alone and under ``vmap``, of a log-linear precision."""
-    decoder = LogLinearPrecisionDecoder(LATENTS[name], Standardization.identity(D, 1e3)).double()
-    x, parameters = normal(B, D, seed=720), PARAMETERS[name].clone().requires_grad_()
-
-    def bound(parameters):
-        return decoder.objective(x).expectation(FAMILIES[name](parameters)).sum()
-
-    wanted = gradients(bound(parameters), parameters)[0]
-    torch.testing.assert_close(torch.func.grad(bound)(PARAMETERS[name]), wanted, rtol=1e-12, atol=1e-13)
-    both = torch.stack([PARAMETERS[name]] * 2)
-    torch.testing.assert_close(torch.vmap(torch.func.grad(bound))(both)[1], wanted, rtol=1e-12, atol=1e-13)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["bernoulli", "categorical", "uniform"])
-def test_the_whole_gradient_compiles(name):
-    decoder = LogLinearPrecisionDecoder(LATENTS[name], Standardization.identity(D, 1e3)).double()
-    x, parameters = normal(B, D, seed=721), PARAMETERS[name].clone().requires_grad_()
-
-    def bound(parameters):
-        return decoder.objective(x).expectation(FAMILIES[name](parameters)).sum()
-
-    compiled = torch.compile(bound, backend="aot_eager", fullgraph=True)
-    found, wanted = (gradients(each(parameters), parameters)[0] for each in (compiled, bound))
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("x", [0.0, 1e-12, 1e-3, 0.5, 0.999, 1.0, 1.001, 3.0, 50.0, 800.0, 1e4])

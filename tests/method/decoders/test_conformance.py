@@ -1,4 +1,4 @@
-"""Every linear decoder under every posterior: its expectation is the average of its own density, by another way."""
+"""Every decoder with an expectation under every posterior: it is the average of the density, found another way."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.method.families import FAMILIES, LATENTS, family_parameters
+from tests.method.families import FAMILIES, LATENTS, family_parameters, with_weights
 from tests.method.reference import (
     DOUBLE,
     codes,
@@ -24,6 +24,7 @@ from tests.method.reference import (
 from torch import nn
 
 from silent_gradients import (
+    BernoulliDecoder,
     ExactObjective,
     FactorAnalysisDecoder,
     FixedVarianceDecoder,
@@ -32,12 +33,14 @@ from silent_gradients import (
     PositivePrecisionDecoder,
     ShapeError,
     Standardization,
+    TwoLayerDecoder,
     limits,
 )
 
-B, D = 3, 4
+B, D, R = 3, 4, 5
 PARAMETERS = family_parameters(B, seed=300)
 X = normal(B, D, seed=308)
+BITS = (X > 0).double()
 IDENTITY = Standardization.identity(D, 1000.0)
 SCALE = Standardization(normal(D, seed=309).float(), torch.tensor([0.5, 1.0, 2.0, 0.1]), 1000.0)
 NOISE, VARIANCE = 1 / (12 * 5**2), 0.3
@@ -49,13 +52,25 @@ KINDS = {
     "linear-precision": LinearPrecisionDecoder,
     "log-linear-precision": LogLinearPrecisionDecoder,
     "positive-precision": PositivePrecisionDecoder,
+    **{
+        f"{activation}s": lambda k, scale=IDENTITY, activation=activation: TwoLayerDecoder(
+            k, len(scale.mean), R, activation, VARIANCE, learned_variance=True
+        )
+        for activation in ("square", "cosine")
+    },
+    "bits": lambda k, scale=IDENTITY: BernoulliDecoder(k, len(scale.mean)),
 }
 LEARNED = [name for name in KINDS if name.endswith("precision")]
+LINEAR = [name for name in KINDS if name not in ("squares", "cosines", "bits")]
 
 
 def make(name, family, scale=IDENTITY, spread=0.3):
     """A decoder whose weights keep a linear precision many deviations from zero if the spread is 0.02."""
     decoder = KINDS[name](LATENTS[family], scale).double()
+    if name not in LINEAR:
+        # Laguerre's quadrature of fast cosines is coarse.
+        size = 0.15 if (name, family) == ("cosines", "laplace") else 0.5
+        return with_weights(decoder, 310, *[size] * len(list(decoder.parameters())))
     with torch.no_grad():
         for number, parameter in enumerate(decoder.parameters()):
             # The heads' parameters are (A, a, B, c), of which the last two are the precision's.
@@ -67,11 +82,23 @@ def served(name):
     return [family for family in FAMILIES if name != "positive-precision" or FAMILIES[family].support == (0.0, 1.0)]
 
 
-CASES = [(name, family) for name in KINDS for family in served(name) if (name[:3], family) != ("log", "laplace")]
+WITHOUT = [("log-linear-precision", "laplace"), ("squares", "categorical")]
+"""Families without an expectation."""
+CASES = [(name, family) for name in KINDS for family in served(name) if (name, family) not in WITHOUT]
+
+
+def images(name):
+    return BITS if name == "bits" else X
 
 
 def density(name, decoder, z):
-    """The density of X at z by its definition, [S, B]."""
+    """The density of the images at z by its definition, [S, B]."""
+    if name == "bits":
+        return torch.distributions.Bernoulli(logits=decoder.linear(z)).log_prob(BITS).sum(-1)
+    if name not in LINEAR:
+        inner = z @ decoder.hidden.weight.T + decoder.hidden.bias
+        mean = decoder.linear(z) + (inner**2 if name == "squares" else inner.cos()) @ decoder.output.weight.T
+        return torch.distributions.Normal(mean, (-decoder.log_precision).exp()).log_prob(X).sum(-1)
     if name == "fixed-variance":
         return fixed_variance_log_density(z, X, decoder.linear.weight, decoder.linear.bias, VARIANCE).sum(-1)
     if name == "factor-analysis":
@@ -90,18 +117,27 @@ def density(name, decoder, z):
 @pytest.mark.parametrize("name", KINDS)
 def test_a_decoder_is_exact_somewhere_or_a_bound(name):
     posteriors = {family: FAMILIES[family](parameters) for family, parameters in PARAMETERS.items()}
-    exact = {family for family, q in posteriors.items() if make(name, family).objective(X).is_exact(q)}
+    exact = {family for family, q in posteriors.items() if make(name, family).objective(images(name)).is_exact(q)}
     expected = {
         "fixed-variance": set(FAMILIES),
         "factor-analysis": set(FAMILIES),
         "linear-precision": {"gaussian"},
         "log-linear-precision": set(FAMILIES) - {"laplace"},
         "positive-precision": set(),
+        "squares": set(FAMILIES) - {"categorical"},
+        "cosines": set(FAMILIES),
+        "bits": {"gaussian"},
     }
     assert exact == expected[name]
 
 
-EXACT = [case for case in CASES if case[0][:3] in ("fix", "fac", "log") or case == ("linear-precision", "gaussian")]
+NORMAL = ("linear-precision", "bits")
+"""Exact under Gaussian posteriors alone."""
+EXACT = [(name, family) for name, family in CASES if name != "positive-precision"]
+EXACT = [(name, family) for name, family in EXACT if name not in NORMAL or family == "gaussian"]
+TOLERANCES = {"linear-precision": (2e-6, 2e-5), "bits": (1e-8, 1e-6)}
+TOLERANCES |= dict.fromkeys(("squares", "cosines"), (1e-11, 1e-9))
+"""Of values and of gradients; a normal precision's log term is a rational fit."""
 
 
 @pytest.mark.parametrize("scale", [IDENTITY, SCALE])
@@ -109,18 +145,17 @@ EXACT = [case for case in CASES if case[0][:3] in ("fix", "fac", "log") or case 
 def test_expectations_and_gradients_are_averages_of_the_density(name, family, scale):
     decoder = make(name, family, scale, 0.02 if name == "linear-precision" else 0.3)
     parameters = PARAMETERS[family].clone().requires_grad_()
-    objective = decoder.objective(X)
+    objective = decoder.objective(images(name))
     assert isinstance(objective, ExactObjective)
     found = objective.expectation(FAMILIES[family](parameters))
-    truth = expectation(family, parameters, lambda z: decoder.likelihood(z).log_prob(X))
+    truth = expectation(family, parameters, lambda z: decoder.likelihood(z).log_prob(images(name)))
     assert found.shape == (B,)
     assert found.dtype == DOUBLE
-    # The log term of a normal precision is a rational fit.
-    tolerance = 2e-6 if name == "linear-precision" else 1e-12
+    tolerance, of_slopes = TOLERANCES.get(name, (1e-12, 1e-11))
     assert relative(found, truth) < tolerance
     wanted, cotangent = [parameters, *decoder.parameters()], normal(B, seed=25)
     for mine, theirs in zip(gradients(found @ cotangent, *wanted), gradients(truth @ cotangent, *wanted), strict=True):
-        assert relative(mine, theirs) < 10 * tolerance
+        assert relative(mine, theirs) < of_slopes
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
@@ -130,13 +165,13 @@ def test_sampled_matches_torch_distributions(name, family):
     z = normal(50, B, LATENTS[family], seed=26)
     if name == "positive-precision":
         z = (z > 0).double()
-    found, exact = decoder.objective(X).sampled(z), density(name, decoder, z)
-    assert found.shape == (50, B)
-    torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(decoder.likelihood(z).log_prob(X), exact, rtol=1e-11, atol=1e-11)
+    x, exact = images(name), density(name, decoder, z)
+    for found in (decoder.objective(x).sampled(z), decoder.likelihood(z).log_prob(x)):
+        assert found.shape == (50, B)
+        torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize(("name", "family"), CASES)
+@pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[0] != "bits"])
 def test_noise_is_integrated_out(name, family):
     """By Gauss-Legendre quadrature: two nodes are exact for the density, a quadratic in the noise of each dimension."""
     decoder, leaf = make(name, family, SCALE), PARAMETERS[family].clone().requires_grad_()
@@ -168,6 +203,7 @@ def test_float32_is_close_to_float64_at_image_size(name, family):
     single = PARAMETERS[family].float().requires_grad_()
     double = single.detach().double().requires_grad_()
     x = (standardization.mean + standardization.scale * normal(B, 784, seed=136)).float()
+    x = (x > 0).float() if name == "bits" else x
     found, exact = (
         decoder.objective(x.to(leaf.dtype)).expectation(FAMILIES[family](leaf))
         for decoder, leaf in ((low, single), (high, double))
@@ -257,7 +293,7 @@ def test_saturated_posteriors_have_gradients_of_their_own_scale_in_float32(name,
         found = []
         for dtype in (torch.float32, DOUBLE):
             leaf = parameters.float().to(dtype).requires_grad_()
-            value = decoder.to(dtype).objective(X.float().to(dtype)).expectation(FAMILIES[family](leaf))
+            value = decoder.to(dtype).objective(images(name).float().to(dtype)).expectation(FAMILIES[family](leaf))
             found.append((value.detach().double(), gradients(value.sum(), leaf)[0].double()))
         (value, slope), (exact, true) = found
         if exact.abs().max() < 1e30 and true.abs().max() < 1e30:  # else float32 has no such numbers
@@ -273,12 +309,71 @@ def test_closed_forms_leave_autocast(name, family):
         return
     decoder, low = make(name, family).float(), PARAMETERS[family].bfloat16().requires_grad_()
     high = low.detach().float().requires_grad_()
+    x = images(name).float()
     with torch.autocast("cpu", torch.bfloat16):
-        found = decoder.objective(X.float()).expectation(FAMILIES[family](low))
-    wanted = decoder.objective(X.float()).expectation(FAMILIES[family](high))
+        found = decoder.objective(x).expectation(FAMILIES[family](low))
+    wanted = decoder.objective(x).expectation(FAMILIES[family](high))
     assert torch.equal(found, wanted)
     slopes = gradients(found.sum(), low)[0], gradients(wanted.sum(), high)[0]
     torch.testing.assert_close(slopes[0], slopes[1].bfloat16())
+
+
+def function_of(name, family, seed=0):
+    """The expectation as a function of the posterior's parameters and the weights, and arguments of it."""
+    decoder = make(name, family, SCALE)
+    names = [weight for weight, _ in decoder.named_parameters()]
+
+    def bound(parameters, *weights):
+        decoder.forward = lambda: decoder.objective(images(name)).expectation(FAMILIES[family](parameters))
+        return torch.func.functional_call(decoder, dict(zip(names, weights, strict=True)))
+
+    arguments = [PARAMETERS[family], *(weight.detach() for weight in decoder.parameters())]
+    return bound, [argument + 0.1 * seed for argument in arguments]
+
+
+FORWARD = [case for case in CASES if case[0] not in ("bits", "log-linear-precision", "cosines")]
+FORWARD += [("cosines", "gaussian")]
+"""Without own functions that have no rule for forward mode or second derivatives."""
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_steps_of_several_runs_map_into_one(name, family):
+    """``torch.func.grad`` under ``vmap`` over parameters and weights gives the gradients of each run."""
+    runs = [function_of(name, family, seed)[1] for seed in (0, 1)]
+    bound, arguments = function_of(name, family)
+    slopes = torch.func.grad(lambda *each: bound(*each).sum(), tuple(range(len(arguments))))
+    found = torch.vmap(slopes)(*(torch.stack(each) for each in zip(*runs, strict=True)))
+    for number, run in enumerate(runs):
+        leaves = [each.clone().requires_grad_() for each in run]
+        for stacked, wanted in zip(found, gradients(bound(*leaves).sum(), *leaves), strict=True):
+            torch.testing.assert_close(stacked[number], wanted, rtol=1e-11, atol=1e-12 * float(wanted.abs().max()))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")  # torch's own, in forward mode
+@pytest.mark.parametrize(("name", "family"), FORWARD)
+def test_second_derivatives_forward_mode_and_batched_gradients(name, family):
+    bound, arguments = function_of(name, family)
+    leaves = [each.clone().requires_grad_() for each in arguments]
+    assert torch.autograd.gradgradcheck(bound, leaves, fast_mode=True)
+    for argument in range(len(arguments)):
+        reverse = torch.func.jacrev(bound, argument)(*arguments)
+        torch.testing.assert_close(torch.func.jacfwd(bound, argument)(*arguments), reverse, rtol=1e-11, atol=1e-11)
+    jacobian = torch.autograd.functional.jacobian(bound, tuple(arguments), vectorize=True)
+    torch.testing.assert_close(jacobian[-1], reverse, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gaussian", "bernoulli", "categorical", "uniform"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_whole_gradient_compiles(name, family):
+    if (name, family) not in CASES:
+        return
+    bound, arguments = function_of(name, family)
+    leaves = [each.clone().requires_grad_() for each in arguments]
+    torch.compiler.reset()
+    compiled = torch.compile(lambda *each: bound(*each).sum(), backend="aot_eager", fullgraph=True)
+    for found, wanted in zip(*(gradients(each(*leaves).sum(), *leaves) for each in (compiled, bound)), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", KINDS)
