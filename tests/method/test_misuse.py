@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from silent_gradients import (
     LinearPrecisionDecoder,
     LogLinearPrecisionDecoder,
     NonFiniteError,
+    PositivePrecisionDecoder,
     ShapeError,
     SilentGuide,
     SilentSchedule,
@@ -55,6 +57,7 @@ EXACT = Reference("silent", torch.zeros(1, B, 2 * K))
 LINEAR: Any = nn.Linear(K, D)
 WORDS: Any = ["samples"]
 TEXT: Any = "2"
+CLASS: Any = REGISTRY["rloo"]
 
 
 def encoder(outputs=2 * K):
@@ -310,155 +313,166 @@ def test_bits_per_dimension_are_of_images_in_the_unit_interval(call, wrong):
 @pytest.mark.parametrize("guided", [SilentGuide(K, X), model("reparameterization", guide=fixed())])
 @pytest.mark.parametrize(
     ("alpha", "message"),
-    [("a", "expected a weight"), (None, "expected a weight"), (torch.full((B,), 0.5), r"\[B, 1\], got shape \[5\]")],
+    [
+        *[(wrong, f"expected a weight in [0, 1], got {wrong!r}") for wrong in ("a", None, 1.5, -1e-9, math.nan)],
+        (torch.full((B,), 0.5), "[B, 1], got shape [5]"),
+    ],
 )
 def test_weights(guided, alpha, message):
     moments = [torch.zeros(B, K)] * 2 if isinstance(guided, SilentGuide) else []
-    with pytest.raises(ValueError, match=f"alpha: .*{message}"):
+    with pytest.raises(ValueError, match=f"alpha: .*{re.escape(message)}"):
         guided(X, *moments, alpha=alpha)
 
 
-OTHERS = {
-    "another device": (
-        lambda: fixed().objective(PIXELS.to("meta")),
-        ValueError,
-        "x: expected a tensor on cpu, as the weights, got meta",
-    ),
-    "an image of another type": (
-        lambda: model()(X.double()),
-        TypeError,
-        "x: expected torch.float32, the type of the decoder's weights, got torch.float64",
-    ),
-    "no posterior": (lambda: fixed().objective(PIXELS).expectation(PIXELS), TypeError, "q: expected .* Posterior"),
-    "noise": (lambda: fixed().objective(PIXELS, "a"), ValueError, "noise_variance: expected a number of 0 or more"),
-    "NaN mean": (lambda: FixedVarianceDecoder(K, D, 0.1, HALF * math.nan), ValueError, "mean: expected finite"),
-    "no module": (lambda: model(network=lambda x: x), TypeError, "encoder: expected an instance of Module"),
-    "no decoder": (
-        lambda: model(decoder=nn.Linear(K, D)),
-        TypeError,
-        "decoder: expected an instance of Decoder.*FixedVarianceDecoder is one",
-    ),
-    "no guide": (lambda: model(guide=nn.Linear(K, D)), TypeError, "guide: expected an instance of Decoder"),
-    "a module as a guide": (
-        lambda: SilentGuide(K, decoder=LINEAR),
-        TypeError,
-        "decoder: expected an instance",
-    ),
-    "a seed": (
-        lambda: model("reparameterization")(X, generator=0),
-        TypeError,
-        "generator: expected a torch.Generator or None, got 0; seed one with manual_seed",
-    ),
-    "no state": (lambda: model().training_step(X, state=None), TypeError, "state: .*initial_state\\(\\) makes one"),
-    "options": (lambda: estimators.create("rloo", WORDS), TypeError, "options: expected an instance of Mapping"),
-    "an option in words": (lambda: estimators.create("rloo", {"samples": TEXT}), EstimatorError, "samples: .* got '2'"),
-    "a decay in words": (lambda: estimators.create("reinforce", {"decay": TEXT}), EstimatorError, "decay: .* got '2'"),
-    "a tensor as q": (lambda: estimate("silent", PIXELS), EstimatorError, "q: expected an instance of Posterior"),
-    "a function": (lambda: estimate("rloo", objective=torch.sum), EstimatorError, "objective: expected an instance"),
-    "a state": (lambda: estimate("rloo", state=[1]), EstimatorError, "state: expected an instance of dict"),
-    "an objective of another shape": (
-        lambda: estimate("reparameterization", objective=OfAnotherShape()),
-        EstimatorError,
-        r"objective: expected values of shape \[S, 5\] at samples, got \[\] in their mean",
-    ),
-    "an index in words": (
-        lambda: estimate("reinforce-per-datum", index=[0]),
-        TypeError,
-        "index: expected an instance of Tensor",
-    ),
-    "an index of floats": (
-        lambda: estimate("reinforce-per-datum", index=torch.zeros(B)),
-        EstimatorError,
-        "index: expected whole numbers",
-    ),
-    "an index beyond the images": (
-        lambda: estimate("reinforce-per-datum", index=torch.arange(B)),
-        EstimatorError,
-        "index: expected numbers below 4, got 0 to 4",
-    ),
-    "an image twice": (
-        lambda: model("reinforce-per-datum", images=B)(X, index=torch.tensor([0, 1, 2, 1, 3])),
-        EstimatorError,
-        "index: expected different numbers, got 1 more than once",
-    ),
-    "images of another size": (
-        lambda: model().elbo(X[..., :2]),
-        ShapeError,
-        r"x: expected 6 numbers for each image, got \[5, 1, 2, 2\]",
-    ),
-    "images without values": (
-        lambda: evaluate(model(), X.to("meta"), 17),
-        ValueError,
-        "x: expected images with values",
-    ),
-    "a pixel that is no number": (
-        lambda: model()(X.where(X > 0, math.nan)),
-        NonFiniteError,
-        "x: expected finite numbers, got nan",
-    ),
-    "an infinite pixel": (
-        lambda: fixed().objective(PIXELS.where(PIXELS > 0, math.inf)),
-        NonFiniteError,
-        "x: expected finite numbers, got inf",
-    ),
-    "bits of another coding": (
-        lambda: BernoulliDecoder(K, D).objective(2 * PIXELS - 1),
-        ValueError,
-        r"x: expected bits or their probabilities, in \[0, 1\], got -1 to 0.8",
-    ),
-    "weights of half precision": (
-        lambda: model().bfloat16()(X.bfloat16()),
-        TypeError,
-        "expected torch.bfloat16, the type of the decoder's weights, got torch.float32; leave the decoder in float32",
-    ),
-    "no model": (lambda: evaluate(LINEAR, X, 17), TypeError, "vae: expected an instance of VAE"),
-    "no estimator": (
-        lambda: gradient_variance(model(), WORDS, X, {}, 2),
-        TypeError,
-        "estimator: expected an instance of Estimator",
-    ),
-    "nothing to register": (lambda: estimators.register(WORDS), EstimatorError, "estimator: expected a subclass"),
-    "no standardization": (lambda: LinearPrecisionDecoder(K, WORDS), TypeError, "standardization: expected an inst"),
-    "a posterior of another size": (
-        lambda: LinearPrecisionDecoder(K, SCALE).control(PIXELS, POSTERIORS["gaussian"]),
-        ShapeError,
-        "q: expected one of 3 latent variables, got 4",
-    ),
-    "another type of weights": (
-        lambda: Q.linear_variance(torch.ones(D, K).double()),
-        TypeError,
-        "weight: expected torch.float32, the parameters' type, got torch.float64",
-    ),
-    "a bound in words": (lambda: bits_per_dimension(TEXT, D, 17), TypeError, "elbo: expected numbers, got '2'"),
-    "no time": (lambda: SilentSchedule().weight(math.nan), ValueError, "epochs_done: expected a number of 0 or more"),
-    "a factor": (lambda: scale_gradient(X, math.nan), ValueError, "factor: expected a finite number, got nan"),
-    "a scale": (
-        lambda: ConvolutionalDecoder("plain", K, SHAPE, (2, 2, 2, 2, 2), SCALE, last_layer_scale=-1),
-        ValueError,
-        "last_layer_scale: expected a number of 0 or more, got -1",
-    ),
-    "images of a limit": (
-        lambda: limits.pca_limit(GREY / 17, GREY, 17, 2, 0.1),
-        ValueError,
-        "images: expected a NumPy array of whole grey levels",
-    ),
-    "too many levels": (lambda: limits.pca_limit(GREY, GREY, 4, 2, 0.1), ValueError, "grey levels below 4, got 15"),
-    "pixels of a limit": (
-        lambda: limits.pca_limit(GREY, GREY[..., :2], 17, 2, 0.1),
-        ValueError,
-        "images_evaluated: expected 6 pixels, got 4",
-    ),
-    "a plateau in words": (lambda: SilentSchedule(plateau_epochs=TEXT), ValueError, "plateau_epochs: .* got '2'"),
-    "a plateau": (lambda: SilentSchedule(plateau_epochs=-1), ValueError, "plateau_epochs: .* got -1"),
-    "no plateau": (lambda: SilentSchedule(plateau_epochs=math.nan), ValueError, "plateau_epochs: .* got nan"),
+def convolutional(standardization=SCALE, **options):
+    return ConvolutionalDecoder("plain", K, SHAPE, (2, 2, 2, 2, 2), standardization, **options)
+
+
+def pixels_of(variance):
+    return FactorAnalysisDecoder(K, 3, variance)
+
+
+LEVELS = torch.arange(64.0).view(1, 64)
+OTHER = FixedVarianceDecoder(4, D, 0.1)
+CONTROL, PER_DATUM, PATHWISE = "rloo-silent-control", "reinforce-per-datum", estimators.create("reparameterization")
+EMPTY = estimators.create(PER_DATUM).initial_state(CPU)
+BOTH = "mean, scale: expected shape [D] for both"
+MISTAKES: dict[type[Exception], dict[str, Callable[[], Any]]] = {
+    ValueError: {
+        "x: expected a tensor on cpu, as the weights, got meta": lambda: fixed().objective(PIXELS.to("meta")),
+        "x: expected images with values": lambda: evaluate(model(), X.to("meta"), 17),
+        "images in [0, 1], got whole numbers up to 63": lambda: FixedVarianceDecoder(2, 64, 0.1).objective(LEVELS),
+        "images: expected images in [0, 1], got 0 to 63": lambda: SilentGuide(K, LEVELS),
+        "images: needed to standardise the guide by, got None": lambda: SilentGuide(K),
+        "x: expected bits or their probabilities, in [0, 1]": lambda: BernoulliDecoder(K, D).objective(2 * PIXELS - 1),
+        "expected 0 for pixels that are bits, got 0.1": lambda: BernoulliDecoder(K, D).objective(PIXELS, 0.1),
+        "noise_variance: expected a number of 0 or more, got 'a'": lambda: fixed().objective(PIXELS, "a"),
+        "noise_variance: expected a number of 0 or more, got nan": lambda: fixed().objective(PIXELS, math.nan),
+        "noise_variance: expected a number of 0 or more, got -1e-09": lambda: fixed().objective(PIXELS, -1e-9),
+        "scale: expected positive numbers, got 0": lambda: Standardization(HALF, 0 * HALF, 1.0),
+        "scale: expected positive numbers, got inf": lambda: Standardization(HALF, HALF * math.inf, 1.0),
+        **{
+            f"variance: expected a positive number, got tensor({wrong:g}": partial(
+                pixels_of, torch.tensor([1, wrong, 1])
+            )
+            for wrong in (0.0, -1.0, math.nan, math.inf)
+        },
+        "activation: expected one of ['square', 'cosine'], got '2'": lambda: TwoLayerDecoder(K, D, 2, TEXT, 0.1),
+        "log_term: expected one of ['auto', ": lambda: LinearPrecisionDecoder(K, SCALE, TEXT),
+        "log_term: 'exact' needs a gaussian posterior, got laplace": lambda: expectation(
+            LinearPrecisionDecoder(4, SCALE, "exact"), "laplace"
+        ),
+        "latent variables in [0, 1], got gaussian": lambda: expectation(PositivePrecisionDecoder(4, SCALE), "gaussian"),
+        "alpha: expected 0 without a guide, got 0.75": lambda: model()(X, torch.tensor(0.75)),
+        "moments: expected 2 of shape [5, 3] for a gaussian": lambda: SilentGuide(K, X)(X, torch.zeros(B, K), alpha=1),
+        "moments: expected 2 of shape [2, 3]": lambda: SilentGuide(K, X)(X[:2], *[torch.zeros(B, K)] * 2, alpha=1),
+        "epochs_done: expected a number of 0 or more": lambda: SilentSchedule().weight(math.nan),
+        "factor: expected a finite number, got nan": lambda: scale_gradient(X, math.nan),
+        "last_layer_scale: expected a number of 0 or more, got -1": lambda: convolutional(last_layer_scale=-1),
+        "images: expected a NumPy array of whole grey": lambda: limits.pca_limit(GREY / 17, GREY, 17, 2, 0.1),
+        "grey levels below 4, got 15": lambda: limits.pca_limit(GREY, GREY, 4, 2, 0.1),
+        "images_evaluated: expected 6 pixels, got 4": lambda: limits.pca_limit(GREY, GREY[..., :2], 17, 2, 0.1),
+        "latent_dim: expected less than 6, got 6": lambda: limits.Moments.of(GREY, 17).optimal_variance(D),
+        "plateau_epochs: expected a number of 0 or more, got '2'": lambda: SilentSchedule(plateau_epochs=TEXT),
+        "plateau_epochs: expected a number of 0 or more, got -1": lambda: SilentSchedule(plateau_epochs=-1),
+        "plateau_epochs: expected a number of 0 or more, got nan": lambda: SilentSchedule(plateau_epochs=math.nan),
+    },
+    NonFiniteError: {
+        "mean: expected finite numbers, got NaN or infinity": lambda: FixedVarianceDecoder(K, D, 0.1, HALF * math.nan),
+        "mean: expected finite numbers": lambda: Standardization(HALF * math.nan, HALF, 1.0),
+        "x: expected finite numbers, got nan": lambda: model()(X.where(X > 0, math.nan)),
+        "x: expected finite numbers, got inf": lambda: fixed().objective(PIXELS.where(PIXELS > 0, math.inf)),
+    },
+    ShapeError: {
+        "images: expected shape [N, ...] with N of 1 or more": lambda: SilentGuide(K, X[:0]),
+        "x: expected 6 numbers for each image, got [5, 1, 2, 2]": lambda: model().elbo(X[..., :2]),
+        f"{BOTH}, got [6], [5]": lambda: Standardization(HALF, HALF[1:], 1.0),
+        f"{BOTH}, got [6, 1], [6, 1]": lambda: Standardization(HALF[:, None], HALF[:, None], 1.0),
+        "standardization: expected D = 6, got 5": lambda: convolutional(Standardization(HALF[1:], HALF[1:], 1.0)),
+        "mean: expected shape [6], got [5]": lambda: BernoulliDecoder(K, D, HALF[1:]),
+        "mean: expected shape [6], got [4]": lambda: TwoLayerDecoder(K, D, 2, "square", 0.1, HALF[2:]),
+        "variance: expected a number or shape [3], got [2]": lambda: pixels_of(torch.ones(2)),
+        "q: expected one of 3 latent variables, got 4": lambda: LinearPrecisionDecoder(K, SCALE).control(
+            PIXELS, POSTERIORS["gaussian"]
+        ),
+        "decoder: expected one of 3 latent variables, got 4": lambda: SilentGuide(K, decoder=OTHER),
+        "guide: expected k = 3 and D = 6 as the decoder has, got k = 4": lambda: model(guide=OTHER),
+        "parameters: expected shape [B, 2 k] for a gaussian posterior": lambda: Gaussian(torch.zeros(4, 3)),
+        "parameters: expected shape [B, 1 k] for a bernoulli posterior": lambda: Bernoulli(torch.zeros(2, 3, 4)),
+        "parameters: expected shape [B, 3 G]": lambda: Categorical.of(3)(torch.zeros(2, 10)),
+    },
+    TypeError: {
+        "x: expected torch.float32, the type of the decoder's weights": lambda: model()(X.double()),
+        "expected torch.bfloat16, the type of the decoder's weights": lambda: model().bfloat16()(X.bfloat16()),
+        "q: expected an instance of Posterior": lambda: fixed().objective(PIXELS).expectation(PIXELS),
+        "family: expected a posterior class such as Bernoulli, got '2'; FAMILIES has": lambda: SilentGuide(
+            K, X, family=TEXT
+        ),
+        "family: expected a posterior class such as Bernoulli, got '2'": lambda: VAE(
+            encoder(), TEXT, fixed(), PATHWISE
+        ),
+        "encoder: expected an instance of Module": lambda: model(network=lambda x: x),
+        "decoder: expected an instance of Decoder": lambda: model(decoder=nn.Linear(K, D)),
+        "guide: expected an instance of Decoder": lambda: model(guide=nn.Linear(K, D)),
+        "decoder: expected an instance": lambda: SilentGuide(K, decoder=LINEAR),
+        "decoder: expected one with an exact expectation": lambda: SilentGuide(K, decoder=convolutional()),
+        "generator: expected a torch.Generator or None, got 0; seed one": lambda: model(PATHWISE.name)(X, generator=0),
+        "initial_state() makes one": lambda: model().training_step(X, state=None),
+        "options: expected an instance of Mapping": lambda: estimators.create("rloo", WORDS),
+        "index: expected an instance of Tensor": lambda: estimate(PER_DATUM, index=[0]),
+        "vae: expected an instance of VAE": lambda: evaluate(LINEAR, X, 17),
+        "estimator: expected an instance of Estimator": lambda: gradient_variance(model(), WORDS, X, {}, 2),
+        "standardization: expected an instance": lambda: LinearPrecisionDecoder(K, WORDS),
+        "weight: expected torch.float32, the parameters' type": lambda: Q.linear_variance(torch.ones(D, K).double()),
+        "elbo: expected numbers, got '2'": lambda: bits_per_dimension(TEXT, D, 17),
+    },
+    EstimatorError: {
+        "samples: expected a whole number of 1 or more, got '2'": lambda: estimators.create(
+            "disarm", {"samples": TEXT}
+        ),
+        "decay: expected a number in [0, 1), got '2'": lambda: estimators.create("reinforce", {"decay": TEXT}),
+        "q: expected an instance of Posterior": lambda: estimate("silent", PIXELS),
+        "objective: expected an instance": lambda: estimate("rloo", objective=torch.sum),
+        "state: expected an instance of dict": lambda: estimate("rloo", state=[1]),
+        "objective: expected values of shape [S, 5] at samples, got [] in their mean": lambda: estimate(
+            "reparameterization", objective=OfAnotherShape()
+        ),
+        "index: expected whole numbers, [5], got [5] of torch.float32": lambda: estimate(PER_DATUM, index=HALF[1:]),
+        "index: expected whole numbers, [5], got [1]": lambda: estimate(PER_DATUM, index=torch.arange(1)),
+        "index: expected whole numbers, [5], got [5, 1]": lambda: estimate(PER_DATUM, index=torch.arange(B)[:, None]),
+        "index: expected numbers below 4, got 0 to 4": lambda: estimate(PER_DATUM, index=torch.arange(B)),
+        "needs initial_state(device, images)": lambda: estimate(PER_DATUM, index=torch.arange(B), state=EMPTY),
+        "index: expected different numbers, got 1 more than once": lambda: model(PER_DATUM, images=B)(
+            X, index=torch.tensor([0, 1, 2, 1, 3])
+        ),
+        "estimator: expected a subclass": lambda: estimators.register(WORDS),
+        "estimators.create('rloo') makes one": lambda: VAE(encoder(), Gaussian, fixed(), CLASS),
+        "estimator: expected an instance, got '2'": lambda: VAE(encoder(), Gaussian, fixed(), TEXT),
+        "guide_estimator: expected an instance": lambda: model(guide=fixed(), guide_estimator=CLASS),
+        "family: estimator 'disarm' does not support gaussian": lambda: model("disarm"),
+        "estimator 'rloo' does not support uniform": lambda: VAE(
+            encoder(), FAMILIES["uniform"], fixed(), None, fixed(), estimators.create("rloo")
+        ),
+        "a VAE needs an estimator or a guide": lambda: VAE(encoder(), Gaussian, fixed(), None),
+        f"guide: estimator '{CONTROL}' needs one for its control": lambda: model(CONTROL, convolutional()),
+        f"guide_estimator: '{CONTROL}' needs a control": lambda: model(
+            guide=fixed(), guide_estimator=estimators.create(CONTROL)
+        ),
+    },
 }
+"""Calls by their error and a part of its message."""
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_other_arguments(name):
-    call, error, message = OTHERS[name]
-    with pytest.raises(error, match=message):
-        call()
+def expectation(decoder, family):
+    return decoder.objective(PIXELS).expectation(POSTERIORS[family])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(error, message) for error, calls in MISTAKES.items() for message in calls]
+)
+def test_other_arguments(error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        MISTAKES[error][message]()
 
 
 def test_shapes_of_tensors_without_values_are_known():

@@ -10,7 +10,7 @@ from scipy import integrate, special
 from tests.method.families import FAMILIES, LATENTS, family_parameters, with_weights
 from tests.method.reference import DOUBLE, expectation, gradients, normal
 
-from silent_gradients import BernoulliDecoder, BernoulliLikelihood, ShapeError
+from silent_gradients import BernoulliDecoder, BernoulliLikelihood
 from silent_gradients.decoders.bernoulli import cross_entropy
 
 B, D = 3, 4
@@ -91,10 +91,3 @@ def test_starts_at_the_mean_of_the_data():
     mean = torch.tensor([0.0, 0.2, 0.9, 1.0])
     probability = BernoulliDecoder(3, 4, mean).likelihood(torch.zeros(1, 1, 3)).mean[0, 0]
     torch.testing.assert_close(probability, mean.clamp(1 / (1 + math.exp(5)), 1 / (1 + math.exp(-5))))
-
-
-def test_impossible_arguments_are_named():
-    with pytest.raises(ShapeError, match=r"mean: expected shape \[4\], got \[3\]"):
-        BernoulliDecoder(2, 4, torch.zeros(3))
-    with pytest.raises(ValueError, match=r"noise_variance: expected 0 for pixels that are bits, got 0.1"):
-        BernoulliDecoder(2, D).objective(X.float(), 0.1)

@@ -394,22 +394,6 @@ def test_mixed_types_are_named(name):
             call()
 
 
-def test_grey_levels_are_not_taken_for_images():
-    levels = torch.arange(64.0).view(1, 64)
-    decoder = FixedVarianceDecoder(2, 64, 0.1)
-    with pytest.raises(ValueError, match=r"x: expected images in \[0, 1\], got whole numbers up to 63; divide"):
-        decoder.objective(levels)
-    decoder.objective((levels + 0.5) / 64)
-
-
-@pytest.mark.parametrize("variance", [0.0, -1.0, math.nan, math.inf])
-def test_impossible_variances_of_pixels_are_refused(variance):
-    with pytest.raises(ValueError, match="variance"):
-        FactorAnalysisDecoder(2, 3, torch.tensor([1.0, variance, 1.0]))
-    with pytest.raises(ShapeError, match=r"variance: expected a number or shape \[3\], got \[2\]"):
-        FactorAnalysisDecoder(2, 3, torch.ones(2))
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", KINDS)
 def test_wrong_shapes_are_named(name, family):

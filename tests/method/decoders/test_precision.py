@@ -81,9 +81,10 @@ def test_each_log_term_and_the_weighted_error_by_the_sum_over_all_latents(name, 
     """A normal precision comes close to zero here, which a quadrature over the latents does not see."""
     decoder = linear(LATENTS[name], log_term, bias=0.0 if name == "gaussian" else 1.0)
     parameters, own = PARAMETERS[name].clone().requires_grad_(), tuple(decoder.parameters())
-    s, square, fourth = (
-        expectation(name, parameters, lambda z, power=power: linear_heads(z, own)[1] ** power) for power in (1, 2, 4)
-    )
+    powers = torch.arange(1, 5)[:, None, None, None]
+    s, square, _, fourth = expectation(
+        name, parameters, lambda z: (linear_heads(z, own)[1] ** powers).permute(1, 2, 0, 3)
+    ).unbind(1)
     if log_term == "taylor-square":
         log_precision = 0.5 * (square.log() - (fourth - square**2) / (2 * square**2))
     elif log_term == "taylor":
@@ -127,15 +128,6 @@ def test_auto_is_exact_for_gaussian_and_central_limit_for_bits():
     assert torch.equal(value(gaussian, "auto"), value(gaussian, "exact"))
     assert torch.equal(value(bits, "auto"), value(bits, "central-limit"))
     assert len({tuple(value(bits, name).tolist()) for name in ("auto", "taylor", "taylor-square")}) == 3
-    with pytest.raises(ValueError, match=r"exact.*bernoulli.*central-limit"):
-        value(bits, "exact")
-
-
-def test_unknown_log_terms_list_the_known_ones():
-    with pytest.raises(ValueError, match=r"log_term: expected one of \['auto', .*'taylor'.*got 'exakt'"):
-        LinearPrecisionDecoder(2, identity(), "exakt")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"log_term: .*got 'exakt'"):
-        linear(2).log_term = "exakt"
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -347,8 +339,3 @@ def test_gap_to_the_truth(ratio, gap):
         decoder.precision_head.bias.copy_((ratio / (1 - ratio) * above_least).expm1().log())
     bound, truth = bound_and_truth(decoder, p.logit())
     assert float((truth - bound).detach().mean()) == pytest.approx(gap, rel=0.2)
-
-
-def test_latent_variables_outside_the_unit_interval_are_refused():
-    with pytest.raises(ValueError, match=r"\[0, 1\].*gaussian"):
-        positive(2).objective(X).expectation(Gaussian(torch.zeros(B, 4, dtype=DOUBLE)))

@@ -141,19 +141,6 @@ def test_images_from_elsewhere_have_the_average_over_images():
         assert torch.equal(state["image_weight"], torch.zeros(10))
 
 
-def test_an_average_per_image_needs_to_know_how_many_there_are():
-    estimator = create("reinforce-per-datum")
-    with pytest.raises(EstimatorError, match=r"images.*initial_state"):
-        estimator(Bernoulli(LOGITS), Shifted(), index=torch.arange(B), state=estimator.initial_state(CPU))
-
-
-@pytest.mark.parametrize("index", [torch.arange(B + 1), torch.arange(1), torch.zeros(B, 1, dtype=torch.long)])
-def test_an_index_of_another_shape_is_refused(index):
-    estimator = create("reinforce-per-datum")
-    with pytest.raises(EstimatorError, match=rf"index: expected whole numbers, \[{B}\], got "):
-        estimator(Bernoulli(LOGITS), Shifted(), index=index, state=estimator.initial_state(CPU, 10))
-
-
 UNBIASED = [
     ("reinforce", {"decay": 0.5}),
     ("reinforce", {"decay": 0.5, "samples": 2}),

@@ -154,11 +154,6 @@ def test_a_pixel_that_never_changes_costs_its_dequantization_noise_alone():
     assert limit.expected_squared_error == pytest.approx(D * FLOOR, rel=1e-9)
 
 
-def test_an_optimal_variance_needs_a_direction_to_average_over():
-    with pytest.raises(ValueError, match=f"latent_dim: expected less than {D}, got {D}"):
-        Moments.of(FIT, LEVELS).optimal_variance(D)
-
-
 def test_mnist_has_the_limits_computed_independently():
     mirror = os.environ.get("SILENT_GRADIENTS_MIRROR")
     folder = Path(mirror or "") / "MNIST" / "raw"

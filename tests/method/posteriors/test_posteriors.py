@@ -23,7 +23,6 @@ from silent_gradients import (
     Laplace,
     NonFiniteError,
     Poisson,
-    ShapeError,
     Uniform,
     posteriors,
 )
@@ -205,15 +204,6 @@ def test_samples_have_no_gradient_and_follow_the_generator(name):
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(
-    ("family", "shape"),
-    [(Gaussian, (4,)), (Gaussian, (4, 3)), (Gaussian, (2, 4, 4)), (Bernoulli, (4,)), (Bernoulli, (2, 3, 4))],
-)
-def test_wrong_shapes_are_refused(family, shape):
-    with pytest.raises(ShapeError, match=family.name):
-        family(torch.zeros(shape))
-
-
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_that_are_no_numbers(name):
     parameters = PARAMETERS[name].clone()
@@ -359,12 +349,6 @@ def test_points_outside_an_interval_have_no_density():
     z = torch.tensor([[[0.5, 0.2]], [[0.5, 1.2]]])
     assert torch.equal(q.log_prob(z), torch.full((2, 1), -math.inf))
     assert q.prior_log_prob(z).flatten().tolist() == [0, -math.inf]
-
-
-@pytest.mark.parametrize("family", [Categorical.of(3), Categorical.of(4)])
-def test_parameters_that_make_no_groups(family):
-    with pytest.raises(ShapeError, match=rf"parameters: expected shape \[B, {family.classes} G\].*\[2, 10\]"):
-        family(torch.zeros(2, 10))
 
 
 def test_options_are_class_attributes():
