@@ -194,23 +194,19 @@ def context_of(expected: Iterable[str], **changes: Any) -> Context:
         "seeds": (0, 1, 2),
         "datasets": {"digits": {"version": "1.0", "sha256": SHA256}},
         "revision": "aaaaaaaaaaaaaaaa",
+        **{name: {} for name in ("selections", "grid_axes", "overrides", "factor_analysis", "latents")},
     }
     return Context(**(options | changes))
 
 
 @dataclass
 class Study:
-    """The runs of a synthetic plan and what the report makes of them.
-
-    Attributes:
-        planned: The plan's cells; those with a run if empty.
-        options: Of the plan; see ``Context``.
-    """
+    """The runs of a synthetic plan and what the report makes of them."""
 
     store: Path
     records: list[Record] = field(default_factory=list)
-    planned: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
+    planned: tuple[str, ...] = ()  # cells; those with a run if empty
+    options: dict[str, Any] = field(default_factory=dict)  # see ``Context``
 
     def add(self, cell: str, rounds: Iterable[str] = ("seeds",), **options: Any) -> Record:
         folder = write_run(self.store, cell, **options)

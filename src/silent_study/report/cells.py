@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -19,46 +19,26 @@ COLLAPSED_KL = 5.0
 
 @dataclass(frozen=True)
 class Record(StoredRun):
-    """A stored run of a round of the plan; a run of two rounds has a record in each.
-
-    Attributes:
-        round: The round.
-    """
+    """A stored run of a round of the plan; a run of two rounds has a record in each."""
 
     round: Round
 
 
 @dataclass(frozen=True)
 class Context:
-    """The plan of the runs: its cells and seeds, its data sets, and what was selected.
+    """The plan of the runs: its cells and seeds, its data sets, and what was selected."""
 
-    Attributes:
-        preset: Name of the preset, as every table shows it.
-        protocol: ``holdout`` or ``paper``.
-        expected_cells: Every cell of the plan, with runs or without.
-        selections: What was selected, by cell; see ``documents.Selected``.
-        grid_axes: By cell, the settings that its grid varies, by dotted name (``silent.annealing_rate``).
-        seeds: Seeds of the plan at each selected point.
-        datasets: By data set, its prepared ``manifest.json``.
-        revision: Source revision that gathers; ``None`` outside a repository.
-        overrides: Settings that deviate from the preset, by dotted name.
-        factor_analysis: By ``data set/experiment``, what factor analysis reaches with the experiment's latent
-            dimension, as the fields of ``Limit``.
-        latents: By cell, images decoded from latent variables of its first reported run, as of ``kept_latents``;
-            ``None`` if the store keeps no weights of it.
-    """
-
-    preset: str
-    protocol: str
-    expected_cells: tuple[str, ...]
-    selections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    grid_axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    seeds: tuple[int, ...] = ()
-    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    revision: str | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    factor_analysis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    latents: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    preset: str  # name
+    protocol: str  # ``holdout`` or ``paper``
+    expected_cells: tuple[str, ...]  # names, with runs or without
+    selections: Mapping[str, Mapping[str, Any]]  # by cell, see ``documents.Selected``
+    grid_axes: Mapping[str, tuple[str, ...]]  # by cell, dotted names of the settings that its grid varies
+    seeds: tuple[int, ...]  # of the plan at each selected point
+    datasets: Mapping[str, Mapping[str, Any]]  # by name, the prepared ``manifest.json``
+    revision: str | None  # of the source that gathers; None outside a repository
+    overrides: Mapping[str, Any]  # settings that deviate from the preset, by dotted name
+    factor_analysis: Mapping[str, Mapping[str, Any]]  # by ``data set/experiment``, the fields of ``Limit``
+    latents: Mapping[str, Mapping[str, Any] | None]  # by cell, ``kept_latents`` of its first reported run
 
     def title(self, dataset: str) -> str:
         """Return the title of a data set, e.g. ``Tiny ImageNet at 32x32``; its name where it has no manifest."""
@@ -80,22 +60,15 @@ _MADE_ALIKE: Mapping[str, Callable[[Record], object]] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the plan with the runs of its selected point.
-
-    Attributes:
-        runs: One run per seed, by seed.
-        configurations: Number of grid points that the selection compared; ``None`` before a selection.
-        grid_diverged: True if every grid point diverged, so that none was selected.
-        planned_seeds: Number of seeds in the plan.
-    """
+    """A cell of the plan with the runs of its selected point."""
 
     name: str
     dataset: str
     experiment: str
     method: Method
-    runs: tuple[Record, ...]
-    configurations: int | None
-    grid_diverged: bool
+    runs: tuple[Record, ...]  # one per seed, by seed
+    configurations: int | None  # number of grid points that the selection compared; None before a selection
+    grid_diverged: bool  # whether every grid point diverged, so that none was selected
     planned_seeds: int
 
     @property
@@ -213,13 +186,10 @@ def device(run: Record) -> str:
 
 
 def has_collapsed(metrics: Mapping[str, Any]) -> bool:
-    """Return True if a run's latent variables carry next to no information on an image.
+    """Return True if a run's latent variables carry next to no information on an image, by its evaluation.
 
     Either its KL is under ``COLLAPSED_KL``, or no latent unit is active: a saturated posterior is the same for every
-    image, however large its KL.
-
-    Args:
-        metrics: The evaluation of the run; a metric that it lacks decides nothing.
+    image, however large its KL. A metric that is missing decides nothing.
     """
     kl = metrics.get("kl")
     return metrics.get("active_units") == 0 or (kl is not None and kl < COLLAPSED_KL)

@@ -42,21 +42,13 @@ _FIXED_VARIANCE = {"silent-gaussian": ("reparameterization",), "silent-bernoulli
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one method in a comparison.
+    """The runs of one method in a comparison."""
 
-    Attributes:
-        values: The compared metric by seed.
-        collapsed: By seed, whether an evaluated run has collapsed.
-        seeds: Seeds of all runs.
-        lengths: What decides the number of steps of each run, see ``cells.length``.
-        raster: Epochs between two evaluations if the metric is an epoch read off a curve, else 0.
-    """
-
-    values: Mapping[int, float]
-    collapsed: Mapping[int, bool] = field(default_factory=dict)
-    seeds: Set[int] = frozenset()
-    lengths: Set[tuple[str, ...]] = frozenset()
-    raster: float = 0.0
+    values: Mapping[int, float]  # the compared metric by seed
+    collapsed: Mapping[int, bool] = field(default_factory=dict)  # by seed, whether an evaluated run has collapsed
+    seeds: Set[int] = frozenset()  # of all runs
+    lengths: Set[tuple[str, ...]] = frozenset()  # what decides the number of steps of each run, see ``cells.length``
+    raster: float = 0.0  # epochs between two evaluations if the metric is an epoch read off a curve
 
     @property
     def lost(self) -> int:
@@ -66,19 +58,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method and its baseline on equal seeds, and the verdict on an expected sign of their differences.
-
-    Attributes:
-        method: The method that is expected to be lower or higher.
-        baseline: The method that it is compared with.
-        expected: -1 if the method is expected to be lower, +1 if higher.
-        published_difference: Method minus baseline as published; ``nan`` without.
-    """
+    """A method and its baseline on equal seeds, and the verdict on an expected sign of their differences."""
 
     method: Arm
     baseline: Arm
-    expected: int
-    published_difference: float
+    expected: int  # -1 if the method is expected to be lower, +1 if higher
+    published_difference: float  # method minus baseline; ``nan`` without
 
     @cached_property
     def differences(self) -> dict[int, float]:
@@ -174,21 +159,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Claim(Comparison):
-    """One ordering between two cells of the plan and its test.
+    """One ordering between two cells of the plan and its test."""
 
-    Attributes:
-        first: Cell with the silent gradient, the method of the comparison.
-        second: Cell of the baseline.
-        metric: Name of the compared metric.
-        basis: Source of the expectation: ``published numbers``, ``text`` if the paper has no such numbers, or ``ours``.
-        adjusted: P-value of the difference after Holm's correction over the claims of its family.
-    """
-
-    first: Cell
-    second: Cell
+    first: Cell  # with the silent gradient, the method of the comparison
+    second: Cell  # the baseline
     metric: str
-    basis: str
-    adjusted: float = math.nan
+    basis: str  # of the expectation: ``published numbers``, ``text`` if the paper has no such numbers, or ``ours``
+    adjusted: float = math.nan  # p-value after Holm's correction over the claims of its family
 
     @property
     def of_the_paper(self) -> bool:

@@ -58,22 +58,14 @@ _CONFIG["title"] |= {"color": INK, "fontSize": 10, "fontWeight": "normal"}
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure.
+    """A figure."""
 
-    Attributes:
-        name: Stem of its files.
-        description: What it shows, for people who cannot see it.
-        files: Content by name: SVG and PDF in each of ``WIDTHS``, PNG in the first, its data as CSV.
-        chart: The interactive chart in its place as a Vega-Lite specification; ``None`` for a picture.
-        strips: The images that it consists of; empty for others.
-    """
-
-    name: str
+    name: str  # stem of its files
     title: str
-    description: str
-    files: Mapping[str, bytes]
-    chart: Mapping[str, Any] | None = None
-    strips: Sequence[Strip] = ()
+    description: str  # what it shows, for people who cannot see it
+    files: Mapping[str, bytes]  # content by name: SVG and PDF in each of ``WIDTHS``, PNG in the first, data as CSV
+    chart: Mapping[str, Any] | None  # the interactive chart in its place as a Vega-Lite specification
+    strips: Sequence[Strip]  # the images that it consists of; empty for others
 
     def embedded(self, ending: str = "") -> str:
         """Return its SVG for the page, whose ink it takes; the ending is one of ``WIDTHS``."""

@@ -24,18 +24,12 @@ _COLOURED = 0.75
 
 @dataclass(frozen=True)
 class GridPoint:
-    """A configuration that a selection compared.
-
-    Attributes:
-        axes: The settings in which the points of its grid differ, with its values.
-        selected: True if the reported runs are of this point.
-        edges: The axes on whose lowest or highest value a selected point lies.
-    """
+    """A configuration that a selection compared."""
 
     run: Record
-    axes: dict[str, Any]
-    selected: bool
-    edges: tuple[str, ...] = ()
+    axes: dict[str, Any]  # the settings in which the points of its grid differ, with its values
+    selected: bool  # whether the reported runs are of this point
+    edges: tuple[str, ...]  # the axes on whose lowest or highest value a selected point lies
 
     @property
     def bpd(self) -> float:
@@ -155,23 +149,16 @@ def grid_table(points: Sequence[GridPoint], context: Context) -> Table:
 class GridMap:
     """The grid of one cell: a column for each value of one axis, a row for each point of the others.
 
-    Attributes:
-        cell: Name of the cell.
-        title: The method in words.
-        group: Data set and experiment in words.
-        axes: Names of the rows' axes.
-        across: Name of the columns' axis; empty for a grid of one point without axes.
-        columns: Values of the columns' axis.
-        rows: Values of the rows' axes, and for each column the point and its heat, 1 for the lowest BPD of the map
-            down to 0; ``None`` if the grid has no such point.
+    A row has the values of its axes, and for each column the point and its heat, 1 for the lowest BPD of the map down
+    to 0; None if the grid has no such point.
     """
 
-    cell: str
-    title: str
-    group: str
-    axes: tuple[str, ...]
-    across: str
-    columns: tuple[str, ...]
+    cell: str  # name
+    title: str  # the method in words
+    group: str  # data set and experiment in words
+    axes: tuple[str, ...]  # names of the rows' axes
+    across: str  # name of the columns' axis; empty for a grid of one point without axes
+    columns: tuple[str, ...]  # values of the columns' axis
     rows: tuple[tuple[tuple[str, ...], tuple[tuple[GridPoint, float] | None, ...]], ...]
 
 

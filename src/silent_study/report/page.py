@@ -157,22 +157,13 @@ def _viewer(drawing: Drawing) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class CellPage:
-    """One cell of the plan.
-
-    Attributes:
-        bpd: Mean and interval as text.
-        settings: The settings that all of its runs share.
-        table: A row for each run: BPD, KL and MSE on the report split, or on the selection split where the run was not
-            evaluated on the report split.
-        runs: Each run with the settings in which it differs from the others, and with all that is known of it: these
-            settings, its results, and what made it.
-    """
+    """One cell of the plan."""
 
     cell: Cell
-    bpd: str
-    settings: Facts
-    table: Part
-    runs: tuple[tuple[Record, str, Facts], ...]
+    bpd: str  # mean and interval
+    settings: Facts  # those that all of its runs share
+    table: Part  # a row for each run, of the selection split where it was not evaluated on the report split
+    runs: tuple[tuple[Record, str, Facts], ...]  # each with the settings in which it differs, and all that is known
 
 
 def cell_page(cell: Cell, runs: Sequence[Record]) -> CellPage:

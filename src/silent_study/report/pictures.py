@@ -29,20 +29,16 @@ _LABELS, _BELOW = 1.35, 0.55
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of images.
+    """A row of images, ``[n, C, H, W]`` on the [0, 1] scale of pixels; differences and deviations have one channel.
 
-    Attributes:
-        method: Label of the method; empty for the originals.
-        kind: ``original``, ``mean``, ``difference`` (mean minus original), ``deviation``; ``samples``, or the latent
-            unit of a traversal.
-        images: ``[n, C, H, W]``, on the [0, 1] scale of pixels; differences and deviations have one channel, the mean.
-        limit: Largest value of the colour scale, which all strips of a kind have.
+    The kind is ``original``, ``mean``, ``difference`` (mean minus original), ``deviation``, ``samples``, or the latent
+    unit of a traversal.
     """
 
-    method: str
+    method: str  # label; empty for the originals
     kind: str
     images: Array
-    limit: float = 1.0
+    limit: float = 1.0  # largest value of the colour scale, which all strips of a kind have
 
     def array(self, count: int) -> Array:
         """Return images side by side, a clear pixel between them, ``[H, count (W + 1) - 1, 4]``, as 8-bit colours."""

@@ -33,15 +33,10 @@ _MAY_BE_EMPTY = ("published", "closed form", "importance-weighted", "at the edge
 
 
 class Text(str):
-    """A printed text.
+    """A printed text."""
 
-    Attributes:
-        target: Name of the cell or run in which it was measured; empty for other texts.
-        value: The number by which a table is sorted; ``nan`` for words and for what is missing.
-    """
-
-    target: str
-    value: float
+    target: str  # name of the cell or run in which it was measured; empty for other texts
+    value: float  # by which a table is sorted; ``nan`` for words and for what is missing
 
     def __new__(cls, text: str, target: str = "", value: float = math.nan) -> Text:
         """Make a text; the value is that of the text it is made from, unless it is given."""
@@ -98,22 +93,14 @@ def named(setting: str) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """One printed table.
-
-    Attributes:
-        frame: Texts.
-        headers: Number of leading columns that name a row.
-        main: The columns that a page shows at first and that LaTeX has; empty for all.
-        best: The columns whose lowest number is the best one, of each kind of posterior.
-        folded: True if a page may hide it at first.
-    """
+    """One printed table."""
 
     caption: str
-    frame: pd.DataFrame
-    headers: int
-    main: Set[str] = frozenset()
-    best: Set[str] = frozenset()
-    folded: bool = False
+    frame: pd.DataFrame  # texts
+    headers: int  # number of leading columns that name a row
+    main: Set[str] = frozenset()  # the columns that a page shows at first and that LaTeX has; empty for all
+    best: Set[str] = frozenset()  # the columns whose lowest number is the best one, of each kind of posterior
+    folded: bool = False  # whether a page may hide it at first
 
     @classmethod
     def of(cls, caption: str, rows: Sequence[Mapping[str, str]], headers: int, **options: Any) -> Part:
@@ -193,16 +180,11 @@ def _fraction(text: str) -> int:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report: its numbers for programs, its parts for people.
+    """A table of the report: its numbers for programs, its parts for people."""
 
-    Attributes:
-        name: Stem of its files.
-        notes: Preset, data, split, units and caveats of its numbers.
-    """
-
-    name: str
+    name: str  # stem of its files
     title: str
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # preset, data, split, units and caveats of its numbers
     data: pd.DataFrame
     parts: tuple[Part, ...]
 

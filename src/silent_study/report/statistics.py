@@ -16,22 +16,14 @@ MOST_FLIPPED = 22
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean of independent values with its Student interval; ``nan`` where there are too few values.
+    """Mean of independent values with its Student interval; ``nan`` where there are too few values."""
 
-    Attributes:
-        n: Number of values.
-        sd: Standard deviation with ``n - 1`` in the denominator.
-        low: Lower end of the 95% interval of the mean.
-        high: Upper end.
-        p: Two-sided p-value of the mean against zero, below 0.05 if the interval excludes zero.
-    """
-
-    n: int
+    n: int  # number of values
     mean: float = math.nan
-    sd: float = math.nan
-    low: float = math.nan
+    sd: float = math.nan  # with ``n - 1`` in the denominator
+    low: float = math.nan  # lower end of the 95% interval of the mean
     high: float = math.nan
-    p: float = math.nan
+    p: float = math.nan  # two-sided, of the mean against zero; below 0.05 if the interval excludes zero
 
 
 def summarize(values: Sequence[float], rasters: tuple[float, float] = (0.0, 0.0)) -> Summary:
@@ -75,12 +67,7 @@ def sign_flip_p(values: Sequence[float], rasters: tuple[float, float] = (0.0, 0.
 
 
 def mcnemar_p(first_alone: int, second_alone: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test of paired outcomes (1947).
-
-    Args:
-        first_alone: Number of pairs in which the first alone has the outcome.
-        second_alone: Number of pairs in which the second alone has it. Under the hypothesis either is as likely.
-    """
+    """Return the two-sided p-value of McNemar's exact test (1947) of the pairs in which one alone has an outcome."""
     return min(1.0, 2 * float(bdtr(min(first_alone, second_alone), first_alone + second_alone, 0.5)))
 
 
