@@ -398,15 +398,15 @@ def test_mixed_types_are_named(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_wrong_shapes_are_named(name, family):
     """Also those that would be broadcast."""
-    objective, k = make(name, family).objective(X), LATENTS[family]
+    objective, k = make(name, family).objective(images(name)), LATENTS[family]
     with pytest.raises(ShapeError, match=rf"z: .*{k}"):
         objective.sampled(torch.zeros(1, B, k + 1, dtype=DOUBLE))
     assert isinstance(objective, ExactObjective)
     per_latent = FAMILIES[family].parameters_per_latent
     wide = k + (k // 2 if family == "categorical" else 1)
-    for images, latents in ((1, k), (B + 1, k), (B, wide), (B, k - wide + k)):
-        q = FAMILIES[family](torch.zeros(images, latents * per_latent, dtype=DOUBLE))
-        with pytest.raises(ShapeError, match=rf"q: expected \[B, k\] = \[{B}, {k}\], got \[{images}, {latents}\]"):
+    for count, latents in ((1, k), (B + 1, k), (B, wide), (B, k - wide + k)):
+        q = FAMILIES[family](torch.zeros(count, latents * per_latent, dtype=DOUBLE))
+        with pytest.raises(ShapeError, match=rf"q: expected \[B, k\] = \[{B}, {k}\], got \[{count}, {latents}\]"):
             objective.expectation(q)
 
 
