@@ -127,8 +127,9 @@ def test_a_bundle_that_was_cut_short_goes_on_and_is_absorbed(home, tmp_path, tra
 
     assert main(["bundle", "-o", "rest.zip"]) == 0
     assert "rest.zip: 3 runs at most" in capsys.readouterr().out
+    environment = {"PYTHONPATH": "", "SILENT_GRADIENTS_LEASES": str(tmp_path / "leases")}
     command = [sys.executable, "-c", BARE, "rest.zip", "--time-limit=3000", f"--out={tmp_path / 'rest'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home, env={"PYTHONPATH": ""})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home, env=environment)
     assert done.returncode == 0, done.stderr
     assert "digits/learnable/reparameterization+silent: 2 runs at most, about" in done.stdout
     assert main(["absorb", str(tmp_path / "rest")]) == 0
