@@ -128,7 +128,7 @@ print({backend.fp32_precision for backend in FLOAT32_BACKENDS}, torch.backends.c
 
 
 @pytest.mark.parametrize("variable", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
-def test_float32_is_float32_on_a_cpu_whatever_the_environment_sets(variable):
+def test_float32_is_float32_on_a_cpu_whatever_the_environment_sets(variable, tmp_path):
     code = """
 from silent_study.jobs.lease import leased_device
 with leased_device():
@@ -136,6 +136,7 @@ with leased_device():
     torch.nn.functional.conv2d(torch.ones(8, 3, 16, 16), torch.ones(8, 3, 3, 3))
 """
     environment = os.environ | {variable: "BF16", "ONEDNN_VERBOSE": "1", "SILENT_GRADIENTS_DEVICES": ""}
+    environment["SILENT_GRADIENTS_LEASES"] = str(tmp_path)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     (convolution,) = (line for line in done.stdout.splitlines() if ",convolution," in line)
     assert "fpmath" not in convolution
