@@ -27,24 +27,20 @@ def first_points(plan: Plan) -> dict[str, Mapping[str, Any]]:
 
 
 def ids(preset: str, folder: Path) -> dict[str, Any]:
-    """The plan's id; of each round and group the number of runs and a digest of all ids of runs and packs."""
+    """The plan's id, the first run's name, the number of runs, a digest of all ids of runs, packs and selections."""
     params = folder / "params.yaml"
     params.write_text(f"preset: {preset}\n")
     plan = Plan(load(params, ROOT / "presets"))
     selections = first_points(plan)
-    found: dict[str, Any] = {"plan": plan.id(selections)}
+    names: list[Any] = []
     for group in plan.groups():
-        for round_ in (round_ for round_ in ROUNDS if round_ in plan.rounds(group)):
+        for round_ in plan.rounds(group):
             packs = plan.packs(round_, selections, group)
-            names = [(pack.id, [run.id for run in pack.members]) for pack in packs]
-            found[f"{round_} {group}"] = {
-                "runs": sum(len(members) for _, members in names),
-                "first": packs[0].members[0].name,
-                "ids": hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16],
-            }
-            if round_ != "seeds":
-                found[f"{round_} {group}"]["selection"] = plan.selection_id(round_, group, selections)
-    return found
+            selection = plan.selection_id(round_, group, selections) if round_ in GRID_ROUNDS else None
+            names.append([selection, *([pack.id, *(run.id for run in pack.members)] for pack in packs)])
+    runs = [run for round_ in ROUNDS for pack in plan.packs(round_, selections) for run in pack.members]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+    return {"plan": plan.id(selections), "first": runs[0].name, "runs": len(runs), "ids": digest}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
