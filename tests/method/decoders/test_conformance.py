@@ -378,7 +378,7 @@ def test_the_whole_gradient_compiles(name, family):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_mixed_types_are_named(name):
-    decoder, x = make(name, "bernoulli"), X
+    decoder, x = make(name, "bernoulli"), images(name)
     zeros = torch.zeros(B, LATENTS["bernoulli"])
     for call, message in (
         (lambda: decoder.objective(x).expectation(FAMILIES["bernoulli"](zeros)), "q: expected torch.float64"),
