@@ -16,7 +16,7 @@ from silent_gradients import (
     Standardization,
     scale_gradient,
 )
-from silent_gradients.estimators import REGISTRY, create
+from silent_gradients.estimators import REGISTRY, EstimatorError, create
 from silent_gradients.networks import encoder
 from silent_gradients.posteriors import FAMILIES
 from silent_gradients.vae import VAE
@@ -333,7 +333,32 @@ def test_scale_gradient_keeps_the_value_bit_for_bit(factor):
         torch.testing.assert_close(slope, torch.full_like(slope, factor))
 
 
+@pytest.mark.parametrize(
+    ("estimator", "family"),
+    [
+        (name, family)
+        for name, kind in REGISTRY.items()
+        for family in get_args(PosteriorFamily)
+        if not kind.supports(FAMILIES[family])
+    ],
+)
+def test_estimator_and_family_must_fit(estimator, family):
+    with pytest.raises(EstimatorError, match=rf"{estimator}.*{family}"):
+        make(estimator, family)
+    parts = make(None, family)
+    with pytest.raises(EstimatorError, match=rf"{estimator}.*{family}"):
+        VAE(parts.encoder, FAMILIES[family], parts.decoder, None, parts.guide, create(estimator))
+
+
 CONTROLLED = [(name, family) for name, family in SERVED if REGISTRY[name].needs_control]
+
+
+@pytest.mark.parametrize(("name", "family"), CONTROLLED)
+def test_a_control_needs_a_guide_and_a_guide_has_none(name, family):
+    with pytest.raises(EstimatorError, match=rf"guide.*'{name}'"):
+        make(name, family, guide=False)
+    with pytest.raises(EstimatorError, match=rf"guide_estimator: '{name}'"):
+        sampled_guide(name, family)
 
 
 @pytest.mark.parametrize(("name", "family"), CONTROLLED)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from silent_gradients import checks
 from silent_gradients.decoders.fixed_variance import small_linear
-from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder, readable
+from silent_gradients.decoders.likelihood import ClosedFormObjective, Decoder
 from silent_gradients.posteriors.contract import Posterior
 
 # c_1, c_2, ... of the polynomials in y on [0, 1] nearest log(1 + y), with its value and slope at 1: within 8e-9 (and
@@ -97,12 +97,10 @@ class BernoulliObjective(ClosedFormObjective):
 
     decoder: BernoulliDecoder
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if readable(self.x):
-            least, largest = map(float, self.x.detach().aminmax())
-            if least < 0 or largest > 1:
-                raise ValueError(f"x: expected bits or their probabilities, in [0, 1], got {least:g} to {largest:g}")
+    def check_range(self, least: float, largest: float) -> None:
+        """Raise ``ValueError`` if x is not in [0, 1]."""
+        if least < 0 or largest > 1:
+            raise ValueError(f"x: expected bits or their probabilities, in [0, 1], got {least:g} to {largest:g}")
 
     def is_exact(self, q: Posterior) -> bool:
         """Return whether ``expectation`` is exact under ``q``: if the logits are normal."""

@@ -251,7 +251,7 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
 
     def no_images(self) -> Tensor:
         """Return [0, D]: an objective of no images computes nothing and shows what it can do."""
-        weight = self._first_weight(torch.empty(0))
+        weight = next(self.parameters(), torch.empty(0))
         return torch.empty(0, self.dimensions, dtype=weight.dtype, device=weight.device)
 
     def in_own_type(self, argument: str, values: Tensor) -> Tensor:
@@ -262,7 +262,7 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
             ValueError: They are on another device than the weights.
         """
         checks.floats(argument, values, *[_SCALED] * (argument == "x"))
-        weight = self._first_weight(values)
+        weight = next(self.parameters(), values)
         if values.device != weight.device:
             raise ValueError(f"{argument}: expected a tensor on {weight.device}, as the weights, got {values.device}")
         own = weight.dtype
@@ -272,11 +272,6 @@ class Decoder(checks.Guarded, nn.Module, ABC, arguments={"z": _fitting_samples, 
             return values.to(own)
         fix = "convert one of them" if own.itemsize >= 4 else "leave the decoder in float32 and use autocast"
         raise TypeError(f"{argument}: expected {own}, the type of the decoder's weights, got {values.dtype}; {fix}")
-
-    def _first_weight(self, default: Tensor) -> Tensor:
-        # Faster than next(self.parameters()), which a small network's step would feel.
-        weights = (weight for module in self.modules() for weight in module._parameters.values() if weight is not None)
-        return next(weights, default)
 
     def control(self, x: Tensor, q: Posterior) -> Objective:
         """Return a function of z like the objective of x [B, D], with an exact expectation if the decoder has one.
@@ -309,13 +304,17 @@ class SampledObjective:
         object.__setattr__(self, "x", self.decoder.in_own_type("x", self.x))
         checks.shaped("x", self.x, "B", self.decoder.dimensions)
         if readable(self.x):
-            largest = float(self.x.detach().amax())
-            if not math.isfinite(largest):
-                raise NonFiniteError(f"x: expected finite numbers, got {largest}")
-            # Small arrays may well be whole numbers.
-            if self.x.numel() >= 32 and _whole(self.x, largest):
-                raise ValueError(f"x: expected images in [0, 1], got whole numbers up to {largest:g}; {_SCALED}")
+            least, largest = map(float, self.x.detach().aminmax())
+            if not (math.isfinite(least) and math.isfinite(largest)):
+                raise NonFiniteError(f"x: expected finite numbers, got {least:g} to {largest:g}")
+            self.check_range(least, largest)
         checks.number("noise_variance", self.noise_variance, "a number of 0 or more")
+
+    def check_range(self, least: float, largest: float) -> None:
+        """Raise ``ValueError`` if the values of x, finite and from ``least`` to ``largest``, are those of no images."""
+        # Small arrays may well be whole numbers.
+        if self.x.numel() >= 32 and _whole(self.x, largest):
+            raise ValueError(f"x: expected images in [0, 1], got whole numbers up to {largest:g}; {_SCALED}")
 
     def sampled(self, z: Tensor) -> Tensor:
         """Return log p(x|z) in nats at z [S, B, k], shape [S, B].
