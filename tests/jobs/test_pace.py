@@ -15,6 +15,7 @@ from tests.tiny import CPU
 
 from silent_study import cli
 from silent_study.data.source import Source
+from silent_study.jobs import stopwatch
 from silent_study.jobs.lease import Lease
 from silent_study.jobs.pace import (
     DEFAULT_MEGABYTES,
@@ -193,6 +194,13 @@ def test_steps_of_every_phase_are_timed(tiny, cell, stack):
     (times,) = measured_pace([settings], {"tiny": source_of(tiny)}, CPU, 2, stack).steps.values()
     assert all(value > 0 for value in (times.guided, times.plain, times.frozen, times.evaluated))
     assert (times.guided == times.plain) == (settings.silent is None)
+
+
+def test_slow_steps_are_measured_in_fewer_rounds(tiny, monkeypatch):
+    monkeypatch.setattr(stopwatch, "LONGEST", 0.0)
+    run = tiny.settings("fixed/reinforce")
+    pace = measured_pace([run], {"tiny": source_of(tiny)}, CPU, rounds=10**9)
+    assert min(dataclasses.asdict(pace.steps[architecture(run)]).values()) > 0
 
 
 def test_a_device_is_measured_once_per_kind_of_step(tiny):
