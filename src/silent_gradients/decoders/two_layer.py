@@ -237,7 +237,8 @@ class _PairSums(torch.autograd.Function):
         factors: Tensor,
         half: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        total, kept = torch.zeros_like(variance[:, 0]), list[Tensor]()
+        total = torch.zeros_like(variance[:, 0])
+        kept: list[Tensor] = []
         for block in _blocks(variance, weight, gram):
             values = block.values(kernel, variance, weight, factors, half)
             total = total + values.value.flatten(1) @ block.counted.flatten()

@@ -364,7 +364,7 @@ def test_second_derivatives_forward_mode_and_batched_gradients(name, family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gaussian", "bernoulli", "categorical", "uniform"])
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_whole_gradient_compiles(name, family):
     if (name, family) not in CASES:
         return
