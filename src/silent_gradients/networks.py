@@ -63,22 +63,16 @@ def _strided_decoder(latent_dim: int, shape: Shape, channels: Sequence[int]) -> 
 
 @dataclass(frozen=True)
 class Architecture:
-    """An encoder and a decoder that belong together.
+    """An encoder and a decoder that belong together, with a number of channels for each of their convolutions.
 
-    Attributes:
-        encoder_channels: How many numbers of channels the encoder has, one per convolution.
-        decoder_channels: How many the decoder has: of the reshaped linear layer, then of every convolution but the
-            last one, which has 2 C.
-        size: (H, W) of the images, which the encoder's convolutions bring to one pixel; None for any, which they keep.
-        encoder: Makes the convolutions from (shape, channels).
-        decoder: Makes the layers from z to 2 C numbers per pixel from (k, shape, channels).
+    The decoder's first channels are those of the reshaped linear layer; its last convolution always has 2 C.
     """
 
-    encoder_channels: int
+    encoder_channels: int  # how many numbers of channels
     decoder_channels: int
-    size: tuple[int, int] | None
-    encoder: Callable[[Shape, Sequence[int]], list[nn.Module]]
-    decoder: Callable[[int, Shape, Sequence[int]], list[nn.Module]]
+    size: tuple[int, int] | None  # (H, W), which the encoder's convolutions bring to one pixel; None for any, kept
+    encoder: Callable[[Shape, Sequence[int]], list[nn.Module]]  # from (shape, channels)
+    decoder: Callable[[int, Shape, Sequence[int]], list[nn.Module]]  # from (k, shape, channels): z to 2 C per pixel
 
 
 ARCHITECTURES = {

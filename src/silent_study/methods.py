@@ -55,27 +55,16 @@ _GUIDE_AXES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Method:
-    """One method of an experiment: a row of the report's tables.
-
-    Attributes:
-        experiment: The experiment.
-        name: Name in cells, e.g. ``reinforce+silent``.
-        posterior: Posterior family.
-        estimator: Estimator of the reported decoder's gradient; ``none`` if the guide alone trains the encoder.
-        guide: Role of the guide (``SilentSettings``); ``none`` without a guide.
-        sampled: True if the guide's gradient is estimated like the reported decoder's instead of computed exactly.
-        baseline: The method from which an annealed one takes its learning rate.
-        options: The estimator's options with their defaults; experiments may override them.
-    """
+    """One method of an experiment: a row of the report's tables."""
 
     experiment: Experiment
-    name: str
+    name: str  # in cells, e.g. reinforce+silent
     posterior: PosteriorFamily
-    estimator: str
+    estimator: str  # of the reported decoder's gradient; ``none`` if the guide alone trains the encoder
     guide: Literal["none"] | GuideRole = "none"
-    sampled: bool = False
-    baseline: str | None = None
-    options: Mapping[str, float] = field(default_factory=dict, hash=False)
+    sampled: bool = False  # the guide's gradient is estimated like the reported decoder's instead of computed exactly
+    baseline: str | None = None  # the method from which an annealed one takes its learning rate
+    options: Mapping[str, float] = field(default_factory=dict, hash=False)  # of the estimator, with their defaults
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -139,21 +128,13 @@ class Method:
 
 @dataclass(frozen=True)
 class EstimatorTraits:
-    """The part of an estimator's declaration that decides which methods it has.
+    """The part of an estimator's declaration that decides which methods it has."""
 
-    Attributes:
-        name: Name in the registry.
-        posteriors: Posterior families that the estimator supports.
-        exact: True if it needs a decoder with a known expectation.
-        needs_control: True if it needs a control; for a decoder without a known expectation that is the guide.
-        options: Its options with their defaults.
-    """
-
-    name: str
-    posteriors: tuple[PosteriorFamily, ...]
-    exact: bool = False
-    needs_control: bool = False
-    options: Mapping[str, float] = field(default_factory=dict)
+    name: str  # in the registry
+    posteriors: tuple[PosteriorFamily, ...]  # that it supports
+    exact: bool = False  # it needs a decoder with a known expectation
+    needs_control: bool = False  # for a decoder without a known expectation the control is the guide
+    options: Mapping[str, float] = field(default_factory=dict)  # with their defaults
 
     @classmethod
     def of(cls, estimator: type[Estimator]) -> EstimatorTraits:

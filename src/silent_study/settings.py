@@ -39,19 +39,11 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class ExperimentTraits:
-    """What distinguishes an experiment from the others.
+    """What distinguishes an experiment from the others."""
 
-    Attributes:
-        title: Name in tables, figures and the report.
-        decoder: The reported decoder: ``linear`` (mean, with a fixed variance), ``log-linear``, ``two-layer`` or
-            ``convolutional``.
-        axes: Grid axes of the encoder and the reported decoder; methods with a guide add the guide's axes.
-        in_paper: True if the paper has the experiment.
-    """
-
-    title: str
-    decoder: Literal["linear", "log-linear", "two-layer", "convolutional"]
-    axes: tuple[str, ...]
+    title: str  # in tables, figures and the report
+    decoder: Literal["linear", "log-linear", "two-layer", "convolutional"]  # the reported one; linear: a fixed variance
+    axes: tuple[str, ...]  # grid axes of encoder and reported decoder; methods with a guide add the guide's
     in_paper: bool = True
 
     @property
@@ -103,20 +95,14 @@ ARCHITECTURES: Mapping[str, ArchitectureTraits] = {
 class DataSettings:
     """A prepared data set and the part of it that a run trains on.
 
-    Attributes:
-        name: Data set, e.g. ``digits``.
-        sha256: Digest of the prepared arrays.
-        shape: Image shape ``(C, H, W)``.
-        levels: Number of grey levels; pixels are integers in ``[0, levels)``.
-        protocol: ``holdout`` trains without the last ``holdout`` training images, which select; ``paper`` trains on
-            all of them and selects on the test images.
-        holdout: Number of images that ``holdout`` sets aside.
+    The protocol ``holdout`` trains without the last ``holdout`` training images, which select; ``paper`` trains on all
+    of them and selects on the test images.
     """
 
     name: str
-    sha256: str
-    shape: tuple[int, int, int]
-    levels: int
+    sha256: str  # of the prepared arrays
+    shape: tuple[int, int, int]  # (C, H, W)
+    levels: int  # number of grey levels; pixels are integers in [0, levels)
     protocol: Protocol
     holdout: int
 
@@ -143,48 +129,30 @@ class NetworkSettings:
 class SilentSettings:
     """The silent (exact) gradient of a linear decoder that guides the encoder; paper Section 4.2.
 
-    Attributes:
-        role: ``only``: the guide's gradient alone trains the encoder (the "None" rows) until it is frozen.
-            ``annealed``: mixed with the reported decoder's gradient. ``control``: the guide is the estimator's control
-            variate and does not train the encoder.
-        sampled: The guide's gradient is estimated like the reported decoder's instead of computed exactly.
-        plateau_epochs: Epochs with weight 1 before the annealing begins (``annealed`` only).
-        annealing_rate: Decrease of the weight per epoch after the plateau (``annealed`` only).
-        cutoff_epoch: Epoch after which the encoder is frozen; ``None`` is never.
-        mean_rate: Learning rate of the linear decoder's mean part.
-        precision_rate: Learning rate of its precision part.
-        guide: The guide: a decoder with a ``linear`` or ``log-linear`` precision, or a ``quadratic`` one of two layers.
-        log_term: How ``E log|s|`` is computed (``linear`` only).
+    In the role ``only`` the guide's gradient alone trains the encoder (the "None" rows) until it is frozen.
+    ``annealed`` mixes it with the reported decoder's. A ``control`` is the estimator's control variate alone.
     """
 
     role: GuideRole
-    sampled: bool
-    plateau_epochs: float
-    annealing_rate: float
-    cutoff_epoch: int | None
-    mean_rate: float
-    precision_rate: float
-    guide: GuideDecoder
-    log_term: LogTerm
+    sampled: bool  # the guide's gradient is estimated like the reported decoder's instead of computed exactly
+    plateau_epochs: float  # with weight 1, before the annealing begins (annealed only)
+    annealing_rate: float  # decrease of the weight per epoch after the plateau (annealed only)
+    cutoff_epoch: int | None  # after which the encoder is frozen; None is never
+    mean_rate: float  # learning rate of the linear decoder's mean part
+    precision_rate: float  # and of its precision part
+    guide: GuideDecoder  # a decoder with a linear or log-linear precision, or a quadratic one of two layers
+    log_term: LogTerm  # how E log|s| is computed (linear only)
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How selected runs are evaluated; not part of a run's id, since it changes no training.
+    """How selected runs are evaluated; not part of a run's id, since it changes no training."""
 
-    Attributes:
-        samples: Latent samples per image.
-        variance_images: Images in the fixed batch of the gradient variance.
-        variance_draws: Latent draws of the gradient variance.
-        reconstructions: Images reconstructed for the figures.
-        importance_samples: Latent samples per image of the importance-weighted bound; 0 is none.
-    """
-
-    samples: int
-    variance_images: int
-    variance_draws: int
-    reconstructions: int
-    importance_samples: int = 0
+    samples: int  # latent samples per image
+    variance_images: int  # in the fixed batch of the gradient variance
+    variance_draws: int  # latent draws of the gradient variance
+    reconstructions: int  # images reconstructed for the figures
+    importance_samples: int = 0  # latent samples per image of the importance-weighted bound; 0 is none
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> EvaluationSettings:
@@ -196,24 +164,6 @@ class EvaluationSettings:
 class RunSettings:
     """Everything that decides the result of one run.
 
-    Attributes:
-        estimator: Gradient estimator of the reported decoder; ``none`` if the silent guide alone trains the encoder.
-        estimator_options: Options of that estimator, e.g. ``{"temperature": 1.0}``.
-        precision: Arithmetic of the convolutions and of the nonlinear networks in training; evaluation and the analytic
-            heads are float32.
-        variance: Fixed variance of the likelihood (``fixed`` and ``two-layer``); ``None`` if variances are learned.
-        learning_rate: Learning rate of encoder and reported decoder (of the encoder alone if the decoder is exact).
-        mean_rate: Learning rate of the reported decoder's mean part, or of a two-layer one (exact decoders only).
-        precision_rate: Learning rate of the reported decoder's precision part (``log-linear`` only).
-        gradient_clip: Largest global gradient norm of an optimizer's parameters; ``None`` is no clipping.
-        snapshot_epochs: Epochs after which the weights are kept for the gradient variance.
-        threshold_bpd: Bits/dim; the epochs until the selection bound reaches it are counted. ``None`` counts none.
-        cooldown_epochs: Last epochs, in which all learning rates fall linearly to 0.
-        kl_warmup_epochs: First epochs, in which the weight of the KL divergence rises linearly from 0 to 1.
-        last_layer_scale: Factor on the initial weights of the nonlinear decoder's last layer (``standardized`` only).
-        activation: Of the hidden units of a reported two-layer decoder.
-        hidden_units: Number of hidden units of a two-layer decoder or guide.
-
     A field with a default was added after runs had been stored. Its default is not written, so these keep their ids.
     """
 
@@ -224,29 +174,29 @@ class RunSettings:
     latent_dim: int
     network: NetworkSettings
     initialization: Initialization
-    precision: Precision
-    estimator: str
+    precision: Precision  # of the nonlinear networks in training; evaluation and the analytic heads are float32
+    estimator: str  # of the reported decoder's gradient; ``none`` if the silent guide alone trains the encoder
     estimator_options: dict[str, float]
     silent: SilentSettings | None
-    variance: float | None
+    variance: float | None  # fixed one of the likelihood (fixed and two-layer); None if variances are learned
     seed: int
     epochs: int
     batch_size: int
-    learning_rate: float
-    mean_rate: float | None
-    precision_rate: float | None
+    learning_rate: float  # of encoder and reported decoder; of the encoder alone if the decoder is exact
+    mean_rate: float | None  # of an exact decoder's mean part, or of a whole two-layer one
+    precision_rate: float | None  # of the reported decoder's precision part (log-linear only)
     betas: tuple[float, float]
     weight_decay: float
-    gradient_clip: float | None
+    gradient_clip: float | None  # largest global gradient norm of an optimizer's parameters; None is no clipping
     evaluate_every: int
     evaluation_samples: int
-    snapshot_epochs: tuple[int, ...]
-    threshold_bpd: float | None
-    cooldown_epochs: float = 0.0
-    kl_warmup_epochs: float = 0.0
-    last_layer_scale: float = 0.1
-    activation: Activation | None = None
-    hidden_units: int | None = None
+    snapshot_epochs: tuple[int, ...]  # after which the weights are kept for the gradient variance
+    threshold_bpd: float | None  # the epochs until the selection bound reaches it are counted; None counts none
+    cooldown_epochs: float = 0.0  # the last ones, in which all learning rates fall linearly to 0
+    kl_warmup_epochs: float = 0.0  # the first ones, in which the weight of the KL divergence rises linearly to 1
+    last_layer_scale: float = 0.1  # on the initial weights of the nonlinear decoder's last layer (standardized only)
+    activation: Activation | None = None  # of the hidden units of a reported two-layer decoder
+    hidden_units: int | None = None  # of a two-layer decoder or guide
 
     @property
     def cell(self) -> str:

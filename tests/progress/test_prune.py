@@ -13,11 +13,11 @@ from tests.tiny import write_study
 from silent_study import params
 from silent_study.cli import main
 from silent_study.plan.plan import ROUNDS, Plan
-from silent_study.progress.prune import Pruning, RevisionError, kept_revisions, lines_for_dvc
+from silent_study.progress.prune import Pruning, kept_revisions, lines_for_dvc
 from silent_study.report.gathered import marker_of
 from silent_study.settings import SettingsError
 from silent_study.store.manifests import naming_runs
-from silent_study.store.runs import RunStore
+from silent_study.store.runs import RunStore, StoreError
 
 RESULTS = Path("results")
 
@@ -166,7 +166,7 @@ def test_head_and_what_the_command_line_names_are_kept():
     assert names("other", "kept", "main") == ["working tree", "HEAD, main", "other, kept"]
     git("tag", "params", "HEAD:params.yaml")
     for name in ("nowhere", "params"):
-        with pytest.raises(RevisionError, match=f"--keep {name}: git has no such revision"):
+        with pytest.raises(StoreError, match=f"--keep {name}: git has no such revision"):
             goes("HEAD", name)
 
 
@@ -185,7 +185,7 @@ def test_without_git_the_working_tree_counts_and_it_is_said(capsys):
     Path(".git").rename("elsewhere")
     assert main(["prune"]) == 0
     assert "only the working tree counts" in capsys.readouterr().out
-    with pytest.raises(RevisionError, match="no git checkout"):
+    with pytest.raises(StoreError, match="no git checkout"):
         names("main")
 
 
@@ -194,7 +194,7 @@ def test_a_checkout_that_git_cannot_read_does_not_pass_for_none(monkeypatch):
     Path(".git/HEAD").unlink()
     for path in (os.environ["PATH"], ""):  # without git as well
         monkeypatch.setenv("PATH", path)
-        with pytest.raises(RevisionError, match=r"git cannot read this checkout.*; try: git rev-parse --git-dir"):
+        with pytest.raises(StoreError, match=r"git cannot read this checkout.*; try: git rev-parse --git-dir"):
             goes()
 
 
@@ -207,7 +207,7 @@ def test_the_report_on_disk_is_kept_until_it_is_gathered_again():
     assert "working tree: 8 runs; 4 are of its report alone" in pruned.overview()
     (marker,) = RESULTS.glob("gathered/*")
     marker.write_text(marker.read_text()[:20])
-    with pytest.raises(RevisionError, match=r"gathered/\S+: cannot be read.*gather again: snakemake "):
+    with pytest.raises(StoreError, match=r"gathered/\S+: cannot be read.*gather again: snakemake "):
         goes()
 
 

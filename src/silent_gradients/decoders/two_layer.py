@@ -152,17 +152,11 @@ def _cosines(q: Posterior, hidden: nn.Linear, cross: Tensor, gram: Tensor) -> tu
 
 
 class _Values(NamedTuple):
-    """What a sum over pairs adds up, and G times its derivatives, [B, M, N] each.
+    """What a sum over pairs adds up, and G times its derivatives, [B, M, N] each."""
 
-    Attributes:
-        value: sum_i p_ir p_is F_i(C_rs).
-        slope: G_rs times its derivative by C_rs.
-        functions: The G_rs F_i(C_rs).
-    """
-
-    value: Tensor
-    slope: Tensor
-    functions: tuple[Tensor, ...]
+    value: Tensor  # sum_i p_ir p_is F_i(C_rs)
+    slope: Tensor  # G_rs times its derivative by C_rs
+    functions: tuple[Tensor, ...]  # the G_rs F_i(C_rs)
 
 
 _Kernel = Callable[[Tensor, Tensor | None, Tensor, Tensor, Tensor], _Values]

@@ -19,17 +19,11 @@ LARGE = 2**16
 
 
 class WeightedError(NamedTuple):
-    """Moments of x - m and s for m = A z + a and s = B z + c.
+    """Moments of x - m and s for m = A z + a and s = B z + c."""
 
-    Attributes:
-        error: E[(x - m)^2 s^2] plus the noise's E s^2, summed over dimensions, [B].
-        mean: E s, [B, D].
-        variance: Var s, [B, D].
-    """
-
-    error: Tensor
-    mean: Tensor
-    variance: Tensor
+    error: Tensor  # E[(x - m)^2 s^2] plus the noise's E s^2, summed over dimensions, [B]
+    mean: Tensor  # E s, [B, D]
+    variance: Tensor  # Var s, [B, D]
 
 
 def weighted_error(

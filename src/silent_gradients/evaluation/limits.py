@@ -98,17 +98,11 @@ def factor_analysis_limit(images_fit: Levels, images_evaluated: Levels, levels: 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and covariance of a set of dequantized images.
+    """Mean and covariance of a set of dequantized images."""
 
-    Attributes:
-        mean: ``[D]``.
-        covariance: Population covariance, ``[D, D]``.
-        levels: Number of grey levels.
-    """
-
-    mean: Real
-    covariance: Real
-    levels: int
+    mean: Real  # [D]
+    covariance: Real  # of the population, [D, D]
+    levels: int  # number of grey levels
 
     @classmethod
     def of(cls, images: Levels, levels: int) -> Moments:
@@ -157,20 +151,13 @@ class LinearModel:
     The covariance C is whitened by the noise, ``diag(noise)^(-1/2) C diag(noise)^(-1/2)``, with eigenvalues ``l_i`` and
     eigenvectors U. Then ``W = diag(noise)^(1/2) U_q (L_q - 1)^(1/2)``, where q counts the eigenvalues above 1, at most
     k of them.
-
-    Attributes:
-        mean: Mean b, ``[D]``.
-        whitened: The whitened covariance, ``[D, D]``.
-        noise: Noise variances, ``[D]``.
-        eigenvalues: The q eigenvalues in use, ``[q]``.
-        directions: Their eigenvectors, ``[D, q]``.
     """
 
-    mean: Real
-    whitened: Real
-    noise: Real
-    eigenvalues: Real
-    directions: Real
+    mean: Real  # b, [D]
+    whitened: Real  # covariance, [D, D]
+    noise: Real  # variances, [D]
+    eigenvalues: Real  # those in use, [q]
+    directions: Real  # their eigenvectors, [D, q]
 
     @classmethod
     def with_variance(cls, fitted: Moments, latent_dim: int, variance: float) -> LinearModel:

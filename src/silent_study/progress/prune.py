@@ -26,10 +26,6 @@ PARAMS, PRESETS, LOCK = "params.yaml", "presets", "dvc.lock"
 REPAIR = "snakemake --cores all --resources gpu=8 all"
 
 
-class RevisionError(StoreError):
-    """The runs that a revision needs are not known: the message names the revision and how to fix it."""
-
-
 @dataclass(frozen=True)
 class Revision:
     """A state of the repository whose runs are kept."""
@@ -45,7 +41,7 @@ def kept_revisions(results: Path, keep: Sequence[str] = ()) -> list[Revision]:
     revisions = [_working_tree(results, present)]
     if not in_git():
         if keep:
-            raise RevisionError(f"--keep {keep[0]}: there is no git checkout here, and thus no revision; leave it out")
+            raise StoreError(f"--keep {keep[0]}: there is no git checkout here, and thus no revision; leave it out")
         return revisions
     _git("rev-parse", "--git-dir")
     names_of: dict[str, list[str]] = {}
@@ -55,7 +51,7 @@ def kept_revisions(results: Path, keep: Sequence[str] = ()) -> list[Revision]:
         if commit:
             names_of.setdefault(commit.strip(), []).append(name)
         elif name in keep:  # before the first commit there is no HEAD
-            raise RevisionError(f"--keep {name}: git has no such revision; it lists those: git log --all --oneline")
+            raise StoreError(f"--keep {name}: git has no such revision; it lists those: git log --all --oneline")
     return revisions + [_committed(", ".join(names), commit, results, present) for commit, names in names_of.items()]
 
 
@@ -72,7 +68,7 @@ def _working_tree(results: Path, present: Collection[str]) -> Revision:
             gathered.update(read_json(marker)["runs"])
         except (StoreError, KeyError, TypeError) as error:
             unknown = f"{marker}: cannot be read, so the runs of the report are not known"
-            raise RevisionError(f"{unknown}; gather again: {REPAIR}") from error
+            raise StoreError(f"{unknown}; gather again: {REPAIR}") from error
     planned, note = _planned("working tree", Plan(load(Path(PARAMS)), results), present)
     if not note and (others := len(gathered - planned)):
         note = f"{others} are of its report alone, which has other settings"
@@ -91,7 +87,7 @@ def _committed(name: str, commit: str, results: Path, present: Collection[str]) 
             plan = Plan(load(folder / PARAMS), results)
         except SettingsError as error:
             reason = str(error).replace(f"{folder}/", "").partition("\n")[0]
-            raise RevisionError(f"{name}: the present code cannot read its settings ({reason})") from error
+            raise StoreError(f"{name}: the present code cannot read its settings ({reason})") from error
     planned, note = _planned(name, plan, present)
     return Revision(name, frozenset(planned), note)
 
@@ -99,7 +95,7 @@ def _committed(name: str, commit: str, results: Path, present: Collection[str]) 
 def _planned(name: str, plan: Plan, present: Collection[str]) -> tuple[set[str], str]:
     """Return the runs of a plan, as far as its selections are made, and a note on those to come.
 
-    Raises ``RevisionError`` if a selection is missing, and runs that it may lead to are in the store.
+    Raises ``StoreError`` if a selection is missing, and runs that it may lead to are in the store.
     """
     planned: set[str] = set()
     to_come = []
@@ -111,7 +107,7 @@ def _planned(name: str, plan: Plan, present: Collection[str]) -> tuple[set[str],
             except SelectionMissingError as error:
                 possible = plan.all_possible(rounds[number:], plan.cells_of("seeds", group))
                 if at_risk := (possible.keys() - planned).intersection(present):
-                    raise RevisionError(
+                    raise StoreError(
                         f"{name}: a selection of {group} is missing, and which of its {counted(len(at_risk), 'run')} "
                         f"in the store the {round_} round needs depends on it; at this revision: {error}"
                     ) from error
@@ -124,7 +120,7 @@ def _planned(name: str, plan: Plan, present: Collection[str]) -> tuple[set[str],
 def _git(*arguments: str) -> str:
     printed = git(*arguments)
     if printed is None:
-        raise RevisionError(f"git cannot read this checkout, so that HEAD is not known; try: git {' '.join(arguments)}")
+        raise StoreError(f"git cannot read this checkout, so that HEAD is not known; try: git {' '.join(arguments)}")
     return printed
 
 
