@@ -46,7 +46,7 @@ STUDIES = {
     "mnist-reduced-protocol-paper": "mnist-reduced.md",
     "mnist-reduced-cooldown": "mnist-reduced.md",
     "mnist-reduced-cooldown-bits": "mnist-reduced.md",
-    "mnist-reduced-24-epochs": "mnist-reduced.md",
+    "mnist-sequential": "mnist-reduced.md",
     "colour-reduced": "colour.md",
     "colour-reduced-protocol-paper": "colour.md",
     "colour-reduced-cooldown": "colour.md",
@@ -327,7 +327,7 @@ def _rounded(value: float) -> str:
 
 _GAINS = (
     *("unguided", "guided", "gain [95 %]", "p, sign flips", "collapsed; p, McNemar"),
-    "gain where neither collapsed (conditional)",
+    "gain where neither collapsed (conditional), n",
 )
 
 
@@ -343,8 +343,8 @@ def _gains(found: Comparison) -> list[str]:
         *(f"{summarize(list(dict(arm.values).values())).mean:.3f}" for arm in (found.baseline, found.method)),
         _gain(found.difference),
         "" if math.isnan(flips) else f"{flips:.3f}",
-        f"{found.baseline.lost} and {found.method.lost} of {len(found.baseline.collapsed)}; {found.mcnemar_p:.3f}",
-        f"{_gain(rest)}; n = {rest.n}" if rest.n else "none",
+        f"{found.baseline.lost} and {found.method.lost}; {found.mcnemar_p:.3f}",
+        f"{_gain(rest)}, {rest.n}" if rest.n else "none",
     ]
 
 
@@ -397,6 +397,22 @@ def differences(study: str, group: str, *pairs: tuple[str, str], unequal_steps: 
         title = " minus ".join(label(name) + kind for name, kind in zip(names, kinds, strict=True))
         lines.append([title, interval(found.mean, found.low, found.high, "bpd"), side, ", ".join(notes)])
     table(["difference, bits/dim", "mean [95 %]", "first is", "notes"], lines)
+
+
+LOOKS = {6: 8.85, 10: 3.64, 14: 2.77, 20: 2.20}
+"""Bounds of t by the number of pairs of a group-sequential study (docs/results/protocol.md, study 3)."""
+
+
+def look(study: str, guided: str, unguided: str) -> None:
+    """Print the gain of a guide at the last look of a group-sequential study, with its repeated interval."""
+    gain = compare(study, unguided, guided, "bpd").difference
+    half = LOOKS[gain.n] * gain.sd / math.sqrt(gain.n)
+    low, high = gain.mean - half, gain.mean + half
+    size = PUBLISHED[unguided]["bpd"] - PUBLISHED[guided]["bpd"]
+    goes_on = low <= min(0, size) and high >= size and gain.n < max(LOOKS)
+    text = interval(gain.mean, low, high, "bpd")
+    end = "goes on" if goes_on else "ends"
+    print(f"The guide's gain for {label(unguided)} after {gain.n} pairs: {text}, a repeated interval; the study {end}.\n")
 
 
 # The paper's claims in bits/dim that the overview has a column for: experiment, the two methods, and a short name.
@@ -583,7 +599,9 @@ def remedies(study: str, *names: str, only: Sequence[str] = ()) -> None:
             text = interval(moved.mean, moved.low, moved.high, "bpd", sign=True)
             texts = [f"**{text}**" if moved.high < 0 else text, "" if math.isnan(flips) else f"{flips:.3f}"]
         title = "*none*" if change == "as it is" else f"`{change}`"
-        counts = f"{int(lost(runs).sum())} ({int((runs['active_units'] == 0).sum())}) of {len(runs)}"
+        counts = f"{int(lost(runs).sum())} ({int((runs['active_units'] == 0).sum())})"
+        if len(runs) != len(every[0][2]):
+            counts += f" of {len(runs)}"
         lines.append([label(name), title, f"{runs['bpd'].mean():.3f}", *texts, counts])
     own = 0 if len(names) > 1 else 1
     header = ["method", "change", "bits/dim", "minus the first [95 %]", "p, sign flips", "collapsed (no active unit)"]
@@ -624,7 +642,7 @@ SUMMARY = (
     ("mnist-reduced-cooldown", "mnist", "fixed", "silent-gaussian", "reparameterization"),
     ("mnist-reduced-cooldown-bits", "mnist", "fixed", "silent-bernoulli", "gumbel-softmax"),
     ("mnist-reduced-protocol-paper", "mnist", "fixed", "silent-bernoulli", "reinforce"),
-    ("mnist-reduced-24-epochs", "mnist", "learnable", "reparameterization+silent", "reparameterization"),
+    ("mnist-sequential", "mnist", "learnable", "reparameterization+silent", "reparameterization"),
     ("colour-reduced-cooldown", "cifar10", "learnable", "reparameterization+silent", "reparameterization"),
     ("colour-reduced-cooldown", "cifar10", "learnable", "gumbel-softmax+silent", "gumbel-softmax"),
     ("colour-reduced-cooldown", "cifar10", "learnable", "reinforce+silent", "reinforce"),

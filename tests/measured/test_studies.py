@@ -103,6 +103,18 @@ def test_collapsed_runs_are_those_near_the_prior_or_without_an_active_unit(study
         assert tables.collapsed(study.name, str(cell)) == dict(zip(members["seed"], lost[members.index], strict=True))
 
 
+def test_a_look_has_the_repeated_interval_of_its_pairs(monkeypatch, capsys) -> None:
+    study, group = REPOSITORY / "measured" / "mnist-sequential", "mnist/learnable"
+    unguided, guided = (reported(study, f"{group}/reparameterization{end}", "bpd") for end in ("", "+silent"))
+    gains = (unguided - guided).dropna()
+    for bound, end in ((8.85, "goes on"), (1e-3, "ends")):
+        monkeypatch.setitem(tables.LOOKS, len(gains), bound)
+        tables.look(study.name, f"{group}/reparameterization+silent", f"{group}/reparameterization")
+        middle, half = gains.mean(), bound * stats.sem(gains)
+        said = f"{len(gains)} pairs: {middle:.3f} [{middle - half:.3f}, {middle + half:.3f}], a repeated interval"
+        assert f"{said}; the study {end}." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("study", [study for study in STUDIES if (study / "tables" / "claims.csv").exists()])
 def test_adjusted_p_values_are_those_of_holm(study: Path) -> None:
     """The paper's orderings in each metric are a family, ours another; all of the paper's in earlier studies."""
@@ -243,11 +255,11 @@ def test_gains_have_exact_tests_and_those_of_pairs_without_a_collapsed_run(monke
     row = [part.strip() for part in capsys.readouterr().out.strip().splitlines()[-1].strip("|").split("|")]
     assert row[2:4] == ["2.700", "2.100"]
     assert row[4].startswith("0.600 [")
-    assert row[5:7] == [f"{2 / 64:.3f}", f"3 and 0 of 6; {2 / 8:.3f}"]
+    assert row[5:7] == [f"{2 / 64:.3f}", f"3 and 0; {2 / 8:.3f}"]
     low, high = stats.ttest_1samp([0.1, 0.2, 0.3], 0.0).confidence_interval(0.95)
-    assert row[7] == f"0.200 [{low:.3f}, {high:.3f}]; n = 3"
+    assert row[7] == f"0.200 [{low:.3f}, {high:.3f}], 3"
     tables.remedies("a study", "digits/learnable/reparameterization")
-    assert "| *none* | 2.700 |  |  | 3 (1) of 6 |" in capsys.readouterr().out
+    assert "| *none* | 2.700 |  |  | 3 (1) |" in capsys.readouterr().out
 
 
 def test_a_gain_is_parted_by_pairs(capsys) -> None:
