@@ -25,19 +25,8 @@ from silent_study.data.prepared import PreparedData
 from silent_study.settings import EXPERIMENTS, EvaluationSettings, RunSettings, SettingsError
 from silent_study.store import documents
 from silent_study.store.code import evaluation_code
-from silent_study.store.files import sha256_of, write_bytes_atomically
-from silent_study.store.manifests import evaluation_digest, evaluation_id, kept_evaluation
-from silent_study.store.runs import (
-    EVALUATION,
-    RECONSTRUCTIONS,
-    WEIGHTS,
-    StoredRun,
-    StoreError,
-    open_run,
-    snapshot_file,
-    without_weights,
-    write_json,
-)
+from silent_study.store.evaluations import kept_evaluation, write_evaluation
+from silent_study.store.runs import WEIGHTS, StoredRun, StoreError, open_run, snapshot_file, without_weights
 from silent_study.training.build import load_snapshot
 from silent_study.training.seeds import generator
 
@@ -165,26 +154,23 @@ def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> docume
         found = None
     if found is not None:
         return found
-    document: documents.Evaluation = {
-        "asked": evaluation_id(run, evaluation),
-        "settings": asdict(evaluation),
+    measured: documents.Measured = {
         "report": None,
         "train": None,
         "limit": None,
         "gradient_variance": [],
         "code": evaluation_code(settings.estimator),
-        "reconstructions_sha256": None,
-        "sha256": "",
     }
+    reconstructions = None
     traits = EXPERIMENTS[settings.experiment]
     if traits.fixed_variance and settings.variance is not None:
         splits, levels = opened.prepared.split(settings.data.protocol, settings.data.holdout), settings.data.levels
         limit = pca_limit(splits.train, splits.report, levels, settings.latent_dim, settings.variance)
-        document["limit"] = asdict(limit)
+        measured["limit"] = asdict(limit)
     if run.has_weights:
         vae, _ = opened.model()
-        document["report"] = opened.metrics(vae, "test", evaluation.samples, evaluation.importance_samples)
-        document["train"] = opened.metrics(vae, "train", evaluation.samples)
+        measured["report"] = opened.metrics(vae, "test", evaluation.samples, evaluation.importance_samples)
+        measured["train"] = opened.metrics(vae, "train", evaluation.samples)
         pictures = reconstruct(
             vae,
             data.report[: evaluation.reconstructions],
@@ -193,16 +179,13 @@ def evaluate_selected(opened: OpenRun, evaluation: EvaluationSettings) -> docume
         )
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
-        write_bytes_atomically(run.folder / RECONSTRUCTIONS, buffer.getvalue())
-        document["reconstructions_sha256"] = sha256_of(run.folder / RECONSTRUCTIONS)
+        reconstructions = buffer.getvalue()
         if vae.estimator is not None:
             images = data.selection[: evaluation.variance_images]
-            document["gradient_variance"] = [
+            measured["gradient_variance"] = [
                 _variance_at(opened, epoch, images, evaluation.variance_draws) for epoch in settings.snapshot_epochs
             ]
-    document["sha256"] = evaluation_digest(document)
-    write_json(run.folder / EVALUATION, document)
-    return document
+    return write_evaluation(run, evaluation, measured, reconstructions)
 
 
 def _variance_at(opened: OpenRun, epoch: int, images: Tensor, draws: int) -> documents.GradientVariance:

@@ -23,8 +23,8 @@ from silent_study.data.source import Source
 from silent_study.plan.plan import GRID_ROUNDS, ROUNDS, Plan
 from silent_study.settings import NUMERICS_VERSION, EvaluationSettings
 from silent_study.store.code import SOURCE, training_code
+from silent_study.store.evaluations import seems_evaluated
 from silent_study.store.files import atomic_file, named_errors, sha256_of, write_bytes_atomically
-from silent_study.store.manifests import seems_evaluated
 from silent_study.store.packs import PackSpec
 from silent_study.store.provenance import REVISION, source_revision
 from silent_study.store.runs import EVALUATION, RECORD, RunStore, StoreError, as_json

@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 from silent_study.jobs.bundle import BORROWED, DAMAGED, DEVICES, has_result
 from silent_study.plan.plan import Plan
+from silent_study.store.evaluations import seems_evaluated
 from silent_study.store.files import atomic_file, write_bytes_atomically
-from silent_study.store.manifests import seems_evaluated
 from silent_study.store.recorded import take_run
 from silent_study.store.runs import CHECKPOINTS, CODE, EVALUATION, WEIGHTS, RunStore, StoreError
 

@@ -74,16 +74,21 @@ class GradientVariance(TypedDict):
     estimators: dict[str, dict[str, float]]
 
 
-class Evaluation(TypedDict):
-    """``evaluation.json``: the evaluation of a selected run."""
+class Measured(TypedDict):
+    """What the evaluation of a selected run measures."""
 
-    asked: str  # ``manifests.evaluation_id``
-    settings: dict[str, int]  # ``EvaluationSettings``
     report: Metrics | None  # on the images to report on; null for a diverged run, like ``train``
     train: Metrics | None
     limit: dict[str, float] | None  # ``silent_gradients.evaluation.limits.Limit``; null where no limit is known
     gradient_variance: list[GradientVariance]  # one entry per snapshot
     code: Code  # of the evaluation
+
+
+class Evaluation(Measured):
+    """``evaluation.json``."""
+
+    asked: str  # digest of the settings and of the evaluated result
+    settings: dict[str, int]  # ``EvaluationSettings``
     reconstructions_sha256: str | None  # of ``reconstructions.npz``
     sha256: str  # of all other entries
 

@@ -8,21 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from silent_study.settings import EvaluationSettings, RunSettings, digest
-from silent_study.store.documents import Evaluation, Manifest, Member
+from silent_study.settings import RunSettings
+from silent_study.store.documents import Manifest, Member
+from silent_study.store.evaluations import kept_evaluation, read_evaluation, seems_evaluated
 from silent_study.store.files import is_unaltered, sha256_of, touched
 from silent_study.store.packs import PackSpec, Round
-from silent_study.store.runs import (
-    EVALUATION,
-    RECONSTRUCTIONS,
-    WEIGHTS,
-    RunStore,
-    StoredRun,
-    StoreError,
-    read_as,
-    read_json,
-    read_unchanged,
-)
+from silent_study.store.runs import EVALUATION, RECONSTRUCTIONS, RunStore, StoredRun, StoreError, read_as, read_json
 
 SNAKEMAKE_VARIABLE = "SILENT_GRADIENTS_SNAKEMAKE"
 """Environment variable in which a job finds Snakemake's command line with the user's profile and settings."""
@@ -143,17 +134,6 @@ def seems_done(store: RunStore, spec: PackSpec) -> bool:
     )
 
 
-def seems_evaluated(folder: Path, evaluation: EvaluationSettings | None) -> bool:
-    """Return True if a run has an evaluation by these settings, and its weights unless it diverged."""
-    found = read_evaluation(folder)
-    return (
-        found is not None
-        and evaluation is not None
-        and found["settings"] == asdict(evaluation)
-        and (found["report"] is None or (folder / WEIGHTS).exists())
-    )
-
-
 def manifest_if_done(store: RunStore, spec: PackSpec) -> Manifest | None:
     """Return the manifest of a pack whose runs and evaluations are all there and unaltered, else None.
 
@@ -173,42 +153,6 @@ def manifest_if_done(store: RunStore, spec: PackSpec) -> Manifest | None:
     return manifest(spec, keep_needed_weights(store, spec, runs))
 
 
-def kept_evaluation(run: StoredRun, evaluation: EvaluationSettings) -> Evaluation | None:
-    """Return the stored evaluation of a run if it has these settings, is of this result and has its reconstructions.
-
-    Raises ``StoreError`` if the file is not as it was written.
-    """
-    path = run.folder / EVALUATION
-    if not path.exists():
-        return None
-    found = read_evaluation(run.folder)
-    if found is None or found["sha256"] != evaluation_digest(found):
-        raise StoreError(f"{path}: altered")
-    pictures = run.folder / RECONSTRUCTIONS
-    there = sha256_of(pictures) if pictures.exists() else None
-    current = found["asked"] == evaluation_id(run, evaluation) and found["reconstructions_sha256"] == there
-    return found if current else None
-
-
-def check_evaluation(run: StoredRun) -> None:
-    """Verify the evaluation of a run, if it has one; raises ``StoreError`` if a file of it is not as it was written."""
-    path = run.folder / EVALUATION
-    if path.exists():
-        found = read_evaluation(run.folder)
-        if found is None or kept_evaluation(run, EvaluationSettings.from_json(dict(found["settings"]))) is None:
-            raise StoreError(f"{path}: altered, or not of this run")
-
-
-def evaluation_digest(document: Evaluation) -> str:
-    """Return the digest of an evaluation's entries, but for ``sha256``, which keeps it."""
-    return digest({key: value for key, value in document.items() if key != "sha256"})
-
-
-def evaluation_id(run: StoredRun, evaluation: EvaluationSettings) -> str:
-    """Return the digest of the evaluation's settings and of the evaluated result."""
-    return digest({"evaluation": asdict(evaluation), "result": run.digest})
-
-
 def evaluated_otherwise(store: RunStore, spec: PackSpec) -> bool:
     """Return True if a run of the pack has an evaluation by other settings than the pack's.
 
@@ -218,16 +162,6 @@ def evaluated_otherwise(store: RunStore, spec: PackSpec) -> bool:
         (found := read_evaluation(store.folder(run.name))) is not None and found["settings"] != asdict(spec.evaluation)
         for run in spec.members
     )
-
-
-def read_evaluation(folder: Path) -> Evaluation | None:
-    """Return the content of ``evaluation.json``; None if it is missing or not an evaluation."""
-    try:
-        document: Evaluation = read_unchanged(f"{folder}/{EVALUATION}")
-    except StoreError:
-        return None
-    needed = {"asked", "settings", "report", "reconstructions_sha256", "code", "sha256"}
-    return document if isinstance(document, dict) and needed <= set(document) else None
 
 
 def keep_needed_weights(store: RunStore, spec: PackSpec, runs: Sequence[StoredRun]) -> list[StoredRun]:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from silent_study.store.manifests import check_evaluation
+from silent_study.store.evaluations import check_evaluation, remove_evaluation
 from silent_study.store.provenance import git
 from silent_study.store.runs import RECORD, RunStore, StoreError
-from silent_study.store.stale import is_evaluated_now, is_trained_now, remove_evaluation
+from silent_study.store.stale import is_evaluated_now, is_trained_now
 from silent_study.words import counted
 
 LOCK = "dvc.lock"

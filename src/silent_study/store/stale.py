@@ -10,9 +10,10 @@ from typing import Literal
 
 from silent_study.store.code import evaluation_code, training_code
 from silent_study.store.documents import Code
-from silent_study.store.manifests import naming_runs, read_evaluation
+from silent_study.store.evaluations import read_evaluation, remove_evaluation
+from silent_study.store.manifests import naming_runs
 from silent_study.store.packs import PackSpec
-from silent_study.store.runs import CODE, EVALUATION, RECONSTRUCTIONS, RunStore, StoredRun, StoreError
+from silent_study.store.runs import CODE, RunStore, StoredRun, StoreError
 from silent_study.words import counted
 
 SHOWN_FILES = 5
@@ -108,12 +109,6 @@ def accept(store: RunStore, stale: Iterable[Stale], reason: str) -> None:
     store.remove_leftovers()
     for codes in sorted({(each.found["digest"], each.present["digest"]) for each in stale}):
         store.accept(codes, reason)
-
-
-def remove_evaluation(folder: Path) -> None:
-    """Remove the files of an evaluation from the folder of a run."""
-    for file in (EVALUATION, RECONSTRUCTIONS):
-        (folder / file).unlink(missing_ok=True)
 
 
 def remove(results: Path, stale: Sequence[Stale]) -> list[str]:
