@@ -410,9 +410,9 @@ def look(study: str, guided: str, unguided: str) -> None:
     low, high = gain.mean - half, gain.mean + half
     size = PUBLISHED[unguided]["bpd"] - PUBLISHED[guided]["bpd"]
     goes_on = low <= min(0, size) and high >= size and gain.n < max(LOOKS)
-    text = interval(gain.mean, low, high, "bpd")
-    end = "goes on" if goes_on else "ends"
-    print(f"The guide's gain for {label(unguided)} after {gain.n} pairs: {text}, a repeated interval; the study {end}.\n")
+    found = f"{interval(gain.mean, low, high, 'bpd')}, a repeated interval"
+    print(f"The guide's gain for {label(unguided)} after {gain.n} pairs: {found}; ", end="")
+    print(f"the study {'goes on' if goes_on else 'ends'}.\n")
 
 
 # The paper's claims in bits/dim that the overview has a column for: experiment, the two methods, and a short name.
