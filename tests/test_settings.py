@@ -190,6 +190,11 @@ def test_cell_and_dimensions():
     assert dataclasses.replace(RUN.data, shape=(3, 32, 32)).dimensions == 3072
 
 
+def test_the_names_of_two_runs_show_what_differs():
+    names = {dataclasses.replace(RUN, seed=seed).name.rpartition("-")[0] for seed in (20240101, 20240102)}
+    assert {name.rpartition("=")[2] for name in names} == {"20240101", "20240102"}
+
+
 def test_name_is_the_cell_and_ends_in_the_id():
     names = {dataclasses.replace(RUN, seed=seed).name for seed in range(3)}
     assert len(names) == 3

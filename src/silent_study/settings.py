@@ -231,7 +231,7 @@ class RunSettings:
             parts |= {"anneal": self.silent.annealing_rate if self.silent.role == "annealed" else None}
             parts |= {"cutoff": self.silent.cutoff_epoch}
         parts["seed"] = self.seed
-        readable = ",".join(f"{key}={value:g}" for key, value in parts.items() if value is not None)
+        readable = ",".join(f"{key}={value:.16g}" for key, value in parts.items() if value is not None)
         return f"{self.cell}/{readable}-{self.id}"
 
     def to_json(self) -> dict[str, Any]:

@@ -86,8 +86,8 @@ class Workflow:
         results: Path = Path("results"),
         closer: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        own = with_nulls(config)
-        for layer in map(with_nulls, closer):
+        own, layers = with_nulls(config), list(filter(None, map(with_nulls, closer)))
+        for layer in layers:
             # The values are in config already; the overrides of methods that they replace still are, too. A workflow
             # of which this is a module may have settings of its own.
             own = settings_over(own, {key: layer[key] for key in layer if key in own}, removing=False)
@@ -96,7 +96,8 @@ class Workflow:
         try:
             self.plan = Plan(params.resolve(own, presets or params.presets_folder()), results)
         except SettingsError as error:
-            raise SettingsError("\n".join(f"params.yaml: {line}" for line in str(error).splitlines())) from None
+            where = ", ".join(["params.yaml", *(["--configfile, --config"] if layers else [])])
+            raise SettingsError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
         check_code(self.plan.store, self.plan.all_known_packs())
         self.settings = json.dumps(own, sort_keys=True)
         self.execution = self.plan.params.execution

@@ -44,6 +44,8 @@ _WRAPPED_ERROR = re.compile(
 _EXIT_STATUS = re.compile(
     r"^Command '.*' (returned non-zero exit status \d+|died with <Signals\.\w+: \d+>)\.", re.DOTALL | re.MULTILINE
 )
+# SIGHUP, SIGINT or SIGTERM.
+_SIGNALLED = re.compile(r"<Signals\.SIG(HUP|INT|TERM)|status (129|130|143)$")
 _OMITTED_EVENTS = frozenset(
     {LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO, LogEvent.JOB_STARTED, LogEvent.GROUP_INFO, LogEvent.RULEGRAPH}
 )
@@ -196,7 +198,9 @@ class LogHandler(LogHandlerBase):
 
     def _fail(self, progress: Progress, record: Any) -> None:
         job = progress.fail(record.jobid) or _job(record)
-        if any(last_line(Path(log)).startswith("stopped") for log in record.log):
+        # A signal may come before the job has an answer to it.
+        stopped = any(last_line(Path(log)).startswith("stopped") for log in record.log)
+        if stopped or _SIGNALLED.search(self._ended):
             progress.stopped.add(record.jobid)
             self._ended = ""
             self._display.write(f"stopped {job.name}; the same command goes on", "yellow")

@@ -124,6 +124,7 @@ SETTINGS: tuple[Mistake, ...] = (
         "results: a link to disk, which is not there, where the folder of",
     ),
     (nothing, ["--confg", "{}"], "unrecognized arguments: --confg {}"),
+    (settings("preset: small\nseeds: [18446744073709551616]\n"), [], "seeds"),
 )
 
 MISTAKES = {
@@ -131,6 +132,12 @@ MISTAKES = {
         *SETTINGS,
         (file("results/pace.json", "{"), [], "results/pace.json: cannot be read"),
         (file("results/pace.json", "[]"), [], "results/pace.json: no measured pace"),
+        (
+            nothing,
+            ["--config", "seeds=[0]", "--config", "protocol=paper"],
+            "--config: given twice; put all values after",
+        ),
+        (nothing, ["--configfile", "a.yaml", "--configfile", "b.yaml"], "--configfile: given twice"),
         (nothing, ["extra"], "unrecognized arguments: extra"),
     ),
     "status": (
@@ -269,6 +276,7 @@ MISTAKES = {
         (nothing, ["store"], "store: expected the folder of a run"),
         (nothing, ["other", "--data", "data"], "the best of each cell of a grid; of this cell: "),
         (nothing, ["best"], "data/prepared/tiny/manifest.json: expected the manifest"),
+        (nothing, ["best", "--data", "nothere"], "make it: silent-gradients prepare tiny --folder "),
         (altered_weights, ["run", "--data", "data"], "weights.pt: expected sha256"),
         (nothing, ["best", "--samples", "0"], "expected a whole number of 1 or more, got '0'"),
         (nothing, ["best", "--importance-samples", "-1"], "expected a whole number of 0 or more, got '-1'"),

@@ -116,6 +116,21 @@ def test_the_settings_name_the_mirror_before_the_environment_does(repository, ca
     assert "data.mirror: " in capsys.readouterr().err
 
 
+def test_no_number_of_a_table_is_cut_in_a_pipe(repository, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["limit", "digits", "--latent-dim", "32", "--variance", "0.01", "--json", "limit.json"]) == 0
+    said = capsys.readouterr().out
+    limits = json.loads((repository / "limit.json").read_text())["limits"]
+    assert all(f"{limit['expected_squared_error']:.3f}" in said for limit in limits)
+    assert "…" not in said
+
+
+def test_accepting_nothing_records_nothing(repository, capsys):
+    assert main(["accept", "--reason", "none"]) == 0
+    assert capsys.readouterr().out.startswith("nothing to accept")
+    assert not (repository / "results").exists()
+
+
 def test_a_limit_is_of_the_data_that_the_settings_name(repository, capsys):
     """The verb prepares what is missing or of other images; it compares a folder that it is given with the settings."""
 

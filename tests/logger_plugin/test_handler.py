@@ -129,8 +129,9 @@ def test_a_failed_job_shows_the_end_of_its_log(workflow):
 
 
 @pytest.mark.slow
-def test_a_job_that_was_stopped_has_not_failed(workflow):
-    (workflow / "report.sh").write_text("echo 'stopped; the same command goes on from the checkpoint'; exit 130\n")
+@pytest.mark.parametrize("end", ["echo 'stopped; the same command goes on'; exit 75", "kill -HUP $$"])
+def test_a_job_that_was_stopped_has_not_failed(workflow, end):
+    (workflow / "report.sh").write_text(f"{end}\n")
     run = snakemake(workflow, *LITERAL)
     assert run.returncode == 1
     assert "stopped report; the same command goes on" in run.stderr

@@ -304,6 +304,13 @@ def test_an_override_of_an_axis_that_does_not_concern_its_method_is_refused():
         params.resolve(own, presets)
 
 
+@pytest.mark.parametrize("key", ["grid", "estimator_options"])
+def test_a_text_in_the_place_of_an_overrides_keys_is_named(key):
+    own = {"preset": "digits", "experiments": {"learnable": {"digits": {"overrides": {"reinforce": {key: "samples"}}}}}}
+    with pytest.raises(SettingsError, match=rf"overrides\.reinforce\.{key}: expected keys and values.* 'samples'"):
+        params.resolve(own, ROOT / "presets")
+
+
 def test_null_takes_a_section_of_the_preset_away():
     own = {"preset": "digits", "experiments": {"learnable": None}}
     assert list(params.resolve(own, ROOT / "presets").experiments) == ["fixed"]

@@ -10,8 +10,9 @@ from silent_study.evaluation import runs as evaluations
 from silent_study.jobs import pack as jobs
 from silent_study.settings import EvaluationSettings
 from silent_study.store import stale
+from silent_study.store.evaluations import read_evaluation
 from silent_study.store.files import write_text_atomically
-from silent_study.store.runs import ACCEPTED, CODE, EVALUATION, RunStore, StoreError, write_json
+from silent_study.store.runs import ACCEPTED, CODE, EVALUATION, RECORD, RunStore, StoreError, write_json
 from silent_study.training.loop import Interrupted
 
 ASKED = EvaluationSettings(samples=2, variance_images=4, variance_draws=2, reconstructions=2)
@@ -104,15 +105,33 @@ def test_a_job_neither_takes_nor_continues_runs_of_another_code(tiny, store, pac
     ]
 
 
-def test_a_run_without_a_code_is_stale_and_a_damaged_one_is_left_to_its_verification(tiny, store, pack, edit):
+@pytest.mark.parametrize("content", [None, "{", "{}", "[]", '{"digest": 1, "files": {}}', "[" * 100_000])
+def test_a_run_without_a_code_is_stale_and_a_damaged_one_is_left_to_its_verification(tiny, store, pack, content):
     tiny.run(pack, store)
-    first, second = (store.folder(run.name) / CODE for run in pack.members)
-    first.unlink()
-    second.write_text("{")
+    first, second = (store.folder(run.name) for run in pack.members)
+    (first / CODE).unlink()
+    record = json.loads((first / RECORD).read_text())
+    del record["files"][CODE]
+    (first / RECORD).write_text(json.dumps(record))
+    if content is None:
+        (second / CODE).unlink()
+    else:
+        (second / CODE).write_text(content)
     assert found(store, pack) == {(pack.members[0].name, "trained")}
     assert "which these runs do not name" in stale.stale_message(stale.stale_runs(store, [pack]))
     with pytest.raises(StoreError, match=CODE):
         store.verified(pack.members[1].name, pack.members[1].id)
+
+
+def test_an_evaluation_without_its_code_is_none(tiny, store, pack):
+    tiny.run(pack, store)
+    folder = store.folder(pack.members[0].name)
+    document = json.loads((folder / EVALUATION).read_text())
+    assert read_evaluation(folder) == document
+    codes: list[object] = [{}, [], {"digest": "a", "files": []}]
+    for code in codes:
+        write_json(folder / EVALUATION, document | {"code": code})
+        assert read_evaluation(folder) is None
 
 
 def test_an_edit_of_evaluations_alone_removes_evaluations_alone(tiny, store, pack, edit):

@@ -76,6 +76,8 @@ def test_settings_that_cannot_be_are_named_with_their_file():
         Workflow({"preset": "small", "protocol": "none", "seeds": [-1]}, lambda **_: None)
     assert len(str(error.value).splitlines()) == 2
     assert all(line.startswith("params.yaml: ") for line in str(error.value).splitlines())
+    with pytest.raises(SettingsError, match=r"^params.yaml, --configfile, --config: seeds.0: "):
+        Workflow({"preset": "small", "seeds": [-1]}, lambda **_: None, closer=[{}, {"seeds": [-1]}])
 
 
 def test_a_round_waits_for_the_selections_before_it_and_for_no_other(study, waiting):

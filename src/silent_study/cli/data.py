@@ -130,9 +130,7 @@ def _limit(options: argparse.Namespace) -> int:
     silent-gradients limit digits --latent-dim 32 --variance 0.01
     silent-gradients limit mnist --latent-dim 64 --protocol paper --json limits.json
     """
-    from rich.console import Console
-
-    from silent_study.cli.tables import limits_table
+    from silent_study.cli.tables import console, limits_table
     from silent_study.data.prepare import opened
     from silent_study.data.prepared import PreparedData
     from silent_study.evaluation.known_limits import known_limits
@@ -151,7 +149,7 @@ def _limit(options: argparse.Namespace) -> int:
         "k": options.latent_dim,
     }
     about = ", ".join(f"{name} {value}" for name, value in {"data set": prepared.name, **settings}.items())
-    Console(highlight=False).print(limits_table(limits, about))
+    console().print(limits_table(limits, about))
     if options.json is not None:
         document = {"dataset": prepared.name, "sha256": prepared.sha256, **settings}
         write_json(options.json, document | {"limits": [known.to_json() for known in limits]})

@@ -31,6 +31,15 @@ class ExamplesFormatter(argparse.HelpFormatter):
         return text if text.startswith(_EXAMPLES) else super()._fill_text(text, width, indent)
 
 
+class _Once(argparse.Action):
+    """Store the words after an option; refuse the option given twice, of which Snakemake takes the last alone."""
+
+    def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: Any, *_: object) -> None:
+        if getattr(options, self.dest):
+            raise argparse.ArgumentError(self, "given twice; put all values after one, as for Snakemake")
+        setattr(options, self.dest, values)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Parser whose usage errors are one line, with a correction of a misspelt word."""
 
@@ -54,7 +63,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def add_config(self, *, several: bool = True) -> None:
         """Add the options that change the settings; ``several`` words after ``--config`` would take any to follow."""
-        many: dict[str, Any] = {"action": "extend", "nargs": "+"} if several else {"action": "append"}
+        many: dict[str, Any] = {"action": _Once, "nargs": "+"} if several else {"action": "append"}
         text = "settings laid over params.yaml as by Snakemake's --config, or a JSON object of settings"
         self.add_argument("--config", default=[], metavar="KEY=VALUE", help=text, **many)
         text = "YAML files of settings laid over params.yaml before --config, as by Snakemake's --configfile"

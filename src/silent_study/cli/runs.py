@@ -161,12 +161,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
         asked = (options.split, options.samples, options.importance_samples)
         found = evaluate_again(options.run_folder, options.data, *asked, device, options.epoch)
-    from rich.console import Console
-
-    from silent_study.cli.tables import evaluation_table
+    from silent_study.cli.tables import console, evaluation_table
 
     print(found.run)
-    Console(highlight=False).print(evaluation_table(found))
+    console().print(evaluation_table(found))
     if options.json is not None:
         write_json(options.json, found.to_json())
     return 0
@@ -185,14 +183,12 @@ def _variance(options: argparse.Namespace) -> int:
         names = None if options.estimators is None else options.estimators.split(",")
         numbers = {"draws": options.draws, "reference_draws": options.reference_draws, "images": options.images}
         found = compare_estimators(options.run_folder, options.data, names, **numbers, device=device)
-    from rich.console import Console
-
-    from silent_study.cli.tables import comparison_table
+    from silent_study.cli.tables import comparison_table, console
     from silent_study.report.figures import estimators_along_training
     from silent_study.store.files import write_bytes_atomically
 
     print(f"{found.run}: {found.draws} draws, {found.images} images, bias against {found.points[0].reference}")
-    Console(highlight=False).print(comparison_table(found))
+    console().print(comparison_table(found))
     name = found.run.rpartition("/")[2]
     write_json(options.out / f"{name}.json", found.to_json())
     write_bytes_atomically(options.out / f"{name}.svg", estimators_along_training(found.to_json()["points"]))

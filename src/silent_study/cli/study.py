@@ -124,9 +124,10 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(reader.read(plan).to_json(), indent=1))
         return 0
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.live import Live
 
+    from silent_study.cli.tables import console as standard_output
     from silent_study.progress.status_view import view
 
     def now() -> RenderableType:
@@ -134,9 +135,7 @@ def _status(options: argparse.Namespace) -> int:
         plan = plan.renewed(load_plan(options).params)
         return view(reader.read(plan), every_cell=options.cells)
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160  # in a file or a pipe, no line should wrap
+    console = standard_output()
     if options.watch is None:
         console.print(now())
         return 0
@@ -267,6 +266,9 @@ def _accept(options: argparse.Namespace) -> int:
     stale = stale_runs(plan.store, plan.all_known_packs())
     if not options.reason.strip():
         raise SettingsError("--reason: expected why the change does not change numbers, got nothing")
+    if not stale:
+        print("nothing to accept: no run is of other source code")
+        return 0
     accept(plan.store, stale, options.reason)
     runs = counted(len({each.run for each in stale}), "run")
     print(f"accepted: {runs} of other source code, recorded in {plan.store.root / ACCEPTED}")

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
     from silent_study.evaluation.estimator_comparison import Comparison
     from silent_study.evaluation.known_limits import KnownLimit
     from silent_study.evaluation.runs import Evaluation
+
+_FILE_WIDTH = 160
+"""Width in a file or a pipe, where no line should wrap."""
 
 _ROWS = {
     "bpd": "bits/dim",
@@ -31,6 +35,14 @@ _ROWS = {
 }
 
 
+def console() -> Console:
+    """Return the console of the standard output."""
+    found = Console(highlight=False)
+    if not found.is_terminal:
+        found.width = _FILE_WIDTH
+    return found
+
+
 def evaluation_table(evaluation: Evaluation) -> Table:
     """Return an evaluation beside the kept one, where there is one; squared errors are summed over dimensions."""
     columns = [evaluation.metrics] if evaluation.kept is None else [evaluation.metrics, evaluation.kept]
@@ -46,9 +58,9 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def _table(words: Sequence[str], numbers: Sequence[str], title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in words:
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     return table
 
 

@@ -21,7 +21,8 @@ from silent_gradients.evaluation.limits import pca_limit
 from silent_gradients.evaluation.metrics import evaluate
 from silent_gradients.vae import VAE
 from silent_study.data.batches import RunData
-from silent_study.data.prepared import PreparedData
+from silent_study.data.errors import DataError
+from silent_study.data.prepared import MANIFEST, PreparedData
 from silent_study.settings import EXPERIMENTS, EvaluationSettings, RunSettings, SettingsError
 from silent_study.store import documents
 from silent_study.store.code import evaluation_code
@@ -53,7 +54,12 @@ class OpenRun:
         Raises:
             DataError: The data set cannot be read, or is another one.
         """
-        prepared = PreparedData.open(data or Path("data/prepared") / settings.data.name, settings.data.sha256)
+        name = settings.data.name
+        folder = data or Path("data/prepared") / name
+        if data is not None and not (folder / MANIFEST).is_file():
+            fix = f"silent-gradients prepare {name} --folder {folder}, then dequantize {name} --folder {folder}"
+            raise DataError(f"{folder}: expected {name}, found no prepared data set; make it: {fix}")
+        prepared = PreparedData.open(folder, settings.data.sha256)
         return cls(run, settings, prepared, RunData.load(prepared, settings, device), device)
 
     def model(self, epoch: int | None = None) -> tuple[VAE, State]:

@@ -78,7 +78,8 @@ def source_of(name: str, own: Mapping[str, Any], presets: Path) -> Source:
     if name not in known:
         return source_named(name, known)
     entry = at(document, "data", "sets", name)
-    return source_in(name, {} if entry is None else {name: validated(OwnImagesParams, entry, f"data.sets.{name}")})
+    own_set = {} if entry is None else {name: validated(OwnImagesParams, entry, f"data.sets.{name}")}
+    return source_in(name, own_set, keep=True)
 
 
 def mirror_of(own: Mapping[str, Any], presets: Path) -> str | None:

@@ -82,10 +82,11 @@ def _check_methods(experiment: str, section: ExperimentParams, where: str) -> No
             meant = did_you_mean(method, section.methods)
             raise SettingsError(f"{where}.overrides: {method!r} is not among the methods{meant}")
         axes = known[method].axes
-        for axis in override.get("grid") or {}:
+        grid, options = (override.get(key) for key in ("grid", "estimator_options"))
+        for axis in grid if isinstance(grid, Mapping) else ():
             if axis in GridParams.model_fields and axis not in axes:
                 raise SettingsError(f"{here}.grid.{axis}: no axis of this method; it has {', '.join(axes)}")
-        for option in override.get("estimator_options") or {}:
+        for option in options if isinstance(options, Mapping) else ():
             require_known("option", option, known[method].options, f"{here}.estimator_options")
     every_option = {option: None for method in section.methods for option in known[method].options}
     for option in section.estimator_options:

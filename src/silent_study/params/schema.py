@@ -47,7 +47,7 @@ def _minutes(value: Any) -> Any:
 
 
 Rate = PositiveFloat
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**53)]  # of the whole numbers that tables of floating-point ones can hold
 PathText = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 Minutes = Annotated[PositiveFloat, BeforeValidator(_minutes)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -104,7 +104,7 @@ class ExperimentParams(_Strict):
     methods: list[str] = Field(min_length=1, description="Methods to compare.")
     overrides: dict[str, dict[str, Any]] = Field({}, description="By method: keys of this section with other values.")
     epochs: PositiveInt = Field(description="Passes through the training images.")
-    batch_size: PositiveInt = Field(description="Images per step; incomplete batches are dropped.")
+    batch_size: PositiveInt = Field(description="Images per step, or all if fewer; incomplete batches are dropped.")
     latent_dim: PositiveInt = Field(description="Number k of latent variables.")
     network: NetworkParams = Field(description="Sizes of the networks.")
     initialization: settings.Initialization = Field("standardized", description="Initial weights; torch: PyTorch's.")
@@ -236,7 +236,7 @@ class Params(_Strict):
     def sources(self) -> dict[str, Source]:
         """The data sets of the experiments by name; raises ``SettingsError`` if own images make none."""
         names = {dataset for datasets in self.experiments.values() for dataset in datasets}
-        return {name: source_in(name, self.data.sets) for name in sorted(names)}
+        return {name: source_in(name, self.data.sets, keep=False) for name in sorted(names)}
 
     def own_set(self, name: str) -> str:
         """Return the settings of one data set of own images as JSON for ``source_of``."""
@@ -248,12 +248,12 @@ class Params(_Strict):
         return with_overrides(section, method, f"experiments.{experiment}.{dataset}")
 
 
-def source_in(name: str, sets: Mapping[str, OwnImagesParams]) -> Source:
-    """Return a data set of the package, or one of the user's own images."""
+def source_in(name: str, sets: Mapping[str, OwnImagesParams], *, keep: bool) -> Source:
+    """Return a data set of the package, or one of the user's own images; ``keep`` as of ``own_source``."""
     if name not in sets:
         return source_named(name)
     try:
-        return own_source(name, sets[name].resolved(), RAW, PREPARED / name)
+        return own_source(name, sets[name].resolved(), RAW, PREPARED / name, keep=keep)
     except DataError as error:
         raise settings.SettingsError(str(error)) from None
 

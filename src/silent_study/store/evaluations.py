@@ -14,6 +14,7 @@ from silent_study.store.runs import (
     WEIGHTS,
     StoredRun,
     StoreError,
+    is_code,
     read_unchanged,
     write_json,
 )
@@ -26,7 +27,7 @@ def read_evaluation(folder: Path) -> Evaluation | None:
     except StoreError:
         return None
     needed = {"asked", "settings", "report", "reconstructions_sha256", "code", "sha256"}
-    return document if isinstance(document, dict) and needed <= set(document) else None
+    return document if isinstance(document, dict) and needed <= set(document) and is_code(document["code"]) else None
 
 
 def write_evaluation(

@@ -59,7 +59,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file; raises ``StoreError`` if the file is missing or is not JSON."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
 
 
@@ -79,7 +79,7 @@ def read_unchanged(path: str) -> Any:
         found = os.stat(path)  # noqa: PTH116 - several times faster
         # A file that is written beside and renamed is another inode, even within a tick of the clock.
         return _read_once(path, (found.st_ino, found.st_size, found.st_mtime_ns))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
 
 
@@ -256,11 +256,11 @@ class RunStore:
     def code_of(self, name: str) -> Code | None:
         """Return the code of a run that is finished or has a checkpoint, else None; raises ``StoreError`` if lost."""
         try:
-            return read_unchanged(f"{self.root}/{name}/{CODE}")
+            return _read_code(f"{self.root}/{name}/{CODE}")
         except StoreError:
             if self.is_finished(name):
                 raise
-        return read_unchanged(f"{self.working_folder(name)}/{CODE}") if self.has_checkpoint(name) else None
+        return _read_code(f"{self.working_folder(name)}/{CODE}") if self.has_checkpoint(name) else None
 
     def has_checkpoint(self, name: str) -> bool:
         """Return True if a run in training can be resumed."""
@@ -271,7 +271,7 @@ class RunStore:
         path = self.root / ACCEPTED
         if not path.exists():
             return []
-        remedy = "delete it, then accept again: silent-gradients accept"
+        remedy = 'delete it, then accept again: silent-gradients accept --reason "..."'
         return read_as(path, lambda found: [entry for entry in found["accepted"] if entry["codes"]], "no list", remedy)
 
     def accept(self, codes: Iterable[str], reason: str) -> None:
@@ -461,6 +461,19 @@ def _read_record(path: Path) -> Identity:
     if found != expected or not set(_PRODUCED) <= set(record["files"]):
         raise StoreError(f"{path}: not the record of a run")
     return record
+
+
+def is_code(document: object) -> bool:
+    """Return True if a document has the form of ``documents.Code``."""
+    found = {key: type(value) for key, value in document.items()} if isinstance(document, dict) else None
+    return found == {"digest": str, "files": dict}
+
+
+def _read_code(path: str) -> Code:
+    code: Code = read_unchanged(path)
+    if not is_code(code):
+        raise StoreError(f"{path}: not the code of a run")
+    return code
 
 
 def snapshot_file(epoch: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,8 +65,10 @@ def _code_of(store: RunStore, name: str) -> Code | None:
     try:
         return store.code_of(name)
     except StoreError:
-        damaged = store.is_finished(name) and (store.folder(name) / CODE).exists()
-        return None if damaged else UNRECORDED
+        with suppress(StoreError):  # a record that is damaged as well
+            if CODE not in store.unverified(name).identity["files"]:
+                return UNRECORDED
+        return None if store.is_finished(name) else UNRECORDED
 
 
 def is_trained_now(store: RunStore, run: StoredRun) -> bool:

@@ -133,6 +133,7 @@ class Trainer:
         self.order = self.generators["order"].get_state()
         self.permutation: Tensor | None = None
         self.steps = self.data.batches.number_of_batches(settings.batch_size)
+        self.images_per_step = min(settings.batch_size, len(self.data.batches))
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self) -> None:
@@ -150,7 +151,7 @@ class Trainer:
 
     def write_progress(self, now: float) -> None:
         """Write progress.json; ``now`` is the time in seconds of any clock."""
-        self.speed.mark(now, self.steps_done * self.settings.batch_size)
+        self.speed.mark(now, self.steps_done * self.images_per_step)
         document: Progress = {
             "epoch": self.epoch,
             "share": self.steps_done / (self.settings.epochs * self.steps),
@@ -169,7 +170,7 @@ class Trainer:
     def seconds_left(self) -> float | None:
         """Wall time to the end at the present speed; None before the speed is known."""
         steps, speed = self.settings.epochs * self.steps - self.steps_done, self.speed.images_per_second
-        return steps * self.settings.batch_size / speed if speed else None
+        return steps * self.images_per_step / speed if speed else None
 
     @property
     def done(self) -> bool:

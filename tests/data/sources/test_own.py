@@ -54,6 +54,24 @@ def refused(message, tmp_path, *arguments, **entry):
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_that_holds_the_study_is_refused(tmp_path, monkeypatch):
+    write(tmp_path, GREY)
+    (tmp_path / "study").mkdir()
+    for place, path in ((tmp_path, "."), (tmp_path / "study", ".."), (tmp_path / "study", str(tmp_path))):
+        monkeypatch.chdir(place)
+        refused("the study lies in this folder", tmp_path, path)
+
+
+def test_a_plan_keeps_no_record_of_what_it_reads(tmp_path):
+    write(tmp_path / "images", GREY)
+    before = sorted(tmp_path.rglob("*"))
+    arguments = "mine", OwnImages("images"), tmp_path / "raw", tmp_path / "prepared"
+    planned = own_source(*arguments, keep=False)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert own_source(*arguments).sha256 == planned.sha256
+    assert list((tmp_path / "raw").iterdir())
+
+
 def rows(images):
     return sorted(image.tobytes() for image in images)
 

@@ -121,18 +121,18 @@ def _others(words: str, names: Sequence[str]) -> str:
     return f"{words} {', '.join(names[:_NAMED])}{more}" if names else ""
 
 
-def own_source(name: str, own: OwnImages, raw: Path, prepared: Path) -> Source:
+def own_source(name: str, own: OwnImages, raw: Path, prepared: Path, *, keep: bool = True) -> Source:
     """Return the source of a user's own images; ``own`` is their entry in the settings.
 
     Prints, where it reads the images, which files were read and skipped, the shape, the levels, and the test images
-    that equal a training image; otherwise ``prepare`` prints it. The folder ``raw`` keeps a record of what was read.
-    The ``prepared`` data set is used where the images no longer exist.
+    that equal a training image; otherwise ``prepare`` prints it. With ``keep`` the folder ``raw`` gets a record of what
+    was read. The ``prepared`` data set is used where the images no longer exist.
 
     Raises:
         DataError: Images are missing, cannot be read, or do not form a data set. The message names all such files.
     """
     with _named(name):
-        return _source(name, own, _seen(name, own, raw, prepared))
+        return _source(name, own, _seen(name, own, raw, prepared, keep=keep))
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def _source(name: str, own: OwnImages, seen: _Seen) -> Source:
     )
 
 
-def _seen(name: str, own: OwnImages, raw: Path, prepared: Path) -> _Seen:
+def _seen(name: str, own: OwnImages, raw: Path, prepared: Path, *, keep: bool) -> _Seen:
     try:
         path = _place(own)
     except DataError:
@@ -190,7 +190,8 @@ def _seen(name: str, own: OwnImages, raw: Path, prepared: Path) -> _Seen:
     if (seen := _recorded(record, fingerprint)) is None:
         seen = _read_all(name, own)
         try:
-            write_json(record, {"fingerprint": fingerprint, "seen": asdict(seen)})
+            if keep:
+                write_json(record, {"fingerprint": fingerprint, "seen": asdict(seen)})
         except OSError as error:  # a folder that is read-only; every call reads the images anew
             print(f"{name}: what was found is not kept: {error}", file=sys.stderr)
         for note in seen.notes:
@@ -204,6 +205,9 @@ def _place(own: OwnImages) -> Path:
     """Return the folder or file; raises ``DataError`` if it does not exist."""
     try:
         path = Path(own.path).expanduser()
+        if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+            wrong = f"path {own.path!r}: the study lies in this folder, and its figures would be images"
+            raise DataError(f"{wrong}; move the images into a folder of their own")
         if path.exists():
             return path
     except (OSError, RuntimeError) as error:  # a name that is too long, a user who has no home
@@ -349,7 +353,7 @@ def _walk(folder: Path) -> tuple[list[str], Counter[tuple[str, str]]]:
             if path.resolve() in above[place]:
                 folders.remove(name)
                 skipped["link", "to a folder above it"] += 1
-            above[str(path)] = above[place] | {path.resolve()}
+            above[os.path.join(place, name)] = above[place] | {path.resolve()}  # noqa: PTH118 - as os.walk names it
         for name in names:
             ending = Path(name).suffix.lower()
             if hidden or name.startswith("."):
