@@ -61,6 +61,7 @@ STUDIES = {
     "digits-equal-time": "../beyond-the-paper.md",
     "digits-pixel-variances": "../beyond-the-paper.md",
     "mnist-two-layer": "../beyond-the-paper.md",
+    "mnist-equal-time": "../beyond-the-paper.md",
 }
 """The page of docs/results/ that describes a study."""
 
@@ -381,22 +382,25 @@ def differences(study: str, group: str, *pairs: tuple[str, str], unequal_steps: 
         unequal_steps: Numbers of steps differ on purpose, and do not leave a difference undecided.
     """
     lines = []
-    for names in ((f"{group}/{first}", f"{group}/{second}") for first, second in pairs):
+    every = [(f"{group}/{first}", f"{group}/{second}") for first, second in pairs]
+    counts = {compare(study, *names, "bpd").difference.n for names in every}
+    of_all = f", n = {min(counts)}" if len(counts) == 1 else ""
+    for names in every:
         compared = compare(study, *names, "bpd")
         found = compared.difference
-        side, notes = "undecided", [f"n = {found.n}"]
+        side, notes = "undecided", [] if of_all else [f"n = {found.n}"]
         if any(compared.steps):
             notes.append(" and ".join(compared.steps))
         if (unequal_steps or not any(compared.steps)) and (found.low > 0 or found.high < 0):
             side = "below" if found.mean < 0 else "above"
         arms = (compared.method, compared.baseline)
         if any(arm.lost for arm in arms):
-            notes.append(f"collapsed {' and '.join(f'{arm.lost} of {len(arm.collapsed)}' for arm in arms)}")
+            notes.append(f"collapsed {' and '.join(str(arm.lost) for arm in arms)}")
         experiments = [name.split("/")[1] for name in names]
         kinds = [""] * 2 if len(set(experiments)) == 1 else [f", {EXPERIMENTS[name].title}" for name in experiments]
         title = " minus ".join(label(name) + kind for name, kind in zip(names, kinds, strict=True))
         lines.append([title, interval(found.mean, found.low, found.high, "bpd"), side, ", ".join(notes)])
-    table(["difference, bits/dim", "mean [95 %]", "first is", "notes"], lines)
+    table(["difference, bits/dim", f"mean [95 %]{of_all}", "first is", "notes"], lines)
 
 
 LOOKS = {6: 8.85, 10: 3.64, 14: 2.77, 20: 2.20}

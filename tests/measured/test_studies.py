@@ -103,6 +103,23 @@ def test_collapsed_runs_are_those_near_the_prior_or_without_an_active_unit(study
         assert tables.collapsed(study.name, str(cell)) == dict(zip(members["seed"], lost[members.index], strict=True))
 
 
+def test_differences_are_those_of_equal_seeds(capsys) -> None:
+    study, group = REPOSITORY / "measured" / "digits-pixel-variances", "digits"
+    pairs = [
+        ("two-layer/silent-gaussian", "log-linear/silent-gaussian"),
+        ("two-layer/silent-bernoulli", "learnable/gumbel-softmax"),
+    ]
+    tables.differences(study.name, group, *pairs)
+    head, _, *rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.strip().splitlines()]
+    assert head[1] == "mean [95 %], n = 6"
+    for row, names in zip(rows, pairs, strict=True):
+        first, second = (reported(study, f"{group}/{name}", "bpd") for name in names)
+        low, high = stats.ttest_1samp(first - second, 0.0).confidence_interval(0.95)
+        assert row[1] == f"{(first - second).mean():.3f} [{low:.3f}, {high:.3f}]"
+        assert row[2] == ("above" if low > 0 else "below" if high < 0 else "undecided")
+    assert rows[1][3].rstrip(" |") == "collapsed 5 and 2"
+
+
 def test_a_look_has_the_repeated_interval_of_its_pairs(monkeypatch, capsys) -> None:
     study, group = REPOSITORY / "measured" / "mnist-sequential", "mnist/learnable"
     unguided, guided = (reported(study, f"{group}/reparameterization{end}", "bpd") for end in ("", "+silent"))
