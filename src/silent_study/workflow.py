@@ -63,6 +63,14 @@ def command_again(words: Sequence[str]) -> str:
     return shlex.join(["snakemake", *kept, *([] if names else ["--cores", "all", "--resources", "gpu=8"])])
 
 
+def refuse_repeated(words: Sequence[str]) -> None:
+    """Raise ``SettingsError`` for an option of settings given twice in Snakemake's command line."""
+    names = [word.partition("=")[0] for word in (words[: words.index("--")] if "--" in words else words)]
+    for option, spellings in (("--config", {"--config", "-C"}), ("--configfile", {"--configfile", "--configfiles"})):
+        if sum(name in spellings for name in names) > 1:
+            raise SettingsError(f"{option}: given twice, of which Snakemake takes the last; put all values after one")
+
+
 T = TypeVar("T")
 
 
@@ -86,6 +94,7 @@ class Workflow:
         results: Path = Path("results"),
         closer: Iterable[Mapping[str, Any]] = (),
     ) -> None:
+        refuse_repeated(sys.argv[1:])
         own, layers = with_nulls(config), list(filter(None, map(with_nulls, closer)))
         for layer in layers:
             # The values are in config already; the overrides of methods that they replace still are, too. A workflow

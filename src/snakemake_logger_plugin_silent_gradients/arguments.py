@@ -6,7 +6,6 @@ arguments are parsed, early enough to move the targets.
 """
 
 import re
-import sys
 from collections.abc import MutableSequence, Sequence
 from pathlib import PurePath
 
@@ -41,23 +40,8 @@ def separate_targets(argv: Sequence[str]) -> list[str]:
     return [*kept, "--", *targets, *explicit_targets] if targets else words
 
 
-def repeated(argv: Sequence[str]) -> str:
-    """Return an option of settings that is given twice, of which Snakemake takes the last alone; "" if none is."""
-    words = argv[: argv.index("--")] if "--" in argv else argv
-    names = [word.partition("=")[0] for word in words if word.startswith("-")]
-    for option, short in (("--config", "-C"), ("--configfile", "")):
-        if sum(name == short or name.removesuffix("s") == option for name in names) > 1:
-            return option
-    return ""
-
-
 def repair(argv: MutableSequence[str]) -> None:
-    """Apply `separate_targets` in place if ``argv``, program first, is a call of Snakemake.
-
-    Exits for an option that is `repeated`.
-    """
+    """Apply `separate_targets` in place if ``argv``, program first, is a call of Snakemake."""
     path = PurePath(argv[0] if argv else "")
     if path.stem == "snakemake" or path.parts[-2:] == ("snakemake", "__main__.py"):
-        if option := repeated(argv[1:]):
-            sys.exit(f"snakemake: {option} is given twice, and the last alone would count; put all values after one")
         argv[1:] = separate_targets(argv[1:])

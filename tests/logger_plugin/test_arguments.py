@@ -101,25 +101,6 @@ def test_repairs_the_arguments_of_snakemake_alone_in_place(program, repaired):
     assert same == [program, "--resources", "gpu=8", *(["--"] if repaired else []), "all"]
 
 
-@pytest.mark.parametrize(
-    ("words", "option"),
-    [
-        (["--config", "a=1", "--config", "b=2"], "--config"),
-        (["-C", "a=1", "all", "--config=b=2"], "--config"),
-        (["--configfile", "a.yaml", "--configfiles", "b.yaml"], "--configfile"),
-        (["--configfile", "a.yaml", "b.yaml", "--config", "a=1", "b=2", "--", "--config", "--config"], ""),
-    ],
-)
-def test_settings_of_which_the_last_alone_would_count_are_refused(words, option):
-    argv = ["snakemake", *words]
-    if not option:
-        repair(argv)
-        assert argv == ["snakemake", *words]
-        return
-    with pytest.raises(SystemExit, match=f"^snakemake: {option} is given twice"):
-        repair(argv)
-
-
 def test_copes_with_no_arguments_at_all():
     argv: list[str] = []
     repair(argv)

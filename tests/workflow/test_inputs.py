@@ -80,6 +80,21 @@ def test_settings_that_cannot_be_are_named_with_their_file():
         Workflow({"preset": "small", "seeds": [-1]}, lambda **_: None, closer=[{}, {"seeds": [-1]}])
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["--config", "a=1", "--config", "b=2"], "--config"),
+        (["-C", "a=1", "all", "--config=b=2"], "--config"),
+        (["--configfile", "a.yaml", "--configfiles", "b.yaml"], "--configfile"),
+        (["--configfile", "a.yaml", "b.yaml", "--config", "a=1", "b=2", "--", "--config", "--config"], ""),
+    ],
+)
+def test_settings_of_which_the_last_alone_would_count_are_refused(monkeypatch, words, option):
+    monkeypatch.setattr("sys.argv", ["snakemake", *words])
+    with pytest.raises(SettingsError, match=f"^{option}: given twice" if option else "^params.yaml: preset"):
+        Workflow({"preset": "none"}, lambda **_: None)
+
+
 def test_a_round_waits_for_the_selections_before_it_and_for_no_other(study, waiting):
     assert study.manifests("baselines", GROUP) == [str(study.plan.manifest(pack_of(study, "baselines")[0]))]
     assert waiting == []
