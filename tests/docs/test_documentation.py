@@ -195,7 +195,7 @@ def test_the_reference_of_the_settings_is_current_and_describes_every_key():
 def test_the_reference_of_the_settings_writes_values_as_yaml_does():
     """One value per kind of type, by hand."""
     rows = dict(row.strip("| ").split(" | ", 1) for row in markdown().splitlines() if row.startswith("| `"))
-    assert rows["`seed`"].startswith("integer ≥ 0 | `0` | Seed of the order")
+    assert rows["`seed`"].startswith("integer ≥ 0 and ≤ 9007199254740992 | `0` | Seed of the order")
     assert rows["`levels`"].startswith("integer ≥ 2 and ≤ 256 | `256` | ")
     assert rows["`betas`"].startswith("list of 2: number ≥ 0 and < 1 | `[0.9, 0.999]` | ")
     assert rows["`size`"].startswith("null or list of 2: integer > 0 | `null` | ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from silent_study.store.documents import Code
 from silent_study.store.evaluations import read_evaluation, remove_evaluation
 from silent_study.store.manifests import naming_runs
 from silent_study.store.packs import PackSpec
-from silent_study.store.runs import CODE, RunStore, StoredRun, StoreError
+from silent_study.store.runs import CODE, RECORD, RunStore, StoredRun, StoreError, read_unchanged
 from silent_study.words import counted
 
 SHOWN_FILES = 5
@@ -65,10 +64,12 @@ def _code_of(store: RunStore, name: str) -> Code | None:
     try:
         return store.code_of(name)
     except StoreError:
-        with suppress(StoreError):  # a record that is damaged as well
-            if CODE not in store.unverified(name).identity["files"]:
-                return UNRECORDED
-        return None if store.is_finished(name) else UNRECORDED
+        if not store.is_finished(name):
+            return UNRECORDED
+        try:
+            return None if CODE in read_unchanged(f"{store.folder(name)}/{RECORD}")["files"] else UNRECORDED
+        except (StoreError, KeyError, TypeError):  # the record is damaged as well
+            return None
 
 
 def is_trained_now(store: RunStore, run: StoredRun) -> bool:
