@@ -108,7 +108,7 @@ class Workflow:
             where = ", ".join(["params.yaml", *(["--configfile, --config"] if layers else [])])
             raise SettingsError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from None
         check_code(self.plan.store, self.plan.all_known_packs())
-        self.settings = json.dumps(own, sort_keys=True)
+        self.settings = json.dumps(own)  # in their order, which is that of groups in the plan's id
         self.execution = self.plan.params.execution
         self.renewals = results / RENEWALS
         self._wait_for = wait_for

@@ -10,7 +10,10 @@ from types import SimpleNamespace
 import pytest
 from tests.workflow.repository import section
 
+from silent_study import params
 from silent_study.data.prepared import sealed
+from silent_study.params.overlay import read_yaml
+from silent_study.plan.plan import Plan
 from silent_study.settings import SettingsError
 from silent_study.store.code import reading_code
 from silent_study.store.runs import StoreError
@@ -78,6 +81,18 @@ def test_settings_that_cannot_be_are_named_with_their_file():
     assert all(line.startswith("params.yaml: ") for line in str(error.value).splitlines())
     with pytest.raises(SettingsError, match=r"^params.yaml, --configfile, --config: seeds.0: "):
         Workflow({"preset": "small", "seeds": [-1]}, lambda **_: None, closer=[{}, {"seeds": [-1]}])
+
+
+def test_jobs_have_the_plan_of_the_workflow_in_whatever_order_the_settings_are():
+    """The plan's id, by which the gathering's output is named, has the groups in order."""
+    root = Path(__file__).resolve().parents[2]
+    two_layer = read_yaml(root / "presets" / "digits-exact.yaml")["experiments"]["two-layer"]
+    log_linear = read_yaml(root / "studies" / "digits-pixel-variances.yaml")["experiments"]["log-linear"]
+    own = {"preset": "digits", "experiments": {"two-layer": two_layer, "log-linear": log_linear}}
+    study = Workflow(own, lambda **_: None, root / "presets")
+    assert study.plan.groups()[-2:] == ["digits/two-layer", "digits/log-linear"]
+    of_jobs = Plan(params.resolve(json.loads(study.settings), root / "presets"))
+    assert of_jobs.groups() == study.plan.groups()
 
 
 @pytest.mark.parametrize(
