@@ -62,6 +62,7 @@ STUDIES = {
     "digits-pixel-variances": "../beyond-the-paper.md",
     "mnist-two-layer": "../beyond-the-paper.md",
     "mnist-equal-time": "../beyond-the-paper.md",
+    "mnist-pixel-variances": "../beyond-the-paper.md",
 }
 """The page of docs/results/ that describes a study."""
 
